@@ -1,0 +1,115 @@
+"""What travels from the loader to a model: ids, jagged histories and context features.
+
+Shape legend: B rows, T padded history slots, N history items of all rows together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from fuxictr_multimodal.item_table import ItemTable
+
+
+@dataclass(frozen=True)
+class Jagged:
+    """Rows of different lengths, stored end to end without padding.
+
+    `values` (N,) holds row b at `values[offsets[b]:offsets[b + 1]]`; `offsets` (B + 1,) is int64 and starts at 0.
+
+    >>> rows = Jagged(torch.tensor([7, 8, 9]), torch.tensor([0, 2, 2, 3]))
+    >>> rows.lengths.tolist()
+    [2, 0, 1]
+    >>> rows.to_padded().tolist()
+    [[7, 8], [0, 0], [0, 9]]
+    """
+
+    values: Tensor
+    offsets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """Items of each row, (B,) int64."""
+        return self.offsets.diff()
+
+    def row_index(self) -> Tensor:
+        """The row that each value belongs to, (N,) int64."""
+        rows = torch.arange(len(self), device=self.offsets.device)
+        return torch.repeat_interleave(rows, self.lengths, output_size=len(self.values))
+
+    def to_padded(self, length: int | None = None) -> Tensor:
+        """Return (B, T) with zeros on the left and the newest item last; T is the longest row, or `length`.
+
+        Raises:
+            ValueError: if a row is longer than `length`.
+        """
+        lengths = self.lengths
+        longest = int(lengths.max()) if len(self) else 0
+        width = longest if length is None else length
+        if longest > width:
+            raise ValueError(f"a row holds {longest} items, more than the {width} slots asked for")
+        padded = self.values.new_zeros(len(self), width)
+        rows = self.row_index()
+        # A value's distance to the end of its row is its distance to the right edge.
+        slots = width - (self.offsets[1:][rows] - torch.arange(len(self.values), device=rows.device))
+        padded[rows, slots] = self.values
+        return padded
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Jagged:
+        """The same rows on another device."""
+        return Jagged(
+            self.values.to(device, non_blocking=non_blocking), self.offsets.to(device, non_blocking=non_blocking)
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one training or scoring step; only ids travel, item features live in an `ItemTable`.
+
+    Attributes:
+        features: context features and labels by column name, (B,) or (B, T).
+        target: item ids, (B,).
+        history: ids of real history items, newest last, at most `max_len` of them a row.
+        group: group id for grouped metrics, (B,), or None.
+    """
+
+    features: dict[str, Tensor]
+    target: Tensor
+    history: Jagged
+    group: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The same rows on another device."""
+        return replace(
+            self,
+            features={k: v.to(device, non_blocking=non_blocking) for k, v in self.features.items()},
+            target=self.target.to(device, non_blocking=non_blocking),
+            history=self.history.to(device, non_blocking=non_blocking),
+            group=None if self.group is None else self.group.to(device, non_blocking=non_blocking),
+        )
+
+    def as_longctr(
+        self, item_table: ItemTable, *, max_len: int | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """The triple `(batch_dict, item_dict, mask)` that the toolkit's LongCTR models read.
+
+        `item_dict[column]` is flat, (B * (T + 1), ...): history left-padded with item 0, the target last;
+        `mask` is (B, T) float, 1 on real items. T is the longest history of the batch, at least 1 (models index
+        into the history), or `max_len`.
+        """
+        longest = int(self.history.lengths.max()) if len(self) else 0
+        padded = self.history.to_padded(max_len if max_len is not None else max(longest, 1))
+        mask = (padded > 0).float()
+        ids = torch.cat([padded, self.target[:, None].to(padded.dtype)], dim=1)
+        batch_dict = dict(self.features)
+        return batch_dict, item_table.gather(ids.flatten()), mask

@@ -1,0 +1,47 @@
+"""Errors that a user can act on, and the nearest-name hint that goes with them."""
+
+import contextlib
+import difflib
+import sys
+from collections.abc import Iterable, Iterator
+
+
+class InputError(ValueError):
+    """Something that the user gave is wrong.
+
+    The message is one sentence or two: it names the file, column, row, key or value, and what to do.
+    Doors print it without a traceback and exit with status 2.
+    """
+
+
+class ConfigError(InputError):
+    """A YAML file, an expid, a key or a value of a configuration is wrong."""
+
+
+class DataError(InputError):
+    """A raw file, a store on disk or a value in it is wrong."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint with the nearest known name, or the list of known names where none is near.
+
+    >>> did_you_mean("learning_rte", ["learning_rate", "epochs"])
+    "Did you mean 'learning_rate'?"
+    >>> did_you_mean("zzz", ["b", "a"])
+    'Known: a, b.'
+    """
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    return f"Known: {', '.join(names)}." if names else ""
+
+
+@contextlib.contextmanager
+def exit_on_input_error() -> Iterator[None]:
+    """Turn an `InputError` into one line on stderr and exit status 2; let every other error speak in full."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
