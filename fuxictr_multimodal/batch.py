@@ -65,7 +65,8 @@ class Jagged:
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Jagged:
         """The same rows on another device."""
         return Jagged(
-            self.values.to(device, non_blocking=non_blocking), self.offsets.to(device, non_blocking=non_blocking)
+            self.values.to(device, non_blocking=non_blocking),
+            self.offsets.to(device, non_blocking=non_blocking),
         )
 
 

@@ -1,0 +1,72 @@
+"""Metrics equal scikit-learn's and the toolkit's values, ties included."""
+
+import numpy as np
+import pytest
+from fuxictr.metrics import gAUC as toolkit_group_auc
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from fuxictr_multimodal import metrics
+from fuxictr_multimodal.errors import ConfigError
+
+
+def toolkit_gauc(labels, scores, groups):
+    """The toolkit's per-group function and its weighting, without its process pool."""
+    parts = np.array([toolkit_group_auc(labels[groups == g], scores[groups == g]) for g in np.unique(groups)])
+    return parts[:, 0].sum() / parts[:, 1].sum()
+
+
+def tied_rows(rng, rows=400, groups=40):
+    labels = rng.integers(0, 2, rows)
+    scores = rng.integers(1, 7, rows) / 8  # six values only: most scores are tied
+    return labels, scores, rng.integers(0, groups, rows)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_to_scikit_learn_and_toolkit_with_ties(seed):
+    labels, scores, groups = tied_rows(np.random.default_rng(seed))
+    values = metrics.evaluate(labels, scores, ["gAUC", "AUC", "logloss"], groups)
+    assert list(values) == ["gAUC", "AUC", "logloss"]
+    assert values["AUC"] == pytest.approx(sk.roc_auc_score(labels, scores), abs=1e-12)
+    assert values["logloss"] == pytest.approx(sk.log_loss(labels, scores), rel=1e-12)
+    assert values["gAUC"] == pytest.approx(toolkit_gauc(labels, scores, groups), abs=1e-12)
+
+
+def test_log_loss_equals_scikit_learn_also_at_the_edges():
+    labels, probabilities = np.array([1, 0, 1, 0]), np.array([1.0, 0.0, 0.3, 0.2])
+    assert metrics.log_loss(labels, probabilities) == pytest.approx(sk.log_loss(labels, probabilities), rel=1e-12)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 3)), min_size=2, max_size=40))
+def test_auc_is_the_share_of_ordered_pairs(rows):
+    labels, scores, groups = (np.array(column) for column in zip(*rows, strict=True))
+    pairs = [(s > t) + 0.5 * (s == t) for s in scores[labels] for t in scores[~labels]]
+    if not pairs:
+        with pytest.raises(metrics.UndefinedMetric, match=r"all \d+ rows have label"):
+            metrics.auc(labels, scores)
+        return
+    assert metrics.auc(labels, scores) == pytest.approx(np.mean(pairs), abs=1e-12)
+    # The mean over groups does not depend on the order of rows or the names of groups.
+    if any(0 < labels[groups == g].mean() < 1 for g in np.unique(groups)):
+        turned = metrics.grouped_auc(labels[::-1], scores[::-1], 10 - groups[::-1])
+        assert metrics.grouped_auc(labels, scores, groups) == pytest.approx(turned, abs=1e-12)
+
+
+def test_average_auc_counts_every_group_once():
+    labels, scores = np.array([0, 1, 0, 1, 1]), np.array([0.1, 0.9, 0.8, 0.3, 0.5])
+    groups = np.array([7, 7, 8, 8, 8])
+    assert metrics.evaluate(labels, scores, ["avgAUC"], groups) == {"avgAUC": 0.5}
+
+
+def test_undefined_and_unknown():
+    with pytest.raises(metrics.UndefinedMetric, match="row 1 was scored NaN"):
+        metrics.auc([0, 1], [0.1, float("nan")])
+    with pytest.raises(metrics.UndefinedMetric, match="no group holds both"):
+        metrics.grouped_auc([0, 1], [0.1, 0.2], [1, 2])
+    with pytest.raises(ConfigError, match="Did you mean 'gAUC'"):
+        metrics.evaluate([0, 1], [0.1, 0.2], ["gAUc"])
+    with pytest.raises(ConfigError, match="needs `group_id`"):
+        metrics.evaluate([0, 1], [0.1, 0.2], ["gAUC"])
+    with pytest.raises(ValueError, match="lengths must agree"):
+        metrics.auc([0, 1, 1], [0.1, 0.2])
