@@ -1,0 +1,192 @@
+"""From a log of who rated what and when to splits, histories and counts that know nothing of the future.
+
+One row is one interaction; all arrays of a call have one entry a row (N,) and may come in any order.
+Users and items are dense codes from 0. "Earlier" always means a strictly smaller timestamp: rows of the same
+time (MovieLens users rate whole pages in one second) never see each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.integer]
+Floats = NDArray[np.float64]
+
+TRAIN, VALID, TEST = 0, 1, 2
+SPLITS = ("train", "valid", "test")
+
+
+def split_by_time(timestamps: Ints, *, train_share: float, valid_share: float) -> NDArray[np.int8]:
+    """Cut a log at two moments: the split (`TRAIN`, `VALID` or `TEST`) of each row, (N,).
+
+    Rows of one timestamp go together, to the earlier side, so a share is reached or slightly passed.
+
+    >>> split_by_time(np.array([5, 1, 2, 3, 3, 4]), train_share=0.5, valid_share=0.2).tolist()
+    [2, 0, 0, 0, 0, 1]
+    """
+    assert len(timestamps), "an empty log has no quantiles"
+    in_order = np.sort(timestamps)
+    cuts = np.ceil(np.array([train_share, train_share + valid_share]) * len(in_order)).astype(np.int64) - 1
+    first, second = in_order[np.clip(cuts, 0, len(in_order) - 1)]
+    return ((timestamps > first).astype(np.int8) + (timestamps > second)).astype(np.int8)
+
+
+def last_share_within(keys: Ints, timestamps: Ints, *, share: float) -> NDArray[np.bool_]:
+    """Mark the last `share` of each key's rows by time, (N,).
+
+    Rows of one timestamp go together: the cut is the change of time that lies nearest to the wanted row (the
+    later one of two equally near). A key's first time is never marked, so every key keeps a row before the cut.
+
+    >>> last_share_within(np.zeros(6, int), np.array([1, 1, 2, 3, 4, 4]), share=0.3).tolist()
+    [False, False, False, False, True, True]
+    >>> last_share_within(np.zeros(2, int), np.array([7, 7]), share=0.5).tolist()
+    [False, False]
+    """
+    order = np.lexsort((timestamps, keys))
+    key_start, time_start = _run_starts(keys[order], timestamps[order])
+    rows = np.arange(len(order))
+    key_change = np.flatnonzero(key_start == rows)
+    sizes = np.diff(np.append(key_change, len(order)))
+    key_of_row = np.repeat(np.arange(len(key_change)), sizes)
+    wanted = key_change + (1 - share) * sizes
+
+    # A cut is the first row of a time, or the end of the key; the first row of a key is no cut.
+    cuts = np.flatnonzero((time_start == rows) & (key_start != rows))
+    cuts = np.concatenate([cuts, key_change + sizes])
+    cut_key = np.concatenate([key_of_row[cuts[: len(cuts) - len(key_change)]], np.arange(len(key_change))])
+    distance = np.abs(cuts - wanted[cut_key])
+    best = np.lexsort((-cuts, distance, cut_key))
+    nearest = cuts[best][np.unique(cut_key[best], return_index=True)[1]]
+
+    marked = np.empty(len(order), dtype=bool)
+    marked[order] = rows >= nearest[key_of_row]
+    return marked
+
+
+@dataclass(frozen=True)
+class Histories:
+    """The earlier items of each row, as slices of one pool: row i has `pool[start[i]:stop[i]]`, oldest first."""
+
+    pool: NDArray[np.int32]
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+
+    def take(self, rows: Ints) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Values (all items end to end) and offsets (len(rows) + 1, from 0) of some rows."""
+        start = self.start[rows]
+        lengths = self.stop[rows] - start
+        offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
+        where = np.repeat(start - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return self.pool[where], offsets
+
+
+def earlier_items(users: Ints, timestamps: Ints, items: Ints, *, keep: NDArray[np.bool_], max_len: int) -> Histories:
+    """Each row's history: the last `max_len` items that its user had earlier, of rows where `keep` is true.
+
+    Items of one time keep the order in which they came. Memory: 8 bytes a row for each of about six arrays.
+
+    >>> histories = earlier_items(np.zeros(4, int), np.array([1, 2, 2, 3]), np.array([9, 8, 7, 6]),
+    ...                           keep=np.array([True, True, False, True]), max_len=64)
+    >>> values, offsets = histories.take(np.arange(4))
+    >>> values.tolist(), offsets.tolist()
+    ([9, 9, 9, 8], [0, 0, 1, 2, 4])
+    """
+    order = np.lexsort((timestamps, users))
+    user_start, time_start = _run_starts(users[order], timestamps[order])
+    kept = keep[order]
+    kept_before = np.cumsum(kept) - kept
+    start = np.empty(len(order), dtype=np.int64)
+    stop = np.empty(len(order), dtype=np.int64)
+    stop[order] = kept_before[time_start]
+    start[order] = np.maximum(kept_before[user_start], kept_before[time_start] - max_len)
+    return Histories(items[order][kept].astype(np.int32), start, stop)
+
+
+def counts_before(
+    keys: Ints, timestamps: Ints, labels: Ints, *, is_train: NDArray[np.bool_], num_keys: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many training rows with the row's key are known, and how many of them are positive: two (N,).
+
+    A training row knows the earlier training rows only, never itself, so its label is not in its own feature;
+    any other row knows all training rows.
+
+    >>> count, positive = counts_before(np.zeros(4, int), np.array([1, 2, 2, 3]), np.array([1, 0, 1, 1]),
+    ...                                 is_train=np.array([True, True, True, False]), num_keys=1)
+    >>> count.tolist(), positive.tolist()
+    ([0, 1, 1, 3], [0, 1, 1, 2])
+    """
+    train = np.flatnonzero(is_train)
+    order = train[np.lexsort((timestamps[train], keys[train]))]
+    key_start, time_start = _run_starts(keys[order], timestamps[order])
+    ones = labels[order].astype(np.int64)
+    positive_before = np.cumsum(ones) - ones
+
+    count = np.bincount(keys[train], minlength=num_keys)[keys]
+    positive = np.bincount(keys[train], weights=labels[train], minlength=num_keys).astype(np.int64)[keys]
+    count[order] = time_start - key_start
+    positive[order] = positive_before[time_start] - positive_before[key_start]
+    return count, positive
+
+
+def smoothed_rate(positive: Ints, count: Ints, *, prior: float, strength: float) -> Floats:
+    """Share of positives as if `strength` rows with the rate `prior` had been seen before.
+
+    >>> smoothed_rate(np.array([0, 8]), np.array([0, 10]), prior=0.5, strength=10.0).tolist()
+    [0.5, 0.65]
+    """
+    return (positive + strength * prior) / (count + strength)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Deciles of a value: levels 1 to 10 by nine boundaries, and 0 where the value is not known."""
+
+    boundaries: Floats
+
+    @classmethod
+    def fit(cls, values: Floats, known: NDArray[np.bool_]) -> Levels:
+        """Take the boundaries from the known values; without any, all levels are 1 or 0."""
+        chosen = values[known]
+        return cls(np.quantile(chosen, np.linspace(0.1, 0.9, 9)) if len(chosen) else np.full(9, np.inf))
+
+    def of(self, values: Floats, known: NDArray[np.bool_]) -> NDArray[np.int32]:
+        """The level of each value, int32.
+
+        >>> levels = Levels.fit(np.arange(1.0, 11.0), np.ones(10, dtype=bool))
+        >>> levels.of(np.array([0.0, 5.0, 99.0, 99.0]), np.array([True, True, True, False])).tolist()
+        [1, 5, 10, 0]
+        """
+        return np.where(known, 1 + np.searchsorted(self.boundaries, values), 0).astype(np.int32)
+
+
+def additive_scores(
+    keys: Sequence[Ints], labels: Ints, *, fit_rows: NDArray[np.bool_], strength: float
+) -> tuple[Floats, ...]:
+    """The smoothed mean label of each row's key, as a deviation from the overall mean: one (N,) a key column.
+
+    Fitted on `fit_rows`; an unknown key has deviation 0. The sum over (user, item) is the classic additive
+    baseline that any model with such features should pass.
+    """
+    mean = labels[fit_rows].mean()
+    scores = []
+    for column in keys:
+        size = int(column.max()) + 1
+        count = np.bincount(column[fit_rows], minlength=size)
+        excess = np.bincount(column[fit_rows], weights=labels[fit_rows] - mean, minlength=size)
+        scores.append((excess / (count + strength))[column])
+    return tuple(scores)
+
+
+def _run_starts(major: Ints, minor: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For rows sorted by (major, minor): the first row of each row's major run and of its (major, minor) run."""
+    rows = np.arange(len(major))
+    new_major = np.ones(len(major), dtype=bool)
+    new_major[1:] = major[1:] != major[:-1]
+    new_minor = new_major.copy()
+    new_minor[1:] |= minor[1:] != minor[:-1]
+    first = np.maximum.accumulate(np.where(new_major, rows, 0))
+    return first, np.maximum.accumulate(np.where(new_minor, rows, 0))
