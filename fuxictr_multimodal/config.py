@@ -24,7 +24,7 @@ from fuxictr_multimodal.errors import ConfigError, did_you_mean
 RUN_KEYS = frozenset(
     "model dataset_id model_id model_root seed epochs batch_size shuffle max_gradient_norm metrics monitor monitor_mode "
     "save_best_only early_stop_patience reduce_lr_on_plateau eval_steps verbose optimizer loss task gpu group_id "
-    "use_features feature_specs loader_mode".split()
+    "use_features feature_specs loader_mode embedding_regularizer net_regularizer".split()
 )
 # What a dataset entry may say.
 DATASET_KEYS = frozenset(
@@ -233,6 +233,9 @@ def _normalised(params: dict[str, Any]) -> dict[str, Any]:
             f"{where}: embedding_initializer {initializer!r} would be run as code by the toolkit; "
             "write partial(nn.init.<name>_, key=number) or nn.init.<name>_"
         )
+    for key in ("model_root", "seed", "metrics", "monitor", "epochs", "batch_size"):
+        if params.get(key) is None:
+            raise ConfigError(f"{where}: `{key}` is not set; `Base` is the place for what experiments share")
     for key in ("epochs", "batch_size", "early_stop_patience"):
         value = params.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

@@ -1,0 +1,119 @@
+"""What an expid names, made real: checked parameters, the store, the model with its item table, and loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+from fuxictr.features import FeatureMap
+from fuxictr.pytorch.dataloaders import RankDataLoader
+from fuxictr.pytorch.models import BaseModel
+
+from fuxictr_multimodal.batch import Batch
+from fuxictr_multimodal.config import check_model_keys, load_config
+from fuxictr_multimodal.encoding import check_feature_cols, load_feature_map
+from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.item_table import ItemTable
+from fuxictr_multimodal.loader import MultimodalDataLoader
+from fuxictr_multimodal.store import Store
+from fuxictr_multimodal.synthetic import SyntheticSpec, build_synthetic
+from fuxictr_multimodal.zoo import ZooModel, resolve
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Checked parameters of one run and the store that it reads."""
+
+    params: dict[str, Any]
+    zoo_model: ZooModel
+    store: Store
+
+    @classmethod
+    def load(
+        cls,
+        config_dir: Path,
+        expid: str,
+        *,
+        gpu: int = -1,
+        seed: int | None = None,
+        overrides: Sequence[str] = (),
+    ) -> Experiment:
+        """Read and check an expid, and open its dataset (built first where it is synthetic and missing).
+
+        Raises:
+            InputError: whatever is wrong with the configuration or the data.
+        """
+        params = load_config(config_dir, expid, overrides=overrides, seed=seed)
+        params["gpu"] = gpu
+        params["model_id"] = expid if seed is None else f"{expid}_s{seed}"
+        zoo_model = resolve(params["model"])
+        check_model_keys(params, zoo_model.model_class)
+        check_feature_cols(params["feature_cols"], f"dataset {params['dataset_id']!r}")
+        return cls(params, zoo_model, open_store(params))
+
+    @property
+    def run(self) -> str:
+        """Name of the run: the expid, with `_s<seed>` when a seed was asked for."""
+        return self.params["model_id"]
+
+    @property
+    def directory(self) -> Path:
+        """Where the run's files go: `<model_root>/<dataset_id>`."""
+        return Path(self.params["model_root"]) / self.params["dataset_id"]
+
+    def feature_map(self) -> FeatureMap:
+        """The toolkit's feature map of the store, with this expid's `use_features` and `feature_specs`."""
+        return load_feature_map(self.store.dir, self.params["dataset_id"], self.params)
+
+    def build_model(self, feature_map: FeatureMap) -> tuple[BaseModel, Callable[[Batch], Any]]:
+        """Construct the model; return it with the function that turns a `Batch` into what its `forward` reads."""
+        model = self.zoo_model.model_class(feature_map, **self.params)
+        names = [name for name, spec in feature_map.features.items() if spec.get("source") == "item"]
+        item_table = ItemTable.from_store(self.store.dir, names, device=model.device)
+        if self.zoo_model.layout == "batch":
+            model.attach(item_table)
+            return model, lambda batch: batch
+        return model, lambda batch: batch.as_longctr(item_table)
+
+    def loaders(self, stage: str, feature_map: FeatureMap, device: Any) -> Any:
+        """`RankDataLoader` of the toolkit over our loader: `train` gives (train, valid), `test` gives test."""
+        given = {key: self.params[key] for key in ("batch_size", "shuffle", "max_len", "seed") if key in self.params}
+        paths = {f"{split}_data": self.store.split_path(split) for split in ("train", "valid", "test")}
+        return RankDataLoader(
+            feature_map,
+            stage=stage,
+            data_loader=MultimodalDataLoader,
+            mode=self.params.get("loader_mode", "auto"),
+            device=str(device),
+            **given,
+            **{name: str(path) for name, path in paths.items() if path is not None},
+        )
+
+
+def open_store(params: Mapping[str, Any]) -> Store:
+    """Open the dataset of an expid; build it first when its entry has a `synthetic:` block and it is missing.
+
+    Raises:
+        DataError: with the entry's `obtain` text when the data is missing.
+    """
+    data_root, dataset_id = Path(params["data_root"]), params["dataset_id"]
+    missing = not (data_root / dataset_id).exists()
+    if missing and params.get("synthetic") is not None:
+        spec = SyntheticSpec.from_dict(params["synthetic"], where=f"dataset {dataset_id!r}: synthetic")
+        data_root.mkdir(parents=True, exist_ok=True)
+        # Of several runs that start together, one builds and the others wait.
+        with filelock.FileLock(data_root / f".{dataset_id}.request.lock"):
+            if not (data_root / dataset_id).exists():
+                build_synthetic(
+                    spec,
+                    dataset_id=dataset_id,
+                    data_root=data_root,
+                    feature_cols=params["feature_cols"],
+                    label_col=params["label_col"],
+                )
+    elif missing and params.get("obtain"):
+        raise DataError(f"dataset {dataset_id!r} is not in {data_root}. {' '.join(params['obtain'].split())}")
+    return Store.open(data_root, dataset_id)

@@ -1,0 +1,327 @@
+"""The training loop of any FuxiCTR model: the toolkit's protocol and log lines, with guards, rates and resume.
+
+It drives the toolkit's own pieces (`train_step`, `forward`, `get_labels`, `lr_decay`, `checkpoint`), so a model trains
+here as it does in `BaseModel.fit`. What it adds: predictions stay arrays, the loss stays on the device, a NaN never
+replaces the best checkpoint, and a killed run goes on from its last evaluation with the same loss trace.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fuxictr.pytorch.models import BaseModel
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from fuxictr_multimodal import metrics
+from fuxictr_multimodal.batch import Batch
+from fuxictr_multimodal.errors import ConfigError, InputError
+from fuxictr_multimodal.files import replace_atomically
+from fuxictr_multimodal.loader import MultimodalDataLoader
+
+MIN_DELTA = 1e-6  # the toolkit's: a smaller gain of the monitored value is none
+
+
+class TrainingDiverged(InputError):
+    """The loss or a score is not finite; the best checkpoint so far is untouched."""
+
+
+@dataclass
+class Evaluation:
+    """One row of the learning curve; `seconds` is training time so far without evaluations."""
+
+    epoch: int
+    step: int
+    train_loss: float
+    learning_rate: float
+    metrics: dict[str, float]
+    monitor: float
+    best: bool
+    seconds: float
+
+
+@dataclass
+class Progress:
+    """All that a killed run needs, beside the tensors, to go on."""
+
+    epoch: int = 0
+    step: int = 0
+    stopping_steps: int = 0
+    best_value: float | None = None
+    best_epoch: int | None = None
+    finished: bool = False
+    train_seconds: float = 0.0
+    train_rows: int = 0
+    curve: list[Evaluation] = field(default_factory=list)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Progress:
+        return cls(**{**values, "curve": [Evaluation(**row) for row in values["curve"]]})
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Scores, labels and groups of a split, row order kept; `rows_per_s` counts loading and scoring."""
+
+    scores: NDArray[np.float32]
+    labels: NDArray[np.float32] | None
+    groups: NDArray | None
+    rows_per_s: float
+
+    def evaluate(self, names: list[str]) -> dict[str, float]:
+        """Compute metrics by name; see `metrics.evaluate`."""
+        assert self.labels is not None, "a split without labels has no metrics"
+        return metrics.evaluate(self.labels, self.scores, names, self.groups)
+
+
+class Trainer:
+    """Trains, evaluates and scores one model.
+
+    Args:
+        model: a compiled `BaseModel`; its monitor, patience, evaluation steps and checkpoint path are used.
+        to_inputs: turns a `Batch` on the model's device into what the model's `forward` reads.
+        epochs: passes over the training split at most.
+        max_gradient_norm: gradients are clipped to this L2 norm.
+        save_best_only: keep the checkpoint of the best evaluation, else of the last.
+        state_file: where a resumable state is kept at each evaluation; removed by `discard_state`.
+        on_evaluation: called with the progress after each evaluation, for example to write a report.
+    """
+
+    def __init__(
+        self,
+        model: BaseModel,
+        *,
+        to_inputs: Callable[[Batch], Any],
+        epochs: int,
+        max_gradient_norm: float = 10.0,
+        save_best_only: bool = True,
+        state_file: Path | None = None,
+        on_evaluation: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.model = model
+        self.to_inputs = to_inputs
+        self.epochs = epochs
+        self.max_gradient_norm = max_gradient_norm
+        self.save_best_only = save_best_only
+        self.state_file = state_file
+        self.on_evaluation = on_evaluation
+        self.progress = Progress()
+        self._loader_state: dict[str, Any] | None = None
+
+    def fit(self, train: MultimodalDataLoader, valid: MultimodalDataLoader) -> Progress:
+        """Train until the patience or the epochs are used up, then load the best checkpoint.
+
+        Raises:
+            TrainingDiverged: if the loss or a validation score is not finite.
+            metrics.UndefinedMetric: if the validation split has one class only.
+        """
+        model, progress = self.model, self.progress
+        if self._loader_state is not None:
+            train.load_state_dict(self._loader_state)
+        model._max_gradient_norm = self.max_gradient_norm
+        model._steps_per_epoch = len(train)
+        eval_steps = model._eval_steps or len(train)
+        logging.info("Start training: %d batches/epoch", len(train))
+        while progress.epoch < self.epochs and not progress.finished:
+            logging.info("************ Epoch=%d start ************", progress.epoch + 1)
+            self._train_epoch(train, valid, eval_steps)
+            if not progress.finished:
+                progress.epoch += 1
+                logging.info("************ Epoch=%d end ************", progress.epoch)
+        if progress.best_epoch is None:
+            raise ConfigError(
+                f"eval_steps={eval_steps} is more than the {len(train) * self.epochs} steps of the whole training: "
+                "no checkpoint was made; lower eval_steps or set it to null for one evaluation an epoch"
+            )
+        logging.info("Training finished.")
+        logging.info("Load best model: %s", model.checkpoint)
+        load_checkpoint(model)
+        return progress
+
+    def evaluate(self, loader: MultimodalDataLoader, names: list[str] | None = None) -> dict[str, float]:
+        """Metrics of a split, the model's `validation_metrics` by default; logs the toolkit's line."""
+        values = self.predict(loader).evaluate(names or self.model.validation_metrics)
+        logging.info("[Metrics] " + " - ".join(f"{k}: {v:.6f}" for k, v in values.items()))
+        return values
+
+    @torch.no_grad()
+    def predict(self, loader: MultimodalDataLoader) -> Predictions:
+        """Score every row of a split, in row order."""
+        model = self.model
+        label = model.feature_map.labels[0]
+        model.eval()
+        scores: list[torch.Tensor] = []
+        labels: list[torch.Tensor] = []
+        groups: list[torch.Tensor] = []
+        start = time.perf_counter()
+        for batch in self._with_progress(loader, "scoring", leave=False):
+            scores.append(model.forward(self.to_inputs(batch))["y_pred"].reshape(-1))
+            if label in batch.features:
+                labels.append(batch.features[label])
+            if batch.group is not None:
+                groups.append(batch.group)
+        values = _to_numpy(scores)
+        return Predictions(
+            scores=values,
+            labels=_to_numpy(labels) if labels else None,
+            groups=_to_numpy(groups) if groups else None,
+            rows_per_s=len(values) / max(time.perf_counter() - start, 1e-9),
+        )
+
+    def resume(self) -> bool:
+        """Load the state of a killed run; False where there is none."""
+        if self.state_file is None or not self.state_file.is_file():
+            return False
+        state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.model.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"])
+        if torch.cuda.is_available() and state["rng_cuda"]:
+            torch.cuda.set_rng_state_all(state["rng_cuda"])
+        self.progress = Progress.from_dict(state["progress"])
+        self._loader_state = state["loader"]
+        logging.info("Resume after epoch %d, step %d", self.progress.epoch, self.progress.step)
+        return True
+
+    def discard_state(self) -> None:
+        """Remove the resumable state, once the run is complete."""
+        if self.state_file is not None:
+            self.state_file.unlink(missing_ok=True)
+
+    def _train_epoch(self, train: MultimodalDataLoader, valid: MultimodalDataLoader, eval_steps: int) -> None:
+        model, progress = self.model, self.progress
+        model._epoch_index = progress.epoch
+        # The toolkit's models leave the gradients of a last partial accumulation window behind.
+        model.optimizer.zero_grad()
+        model.train()
+        loss_sum = torch.zeros((), dtype=torch.float64, device=model.device)
+        loss_steps = 0
+        first = progress.step - progress.epoch * len(train)
+        started = time.perf_counter()
+        for index, batch in enumerate(self._with_progress(train, f"epoch {progress.epoch + 1}"), start=first):
+            model._batch_index = index
+            loss_sum += model.train_step(self.to_inputs(batch)).detach()
+            loss_steps += 1
+            progress.step += 1
+            progress.train_rows += len(batch)
+            if progress.step % eval_steps:
+                continue
+            train_loss = loss_sum.item() / loss_steps
+            loss_sum.zero_()
+            loss_steps = 0
+            progress.train_seconds += time.perf_counter() - started
+            self._evaluation(train_loss, valid, train)
+            if progress.finished:
+                return
+            model.train()
+            started = time.perf_counter()
+        progress.train_seconds += time.perf_counter() - started
+
+    def _evaluation(self, train_loss: float, valid: MultimodalDataLoader, train: MultimodalDataLoader) -> None:
+        """Evaluate, keep the best checkpoint, decide on the learning rate and on stopping, save the state."""
+        model, progress = self.model, self.progress
+        logging.info("Train loss: %.6f", train_loss)
+        if not math.isfinite(train_loss):
+            raise TrainingDiverged(
+                f"the training loss is {train_loss} in epoch {progress.epoch + 1}: lower learning_rate or "
+                "max_gradient_norm; the checkpoint of the best evaluation so far is kept"
+            )
+        logging.info("Evaluation @epoch %d - batch %d: ", progress.epoch + 1, model._batch_index + 1)
+        try:
+            values = self.evaluate(valid, model._monitor.get_metrics())
+        except metrics.UndefinedMetric as error:
+            raise TrainingDiverged(f"validation in epoch {progress.epoch + 1}: {error}; nothing was saved") from None
+        monitored = float(model._monitor.get_value(values))
+        improved = self._improves(monitored)
+        progress.curve.append(
+            Evaluation(
+                epoch=progress.epoch + 1,
+                step=progress.step,
+                train_loss=train_loss,
+                learning_rate=model.optimizer.param_groups[0]["lr"],
+                metrics=values,
+                monitor=monitored,
+                best=improved,
+                seconds=progress.train_seconds,
+            )
+        )
+        if improved:
+            progress.stopping_steps = 0
+            progress.best_value, progress.best_epoch = monitored, progress.epoch + 1
+            logging.info("Save best model: monitor(%s)=%.6f", model._monitor_mode, monitored)
+        else:
+            progress.stopping_steps += 1
+            logging.info("Monitor(%s)=%.6f STOP!", model._monitor_mode, monitored)
+            if model._reduce_lr_on_plateau:
+                logging.info("Reduce learning rate on plateau: %.6f", model.lr_decay())
+        if improved or not self.save_best_only:
+            save_checkpoint(model)
+        if progress.stopping_steps >= model._early_stop_patience:
+            progress.finished = True
+            logging.info("********* Epoch=%d early stop *********", progress.epoch + 1)
+        self._save_state(train)
+        if self.on_evaluation is not None:
+            self.on_evaluation(progress)
+
+    def _improves(self, value: float) -> bool:
+        best = self.progress.best_value
+        if best is None:
+            return True
+        return value < best - MIN_DELTA if self.model._monitor_mode == "min" else value > best + MIN_DELTA
+
+    def _save_state(self, train: MultimodalDataLoader) -> None:
+        if self.state_file is None:
+            return
+        progress = asdict(self.progress)
+        # At the end of an epoch the state must name the epoch that comes next.
+        if self.progress.step == (self.progress.epoch + 1) * len(train) and not self.progress.finished:
+            progress["epoch"] += 1
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.model.optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "loader": train.state_dict(),
+            "progress": progress,
+        }
+        with replace_atomically(self.state_file) as temporary:
+            torch.save(state, temporary)
+
+    def _with_progress(self, loader: MultimodalDataLoader, name: str, *, leave: bool = True) -> Iterator[Batch]:
+        with tqdm(
+            total=loader.num_samples,
+            desc=name,
+            unit="row",
+            unit_scale=True,
+            leave=leave,
+            disable=None if self.model._verbose else True,
+            mininterval=0.5,
+        ) as bar:
+            for batch in loader:
+                yield batch.to(self.model.device, non_blocking=True)
+                bar.update(len(batch))
+
+
+def save_checkpoint(model: BaseModel) -> None:
+    """Write the weights to `model.checkpoint`; an interrupted write leaves the older file."""
+    path = Path(model.checkpoint)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_atomically(path) as temporary:
+        model.save_weights(str(temporary))
+
+
+def load_checkpoint(model: BaseModel) -> None:
+    """Load `model.checkpoint`; tensors only, no code from the file is run."""
+    model.load_state_dict(torch.load(model.checkpoint, map_location=model.device, weights_only=True))
+
+
+def _to_numpy(parts: list[torch.Tensor]) -> NDArray:
+    return torch.cat(parts).cpu().numpy() if parts else np.empty(0, dtype=np.float32)
