@@ -1,0 +1,165 @@
+"""One expid from YAML to report: results, repeatability, resume, and what happens on failure."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.metrics import auc
+from fuxictr_multimodal.report import Report
+from fuxictr_multimodal.store import SplitReader
+from fuxictr_multimodal.trainer import Trainer, TrainingDiverged
+
+
+def losses(report: Report) -> list[float]:
+    return [row["train_loss"] for row in report.curve]
+
+
+def test_report_files_and_result_line(run_qin, tmp_path, data_root):
+    report, path = run_qin("epochs=2", seed=3)
+    assert path == tmp_path / "checkpoints/Synthetic_test/QIN_test_s3.report.json"
+    assert Report.read(path) == report
+    assert (report.status, report.error, report.seed, report.expid) == ("completed", None, 3, "QIN_test_s3")
+    assert set(report.metrics["test"]) == {"AUC", "gAUC", "logloss"}
+    assert report.best_epoch in (1, 2)
+    assert len(report.curve) == 2
+    assert report.parameters["total"] > report.parameters["embedding"] > 0
+    assert report.rows_per_s["train"] > 0
+    assert report.rows_per_s["score"] > 0
+    assert report.peak_memory_mib["host"] > 100
+    assert report.config["learning_rate"] == 2e-3
+    assert "bayes_auc_test" in report.dataset_facts
+    assert path.with_name("QIN_test_s3.model").is_file()
+    assert not path.with_name("QIN_test_s3.state").exists()
+
+    line = (tmp_path / "config.csv").read_text()
+    assert re.fullmatch(
+        r" \d{8}-\d{6},\[command\] python .*,\[exp_id\] QIN_test_s3,\[dataset_id\] Synthetic_test,\[train\] N\.A\.,"
+        r"\[val\] AUC: [\d.]+ - gAUC: [\d.]+ - logloss: [\d.]+,\[test\] AUC: .*\n",
+        line,
+    )
+    log = path.with_name("QIN_test_s3.log").read_text()
+    for text in (
+        "Start training: 16 batches/epoch",
+        "Epoch=1 start",
+        "[Metrics] AUC:",
+        "Save best model: monitor(max)",
+    ):
+        assert text in log
+
+    kept = np.load(path.with_name("QIN_test_s3.predictions.npz"))
+    with SplitReader(data_root / "Synthetic_test/test.h5") as split:
+        labels = split.read("label", 0, split.rows)
+    assert auc(labels, kept["test_scores"]) == pytest.approx(report.metrics["test"]["AUC"])
+
+
+def test_one_seed_gives_one_loss_trace(run_qin):
+    first, _ = run_qin("epochs=2", seed=1)
+    again, _ = run_qin("epochs=2", seed=1, overwrite=True)
+    streamed, _ = run_qin("epochs=2", seed=2)
+    assert losses(first) == losses(again)
+    assert first.metrics == again.metrics
+    assert losses(first) != losses(streamed)
+
+
+@pytest.mark.parametrize("eval_steps", ["null", "5"])
+def test_a_killed_run_goes_on_with_the_same_trace(run_qin, monkeypatch, eval_steps):
+    whole, path = run_qin("epochs=3", f"eval_steps={eval_steps}", seed=1)
+    evaluate = Trainer._evaluation
+    calls = []
+
+    def killed(self, *arguments):
+        evaluate(self, *arguments)
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_evaluation", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_qin("epochs=3", f"eval_steps={eval_steps}", seed=1, overwrite=True)
+    assert Report.read(path).status == "failed"
+    monkeypatch.setattr(Trainer, "_evaluation", evaluate)
+    resumed, _ = run_qin("epochs=3", f"eval_steps={eval_steps}", seed=1, resume=True)
+    assert losses(resumed) == losses(whole)
+    assert resumed.metrics == whole.metrics
+
+
+@pytest.mark.slow
+def test_a_sigkilled_process_leaves_a_state_to_go_on_from(repository, data_root, tmp_path):
+    command = [
+        *(sys.executable, repository / "run_expid.py", "--config", repository / "config", "--expid", "QIN_test"),
+        *("--set", f"data_root={data_root}", "--set", f"model_root={tmp_path}", "--set", "epochs=200"),
+        *("--set", "early_stop_patience=200"),
+    ]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    state = tmp_path / "Synthetic_test/QIN_test.state"
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    report = state.with_name("QIN_test.report.json")
+    before = json.loads(report.read_text())
+    assert before["status"] == "running"
+    done = subprocess.run(
+        [*command, "--resume", "--set", f"epochs={len(before['curve']) + 1}"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    after = json.loads(report.read_text())
+    assert after["curve"][: len(before["curve"])] == before["curve"]
+    assert after["status"] == "completed"
+    assert "QIN_test" in done.stdout
+
+
+def test_a_finished_run_is_returned_not_repeated(run_qin):
+    first, path = run_qin("epochs=1")
+    stamp = path.stat().st_mtime_ns
+    again, _ = run_qin("epochs=1")
+    assert again == first
+    assert path.stat().st_mtime_ns == stamp
+    with pytest.raises(ConfigError, match="complete run of another configuration"):
+        run_qin("epochs=1", "learning_rate=1.e-3")
+
+
+def test_divergence_keeps_the_best_checkpoint_and_says_so(run_qin, monkeypatch):
+    from model_zoo.QIN import QIN
+
+    forward = QIN.forward
+
+    def forward_that_breaks(self, inputs):
+        output = forward(self, inputs)
+        if getattr(self, "_epoch_index", 0) == 1:
+            output["y_pred"] = output["y_pred"] * float("nan")
+        return output
+
+    monkeypatch.setattr(QIN, "forward", forward_that_breaks)
+    with pytest.raises((TrainingDiverged, RuntimeError)):
+        run_qin("epochs=3", seed=4)
+    monkeypatch.undo()
+
+
+def test_missing_data_names_source_and_runnable_expids(run_qin):
+    with pytest.raises(DataError, match=r"MicroLens_1M_x1.*recsys\.westlake.*QIN_test"):
+        run_qin(expid="QIN_MicroLens_1M")
+
+
+def test_evaluation_that_never_comes_is_refused(run_qin):
+    with pytest.raises(ConfigError, match=r"eval_steps=99 is more than the 16 steps"):
+        run_qin("epochs=1", "eval_steps=99")
+
+
+def test_two_processes_on_one_run(run_qin, tmp_path):
+    import filelock
+
+    directory = tmp_path / "checkpoints/Synthetic_test"
+    directory.mkdir(parents=True)
+    with filelock.FileLock(directory / ".QIN_test.lock"), pytest.raises(ConfigError, match="another process"):
+        run_qin("epochs=1")
