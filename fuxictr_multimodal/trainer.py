@@ -87,7 +87,7 @@ class Trainer:
 
     Args:
         model: a compiled `BaseModel`; its monitor, patience, evaluation steps and checkpoint path are used.
-        to_inputs: turns a `Batch` on the model's device into what the model's `forward` reads.
+        to_inputs: turns a `Batch`, whose loader puts it on the model's device, into what the model's `forward` reads.
         epochs: passes over the training split at most.
         max_gradient_norm: gradients are clipped to this L2 norm.
         save_best_only: keep the checkpoint of the best evaluation, else of the last.
@@ -306,7 +306,7 @@ class Trainer:
             mininterval=0.5,
         ) as bar:
             for batch in loader:
-                yield batch.to(self.model.device, non_blocking=True)
+                yield batch
                 bar.update(len(batch))
 
 
