@@ -1,0 +1,613 @@
+"""Write a store: validate, append in chunks, check the splits, commit in one step.
+
+Rows are built in `<data_root>/.<dataset_id>.building/` under a file lock; the last act is one rename. Memory is one
+chunk of 65,536 rows a split, the piece that the caller appends, the item table, and the distinct values of the
+columns that `finish` compares.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from filelock import FileLock
+from tqdm import tqdm
+
+from fuxictr_multimodal import validation
+from fuxictr_multimodal.encoding import (
+    FEATURE_MAP_NAME,
+    FEATURE_VOCAB_NAME,
+    StoreFeatureProcessor,
+    check_feature_cols,
+    check_label_col,
+    is_fitted,
+)
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
+from fuxictr_multimodal.h5_writer import SplitWriter, write_item_file
+from fuxictr_multimodal.manifest import (
+    MANIFEST_NAME,
+    SPLITS,
+    Column,
+    HistoryLength,
+    Manifest,
+    SplitFacts,
+    file_sha256,
+)
+from fuxictr_multimodal.store import ITEM_FILE, SplitReader
+
+logger = logging.getLogger(__name__)
+
+STORE_NAMES = frozenset(
+    {MANIFEST_NAME, FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, ITEM_FILE, *SPLITS, *(f"{split}.h5" for split in SPLITS)}
+)
+
+
+class StoreExistsError(DataError):
+    """The dataset is already there and `overwrite` was not given."""
+
+
+class StoreBuilder:
+    """Builds `<data_root>/<dataset_id>`; use it in a `with` block.
+
+    Call `fit` (only where columns come raw), `write_items` once, `append` often, `finish` once. Leaving the block
+    without `finish`, or by an exception, leaves nothing behind.
+
+    Args:
+        dataset_id: name of the dataset and its folder.
+        data_root: folder of the datasets.
+        feature_cols: the toolkit's columns. Those with `source: item` go to the item table, the others and the label
+            to the splits. A column without `vocab_size` comes raw; that of `item_col` is known from the item table.
+        label_col: the toolkit's label column.
+        max_len: most items of a history.
+        group_id: column of grouped metrics, or None.
+        item_col: the item's own id; also the target column of a split.
+        recipe: what built it: arguments of the builder's caller, as JSON.
+        sources: raw files by name; their SHA-256 goes into the manifest.
+        overwrite: replace a dataset that is there.
+        rows_per_part: most rows of one file of a split.
+        progress: show progress on stderr.
+
+    Raises:
+        ConfigError: the columns are wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset_id: str,
+        data_root: str | Path,
+        feature_cols: Sequence[Mapping[str, Any]],
+        label_col: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        max_len: int,
+        recipe: Mapping[str, Any],
+        group_id: str | None = "user_id",
+        item_col: str = "item_id",
+        sources: Mapping[str, str | Path] | None = None,
+        overwrite: bool = False,
+        rows_per_part: int = 8_000_000,
+        progress: bool = True,
+    ) -> None:
+        where = f"dataset {dataset_id!r}"
+        if not re.fullmatch(r"\w[\w.-]*", dataset_id):
+            raise ConfigError(f"{where}: a dataset_id has letters, digits, _, . and - only")
+        for name, value in (("max_len", max_len), ("rows_per_part", rows_per_part)):
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{where}: {name} must be an integer of at least 1, not {value!r}")
+        self.dataset_id = dataset_id
+        self.final_dir = Path(data_root) / dataset_id
+        self.dir = Path(data_root) / f".{dataset_id}.building"
+        self._where = where
+        self._label_col = check_label_col(label_col, where)
+        self._feature_cols = [column for column in check_feature_cols(feature_cols, where) if column["active"]]
+        self._max_len = max_len
+        self._group_id = group_id
+        self._item_col = item_col
+        self._recipe = json.loads(json.dumps(dict(recipe), allow_nan=False))
+        self._sources = {name: Path(path) for name, path in (sources or {}).items()}
+        self._overwrite = overwrite
+        self._rows_per_part = rows_per_part
+        self._progress = progress
+        self._check_roles()
+
+        self._lock = FileLock(Path(data_root) / f".{dataset_id}.lock")
+        self._train_rows: pl.DataFrame | pl.LazyFrame | None = None
+        self._processor: StoreFeatureProcessor | None = None
+        self._items = 0
+        self._item_columns: list[Column] = []
+        self._splits: dict[str, _Split] = {}
+        self._finished = False
+
+    def __enter__(self) -> StoreBuilder:
+        """Take the lock and an empty folder.
+
+        Raises:
+            StoreExistsError: the dataset is there and `overwrite` is not given.
+            DataError: its folder holds files that are not of a store, or a source is missing.
+        """
+        for name, path in self._sources.items():
+            if not path.is_file():
+                raise DataError(f"{self._where}: source {name!r} does not exist: {path}")
+        self.final_dir.parent.mkdir(parents=True, exist_ok=True)
+        self._lock.acquire()
+        try:
+            self._check_target()
+            if self.dir.exists():
+                logger.warning("Replacing %s, left over by an interrupted build", self.dir)
+                shutil.rmtree(self.dir)
+            self.dir.mkdir()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            for split in self._splits.values():
+                split.close_quietly()
+            shutil.rmtree(self.dir, ignore_errors=True)
+        finally:
+            self._lock.release()
+        if kind is None and not self._finished:
+            raise RuntimeError(f"{self._where}: the build was left without finish(): nothing is written")
+
+    def fit(self, train_rows: pl.DataFrame | pl.LazyFrame | None) -> None:
+        """Give the training rows, joined with item features, on which the raw columns are fitted.
+
+        Not needed (or None) where every column comes encoded. The toolkit fits in `write_items`.
+        """
+        assert self._processor is None, "fit comes before write_items"
+        self._train_rows = train_rows
+
+    def write_items(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Write the item table: arrays of equal length by name; row i is item i, row 0 is padding.
+
+        The column of `item_col` may be left out. Raw columns are encoded by the fitted processor.
+
+        Raises:
+            DataError: a column is missing or of a wrong dtype or shape, an id is out of range, an embedding is not
+                finite, or row 0 is not all zero.
+        """
+        assert self._processor is None, "write_items is called once"
+        where = ITEM_FILE
+        specs = [column for column in self._feature_cols if column.get("source") == "item"]
+        own = next(column for column in specs if column["name"] == self._item_col)
+        others = [column["name"] for column in specs if column is not own]
+        given = [name for name in (self._item_col, *others) if name in columns]
+        rows = validation.check_columns(
+            columns, required=others or [self._item_col], optional=[self._item_col, *given], where=where
+        )
+        if rows < 2:
+            raise DataError(f"{where}: the item table has {rows} rows; row 0 is padding, so it needs at least 2")
+        declared = own.setdefault("vocab_size", rows)
+        if declared != rows:
+            raise DataError(
+                f"{where}: column {self._item_col!r} is declared with vocab_size {declared}, but the item table "
+                f"has {rows} rows"
+            )
+        self._items = rows
+        for column in specs:
+            self._complete_item_column(column, columns)
+        self._processor = StoreFeatureProcessor(
+            feature_cols=self._feature_cols,
+            label_col=self._label_col,
+            dataset_id=self.dataset_id,
+            data_dir=self.dir,
+            group_id=self._group_id,
+        )
+        self._processor.fit(self._train_rows)
+        self._train_rows = None
+
+        data = {}
+        for column in specs:
+            name = column["name"]
+            if column is own:
+                values = columns.get(name, np.arange(rows))
+            elif is_fitted(column):
+                validation.check_padding_row(columns[name], name=name, where=where)
+                values = self._processor.transform({name: columns[name]})[name]
+                values[0] = 0
+            else:
+                values = columns[name]
+            data[name] = self._validated(column, values, where=where, first_row=0)
+            validation.check_zero_row(data[name], name=name, where=where)
+            self._item_columns.append(self._column(column, role="item"))
+        wrong = np.flatnonzero(data[self._item_col] != np.arange(rows))
+        if len(wrong):
+            raise DataError(
+                f"{where}: row {wrong[0]}, column {self._item_col!r}: item {data[self._item_col][wrong[0]]} is not in "
+                f"its own row; order_items places rows by id"
+            )
+        write_item_file(self.dir / ITEM_FILE, self._item_columns, data)
+
+    def append(
+        self,
+        split: str,
+        columns: Mapping[str, np.ndarray],
+        history_values: np.ndarray,
+        history_offsets: np.ndarray,
+    ) -> None:
+        """Append rows to a split: any number of rows, any number of calls.
+
+        Args:
+            split: `train`, `valid` or `test`.
+            columns: context and meta columns, the target under the name of `item_col`, and the label (which `test`
+                may lack, in every call), each (rows, ...).
+            history_values: item ids of all rows end to end, newest last in a row, (N,).
+            history_offsets: row b owns values `history_offsets[b]` to `history_offsets[b + 1]`, (rows + 1,).
+
+        Raises:
+            DataError: a column or a value is wrong; nothing of these rows is written.
+        """
+        if split not in SPLITS:
+            raise DataError(f"{self._where}: split {split!r} is unknown. {did_you_mean(split, SPLITS)}")
+        assert self._processor is not None, "write_items comes before append"
+        where, label = f"{split}.h5", self._label_col["name"]
+        specs = [column for column in self._feature_cols if column.get("source") != "item"]
+        names = [self._item_col, *(column["name"] for column in specs)]
+        state = self._splits.get(split)
+        labelled = label in columns if state is None else state.labelled
+        if labelled or split != "test":
+            names.insert(0, label)
+        elif label in columns:
+            raise DataError(f"{where}: column {label!r} is given now, but earlier rows came without it")
+        rows = validation.check_columns(columns, required=names, optional=(), where=where)
+        first = 0 if state is None else state.rows
+
+        encoded = self._processor.transform(columns)
+        data: dict[str, np.ndarray] = {}
+        if label in names:
+            data[label] = validation.as_labels(columns[label], name=label, where=where, first_row=first)
+        data[self._item_col] = validation.as_ids(
+            columns[self._item_col],
+            name=self._item_col,
+            shape=(),
+            low=1,
+            high=self._items,
+            remedy="it must be a row of the item table, and item 0 is padding",
+            where=where,
+            first_row=first,
+        )
+        for column in specs:
+            data[column["name"]] = self._validated(column, encoded[column["name"]], where=where, first_row=first)
+        values, offsets = validation.as_history(
+            history_values,
+            history_offsets,
+            rows=rows,
+            items=self._items,
+            max_len=self._max_len,
+            where=where,
+            first_row=first,
+        )
+        if state is None:
+            state = self._splits[split] = _Split(
+                folder=self.dir / split,
+                columns=self._split_columns(labelled=label in names),
+                rows_per_part=self._rows_per_part,
+                label=label if label in names else None,
+                item_col=self._item_col,
+                items=self._items,
+                max_len=self._max_len,
+                progress=self._progress,
+            )
+        state.append(data, values, offsets)
+
+    def finish(
+        self,
+        *,
+        split_method: str,
+        negative_sampling: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        disjoint: Sequence[str] = (),
+        ordered_by: str | None = None,
+        ordered_within: str | None = None,
+    ) -> Manifest:
+        """Check the splits, write the manifest, move the dataset to its place and print its facts.
+
+        Args:
+            split_method: how rows came to their splits, in words.
+            negative_sampling: ratio, pool and seed of sampled negatives.
+            facts: anything else worth keeping, as JSON.
+            disjoint: columns of which no value may occur in two splits.
+            ordered_by: meta column of times: no row may be older than one of an earlier split.
+            ordered_within: compare times only within each value of this column.
+
+        Raises:
+            DataError: a split is empty or has a single class, or breaks one of these promises.
+        """
+        assert self._processor is not None, "write_items comes before finish"
+        for split in ("train", "valid", *self._splits):
+            if split not in self._splits or not self._splits[split].rows:
+                raise DataError(f"{split}.h5: the split is empty")
+        splits = {split: self._splits[split] for split in SPLITS if split in self._splits}
+        for split, state in splits.items():
+            state.check_classes(f"{split}.h5", self._label_col["name"])
+            state.close()
+        self._check_promises(splits, disjoint, ordered_by, ordered_within)
+        manifest = Manifest(
+            dataset_id=self.dataset_id,
+            max_len=self._max_len,
+            group_id=self._group_id,
+            item_col=self._item_col,
+            splits={split: self._facts(split, state) for split, state in splits.items()},
+            columns=splits["train"].columns,
+            item_columns=self._item_columns,
+            items=self._items,
+            split_method=split_method,
+            negative_sampling=_as_json(negative_sampling),
+            feature_cols=self._feature_cols,
+            label_col=self._label_col,
+            normalizers=self._processor.normalizers,
+            sources=self._hashes(self._sources, "sources"),
+            files=self._hashes(
+                {path.relative_to(self.dir).as_posix(): path for path in sorted(self.dir.rglob("*")) if path.is_file()},
+                "files",
+            ),
+            recipe=self._recipe,
+            facts=_as_json(facts) or {},
+        )
+        manifest.write(self.dir)
+        self._commit()
+        self._finished = True
+        print(manifest.table())
+        return manifest
+
+    def _check_roles(self) -> None:
+        """The columns fit together: an item column, a group column, widths known before the first row."""
+        columns = {column["name"]: column for column in self._feature_cols}
+        own = columns.get(self._item_col)
+        if own is None or own.get("source") != "item" or own["type"] != "categorical":
+            raise ConfigError(
+                f"{self._where}: item_col {self._item_col!r} must be an active column of type categorical with "
+                f"source: item. {did_you_mean(self._item_col, columns)}"
+            )
+        if self._label_col["name"] in columns:
+            raise ConfigError(f"{self._where}: {self._label_col['name']!r} is both the label and a feature")
+        if self._group_id is not None and self._group_id not in columns:
+            raise ConfigError(
+                f"{self._where}: group_id {self._group_id!r} is no active column. "
+                f"{did_you_mean(self._group_id, columns)}"
+            )
+        for name, column in columns.items():
+            if column["type"] == "meta" and column.get("source") == "item":
+                raise ConfigError(f"{self._where}: column {name!r}: a meta column travels with the row, not the item")
+            if column.get("source") == "item":
+                continue
+            if column["type"] == "sequence" and "max_len" not in column:
+                raise ConfigError(f"{self._where}: column {name!r}: a sequence outside the item table needs max_len")
+            if column["type"] == "embedding" and "pretrain_dim" not in column:
+                raise ConfigError(
+                    f"{self._where}: column {name!r}: an embedding outside the item table needs pretrain_dim"
+                )
+
+    def _check_target(self) -> None:
+        if not self.final_dir.exists():
+            return
+        if not self._overwrite:
+            if (self.final_dir / MANIFEST_NAME).is_file():
+                raise StoreExistsError(f"{self.final_dir} already holds a dataset: give overwrite to replace it")
+            raise DataError(
+                f"{self.final_dir} is there without a {MANIFEST_NAME} (an interrupted build, or no dataset of this "
+                f"format): give overwrite to replace it"
+            )
+        foreign = sorted(path.name for path in self.final_dir.iterdir() if path.name not in STORE_NAMES)
+        if foreign:
+            raise DataError(f"{self.final_dir} holds {foreign[0]!r}, which is no file of a store: move it away first")
+
+    def _complete_item_column(self, column: dict[str, Any], columns: Mapping[str, np.ndarray]) -> None:
+        """Set the width of an embedding or an encoded sequence from the data."""
+        name = column["name"]
+        key = {"embedding": "pretrain_dim", "sequence": "max_len"}.get(column["type"])
+        if key is None or is_fitted(column):
+            return
+        shape = np.shape(columns[name])
+        if len(shape) != 2 or not shape[1]:
+            raise DataError(f"{ITEM_FILE}: column {name!r} has shape {shape}, but must be (items, {key})")
+        declared = column.setdefault(key, shape[1])
+        if declared != shape[1]:
+            raise DataError(f"{ITEM_FILE}: column {name!r} is {shape[1]} wide, but its {key} is declared as {declared}")
+
+    def _column(self, column: Mapping[str, Any], *, role: str) -> Column:
+        """What a feature column is on disk."""
+        spec = self._processor.feature_map.features[column["name"]]
+        dtype = {"meta": "int64", "numeric": "float32", "embedding": "float32"}.get(spec["type"], "int32")
+        width = {"sequence": "max_len", "embedding": "pretrain_dim"}.get(spec["type"])
+        return Column(column["name"], dtype, role, () if width is None else (spec[width],))
+
+    def _split_columns(self, *, labelled: bool) -> list[Column]:
+        label = [Column(self._label_col["name"], "uint8", "label")] if labelled else []
+        others = [
+            self._column(column, role="meta" if column["type"] == "meta" else "context")
+            for column in self._feature_cols
+            if column.get("source") != "item"
+        ]
+        return [*label, Column(self._item_col, "int32", "target"), *others]
+
+    def _validated(self, column: Mapping[str, Any], values: np.ndarray, *, where: str, first_row: int) -> np.ndarray:
+        """The values in the dtype of the store, checked."""
+        on_disk = self._column(column, role="")
+        if column["type"] == "meta":
+            return validation.as_meta(values, name=on_disk.name, where=where)
+        if on_disk.dtype == "float32":
+            return validation.as_floats(
+                values, name=on_disk.name, shape=on_disk.shape, where=where, first_row=first_row
+            )
+        size = self._processor.feature_map.features[on_disk.name]["vocab_size"]
+        return validation.as_ids(
+            values,
+            name=on_disk.name,
+            shape=on_disk.shape,
+            low=0,
+            high=size,
+            remedy=f"its vocab_size is {size}",
+            where=where,
+            first_row=first_row,
+        )
+
+    def _check_promises(
+        self, splits: Mapping[str, _Split], disjoint: Sequence[str], ordered_by: str | None, within: str | None
+    ) -> None:
+        columns = {column.name: column for column in splits["train"].columns if not column.shape}
+        for name in (*disjoint, *filter(None, [ordered_by, within])):
+            if name not in columns:
+                raise DataError(f"{self._where}: {name!r} is no column of the splits. {did_you_mean(name, columns)}")
+        if ordered_by is not None and columns[ordered_by].role != "meta":
+            raise DataError(f"{self._where}: ordered_by {ordered_by!r} must be a meta column")
+        readers = {split: SplitReader(self.dir / split) for split in splits}
+        try:
+            for name in disjoint:
+                validation.check_disjoint(readers, name)
+            if ordered_by is not None:
+                validation.check_ordered(readers, ordered_by, within)
+        finally:
+            for reader in readers.values():
+                reader.close()
+
+    def _facts(self, split: str, state: _Split) -> SplitFacts:
+        users = None
+        if self._group_id is not None and any(column.name == self._group_id for column in state.columns):
+            with SplitReader(self.dir / split) as reader:
+                users = len(validation.distinct_values(reader, self._group_id))
+        counts = state.length_counts
+        slots = state.rows * self._max_len
+        return SplitFacts(
+            rows=state.rows,
+            positives=state.positives if state.labelled else None,
+            users=users,
+            items=int(state.items_seen.sum()),
+            history_length=HistoryLength.from_counts(counts),
+            padding_share=(slots - int(counts @ np.arange(len(counts)))) / slots,
+        )
+
+    def _hashes(self, paths: Mapping[str, Path], what: str) -> dict[str, str]:
+        bar = tqdm(paths.items(), desc=f"checksums of {what}", disable=not self._progress or not paths, leave=False)
+        return {name: file_sha256(path) for name, path in bar}
+
+    def _commit(self) -> None:
+        """Move the folder to its place; a dataset that it replaces is removed after the move."""
+        replaced = self.dir.with_suffix(".replaced")
+        shutil.rmtree(replaced, ignore_errors=True)
+        if self.final_dir.exists():
+            self.final_dir.rename(replaced)
+        try:
+            self.dir.rename(self.final_dir)
+        except BaseException:
+            if replaced.exists():
+                replaced.rename(self.final_dir)
+            raise
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+class _Split:
+    """A split under construction: its writer and its running counts."""
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        columns: list[Column],
+        rows_per_part: int,
+        label: str | None,
+        item_col: str,
+        items: int,
+        max_len: int,
+        progress: bool,
+    ) -> None:
+        self.columns = columns
+        self.rows = 0
+        self.positives = 0
+        self.items_seen = np.zeros(items, dtype=bool)
+        self.length_counts = np.zeros(max_len + 1, dtype=np.int64)
+        self._label = label
+        self._item_col = item_col
+        self._writer = SplitWriter(folder=folder, columns=columns, rows_per_part=rows_per_part)
+        self._bar = tqdm(desc=folder.name, unit=" rows", unit_scale=True, disable=not progress)
+
+    @property
+    def labelled(self) -> bool:
+        return self._label is not None
+
+    def append(self, data: Mapping[str, np.ndarray], values: np.ndarray, offsets: np.ndarray) -> None:
+        self._writer.append(data, values, offsets)
+        self.rows += len(offsets) - 1
+        self.items_seen[data[self._item_col]] = True
+        self.length_counts += np.bincount(np.diff(offsets), minlength=len(self.length_counts))
+        if self._label is not None:
+            self.positives += int(data[self._label].sum())
+        self._bar.update(len(offsets) - 1)
+
+    def check_classes(self, where: str, label: str) -> None:
+        """Both classes must occur, or AUC is not defined."""
+        if self.labelled and self.positives in (0, self.rows):
+            raise DataError(
+                f"{where}: column {label!r} is {int(self.positives > 0)} in all {self.rows} rows: AUC is undefined "
+                f"with a single class"
+            )
+
+    def close(self) -> None:
+        self._writer.close()
+        self._bar.close()
+
+    def close_quietly(self) -> None:
+        """Let go of the file of an abandoned build."""
+        self._writer.abandon()
+        self._bar.close()
+
+
+def order_items(ids: np.ndarray, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Place item rows by id, with an all-zero row 0 for padding.
+
+    Args:
+        ids: item ids 1 to n in any order, (n,); id 0 may be among them if its row is all zero.
+        columns: arrays (n, ...) by name.
+
+    Returns:
+        arrays (n + 1, ...) by name, row i being item i.
+
+    Raises:
+        DataError: an id occurs twice, is negative or is missing below the highest, or id 0 has content.
+
+    >>> order_items(np.array([2, 1]), {"tags": np.array([[7, 8], [5, 0]])})["tags"].tolist()
+    [[0, 0], [5, 0], [7, 8]]
+    """
+    ids = validation.as_meta(ids, name="ids", where="item rows")
+    for name, values in columns.items():
+        if len(values) != len(ids):
+            raise DataError(f"item rows: column {name!r} has {len(values)} rows, but there are {len(ids)} ids")
+    if not len(ids) or ids.min() < 0:
+        raise DataError("item rows: there are no items" if not len(ids) else f"item rows: id {ids.min()} is negative")
+    order = np.argsort(ids, kind="stable")
+    twice = np.flatnonzero(np.diff(ids[order]) == 0)
+    if len(twice):
+        first, second = order[twice[0]], order[twice[0] + 1]
+        raise DataError(f"item rows: id {ids[first]} occurs twice, in rows {first} and {second}")
+    present = ids[order]
+    wanted = np.arange(len(ids)) + (1 if present[0] else 0)
+    if present[-1] != wanted[-1]:
+        missing = int(wanted[np.argmax(present != wanted)])
+        raise DataError(
+            f"item rows: id {missing} is missing, but ids go up to {present[-1]}: number items without gaps"
+        )
+    placed = {}
+    for name, values in columns.items():
+        values = np.asarray(values)
+        if present[0] == 0:
+            validation.check_padding_row(values[order[:1]], name=name, where="item rows (id 0)")
+        rows = np.zeros((int(present[-1]) + 1, *values.shape[1:]), dtype=values.dtype)
+        if rows.dtype == object:
+            rows[:] = ""
+        content = order[1:] if present[0] == 0 else order
+        rows[1:] = values[content]
+        placed[name] = rows
+    return placed
+
+
+def _as_json(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A copy as JSON sees it, so that the manifest read back equals the one returned."""
+    return None if values is None else json.loads(json.dumps(dict(values), allow_nan=False))
