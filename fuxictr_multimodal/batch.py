@@ -5,6 +5,8 @@ Shape legend: B rows, T padded history slots, N history items of all rows togeth
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -62,6 +64,46 @@ class Jagged:
         padded[rows, slots] = self.values
         return padded
 
+    def take(self, rows: Tensor | range) -> Jagged:
+        """The given rows, in the given order; a range of step 1 shares memory with `self.values`.
+
+        `offsets` may stay on the host while `values` are on a device: then nothing here waits for the device.
+
+        >>> rows = Jagged(torch.tensor([7, 8, 9]), torch.tensor([0, 2, 2, 3]))
+        >>> rows.take(torch.tensor([2, 1, 0])).values.tolist()
+        [9, 7, 8]
+        """
+        if isinstance(rows, range):
+            offsets = self.offsets[rows.start : rows.stop + 1]
+            return Jagged(self.values[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0])._together()
+        starts = self.offsets.index_select(0, rows)
+        return self._gather(starts, self.offsets.index_select(0, rows + 1) - starts)
+
+    def newest(self, length: int) -> Jagged:
+        """The last `length` items of each row.
+
+        >>> Jagged(torch.tensor([7, 8, 9]), torch.tensor([0, 2, 2, 3])).newest(1).to_padded().tolist()
+        [[8], [0], [9]]
+        """
+        lengths = self.lengths.clamp(max=length)
+        if int(lengths.sum()) == len(self.values):
+            return self
+        return self._gather(self.offsets[1:] - lengths, lengths)
+
+    def _gather(self, starts: Tensor, lengths: Tensor) -> Jagged:
+        """Rows that begin at `starts` (R,) and hold `lengths` (R,) values."""
+        offsets = lengths.new_zeros(len(lengths) + 1)
+        torch.cumsum(lengths, 0, out=offsets[1:])
+        total, device = int(offsets[-1]), self.values.device
+        # Value n of the result, in row r, comes from starts[r] + (n - offsets[r]).
+        shift = (starts - offsets[:-1]).to(device)
+        source = torch.repeat_interleave(shift, lengths.to(device), output_size=total)
+        source += torch.arange(total, device=device)
+        return Jagged(self.values.index_select(0, source), offsets)._together()
+
+    def _together(self) -> Jagged:
+        return Jagged(self.values, self.offsets.to(self.values.device))
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Jagged:
         """The same rows on another device."""
         return Jagged(
@@ -89,6 +131,27 @@ class Batch:
     def __len__(self) -> int:
         return len(self.target)
 
+    def take(self, rows: Tensor | range) -> Batch:
+        """The given rows, in the given order; `rows` is on the host, a range of step 1 gives views.
+
+        Every tensor stays on its own device; only `history.offsets` joins `history.values`.
+        """
+        index = {torch.device("cpu"): rows}
+
+        def pick(column: Tensor) -> Tensor:
+            if isinstance(rows, range):
+                return column[rows.start : rows.stop]
+            if column.device not in index:
+                index[column.device] = rows.to(column.device, non_blocking=True)
+            return column.index_select(0, index[column.device])
+
+        return Batch(
+            features={name: pick(column) for name, column in self.features.items()},
+            target=pick(self.target),
+            history=self.history.take(rows),
+            group=None if self.group is None else pick(self.group),
+        )
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same rows on another device."""
         return replace(
@@ -114,3 +177,18 @@ class Batch:
         ids = torch.cat([padded, self.target[:, None].to(padded.dtype)], dim=1)
         batch_dict = dict(self.features)
         return batch_dict, item_table.gather(ids.flatten()), mask
+
+
+def join(parts: Sequence[Batch]) -> Batch:
+    """The rows of several batches with the same columns, end to end."""
+    first = parts[0]
+    ends = [0, *itertools.accumulate(len(part.history.values) for part in parts)]
+    offsets = [part.history.offsets[1:] + end for part, end in zip(parts, ends, strict=False)]
+    return Batch(
+        features={name: torch.cat([part.features[name] for part in parts]) for name in first.features},
+        target=torch.cat([part.target for part in parts]),
+        history=Jagged(
+            torch.cat([part.history.values for part in parts]), torch.cat([first.history.offsets[:1], *offsets])
+        ),
+        group=None if first.group is None else torch.cat([part.group for part in parts]),
+    )
