@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -57,10 +57,11 @@ class ItemTable:
             path: `item.h5`, or the folder that holds it.
             names: the features to keep, in this order. Default: those of `feature_map` with `source: item`, or all.
             device: where the table lives.
-            feature_map: when given, ids are checked against its `vocab_size`.
+            feature_map: when given, ids are checked against its `vocab_size` (that of the item's own id is the number
+                of items) and embeddings against its `pretrain_dim`.
 
         Raises:
-            DataError: the file or a feature is missing, or an id does not fit the vocabulary.
+            DataError: the file or a feature is missing, or does not fit the feature map.
         """
         stored = read_item_table(path)
         if names is None:
@@ -69,7 +70,7 @@ class ItemTable:
             if name not in stored:
                 raise DataError(f"the item table {path} has no feature {name!r}. {did_you_mean(name, stored)}")
             if feature_map is not None:
-                _check_vocabulary(stored[name], feature_map.features.get(name, {}), f"{path}: item feature {name!r}")
+                _check_against(feature_map.features.get(name, {}), stored[name], f"{path}: item feature {name!r}")
         return cls({name: torch.from_numpy(_compact(stored[name])).to(device) for name in names})
 
     @property
@@ -103,14 +104,20 @@ def item_features(feature_map: FeatureMap) -> list[str]:
     ]
 
 
-def _check_vocabulary(ids: np.ndarray, spec: Mapping[str, object], where: str) -> None:
-    """Refuse ids that an embedding table of `vocab_size` rows cannot look up."""
-    vocab_size = spec.get("vocab_size")
-    if spec.get("type") not in ("categorical", "sequence") or vocab_size is None or not ids.size:
-        return
-    if int(ids.max()) >= vocab_size or int(ids.min()) < 0:
+def _check_against(spec: Mapping[str, Any], values: np.ndarray, where: str) -> None:
+    """Refuse ids that an embedding table of `vocab_size` rows cannot look up, and another width than `pretrain_dim`."""
+    width, vocab_size = spec.get("pretrain_dim"), spec.get("vocab_size")
+    if spec.get("type") == "embedding" and width is not None and values.shape[1:] != (width,):
         raise DataError(
-            f"{where} holds ids from {ids.min()} to {ids.max()} in {len(ids)} rows, but its vocab_size in "
+            f"{where} has {values.shape[1:]} numbers an item, but its pretrain_dim in feature_map.json is {width}: "
+            "build the dataset again, or correct pretrain_dim in feature_cols"
+        )
+    if spec.get("type") not in ("categorical", "sequence") or vocab_size is None:
+        return
+    is_own_id = values.ndim == 1 and np.array_equal(values, np.arange(len(values)))
+    if values.min() < 0 or values.max() >= vocab_size or (is_own_id and len(values) != vocab_size):
+        raise DataError(
+            f"{where} holds ids from {values.min()} to {values.max()} in {len(values)} rows, but its vocab_size in "
             f"feature_map.json is {vocab_size}: build the dataset again, or correct vocab_size in feature_cols"
         )
 
