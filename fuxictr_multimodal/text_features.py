@@ -164,11 +164,12 @@ def _read_parquet(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         )
     vectors = frame[value]
     if isinstance(vectors.dtype, pl.List):
-        widths = vectors.list.len()
-        odd = frame.filter(widths.is_null() | (widths != widths.first()))
+        widths = vectors.list.len().fill_null(0)
+        width = int(widths[0]) if len(widths) else 0
+        odd = frame.filter(widths != width)
         if len(odd):
             raise DataError(f"{path}: column {value!r} has lists of different lengths, first at key {odd[key][0]}")
-        vectors = vectors.list.to_array(widths.first() or 0)
+        vectors = vectors.list.to_array(width)
     return frame[key].to_numpy(), vectors.to_numpy()
 
 

@@ -1,0 +1,68 @@
+"""MovieLens to a store: who liked which film, the films' texts and genres, and what was known before each rating.
+
+    python datasets/movielens.py --raw ml-1m.zip
+    python datasets/movielens.py --raw ml-latest-small/ --history all
+    python datasets/movielens.py --raw FOLDER --embedding item_vectors.h5 --levels-on-items
+
+The data comes from https://grouplens.org/datasets/movielens/; its terms forbid redistribution. Known layouts are
+the official ones and one more (`fuxictr_multimodal/movielens_raw.py`). What a row holds is said in
+`config/dataset_config/movielens.yaml`, how it is computed in `fuxictr_multimodal/movielens.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from fuxictr_multimodal.errors import exit_on_input_error
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Build the store of a MovieLens download: ml-1m, ml-latest-small or alike, or the tail20 form.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--raw", required=True, type=Path, help="folder or zip file of the download")
+    parser.add_argument("--data-root", default=Path("data"), type=Path, help="folder of the datasets")
+    parser.add_argument("--dataset-id", help="entry of the dataset config (default: by the download's layout)")
+    parser.add_argument("--config", default=ROOT / "config", type=Path, help="the config directory")
+    parser.add_argument(
+        "--embedding", type=Path, help="table of item vectors by movie id (.h5, .npz, .parquet) instead of text vectors"
+    )
+    parser.add_argument("--history", choices=("liked", "all"), default="liked", help="which earlier items count")
+    parser.add_argument(
+        "--user-levels",
+        choices=("train", "earlier"),
+        default="train",
+        help="ratings that a user's levels count: training rows, or all that are earlier than the row",
+    )
+    parser.add_argument(
+        "--levels-on-items",
+        action="store_true",
+        help="put the film's levels on history items too (dataset id with _levels)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
+    args = parser.parse_args(argv)
+    with exit_on_input_error():
+        # polars, the toolkit and torch take seconds to import: only now, after the arguments are known to be good.
+        from fuxictr_multimodal.movielens import build
+
+        build(
+            raw_path=args.raw,
+            dataset_id=args.dataset_id,
+            config_dir=args.config,
+            data_root=args.data_root,
+            embedding=args.embedding,
+            history=args.history,
+            user_levels=args.user_levels,
+            levels_on_items=args.levels_on_items,
+            overwrite=args.overwrite,
+        )
+
+
+if __name__ == "__main__":
+    main()

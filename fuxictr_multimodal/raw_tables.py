@@ -1,0 +1,197 @@
+"""Read the tables of a downloaded dataset, from a folder or a zip file, naming file, column, row and value on error."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from fuxictr_multimodal.errors import DataError, did_you_mean
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """What to read of one delimited file.
+
+    Attributes:
+        file: name of the file.
+        columns: name in the file to `int`, `float` or `str`. Numbers must be there in every row; a missing text is
+            read as "". In a file without a header these are all columns, in their order.
+        separator: between fields; may be longer than one character.
+        header: whether the first row names the columns.
+        quoted: whether fields may stand in double quotes.
+        encoding: of the text.
+    """
+
+    file: str
+    columns: Mapping[str, type]
+    separator: str = ","
+    header: bool = True
+    quoted: bool = True
+    encoding: str = "utf-8"
+
+
+class RawFiles:
+    """The files of one dataset: those of a folder, or of one folder inside a zip file."""
+
+    def __init__(self, root: Path, *, inside: str | None = None) -> None:
+        self.root = root
+        self.inside = inside
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        if self.inside is None:
+            return (self.root / name).is_file()
+        with zipfile.ZipFile(self.root) as archive:
+            return self.inside + name in archive.namelist()
+
+    def where(self, name: str) -> str:
+        """The file's place, for messages."""
+        return str(self.root / name) if self.inside is None else f"{self.root}:{self.inside}{name}"
+
+    def read_bytes(self, name: str) -> bytes:
+        """The whole file."""
+        if self.inside is None:
+            return (self.root / name).read_bytes()
+        with zipfile.ZipFile(self.root) as archive:
+            return archive.read(self.inside + name)
+
+    def sources(self, names: Sequence[str]) -> dict[str, Path]:
+        """What was read on disk, by name: each file, or the zip file that holds them."""
+        if self.inside is None:
+            return {name: self.root / name for name in names}
+        return {self.root.name: self.root}
+
+
+def open_raw(path: Path, layouts: Mapping[str, Sequence[str]]) -> tuple[str, RawFiles]:
+    """Find which layout a download has: the name of the layout whose files are all there, and the files.
+
+    Args:
+        path: a folder with the files, a zip file of such a folder, or a folder with one such zip file.
+        layouts: file names by layout.
+
+    Raises:
+        DataError: if there is no such path, the zip file is damaged, or no layout fits.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such folder or zip file")
+    found = _find(path, layouts)
+    if found is None and path.is_dir():
+        archives = sorted(path.glob("*.zip"))
+        fits = [hit for archive in archives if (hit := _find(archive, layouts)) is not None]
+        if len(fits) > 1:
+            raise DataError(f"{path} holds {len(fits)} zip files of a known layout; name the one to read")
+        found = fits[0] if fits else None
+    if found is None:
+        known = "; ".join(f"{name} ({', '.join(files)})" for name, files in layouts.items())
+        raise DataError(f"{path} has none of the known layouts, as a folder or a zip file: {known}")
+    return found
+
+
+def _find(path: Path, layouts: Mapping[str, Sequence[str]]) -> tuple[str, RawFiles] | None:
+    if path.is_dir():
+        raw = RawFiles(path)
+        return next(((name, raw) for name, files in layouts.items() if all(raw.has(file) for file in files)), None)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [PurePosixPath(member) for member in archive.namelist() if not member.endswith("/")]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{path} is no readable zip file: {error}") from error
+    folders: dict[PurePosixPath, set[str]] = {}
+    for member in members:
+        folders.setdefault(member.parent, set()).add(member.name)
+    for folder in sorted(folders, key=lambda folder: (len(folder.parts), str(folder))):
+        for name, files in layouts.items():
+            if folders[folder].issuperset(files):
+                return name, RawFiles(path, inside="" if folder == PurePosixPath(".") else f"{folder}/")
+    return None
+
+
+def read_table(raw: RawFiles, table: RawTable) -> pl.DataFrame:
+    """The wanted columns as Int64, Float64 and String, rows in the file's order.
+
+    Memory: the file's bytes and the columns, twice that for a file whose separator or encoding is converted.
+
+    Raises:
+        DataError: a missing column, rows of different width, or a value that is no number.
+    """
+    import polars as pl
+
+    where = raw.where(table.file)
+    content = _as_utf8(raw.read_bytes(table.file), table, where)
+    separator = table.separator if len(table.separator) == 1 else _UNIT_SEPARATOR
+    options: dict[str, Any] = {
+        "separator": separator,
+        "has_header": table.header,
+        "quote_char": '"' if table.quoted else None,
+        "new_columns": None if table.header else list(table.columns),
+    }
+    try:
+        found = pl.read_csv(content, n_rows=0 if table.header else 1, infer_schema=False, **options).columns
+        for name in table.columns:
+            if name not in found:
+                raise DataError(f"{where}: column {name!r} is missing. {did_you_mean(name, found)}")
+        try:
+            types = {int: pl.Int64, float: pl.Float64, str: pl.String}
+            wanted = {name: types[kind] for name, kind in table.columns.items()}
+            frame = pl.read_csv(
+                content, schema_overrides=wanted, infer_schema=False, **_reading(table, found), **options
+            )
+        except pl.exceptions.ComputeError:
+            # Reading as text shows which value is to blame.
+            frame = pl.read_csv(content, infer_schema=False, **_reading(table, found), **options)
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "empty file"
+        raise DataError(f"{where}: not readable as a table: {reason}") from error
+    return _checked(frame, table, where)
+
+
+_UNIT_SEPARATOR = "\x1f"
+
+
+def _reading(table: RawTable, found: Sequence[str]) -> dict[str, Any]:
+    """Positions of the wanted columns; a file without a header is read whole."""
+    return {"columns": [found.index(name) for name in table.columns]} if table.header else {}
+
+
+def _as_utf8(content: bytes, table: RawTable, where: str) -> bytes:
+    if not content.strip():
+        raise DataError(f"{where}: empty file")
+    if len(table.separator) > 1:
+        content = content.replace(table.separator.encode("ascii"), _UNIT_SEPARATOR.encode("ascii"))
+    if table.encoding != "utf-8":
+        content = content.decode(table.encoding).encode("utf-8")
+    return content
+
+
+def _checked(frame: pl.DataFrame, table: RawTable, where: str) -> pl.DataFrame:
+    """The columns in the wanted order and types; the first value that does not fit is named."""
+    import polars as pl
+
+    columns = []
+    for name, kind in table.columns.items():
+        given = frame[name]
+        if kind is str:
+            columns.append(given.fill_null(""))
+            continue
+        values = given.str.strip_chars() if given.dtype == pl.String else given
+        values = values.cast(pl.Int64 if kind is int else pl.Float64, strict=False)
+        bad = values.is_null() if kind is int else values.is_null() | ~values.is_finite()
+        if bad.any():
+            raise bad_value(
+                where, name, bad.fill_null(True).arg_max(), given, "a whole number" if kind is int else "a number"
+            )
+        columns.append(values)
+    return pl.DataFrame(columns)
+
+
+def bad_value(where: str, column: str, row: int, values: pl.Series, wanted: str) -> DataError:
+    """The error that names one value of a raw table; rows count from 1 and do not count the header."""
+    value = values[row]
+    shown = "an empty field" if value is None or value == "" else repr(value)
+    return DataError(f"{where}: column {column!r}, row {row + 1}: {shown} is not {wanted}")
