@@ -8,49 +8,31 @@ columns that `finish` compares.
 from __future__ import annotations
 
 import json
-import logging
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from filelock import FileLock
 from tqdm import tqdm
 
 from fuxictr_multimodal import validation
-from fuxictr_multimodal.encoding import (
-    FEATURE_MAP_NAME,
-    FEATURE_VOCAB_NAME,
-    StoreFeatureProcessor,
-    check_feature_cols,
-    check_label_col,
-    is_fitted,
-)
+from fuxictr_multimodal.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
-from fuxictr_multimodal.h5_writer import SplitWriter, write_item_file
-from fuxictr_multimodal.manifest import (
-    MANIFEST_NAME,
-    SPLITS,
-    Column,
-    HistoryLength,
-    Manifest,
-    SplitFacts,
-    file_sha256,
-)
+from fuxictr_multimodal.feature_cols import check_feature_cols, check_label_col, is_fitted
+from fuxictr_multimodal.h5_writer import write_item_file
+from fuxictr_multimodal.item_rows import check_padding_row, check_zero_row, complete_width, order_items
+from fuxictr_multimodal.manifest import MANIFEST_NAME, SPLITS, Column, Manifest, file_sha256
+from fuxictr_multimodal.split_builder import SplitBuilder
+from fuxictr_multimodal.staging import Staging, StoreExistsError
 from fuxictr_multimodal.store import ITEM_FILE, SplitReader
 
-logger = logging.getLogger(__name__)
+__all__ = ["StoreBuilder", "StoreExistsError", "order_items"]
 
 STORE_NAMES = frozenset(
     {MANIFEST_NAME, FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, ITEM_FILE, *SPLITS, *(f"{split}.h5" for split in SPLITS)}
 )
-
-
-class StoreExistsError(DataError):
-    """The dataset is already there and `overwrite` was not given."""
 
 
 class StoreBuilder:
@@ -101,31 +83,34 @@ class StoreBuilder:
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{where}: {name} must be an integer of at least 1, not {value!r}")
         self.dataset_id = dataset_id
-        self.final_dir = Path(data_root) / dataset_id
-        self.dir = Path(data_root) / f".{dataset_id}.building"
         self._where = where
         self._label_col = check_label_col(label_col, where)
         self._feature_cols = [column for column in check_feature_cols(feature_cols, where) if column["active"]]
         self._max_len = max_len
         self._group_id = group_id
         self._item_col = item_col
-        self._recipe = json.loads(json.dumps(dict(recipe), allow_nan=False))
+        self._recipe = _as_json(recipe)
         self._sources = {name: Path(path) for name, path in (sources or {}).items()}
-        self._overwrite = overwrite
         self._rows_per_part = rows_per_part
         self._progress = progress
+        self._staging = Staging(Path(data_root) / dataset_id, overwrite=overwrite, owned=STORE_NAMES)
         self._check_roles()
 
-        self._lock = FileLock(Path(data_root) / f".{dataset_id}.lock")
         self._train_rows: pl.DataFrame | pl.LazyFrame | None = None
         self._processor: StoreFeatureProcessor | None = None
         self._items = 0
         self._item_columns: list[Column] = []
-        self._splits: dict[str, _Split] = {}
+        self._splits: dict[str, SplitBuilder] = {}
+        self._bar: tqdm | None = None
         self._finished = False
 
+    @property
+    def dir(self) -> Path:
+        """Where the dataset is being built."""
+        return self._staging.dir
+
     def __enter__(self) -> StoreBuilder:
-        """Take the lock and an empty folder.
+        """Take the lock, waiting for another build of this dataset, and an empty folder.
 
         Raises:
             StoreExistsError: the dataset is there and `overwrite` is not given.
@@ -134,26 +119,17 @@ class StoreBuilder:
         for name, path in self._sources.items():
             if not path.is_file():
                 raise DataError(f"{self._where}: source {name!r} does not exist: {path}")
-        self.final_dir.parent.mkdir(parents=True, exist_ok=True)
-        self._lock.acquire()
-        try:
-            self._check_target()
-            if self.dir.exists():
-                logger.warning("Replacing %s, left over by an interrupted build", self.dir)
-                shutil.rmtree(self.dir)
-            self.dir.mkdir()
-        except BaseException:
-            self._lock.release()
-            raise
+        self._staging.__enter__()
+        self._bar = tqdm(desc=f"rows of {self.dataset_id}", unit=" rows", unit_scale=True, disable=not self._progress)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
+            self._bar.close()
             for split in self._splits.values():
-                split.close_quietly()
-            shutil.rmtree(self.dir, ignore_errors=True)
+                split.abandon()
         finally:
-            self._lock.release()
+            self._staging.__exit__()
         if kind is None and not self._finished:
             raise RuntimeError(f"{self._where}: the build was left without finish(): nothing is written")
 
@@ -193,7 +169,8 @@ class StoreBuilder:
             )
         self._items = rows
         for column in specs:
-            self._complete_item_column(column, columns)
+            if column is not own:
+                complete_width(column, columns[column["name"]], where=where)
         self._processor = StoreFeatureProcessor(
             feature_cols=self._feature_cols,
             label_col=self._label_col,
@@ -210,14 +187,15 @@ class StoreBuilder:
             if column is own:
                 values = columns.get(name, np.arange(rows))
             elif is_fitted(column):
-                validation.check_padding_row(columns[name], name=name, where=where)
-                values = self._processor.transform({name: columns[name]})[name]
+                check_padding_row(columns[name], name=name, where=where)
+                values = self._processor.transform({name: columns[name]}, where=where)[name]
                 values[0] = 0
             else:
                 values = columns[name]
-            data[name] = self._validated(column, values, where=where, first_row=0)
-            validation.check_zero_row(data[name], name=name, where=where)
-            self._item_columns.append(self._column(column, role="item"))
+            on_disk = self._column(column, role="item")
+            data[name] = self._checked(on_disk, values, where=where, first_row=0)
+            check_zero_row(data[name], name=name, where=where)
+            self._item_columns.append(on_disk)
         wrong = np.flatnonzero(data[self._item_col] != np.arange(rows))
         if len(wrong):
             raise DataError(
@@ -248,34 +226,16 @@ class StoreBuilder:
         if split not in SPLITS:
             raise DataError(f"{self._where}: split {split!r} is unknown. {did_you_mean(split, SPLITS)}")
         assert self._processor is not None, "write_items comes before append"
-        where, label = f"{split}.h5", self._label_col["name"]
-        specs = [column for column in self._feature_cols if column.get("source") != "item"]
-        names = [self._item_col, *(column["name"] for column in specs)]
-        state = self._splits.get(split)
-        labelled = label in columns if state is None else state.labelled
-        if labelled or split != "test":
-            names.insert(0, label)
-        elif label in columns:
-            raise DataError(f"{where}: column {label!r} is given now, but earlier rows came without it")
-        rows = validation.check_columns(columns, required=names, optional=(), where=where)
+        where, label, state = f"{split}.h5", self._label_col["name"], self._splits.get(split)
+        labelled = label in columns or split != "test"
+        if state is not None and labelled != state.labelled:
+            given, before = ("is given now", "came without it") if labelled else ("is missing", "came with it")
+            raise DataError(f"{where}: column {label!r} {given}, but earlier rows {before}")
+        on_disk = self._split_columns(labelled=labelled)
+        rows = validation.check_columns(columns, required=[c.name for c in on_disk], optional=(), where=where)
         first = 0 if state is None else state.rows
-
-        encoded = self._processor.transform(columns)
-        data: dict[str, np.ndarray] = {}
-        if label in names:
-            data[label] = validation.as_labels(columns[label], name=label, where=where, first_row=first)
-        data[self._item_col] = validation.as_ids(
-            columns[self._item_col],
-            name=self._item_col,
-            shape=(),
-            low=1,
-            high=self._items,
-            remedy="it must be a row of the item table, and item 0 is padding",
-            where=where,
-            first_row=first,
-        )
-        for column in specs:
-            data[column["name"]] = self._validated(column, encoded[column["name"]], where=where, first_row=first)
+        encoded = self._processor.transform(columns, where=where)
+        data = {c.name: self._checked(c, encoded[c.name], where=where, first_row=first) for c in on_disk}
         values, offsets = validation.as_history(
             history_values,
             history_offsets,
@@ -286,17 +246,16 @@ class StoreBuilder:
             first_row=first,
         )
         if state is None:
-            state = self._splits[split] = _Split(
+            state = self._splits[split] = SplitBuilder(
                 folder=self.dir / split,
-                columns=self._split_columns(labelled=label in names),
+                columns=on_disk,
                 rows_per_part=self._rows_per_part,
-                label=label if label in names else None,
-                item_col=self._item_col,
                 items=self._items,
                 max_len=self._max_len,
-                progress=self._progress,
+                group_id=self._group_id,
             )
         state.append(data, values, offsets)
+        self._bar.update(rows)
 
     def finish(
         self,
@@ -326,16 +285,16 @@ class StoreBuilder:
             if split not in self._splits or not self._splits[split].rows:
                 raise DataError(f"{split}.h5: the split is empty")
         splits = {split: self._splits[split] for split in SPLITS if split in self._splits}
-        for split, state in splits.items():
-            state.check_classes(f"{split}.h5", self._label_col["name"])
+        for state in splits.values():
             state.close()
+        self._bar.close()
         self._check_promises(splits, disjoint, ordered_by, ordered_within)
         manifest = Manifest(
             dataset_id=self.dataset_id,
             max_len=self._max_len,
             group_id=self._group_id,
             item_col=self._item_col,
-            splits={split: self._facts(split, state) for split, state in splits.items()},
+            splits={split: state.facts() for split, state in splits.items()},
             columns=splits["train"].columns,
             item_columns=self._item_columns,
             items=self._items,
@@ -353,7 +312,7 @@ class StoreBuilder:
             facts=_as_json(facts) or {},
         )
         manifest.write(self.dir)
-        self._commit()
+        self._staging.commit()
         self._finished = True
         print(manifest.table())
         return manifest
@@ -369,10 +328,11 @@ class StoreBuilder:
             )
         if self._label_col["name"] in columns:
             raise ConfigError(f"{self._where}: {self._label_col['name']!r} is both the label and a feature")
-        if self._group_id is not None and self._group_id not in columns:
+        in_splits = [n for n, column in columns.items() if column.get("source") != "item" or n == self._item_col]
+        if self._group_id is not None and self._group_id not in in_splits:
             raise ConfigError(
-                f"{self._where}: group_id {self._group_id!r} is no active column. "
-                f"{did_you_mean(self._group_id, columns)}"
+                f"{self._where}: group_id {self._group_id!r} is no active column of the splits. "
+                f"{did_you_mean(self._group_id, in_splits)}"
             )
         for name, column in columns.items():
             if column["type"] == "meta" and column.get("source") == "item":
@@ -385,33 +345,6 @@ class StoreBuilder:
                 raise ConfigError(
                     f"{self._where}: column {name!r}: an embedding outside the item table needs pretrain_dim"
                 )
-
-    def _check_target(self) -> None:
-        if not self.final_dir.exists():
-            return
-        if not self._overwrite:
-            if (self.final_dir / MANIFEST_NAME).is_file():
-                raise StoreExistsError(f"{self.final_dir} already holds a dataset: give overwrite to replace it")
-            raise DataError(
-                f"{self.final_dir} is there without a {MANIFEST_NAME} (an interrupted build, or no dataset of this "
-                f"format): give overwrite to replace it"
-            )
-        foreign = sorted(path.name for path in self.final_dir.iterdir() if path.name not in STORE_NAMES)
-        if foreign:
-            raise DataError(f"{self.final_dir} holds {foreign[0]!r}, which is no file of a store: move it away first")
-
-    def _complete_item_column(self, column: dict[str, Any], columns: Mapping[str, np.ndarray]) -> None:
-        """Set the width of an embedding or an encoded sequence from the data."""
-        name = column["name"]
-        key = {"embedding": "pretrain_dim", "sequence": "max_len"}.get(column["type"])
-        if key is None or is_fitted(column):
-            return
-        shape = np.shape(columns[name])
-        if len(shape) != 2 or not shape[1]:
-            raise DataError(f"{ITEM_FILE}: column {name!r} has shape {shape}, but must be (items, {key})")
-        declared = column.setdefault(key, shape[1])
-        if declared != shape[1]:
-            raise DataError(f"{ITEM_FILE}: column {name!r} is {shape[1]} wide, but its {key} is declared as {declared}")
 
     def _column(self, column: Mapping[str, Any], *, role: str) -> Column:
         """What a feature column is on disk."""
@@ -429,29 +362,23 @@ class StoreBuilder:
         ]
         return [*label, Column(self._item_col, "int32", "target"), *others]
 
-    def _validated(self, column: Mapping[str, Any], values: np.ndarray, *, where: str, first_row: int) -> np.ndarray:
-        """The values in the dtype of the store, checked."""
-        on_disk = self._column(column, role="")
-        if column["type"] == "meta":
-            return validation.as_meta(values, name=on_disk.name, where=where)
-        if on_disk.dtype == "float32":
-            return validation.as_floats(
-                values, name=on_disk.name, shape=on_disk.shape, where=where, first_row=first_row
-            )
-        size = self._processor.feature_map.features[on_disk.name]["vocab_size"]
-        return validation.as_ids(
-            values,
-            name=on_disk.name,
-            shape=on_disk.shape,
-            low=0,
-            high=size,
-            remedy=f"its vocab_size is {size}",
-            where=where,
-            first_row=first_row,
-        )
+    def _checked(self, column: Column, values: np.ndarray, *, where: str, first_row: int) -> np.ndarray:
+        """The values in the dtype of the store, or an error that names the first wrong one."""
+        if column.role == "label":
+            return validation.as_labels(values, name=column.name, where=where, first_row=first_row)
+        if column.role == "meta":
+            return validation.as_meta(values, name=column.name, where=where)
+        place = {"name": column.name, "shape": column.shape, "where": where, "first_row": first_row}
+        if column.dtype == "float32":
+            return validation.as_floats(values, **place)
+        if column.role == "target":
+            remedy = "a target must be a row of the item table, and item 0 is padding"
+            return validation.as_ids(values, low=1, high=self._items, remedy=remedy, **place)
+        size = self._processor.feature_map.features[column.name]["vocab_size"]
+        return validation.as_ids(values, low=0, high=size, remedy=f"its vocab_size is {size}", **place)
 
     def _check_promises(
-        self, splits: Mapping[str, _Split], disjoint: Sequence[str], ordered_by: str | None, within: str | None
+        self, splits: Mapping[str, SplitBuilder], disjoint: Sequence[str], ordered_by: str | None, within: str | None
     ) -> None:
         columns = {column.name: column for column in splits["train"].columns if not column.shape}
         for name in (*disjoint, *filter(None, [ordered_by, within])):
@@ -469,143 +396,9 @@ class StoreBuilder:
             for reader in readers.values():
                 reader.close()
 
-    def _facts(self, split: str, state: _Split) -> SplitFacts:
-        users = None
-        if self._group_id is not None and any(column.name == self._group_id for column in state.columns):
-            with SplitReader(self.dir / split) as reader:
-                users = len(validation.distinct_values(reader, self._group_id))
-        counts = state.length_counts
-        slots = state.rows * self._max_len
-        return SplitFacts(
-            rows=state.rows,
-            positives=state.positives if state.labelled else None,
-            users=users,
-            items=int(state.items_seen.sum()),
-            history_length=HistoryLength.from_counts(counts),
-            padding_share=(slots - int(counts @ np.arange(len(counts)))) / slots,
-        )
-
     def _hashes(self, paths: Mapping[str, Path], what: str) -> dict[str, str]:
         bar = tqdm(paths.items(), desc=f"checksums of {what}", disable=not self._progress or not paths, leave=False)
         return {name: file_sha256(path) for name, path in bar}
-
-    def _commit(self) -> None:
-        """Move the folder to its place; a dataset that it replaces is removed after the move."""
-        replaced = self.dir.with_suffix(".replaced")
-        shutil.rmtree(replaced, ignore_errors=True)
-        if self.final_dir.exists():
-            self.final_dir.rename(replaced)
-        try:
-            self.dir.rename(self.final_dir)
-        except BaseException:
-            if replaced.exists():
-                replaced.rename(self.final_dir)
-            raise
-        shutil.rmtree(replaced, ignore_errors=True)
-
-
-class _Split:
-    """A split under construction: its writer and its running counts."""
-
-    def __init__(
-        self,
-        *,
-        folder: Path,
-        columns: list[Column],
-        rows_per_part: int,
-        label: str | None,
-        item_col: str,
-        items: int,
-        max_len: int,
-        progress: bool,
-    ) -> None:
-        self.columns = columns
-        self.rows = 0
-        self.positives = 0
-        self.items_seen = np.zeros(items, dtype=bool)
-        self.length_counts = np.zeros(max_len + 1, dtype=np.int64)
-        self._label = label
-        self._item_col = item_col
-        self._writer = SplitWriter(folder=folder, columns=columns, rows_per_part=rows_per_part)
-        self._bar = tqdm(desc=folder.name, unit=" rows", unit_scale=True, disable=not progress)
-
-    @property
-    def labelled(self) -> bool:
-        return self._label is not None
-
-    def append(self, data: Mapping[str, np.ndarray], values: np.ndarray, offsets: np.ndarray) -> None:
-        self._writer.append(data, values, offsets)
-        self.rows += len(offsets) - 1
-        self.items_seen[data[self._item_col]] = True
-        self.length_counts += np.bincount(np.diff(offsets), minlength=len(self.length_counts))
-        if self._label is not None:
-            self.positives += int(data[self._label].sum())
-        self._bar.update(len(offsets) - 1)
-
-    def check_classes(self, where: str, label: str) -> None:
-        """Both classes must occur, or AUC is not defined."""
-        if self.labelled and self.positives in (0, self.rows):
-            raise DataError(
-                f"{where}: column {label!r} is {int(self.positives > 0)} in all {self.rows} rows: AUC is undefined "
-                f"with a single class"
-            )
-
-    def close(self) -> None:
-        self._writer.close()
-        self._bar.close()
-
-    def close_quietly(self) -> None:
-        """Let go of the file of an abandoned build."""
-        self._writer.abandon()
-        self._bar.close()
-
-
-def order_items(ids: np.ndarray, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Place item rows by id, with an all-zero row 0 for padding.
-
-    Args:
-        ids: item ids 1 to n in any order, (n,); id 0 may be among them if its row is all zero.
-        columns: arrays (n, ...) by name.
-
-    Returns:
-        arrays (n + 1, ...) by name, row i being item i.
-
-    Raises:
-        DataError: an id occurs twice, is negative or is missing below the highest, or id 0 has content.
-
-    >>> order_items(np.array([2, 1]), {"tags": np.array([[7, 8], [5, 0]])})["tags"].tolist()
-    [[0, 0], [5, 0], [7, 8]]
-    """
-    ids = validation.as_meta(ids, name="ids", where="item rows")
-    for name, values in columns.items():
-        if len(values) != len(ids):
-            raise DataError(f"item rows: column {name!r} has {len(values)} rows, but there are {len(ids)} ids")
-    if not len(ids) or ids.min() < 0:
-        raise DataError("item rows: there are no items" if not len(ids) else f"item rows: id {ids.min()} is negative")
-    order = np.argsort(ids, kind="stable")
-    twice = np.flatnonzero(np.diff(ids[order]) == 0)
-    if len(twice):
-        first, second = order[twice[0]], order[twice[0] + 1]
-        raise DataError(f"item rows: id {ids[first]} occurs twice, in rows {first} and {second}")
-    present = ids[order]
-    wanted = np.arange(len(ids)) + (1 if present[0] else 0)
-    if present[-1] != wanted[-1]:
-        missing = int(wanted[np.argmax(present != wanted)])
-        raise DataError(
-            f"item rows: id {missing} is missing, but ids go up to {present[-1]}: number items without gaps"
-        )
-    placed = {}
-    for name, values in columns.items():
-        values = np.asarray(values)
-        if present[0] == 0:
-            validation.check_padding_row(values[order[:1]], name=name, where="item rows (id 0)")
-        rows = np.zeros((int(present[-1]) + 1, *values.shape[1:]), dtype=values.dtype)
-        if rows.dtype == object:
-            rows[:] = ""
-        content = order[1:] if present[0] == 0 else order
-        rows[1:] = values[content]
-        placed[name] = rows
-    return placed
 
 
 def _as_json(values: Mapping[str, Any] | None) -> dict[str, Any] | None:

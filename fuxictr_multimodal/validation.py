@@ -27,6 +27,9 @@ def check_columns(
     for name in columns:
         if name not in known:
             raise DataError(f"{where}: column {name!r} is not in the dataset's columns. {did_you_mean(name, known)}")
+    for name, values in columns.items():
+        if np.ndim(values) == 0 and not hasattr(values, "__len__"):
+            raise DataError(f"{where}: column {name!r} is {values!r}, not an array")
     lengths = {name: len(values) for name, values in columns.items()}
     first = required[0]
     for name, length in lengths.items():
@@ -210,17 +213,3 @@ def _refuse(wrong: np.ndarray, values: np.ndarray, name: str, where: str, first_
         raise DataError(
             f"{where}: row {first_row + int(at[0])}, column {name!r}{position}: value {values[at]} {problem}"
         )
-
-
-def check_zero_row(values: np.ndarray, *, name: str, where: str) -> None:
-    """Row 0 of an encoded item column is padding."""
-    if np.any(values[0]):
-        raise DataError(f"{where}: row 0, column {name!r}: {values[0]} is not zero, but row 0 is padding")
-
-
-def check_padding_row(values: np.ndarray, *, name: str, where: str) -> None:
-    """Row 0 of a raw item column is padding: empty text, zero or nothing."""
-    first = values[0]
-    cells = first if isinstance(first, list | tuple | np.ndarray) else [first]
-    if any(cell is not None and cell != "" and cell != 0 for cell in np.ravel(np.asarray(cells, dtype=object))):
-        raise DataError(f"{where}: row 0, column {name!r}: {first!r} is not empty, but row 0 is padding")

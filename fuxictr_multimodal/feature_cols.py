@@ -1,0 +1,200 @@
+"""The toolkit's `feature_cols` and feature specs, checked before the toolkit sees them.
+
+The toolkit evaluates some of these strings as code and crashes on others. Only what is listed here passes. This file
+imports no toolkit, so a configuration is checked in no time.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fuxictr_multimodal.errors import ConfigError, did_you_mean
+
+FEATURE_TYPES = ("meta", "categorical", "sequence", "numeric", "embedding")
+DTYPES = ("int", "float", "str", "list")
+NORMALIZERS = ("StandardScaler", "MinMaxScaler")
+COLUMN_KEYS = frozenset(
+    "name active dtype type source vocab_size max_len feature_encoder embedding_dim emb_output_dim pretrain_dim "
+    "share_embedding fill_na min_categr_count splitter padding normalizer remap".split()
+)
+# What the toolkit would crash on, with what to do instead.
+REFUSED_KEYS = {
+    "category_processor": "the toolkit's quantile and hash buckets do not work; put bucket numbers into the data",
+    "num_buckets": "the toolkit's quantile and hash buckets do not work; put bucket numbers into the data",
+    "preprocess": "prepare the column in the recipe; the toolkit calls whatever method it names",
+    "pretrained_emb": "put the vectors into the item table as a column of type embedding",
+    "pretrain_usage": "put the vectors into the item table as a column of type embedding",
+    "freeze_emb": "put the vectors into the item table as a column of type embedding",
+}
+# The toolkit evaluates `feature_encoder` as code; these calls with literal numbers are all that may reach it.
+ENCODER_CALLS = frozenset(
+    {
+        "layers.MaskedAveragePooling",
+        "layers.MaskedSumPooling",
+        "layers.KMaxPooling",
+        "nn.Linear",
+        "nn.LayerNorm",
+        "nn.BatchNorm1d",
+        "nn.Dropout",
+        "nn.Identity",
+        "nn.ReLU",
+        "nn.PReLU",
+        "nn.LeakyReLU",
+        "nn.GELU",
+        "nn.SiLU",
+        "nn.Sigmoid",
+        "nn.Tanh",
+    }
+)
+NO_ENCODER = (None, "None", "none", "null")
+
+
+def check_feature_encoder(encoder: Any, where: str) -> None:
+    """Refuse a `feature_encoder` that is not on the white-list, before the toolkit evaluates it.
+
+    Allowed are none, one call such as `nn.Linear(128, 64, bias=False)` of a listed layer with literal numbers, or a
+    list of such calls.
+
+    >>> check_feature_encoder(["nn.Linear(128, 64, bias=False)", "nn.ReLU()"], "column 'emb'")
+    >>> check_feature_encoder("print('hello')", "column 'emb'")
+    Traceback (most recent call last):
+        ...
+    fuxictr_multimodal.errors.ConfigError: column 'emb': feature_encoder "print('hello')" is not allowed; ...
+    """
+    for call in encoder if isinstance(encoder, list) and encoder else [encoder]:
+        if call in NO_ENCODER and not isinstance(encoder, list):
+            continue
+        if not isinstance(call, str) or not _is_literal_call(call):
+            raise ConfigError(
+                f"{where}: feature_encoder {call!r} is not allowed; write a call such as "
+                f"'nn.Linear(128, 64, bias=False)' with literal numbers, of one of {', '.join(sorted(ENCODER_CALLS))}"
+            )
+
+
+def _is_literal_call(text: str) -> bool:
+    try:
+        call = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+        return False
+    if not isinstance(call.func.value, ast.Name) or f"{call.func.value.id}.{call.func.attr}" not in ENCODER_CALLS:
+        return False
+    arguments = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg is not None)]
+    if any(keyword.arg is None for keyword in call.keywords):
+        return False
+    return all(isinstance(a, ast.Constant) and isinstance(a.value, bool | int | float) for a in arguments)
+
+
+def check_feature_cols(feature_cols: Sequence[Mapping[str, Any]], where: str) -> list[dict[str, Any]]:
+    """Check the toolkit's `feature_cols` and return them completed: one dict a column, `active` always there.
+
+    Args:
+        feature_cols: as in a dataset YAML; `name` may be a list of names.
+        where: file and dataset, for the message.
+
+    Raises:
+        ConfigError: an unknown key, a value that the toolkit would evaluate or crash on, or a column given twice.
+    """
+    if not isinstance(feature_cols, Sequence) or isinstance(feature_cols, str) or not feature_cols:
+        raise ConfigError(f"{where}: feature_cols must be a list of columns, not {feature_cols!r}")
+    complete: list[dict[str, Any]] = []
+    for column in feature_cols:
+        if not isinstance(column, Mapping) or "name" not in column:
+            raise ConfigError(f"{where}: feature_cols: {column!r} has no name")
+        names = column["name"] if isinstance(column["name"], list) else [column["name"]]
+        for name in names:
+            if not isinstance(name, str) or not name or "/" in name or name == "history":
+                raise ConfigError(f"{where}: feature_cols: {name!r} cannot be the name of a column")
+            if any(name == other["name"] for other in complete):
+                raise ConfigError(f"{where}: feature_cols: column {name!r} is given twice")
+            one = {**column, "name": name, "active": column.get("active", True)}
+            _check_column(one, f"{where}: column {name!r}")
+            complete.append(one)
+    _check_shared(complete, where)
+    return complete
+
+
+def check_label_col(label_col: Mapping[str, Any] | Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
+    """Check the toolkit's `label_col` (one label) and return it as one dict."""
+    labels = list(label_col) if isinstance(label_col, list | tuple) else [label_col]
+    if len(labels) != 1 or not isinstance(labels[0], Mapping) or not isinstance(labels[0].get("name"), str):
+        raise ConfigError(f"{where}: label_col must be one column such as {{name: label, dtype: float}}")
+    label = dict(labels[0])
+    if label.setdefault("dtype", "float") not in ("int", "float"):
+        raise ConfigError(f"{where}: label_col: dtype {label['dtype']!r} must be int or float")
+    return label
+
+
+def _check_column(column: dict[str, Any], where: str) -> None:
+    for key in column:
+        if key in REFUSED_KEYS:
+            raise ConfigError(f"{where}: {key} is not supported: {REFUSED_KEYS[key]}")
+        if key not in COLUMN_KEYS:
+            raise ConfigError(f"{where}: unknown key {key!r}. {did_you_mean(str(key), COLUMN_KEYS)}")
+    kind = column.get("type")
+    if kind not in FEATURE_TYPES:
+        raise ConfigError(f"{where}: type {kind!r} is unknown. {did_you_mean(str(kind), FEATURE_TYPES)}")
+    if not isinstance(column["active"], bool):
+        raise ConfigError(f"{where}: active must be True or False, not {column['active']!r}")
+    if column.get("dtype") not in DTYPES:
+        raise ConfigError(f"{where}: dtype {column.get('dtype')!r} must be one of {', '.join(DTYPES)}")
+    if kind in ("categorical", "meta") and column["dtype"] not in ("int", "str"):
+        raise ConfigError(f"{where}: a column of type {kind} needs dtype int or str, not {column['dtype']}")
+    if column.get("remap", True) is not True and kind != "meta":
+        raise ConfigError(f"{where}: remap: False does not work in the toolkit; give vocab_size for encoded ids")
+    for key, least in (
+        ("vocab_size", 2),
+        ("max_len", 1),
+        ("embedding_dim", 1),
+        ("emb_output_dim", 1),
+        ("pretrain_dim", 1),
+        ("min_categr_count", 1),
+    ):
+        value = column.get(key, least)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigError(f"{where}: {key} must be an integer of at least {least}, not {value!r}")
+    if "normalizer" in column and column["normalizer"] not in NORMALIZERS:
+        raise ConfigError(f"{where}: normalizer {column['normalizer']!r} must be one of {', '.join(NORMALIZERS)}")
+    if column.get("padding", "post") not in ("pre", "post"):
+        raise ConfigError(f"{where}: padding {column['padding']!r} must be pre or post")
+    if not isinstance(column.get("splitter", "^"), str) or column.get("splitter") == "":
+        raise ConfigError(f"{where}: splitter must be text, not {column['splitter']!r}")
+    check_feature_encoder(column.get("feature_encoder"), where)
+
+
+def _check_shared(columns: list[dict[str, Any]], where: str) -> None:
+    """`share_embedding` must name an earlier column with a vocabulary."""
+    earlier: dict[str, dict[str, Any]] = {}
+    for column in columns:
+        owner = column.get("share_embedding")
+        if owner is not None and owner not in earlier:
+            raise ConfigError(
+                f"{where}: column {column['name']!r}: share_embedding {owner!r} is no earlier active categorical or "
+                f"sequence column. {did_you_mean(str(owner), earlier)}"
+            )
+        if column["active"] and column["type"] in ("categorical", "sequence"):
+            earlier[column["name"]] = column
+
+
+def is_fitted(column: Mapping[str, Any]) -> bool:
+    """Whether the toolkit must see training rows before it can encode this column."""
+    if not column["active"]:
+        return False
+    if column["type"] in ("categorical", "sequence"):
+        return "vocab_size" not in column
+    return column["type"] == "numeric" and "normalizer" in column
+
+
+def check_spec(spec: Mapping[str, Any], where: str) -> None:
+    """White-list of one feature of a feature map, as the toolkit's embedding layer will read it."""
+    if spec["type"] not in FEATURE_TYPES:
+        raise ConfigError(
+            f"{where}: type {spec['type']!r} is unknown. {did_you_mean(str(spec['type']), FEATURE_TYPES)}"
+        )
+    for key, remedy in REFUSED_KEYS.items():
+        if key in spec:
+            raise ConfigError(f"{where}: {key} is not supported: {remedy}")
+    check_feature_encoder(spec.get("feature_encoder"), where)
