@@ -132,8 +132,13 @@ def read_table(raw: RawFiles, table: RawTable) -> pl.DataFrame:
         "new_columns": None if table.header else list(table.columns),
     }
     try:
-        found = pl.read_csv(content, n_rows=0 if table.header else 1, infer_schema=False, **options).columns
-        for name in table.columns:
+        first = {**options, "new_columns": None}
+        found = pl.read_csv(content, n_rows=0 if table.header else 1, infer_schema=False, **first).columns
+        if not table.header and len(found) != len(table.columns):
+            raise DataError(
+                f"{where}: row 1 has {len(found)} fields, not the {len(table.columns)} of {', '.join(table.columns)}"
+            )
+        for name in table.columns if table.header else ():
             if name not in found:
                 raise DataError(f"{where}: column {name!r} is missing. {did_you_mean(name, found)}")
         try:
