@@ -95,18 +95,44 @@ def load_config(
     Raises:
         ConfigError: unknown expid (nearest named), unreadable file, a key set differently by expid and dataset.
     """
-    config_dir = Path(config_dir)
-    experiments = _read_entries(config_dir, "model_config")
+    entry = load_model_config(config_dir, expid)
+    if any(text.startswith("dataset_id=") for text in overrides):
+        entry["dataset_id"] = dict(_parse_override(text) for text in overrides)["dataset_id"]
+    dataset = load_dataset_config(config_dir, entry["dataset_id"])
+    return merge_params(expid, entry, dataset, overrides=overrides, seed=seed)
+
+
+def load_model_config(config_dir: str | Path, expid: str) -> dict[str, Any]:
+    """Read the entry of one experiment, `Base` under it, without its dataset.
+
+    Raises:
+        ConfigError: unknown expid (nearest named), unreadable file, no model or dataset named.
+    """
+    experiments = _read_entries(Path(config_dir), "model_config")
     if expid not in experiments or expid == "Base":
         known = [name for name in experiments if name != "Base"]
         raise ConfigError(f"expid {expid!r} is not in {config_dir}. {did_you_mean(expid, known)}")
-    params = {**experiments.get("Base", {}), **experiments[expid], "model_id": expid}
+    entry = {**experiments.get("Base", {}), **experiments[expid]}
     for key in ("model", "dataset_id"):
-        if not params.get(key):
+        if not entry.get(key):
             raise ConfigError(f"expid {expid!r} in {config_dir} does not set `{key}`")
-    if any(text.startswith("dataset_id=") for text in overrides):
-        params["dataset_id"] = dict(_parse_override(text) for text in overrides)["dataset_id"]
-    dataset = load_dataset_config(config_dir, params["dataset_id"])
+    return entry
+
+
+def merge_params(
+    expid: str,
+    entry: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    *,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """Merge an experiment's entry and its dataset's to checked parameters; see `load_config`.
+
+    Raises:
+        ConfigError: a key set differently by expid and dataset, or a value that would fail late.
+    """
+    params = {**entry, "model_id": expid}
     for key, value in dataset.items():
         if key in params and params[key] != value:
             raise ConfigError(
@@ -129,8 +155,16 @@ def load_dataset_config(config_dir: str | Path, dataset_id: str) -> dict[str, An
     datasets = _read_entries(Path(config_dir), "dataset_config")
     if dataset_id not in datasets:
         raise ConfigError(f"dataset_id {dataset_id!r} is not in {config_dir}. {did_you_mean(dataset_id, datasets)}")
-    entry = datasets[dataset_id]
-    where = f"dataset {dataset_id!r} in {config_dir}"
+    return check_dataset_entry(dataset_id, datasets[dataset_id], str(config_dir))
+
+
+def check_dataset_entry(dataset_id: str, entry: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """Check the keys of one dataset's entry, read from `origin`, and add its `dataset_id`.
+
+    Raises:
+        ConfigError: unknown key (nearest named), or a required one missing.
+    """
+    where = f"dataset {dataset_id!r} in {origin}"
     check_keys(entry, DATASET_KEYS, where)
     for key in ("data_root", "feature_cols", "label_col"):
         if key not in entry:
