@@ -106,39 +106,38 @@ def earlier_items(users: Ints, timestamps: Ints, items: Ints, *, keep: NDArray[n
     return Histories(items[order][kept].astype(np.int32), start, stop)
 
 
-def counts_before(
-    keys: Ints, timestamps: Ints, labels: Ints, *, is_train: NDArray[np.bool_], num_keys: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many training rows with the row's key are known, and how many of them are positive: two (N,).
+def sums_before(
+    keys: Ints, timestamps: Ints, values: NDArray, *, counted: NDArray[np.bool_], num_keys: int
+) -> tuple[NDArray[np.int64], Floats]:
+    """How many counted rows with the row's key are known, and the sum of their values: two (N,).
 
-    A training row knows the earlier training rows only, never itself, so its label is not in its own feature;
-    any other row knows all training rows.
+    A counted row (a training row) knows the earlier counted rows only, never itself, so that with labels as
+    values its label is not in its own feature; any other row knows all counted rows.
 
-    >>> count, positive = counts_before(np.zeros(4, int), np.array([1, 2, 2, 3]), np.array([1, 0, 1, 1]),
-    ...                                 is_train=np.array([True, True, True, False]), num_keys=1)
-    >>> count.tolist(), positive.tolist()
-    ([0, 1, 1, 3], [0, 1, 1, 2])
+    >>> count, total = sums_before(np.zeros(4, int), np.array([1, 2, 2, 3]), np.array([1, 0, 1, 1]),
+    ...                            counted=np.array([True, True, True, False]), num_keys=1)
+    >>> count.tolist(), total.tolist()
+    ([0, 1, 1, 3], [0.0, 1.0, 1.0, 2.0])
     """
-    train = np.flatnonzero(is_train)
-    order = train[np.lexsort((timestamps[train], keys[train]))]
+    rows = np.flatnonzero(counted)
+    order = rows[np.lexsort((timestamps[rows], keys[rows]))]
     key_start, time_start = _run_starts(keys[order], timestamps[order])
-    ones = labels[order].astype(np.int64)
-    positive_before = np.cumsum(ones) - ones
+    total_before = np.concatenate([[0.0], np.cumsum(values[order], dtype=np.float64)])
 
-    count = np.bincount(keys[train], minlength=num_keys)[keys]
-    positive = np.bincount(keys[train], weights=labels[train], minlength=num_keys).astype(np.int64)[keys]
+    count = np.bincount(keys[rows], minlength=num_keys)[keys]
+    total = np.bincount(keys[rows], weights=values[rows], minlength=num_keys)[keys]
     count[order] = time_start - key_start
-    positive[order] = positive_before[time_start] - positive_before[key_start]
-    return count, positive
+    total[order] = total_before[time_start] - total_before[key_start]
+    return count, total
 
 
-def smoothed_rate(positive: Ints, count: Ints, *, prior: float, strength: float) -> Floats:
-    """Share of positives as if `strength` rows with the rate `prior` had been seen before.
+def smoothed_mean(total: NDArray, count: Ints, *, prior: float, strength: float) -> Floats:
+    """Mean as if `strength` rows with the mean `prior` had been seen before.
 
-    >>> smoothed_rate(np.array([0, 8]), np.array([0, 10]), prior=0.5, strength=10.0).tolist()
+    >>> smoothed_mean(np.array([0, 8]), np.array([0, 10]), prior=0.5, strength=10.0).tolist()
     [0.5, 0.65]
     """
-    return (positive + strength * prior) / (count + strength)
+    return (total + strength * prior) / (count + strength)
 
 
 @dataclass(frozen=True)

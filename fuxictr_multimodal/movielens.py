@@ -19,18 +19,18 @@ from fuxictr_multimodal.interactions import (
     TRAIN,
     Levels,
     additive_scores,
-    counts_before,
     earlier_items,
     last_share_within,
-    smoothed_rate,
+    smoothed_mean,
     split_by_time,
+    sums_before,
 )
 from fuxictr_multimodal.movielens_raw import LATEST, ONE_M, TAIL, MovieLensRaw, read_raw
 
 DATASET_IDS = {ONE_M: "MovieLens_1M", LATEST: "MovieLens_small", TAIL: "MovieLens"}
 LEVELS_SUFFIX = "_levels"
 
-LIKED = 4.0  # a rating from here on is a positive label
+LIKED = 4  # a rating from here on is a positive label
 TRAIN_SHARE, VALID_SHARE = 0.8, 0.1  # of all ratings by time, in the official layouts
 TAIL_VALID_SHARE = 0.15  # of each user's rows of ratings_validation.csv
 STRENGTH = 5.0  # rows of prior in a smoothed rate
@@ -48,10 +48,12 @@ class Recipe:
     * history: the items that the user had at an earlier second, the liked ones or all, newest last. Items of the
       same split may be in it, items of the same second or later never.
     * likes_level, views_level: deciles (1 to 10; 0 = no rating known) of the film's smoothed share of likes and of
-      its count of ratings; user_likes_level, user_activity_level: the same of the user. They count training rows:
-      for a training row those of earlier seconds only (else a row's label would be in its own feature), for valid
-      and test rows all. With `user_levels="earlier"` every row counts all earlier ratings of its user in whatever
-      split, as its history does. The prior of the smoothing is the share of likes in train, one number.
+      its count of ratings; user_likes_level, user_activity_level: of how much more than others the user likes (the
+      smoothed mean of label minus the film's share of likes as it was known then) and of its count of ratings. They
+      count training rows: for a training row those of earlier seconds only (else a row's label would be in its own
+      feature), for valid and test rows all. With `user_levels="earlier"` every row counts all earlier ratings of its
+      user in whatever split, as its history does. Boundaries of the deciles, and the prior of the smoothing, which
+      is the share of likes, come from train.
     """
 
     def __init__(self, raw: MovieLensRaw, *, history: str, user_levels: str, max_len: int) -> None:
@@ -100,11 +102,13 @@ class Recipe:
     def row_columns(self) -> dict[str, pl.Series]:
         """Columns of a rating, one entry a rating."""
         columns = {"user_id": self.users, "user": self.users, "timestamp": self.times}
-        item_rate, item_count, known = self._rates(self.items, self.num_items, self.is_train)
-        columns["likes_level"], columns["views_level"] = self._levels(item_rate, item_count, known)
+        count, liked = self._known(self.items, self.num_items, self.labels, self.is_train)
+        rate = smoothed_mean(liked, count, prior=self.prior, strength=STRENGTH)
+        columns["likes_level"], columns["views_level"] = self._levels(rate, count)
         num_users = int(self.user_codes.max()) + 1
-        user_rate, user_count, known = self._rates(self.user_codes, num_users, self.user_rows)
-        columns["user_likes_level"], columns["user_activity_level"] = self._levels(user_rate, user_count, known)
+        count, excess = self._known(self.user_codes, num_users, self.labels - rate, self.user_rows)
+        excess = smoothed_mean(excess, count, prior=0.0, strength=STRENGTH)
+        columns["user_likes_level"], columns["user_activity_level"] = self._levels(excess, count)
         series = {name: pl.Series(name, values) for name, values in columns.items()}
         if self.raw.users is not None:
             people = self.raw.ratings.select("user_id").join(
@@ -113,14 +117,16 @@ class Recipe:
             series |= {name: people[name] for name in people.columns[1:]}
         return series
 
-    def _rates(self, keys: np.ndarray, num_keys: int, counted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        count, liked = counts_before(keys, self.times, self.labels, is_train=counted, num_keys=num_keys)
-        rate = smoothed_rate(liked, count, prior=self.prior, strength=STRENGTH)
-        return rate, count.astype(np.float64), count > 0
+    def _known(
+        self, keys: np.ndarray, num_keys: int, values: np.ndarray, counted: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return sums_before(keys, self.times, values, counted=counted, num_keys=num_keys)
 
-    def _levels(self, rate: np.ndarray, count: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _levels(self, value: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Levels of a value and of the count behind it; boundaries from training rows."""
+        known, count = count > 0, count.astype(np.float64)
         fit = known & self.is_train
-        return Levels.fit(rate, fit).of(rate, known), Levels.fit(count, fit).of(count, known)
+        return Levels.fit(value, fit).of(value, known), Levels.fit(count, fit).of(count, known)
 
     def item_columns(self) -> dict[str, pl.Series]:
         """Columns of a film that need no text vectors; row 0 is padding.
@@ -135,7 +141,7 @@ class Recipe:
         train_items = self.items[self.is_train]
         count = np.bincount(train_items, minlength=self.num_items)
         liked = np.bincount(train_items, weights=self.labels[self.is_train], minlength=self.num_items)
-        rate, known = smoothed_rate(liked, count, prior=self.prior, strength=STRENGTH), count > 0
+        rate, known = smoothed_mean(liked, count, prior=self.prior, strength=STRENGTH), count > 0
         return {
             "item_id": pl.Series(np.arange(self.num_items)),
             "item_tags": pl.concat([pl.Series([""]), movies["genres"]]),
@@ -173,15 +179,19 @@ class Recipe:
     def floors(self) -> dict[str, float]:
         """Test AUC of models without learning, fitted on train and valid: what a model has to pass.
 
-        The smoothed mean label of the film, and the sum of it and the user's (each as a deviation from the mean).
+        Three scores: the smoothed mean label of the film; its sum with the user's (each as a deviation from the
+        mean); its sum with how much more than others the user likes (the mean of label minus the first score).
         """
         from fuxictr_multimodal.metrics import UndefinedMetric, auc
 
         fit_rows, test = self.split != TEST, self.split == TEST
         user, item = additive_scores((self.user_codes, self.items), self.labels, fit_rows=fit_rows, strength=STRENGTH)
-        scores = {"floor_auc_item_mean": item, "floor_auc_user_item_mean": user + item}
+        (excess,) = additive_scores((self.user_codes,), self.labels - item, fit_rows=fit_rows, strength=STRENGTH)
+        scores = {"item_mean": item, "user_item_mean": user + item, "item_mean_user_excess": item + excess}
         try:
-            return {name: round(auc(self.labels[test], score[test]), 6) for name, score in scores.items()}
+            return {
+                f"floor_auc_{name}": round(auc(self.labels[test], score[test]), 6) for name, score in scores.items()
+            }
         except UndefinedMetric:  # a single class in test; the builder says so
             return {}
 
@@ -221,7 +231,7 @@ def build(
     max_len = entry.get("max_len", 64)
     recipe = Recipe(raw, history=history, user_levels=user_levels, max_len=max_len)
     row_columns, item_columns = recipe.row_columns(), recipe.item_columns()
-    facts = {"layout": raw.layout, "liked_from": LIKED, "train_like_share": round(recipe.prior, 6), **recipe.floors()}
+    facts = {"layout": raw.layout, "liked_from": LIKED, **recipe.floors()}
 
     vectors: dict[str, np.ndarray] = {}
     for column in columns:

@@ -9,11 +9,11 @@ from fuxictr_multimodal.interactions import (
     VALID,
     Levels,
     additive_scores,
-    counts_before,
     earlier_items,
     last_share_within,
-    smoothed_rate,
+    smoothed_mean,
     split_by_time,
+    sums_before,
 )
 from fuxictr_multimodal.metrics import auc
 
@@ -57,15 +57,15 @@ def test_history_of_no_rows():
     assert offsets.tolist() == [0]
 
 
-def test_a_training_row_counts_earlier_training_rows_and_others_count_all_of_them(log):
+def test_a_counted_row_knows_earlier_counted_rows_and_others_know_all_of_them(log):
     keys, times, labels, train = log["items"], log["times"], log["labels"], log["train"]
-    count, positive = counts_before(keys, times, labels, is_train=train, num_keys=15)
+    count, total = sums_before(keys, times, labels, counted=train, num_keys=15)
     for row in range(len(keys)):
         known = train & (keys == keys[row])
         if train[row]:
             known &= times < times[row]
         assert count[row] == known.sum()
-        assert positive[row] == labels[known].sum()
+        assert total[row] == labels[known].sum()
 
 
 def test_a_label_is_not_in_its_own_count(log):
@@ -73,9 +73,9 @@ def test_a_label_is_not_in_its_own_count(log):
     row = int(np.flatnonzero(log["train"])[0])
     turned = log["labels"].copy()
     turned[row] = 1 - turned[row]
-    arguments = {"is_train": log["train"], "num_keys": 15}
-    before = counts_before(log["items"], log["times"], log["labels"], **arguments)[1]
-    after = counts_before(log["items"], log["times"], turned, **arguments)[1]
+    arguments = {"counted": log["train"], "num_keys": 15}
+    before = sums_before(log["items"], log["times"], log["labels"], **arguments)[1]
+    after = sums_before(log["items"], log["times"], turned, **arguments)[1]
     changed = np.flatnonzero(before != after)
     assert row not in changed
     assert (~log["train"][changed] | (log["times"][changed] > log["times"][row])).all()
@@ -121,8 +121,8 @@ def test_levels_without_a_known_value_are_defined():
     assert Levels.fit(np.ones(3), nothing).of(np.ones(3), ~nothing).tolist() == [1, 1, 1]
 
 
-def test_smoothed_rate_is_the_prior_without_rows_and_the_rate_with_many():
-    rate = smoothed_rate(np.array([0, 900_000]), np.array([0, 1_000_000]), prior=0.5, strength=5.0)
+def test_smoothed_mean_is_the_prior_without_rows_and_the_rate_with_many():
+    rate = smoothed_mean(np.array([0, 900_000]), np.array([0, 1_000_000]), prior=0.5, strength=5.0)
     np.testing.assert_allclose(rate, [0.5, 0.9], atol=1e-5)
 
 
