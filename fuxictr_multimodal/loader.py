@@ -95,6 +95,7 @@ class MultimodalDataLoader:
         self.shuffle_window = shuffle_window
         self._next = self._yielded = (0, 0)
         self._group = feature_map.group_id
+        self._group_is_feature = self._group in feature_map.features
         self._labels = frozenset(feature_map.labels)
         meta = [name for name, spec in feature_map.features.items() if spec["type"] == "meta"]
         self._on_host = {*meta, self._group}
@@ -223,11 +224,14 @@ class MultimodalDataLoader:
         }
         for name in self._labels & features.keys():
             features[name] = features[name].float()
+        group = None if self._group is None else features[self._group]
+        if not self._group_is_feature:
+            features.pop(self._group, None)
         return Batch(
             features,
             self._send(batch.target),
             Jagged(self._send(batch.history.values), self._send(batch.history.offsets)),
-            group=None if self._group is None else features[self._group],
+            group,
         )
 
     def _send(self, values: Tensor) -> Tensor:

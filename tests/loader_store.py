@@ -24,7 +24,7 @@ NAMES = [column.name for column in COLUMNS]
 
 
 def write_split(
-    root: Path, split: str = "train", *, rows: int, rows_per_part: int = 16, longest: int = 6, without: str = ""
+    root: Path, split: str = "train", *, rows: int, rows_per_part: int = 32, longest: int = 6, without: str = ""
 ) -> Path:
     """Write a random split, in parts and so in blocks of `rows_per_part` rows; about every fourth history is empty."""
     rng = np.random.default_rng(rows)

@@ -22,7 +22,7 @@ from tests.loader_store import NAMES, feature_map, part_files, write_split
 from tests.naive_loader import naive_batches
 
 MODES = ["resident", "streaming"]
-ROWS = 203  # 13 blocks of 16 rows, the last of 11
+ROWS = 203  # 7 blocks of 32 rows, the last of 11
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,8 @@ def assert_equal(batch: Batch, naive: dict[str, np.ndarray], *, max_len: int) ->
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize("max_len", [2, 6, None])
-@pytest.mark.parametrize("batch_size", [1, 7, 64, 500])
+@pytest.mark.parametrize("max_len", [2, None])
+@pytest.mark.parametrize("batch_size", [7, 64, 500])
 def test_equals_the_naive_twin(split, mode, shuffle, max_len, batch_size):
     loader = make(split, mode=mode, shuffle=shuffle, max_len=max_len, batch_size=batch_size, seed=3)
     with SplitReader(split) as reader:
@@ -236,6 +236,7 @@ def test_a_group_that_is_no_feature_still_travels(split):
     del features.features["user_id"]
     batch = next(iter(MultimodalDataLoader(features, split, batch_size=3)))
     assert batch.group.dtype == torch.int64
+    assert "user_id" not in batch.features
     features.group_id = None
     batch = next(iter(MultimodalDataLoader(features, split, batch_size=3)))
     assert batch.group is None
@@ -250,7 +251,7 @@ def test_works_through_the_toolkits_door(tmp_path):
     train, valid, test = RankDataLoader(
         feature_map(), stage="both", **paths, data_loader=MultimodalDataLoader, data_format="h5", **params
     )
-    assert (train.num_samples, train.num_blocks, len(train)) == (40, 3, 3)
+    assert (train.num_samples, train.num_blocks, len(train)) == (40, 2, 3)
     assert (train.shuffle, valid.shuffle, test.shuffle) == (True, False, False)
     assert sorted(itertools.chain(*row_ids(train))) == list(range(40))
     assert list(itertools.chain(*row_ids(valid))) == list(range(40))

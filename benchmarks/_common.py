@@ -1,0 +1,137 @@
+"""What the benchmarks share: the machine and its ceilings, timing, and the JSON object that ends their output."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores that this process may use, memory, GPU if there is one, and versions of what matters."""
+    packages = ("fuxictr", "h5py", "numpy", "torch")
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def copy_bytes_per_s(size: int = 1 << 28, repeats: int = 5) -> float:
+    """Bytes copied a second from one large buffer to another, on all threads of torch; the best of some copies."""
+    source, target = torch.ones(size, dtype=torch.uint8), torch.empty(size, dtype=torch.uint8)
+    return size / min(seconds(lambda: target.copy_(source), repeats=repeats, warm_up=1))
+
+
+def product_flops_per_s(width: int = 2048, repeats: int = 5) -> float:
+    """Floating-point operations a second of a float32 matrix product on the CPU; the best of some products."""
+    left, right = torch.randn(width, width), torch.randn(width, width)
+    return 2 * width**3 / min(seconds(lambda: left @ right, repeats=repeats, warm_up=1))
+
+
+def read_bytes_per_s(path: Path) -> float:
+    """Bytes read a second from a file, the second time: from the page cache if it fits there."""
+
+    def read() -> None:
+        buffer = bytearray(1 << 22)
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+    return path.stat().st_size / min(seconds(read, repeats=2, warm_up=1))
+
+
+def peak_rss_mib() -> float:
+    """The most memory that this process has held, in MiB."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # ru_maxrss would count what the parent held when it started us
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def seconds(function: Callable[[], object], *, repeats: int, warm_up: int = 0) -> list[float]:
+    """Seconds that each of `repeats` calls takes, after `warm_up` calls that do not count."""
+    for _ in range(warm_up):
+        function()
+    taken = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        taken.append(time.perf_counter() - start)
+    return taken
+
+
+def median_seconds(function: Callable[[], object], *, repeats: int, warm_up: int = 1) -> float:
+    """The median of `seconds`."""
+    return statistics.median(seconds(function, repeats=repeats, warm_up=warm_up))
+
+
+def emit(
+    *,
+    name: str,
+    shapes: Mapping[str, Any],
+    rows_per_s: float,
+    ceiling: float,
+    ceiling_is: str,
+    ratio_to_plain: float,
+    plain_is: str,
+    check: str,
+    **more: Any,
+) -> None:
+    """Print the result as the last line: one JSON object.
+
+    Args:
+        name: of the benchmark.
+        shapes: sizes that were measured.
+        rows_per_s: the figure.
+        ceiling: rows a second that the hardware allows, and what that is made of (`ceiling_is`).
+        ratio_to_plain: how many times faster than the readable form (`plain_is`), measured in the same run.
+        check: what was found equal to what.
+        more: further figures.
+    """
+    result = {
+        "name": name,
+        "machine": machine(),
+        "shapes": dict(shapes),
+        "rows_per_s": rows_per_s,
+        "ceiling": ceiling,
+        "ceiling_is": ceiling_is,
+        "ceiling_fraction": rows_per_s / ceiling,
+        "ratio_to_plain": ratio_to_plain,
+        "plain_is": plain_is,
+        "check": check,
+        **more,
+    }
+    print(json.dumps(_rounded(result), allow_nan=False), flush=True)
+
+
+def _rounded(value: Any) -> Any:
+    """Four significant digits: more would be noise."""
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
