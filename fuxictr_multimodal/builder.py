@@ -367,7 +367,7 @@ class StoreBuilder:
         if column.role == "label":
             return validation.as_labels(values, name=column.name, where=where, first_row=first_row)
         if column.role == "meta":
-            return validation.as_meta(values, name=column.name, where=where)
+            return validation.as_meta(values, name=column.name, where=where, first_row=first_row)
         place = {"name": column.name, "shape": column.shape, "where": where, "first_row": first_row}
         if column.dtype == "float32":
             return validation.as_floats(values, **place)

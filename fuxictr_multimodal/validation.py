@@ -58,10 +58,11 @@ def as_ids(
     return values.astype(np.int32, copy=False)
 
 
-def as_meta(values: np.ndarray, *, name: str, where: str) -> np.ndarray:
+def as_meta(values: np.ndarray, *, name: str, where: str, first_row: int = 0) -> np.ndarray:
     """Integers as int64 (rows,)."""
     values = _shaped(values, name=name, shape=(), where=where)
     _check_kind(values, "iu", "integers (number text ids in the recipe)", name=name, where=where)
+    _refuse(values > np.iinfo(np.int64).max, values, name, where, first_row, "does not fit into int64")
     return values.astype(np.int64, copy=False)
 
 
