@@ -1,0 +1,347 @@
+"""QIN, the Quadratic Interest Network (arXiv 2504.17699), as a model of the FuxiCTR zoo.
+
+Shape legend: B rows, T padded history slots, D item width, C context width, F = C + 2 D width of the interaction.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from fuxictr.pytorch.layers import FeatureEmbedding, FeatureEmbeddingDict, MLP_Block
+from fuxictr.pytorch.models import BaseModel
+from fuxictr.pytorch.torch_utils import get_regularizer
+from fuxictr.utils import not_in_whitelist
+from torch import Tensor, nn
+
+from fuxictr_multimodal.batch import Batch
+from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
+from model_zoo.QIN.attention import MeanPooling, SparseTargetAttention
+from model_zoo.QIN.item_vectors import ItemVectors
+from model_zoo.QIN.penalty import as_regularizer, penalty
+from model_zoo.QIN.quadratic import QuadraticNetwork
+
+if TYPE_CHECKING:
+    from fuxictr.features import FeatureMap
+
+    from fuxictr_multimodal.item_table import ItemTable
+
+# The batch of the toolkit's LongCTR models: context columns, flat item features (B * (T + 1), ...), mask (B, T).
+Triple = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
+FORMS = ("auto", "plain", "fast")
+MIN_LEARNING_RATE = 1e-6
+
+
+class QIN(BaseModel):
+    """Logit = head(x), x = [context features, x_t, out]: x_t the target item, out its history pooled for it.
+
+    The defaults are the published configuration: on MicroLens_1M_MMCTR 31,244,293 parameters and a valid AUC of 0.9701.
+    Inputs are a `Batch` (ids; an item table must be attached) or the toolkit's LongCTR triple
+    `(batch_dict, item_dict, mask)`. Any number of given embeddings, tags and ids of an item take part, as the feature
+    map says with `source: item`.
+
+    Args:
+        feature_map: features and labels; `source: item` marks what an item has.
+        model_id: name of the checkpoint.
+        gpu: index of the GPU, -1 for the CPU.
+        form: `plain` computes everything as the paper writes it, over padded histories; `fast` gives the same values
+            and gradients up to rounding; `auto` is `fast`.
+        embedding_dim: width of each embedded feature that does not set its own.
+        num_layers: quadratic layers.
+        num_row: linear maps in each of them, R; 3 where training with 4 is unstable.
+        net_dropout: dropout rate of the interaction.
+        batch_norm: batch norm in the interaction.
+        activation: `prelu` or `relu`, in the quadratic layers.
+        interaction: `quadratic`, or `mlp` for the ablation.
+        mlp_hidden_units: widths of the MLP of the ablation.
+        pooling: `attention`, or `mean` for the ablation.
+        attention_dim: attention width A, 2 D by default.
+        attention_activation: `relu`, `softmax`, `relu2` or `silu`.
+        attention_dropout: dropout rate of the attention weights.
+        learning_rate: of the optimizer at the start.
+        factor: the learning rate is multiplied with it at a plateau, down to 1e-6.
+        optimizer: name of a torch optimizer.
+        loss: name of a torch loss on probabilities.
+        accumulation_steps: batches whose gradients are averaged for one optimizer step.
+        embedding_regularizer: the toolkit's; a number is an L2 weight. Covers whole tables and projections, each step.
+        net_regularizer: the same for all other parameters.
+        task: `binary_classification` or `regression`.
+        metrics: names of metrics for `evaluate`.
+        monitor: metric, or mapping of metrics to weights, that early stopping watches.
+        monitor_mode: `max` or `min`.
+        early_stop_patience: evaluations without a gain until training stops.
+        eval_steps: steps between evaluations; an epoch by default.
+        save_best_only: keep the best checkpoint only.
+        reduce_lr_on_plateau: multiply the learning rate with `factor` at an evaluation without a gain.
+        model_root: folder of checkpoints.
+        verbose: 0 hides progress bars.
+        **params: the rest of the toolkit's parameter dictionary (data set, loader, seed), not read here.
+
+    Raises:
+        ConfigError: a value that is not one of those above.
+    """
+
+    def __init__(
+        self,
+        feature_map: FeatureMap,
+        *,
+        model_id: str = "QIN",
+        gpu: int = -1,
+        form: str = "auto",
+        embedding_dim: int = 128,
+        num_layers: int = 4,
+        num_row: int = 4,
+        net_dropout: float = 0.1,
+        batch_norm: bool = True,
+        activation: str = "prelu",
+        interaction: str = "quadratic",
+        mlp_hidden_units: Sequence[int] = (1024, 512, 256),
+        pooling: str = "attention",
+        attention_dim: int | None = None,
+        attention_activation: str = "relu",
+        attention_dropout: float = 0.0,
+        learning_rate: float = 2e-3,
+        factor: float = 0.5,
+        optimizer: str = "adam",
+        loss: str = "binary_crossentropy",
+        accumulation_steps: int = 1,
+        embedding_regularizer: float | str | None = 2e-4,
+        net_regularizer: float | str | None = None,
+        task: str = "binary_classification",
+        metrics: Sequence[str] = ("AUC", "logloss"),
+        monitor: str | Mapping[str, float] = "AUC",
+        monitor_mode: str = "max",
+        early_stop_patience: int = 8,
+        eval_steps: int | None = None,
+        save_best_only: bool = True,
+        reduce_lr_on_plateau: bool = True,
+        model_root: str = "./checkpoints/",
+        verbose: int = 1,
+        **params: Any,
+    ) -> None:
+        _one_of("form", form, FORMS)
+        _one_of("interaction", interaction, ("quadratic", "mlp"))
+        _one_of("pooling", pooling, ("attention", "mean"))
+        if isinstance(learning_rate, str):
+            raise ConfigError(
+                f"learning_rate is the text {learning_rate!r}: YAML reads 1.e-3 as a number, 1e-3 as text"
+            )
+        if accumulation_steps < 1:
+            raise ConfigError(f"accumulation_steps must be at least 1, got {accumulation_steps}")
+        super().__init__(
+            feature_map,
+            model_id=model_id,
+            task=task,
+            gpu=gpu,
+            monitor=monitor,
+            save_best_only=save_best_only,
+            monitor_mode=monitor_mode,
+            early_stop_patience=early_stop_patience,
+            eval_steps=eval_steps,
+            embedding_regularizer=as_regularizer("embedding_regularizer", embedding_regularizer),
+            net_regularizer=as_regularizer("net_regularizer", net_regularizer),
+            reduce_lr_on_plateau=reduce_lr_on_plateau,
+            verbose=verbose,
+            model_root=model_root,
+            metrics=list(metrics),
+        )
+        self.form = "fast" if form == "auto" else form
+        self.factor = factor
+        self.accumulation_steps = accumulation_steps
+        self.item_table: ItemTable | None = None
+        # What the toolkit's `fit` sets; these values make a single `train_step` outside of it a whole epoch.
+        self._batch_index, self._steps_per_epoch, self._max_gradient_norm = 0, 1, 10.0
+
+        specs = {name: spec for name, spec in feature_map.features.items() if spec["type"] != "meta"}
+        item_features = [name for name, spec in specs.items() if spec.get("source") == "item"]
+        if not item_features:
+            raise ConfigError(
+                f"QIN pools histories of items: no feature of {feature_map.dataset_id} has `source: item`"
+            )
+        self.context_features = [name for name in specs if name not in item_features]
+        widths = {n: s.get("emb_output_dim", s.get("embedding_dim", embedding_dim)) for n, s in specs.items()}
+        item_width = sum(widths[name] for name in item_features)
+        width = sum(widths[name] for name in self.context_features) + 2 * item_width
+
+        self.qnn: QuadraticNetwork | None = None
+        self.mlp: MLP_Block | None = None
+        try:
+            self.embedding_layer = FeatureEmbedding(feature_map, embedding_dim)
+            if pooling == "attention":
+                self.attention_layers = SparseTargetAttention(
+                    item_width,
+                    attention_dim=attention_dim or 2 * item_width,
+                    activation=attention_activation,
+                    dropout=attention_dropout,
+                )
+            else:
+                self.attention_layers = MeanPooling()
+            if interaction == "quadratic":
+                self.qnn = QuadraticNetwork(
+                    width,
+                    num_layers=num_layers,
+                    num_row=num_row,
+                    dropout=net_dropout,
+                    batch_norm=batch_norm,
+                    activation=activation,
+                )
+            else:
+                self.mlp = MLP_Block(
+                    input_dim=width,
+                    output_dim=1,
+                    hidden_units=list(mlp_hidden_units),
+                    dropout_rates=net_dropout,
+                    batch_norm=batch_norm,
+                )
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        self.item_vectors = ItemVectors(self.embedding_layer, item_features)
+        self.compile(optimizer, loss, learning_rate)
+        self.reset_parameters()
+        self.model_to_device()
+
+    @classmethod
+    def signature_keys(cls) -> frozenset[str]:
+        """Names of the parameters that this model reads."""
+        named = inspect.signature(cls.__init__).parameters.values()
+        return frozenset(p.name for p in named if p.kind is inspect.Parameter.KEYWORD_ONLY)
+
+    def attach(self, item_table: ItemTable) -> None:
+        """Give the model the item features that a `Batch` refers to; they are not part of its state."""
+        self.item_table = item_table.to(self.device)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was prepared for scoring. Needed only after writing to weights through `.data`."""
+        self.item_vectors.forget()
+        if self.qnn is not None:
+            self.qnn.forget()
+
+    def forward(self, inputs: Batch | Triple) -> dict[str, Tensor]:
+        """Return `y_pred` (B, 1), a probability in classification, and `logit` (B, 1)."""
+        if self.form == "fast" and isinstance(inputs, Batch):
+            batch = inputs.to(self.device)
+            context = self._context(batch.features)
+            target_BD, history = self.item_vectors.of_batch(batch, self._table())
+        else:
+            context, item_dict, mask_BT = self.get_inputs(inputs)
+            vectors = self.item_vectors.jagged if self.form == "fast" else self.item_vectors.padded
+            target_BD, history = vectors(item_dict, mask_BT)
+        parts = [target_BD, self.attention_layers(target_BD, history)]
+        if context:
+            parts.insert(0, self.embedding_layer(context, flatten_emb=True))
+        x_BF = torch.cat(parts, dim=-1)
+        logit_B1 = self.mlp(x_BF) if self.qnn is None else self.qnn(x_BF, form=self.form)
+        return {"y_pred": self.output_activation(logit_B1), "logit": logit_B1}
+
+    def get_inputs(self, inputs: Batch | Triple, feature_source: str | Sequence[str] | None = None) -> Triple:
+        """Return the LongCTR triple on the model's device; labels and meta columns are left out."""
+        if isinstance(inputs, Batch):
+            inputs = inputs.to(self.device).as_longctr(self._table())
+        batch_dict, item_dict, mask_BT = inputs
+        item_dict = {name: item_dict[name].to(self.device) for name in self.item_vectors.features}
+        return self._context(batch_dict, feature_source), item_dict, mask_BT.to(self.device)
+
+    def get_labels(self, inputs: Batch | Triple) -> Tensor:
+        """Labels (B, 1), float32."""
+        return _columns(inputs)[self.feature_map.labels[0]].to(self.device).float().view(-1, 1)
+
+    def get_group_id(self, inputs: Batch | Triple) -> Tensor:
+        """Group ids (B,), on the CPU, where the toolkit reads them."""
+        if isinstance(inputs, Batch) and inputs.group is not None:
+            return inputs.group.cpu()
+        return _columns(inputs)[self.feature_map.group_id].cpu()
+
+    def train_step(self, batch_data: Batch | Triple) -> Tensor:
+        """Add one batch's gradients; at the end of an accumulation window clip them and step.
+
+        The window at the end of an epoch may be shorter; its gradients are averaged over its true size and stepped, so
+        none leak into the next epoch. Returns the batch's loss with penalties, detached.
+
+        NOTE[DIFF] The toolkit's zoo returns the loss divided by `accumulation_steps`.
+        """
+        first = self._batch_index - self._batch_index % self.accumulation_steps
+        window = max(min(self.accumulation_steps, self._steps_per_epoch - first), 1)
+        if self._batch_index == first:
+            self.optimizer.zero_grad()
+        loss = self.compute_loss(self.forward(batch_data), self.get_labels(batch_data))
+        (loss if window == 1 else loss / window).backward()
+        if self._batch_index + 1 >= first + window:
+            nn.utils.clip_grad_norm_(self.parameters(), self._max_gradient_norm)
+            self.optimizer.step()
+        return loss.detach()
+
+    def add_loss(self, return_dict: dict[str, Tensor], y_true: Tensor) -> Tensor:
+        """The toolkit's loss of the probabilities, in the precision of the model."""
+        y_pred = return_dict["y_pred"]
+        return self.loss_fn(y_pred, y_true.to(y_pred.dtype), reduction="mean")
+
+    def regularization_loss(self) -> Tensor | float:
+        """lambda / p * sum |w|^p over the parameters of embedding layers, and over all others: the toolkit's value."""
+        if self.form == "plain":
+            return super().regularization_loss()
+        layers = [m for m in self.modules() if type(m) is FeatureEmbeddingDict]
+        embedding = {id(p): p for layer in layers for p in layer.parameters() if p.requires_grad}
+        net = [p for p in self.parameters() if p.requires_grad and id(p) not in embedding]
+        total = 0.0
+        for parameters, regularizer in (
+            (list(embedding.values()), self._embedding_regularizer),
+            (net, self._net_regularizer),
+        ):
+            for order, weight in get_regularizer(regularizer):
+                total = total + penalty(parameters, order=order, weight=weight)
+        return total
+
+    def compile(self, optimizer: str, loss: str, lr: float) -> None:
+        """Make the optimizer and the loss; Adam in its fused form, which is one pass over the weights."""
+        super().compile(optimizer, loss, lr)
+        if type(self.optimizer) is torch.optim.Adam and self.form == "fast":
+            self.optimizer = torch.optim.Adam(self.parameters(), lr=lr, fused=True)
+        self.optimizer.register_step_post_hook(lambda *_: self.forget())
+
+    def lr_decay(self, factor: float | None = None, min_lr: float = MIN_LEARNING_RATE) -> float:
+        """Multiply the learning rate with `factor`, the model's own by default; return the new one."""
+        return super().lr_decay(self.factor if factor is None else factor, min_lr)
+
+    def train(self, mode: bool = True) -> QIN:
+        """Switch between training and scoring."""
+        self.item_vectors.forget()
+        return super().train(mode)
+
+    def save_weights(self, checkpoint: str | Path) -> None:
+        """Write the weights; the folder is made."""
+        Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
+        super().save_weights(checkpoint)
+
+    def load_weights(self, checkpoint: str | Path) -> None:
+        """Load weights; tensors only, no code from the file is run."""
+        self.load_state_dict(torch.load(checkpoint, map_location=self.device, weights_only=True))
+
+    def _context(
+        self, columns: Mapping[str, Tensor], feature_source: str | Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        names = self.context_features
+        if feature_source:
+            specs = self.feature_map.features
+            names = [name for name in names if not not_in_whitelist(specs[name]["source"], feature_source)]
+        for name in names:
+            if name not in columns:
+                raise InputError(f"a batch lacks the feature {name!r}. {did_you_mean(name, columns)}")
+        return {name: columns[name].to(self.device) for name in names}
+
+    def _table(self) -> ItemTable:
+        if self.item_table is None:
+            raise InputError("a Batch holds item ids only: call attach(item_table) before the model reads one")
+        return self.item_table
+
+
+def _columns(inputs: Batch | Triple) -> Mapping[str, Tensor]:
+    return inputs.features if isinstance(inputs, Batch) else inputs[0]
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name}={value!r} is not known. {did_you_mean(str(value), known)}")

@@ -1,0 +1,135 @@
+"""Item vectors: the features of items, embedded by the toolkit's layer, for every slot or once for each item.
+
+Shape legend: B rows, T padded slots, N real history items of all rows, U item vectors, D item width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from fuxictr.pytorch.layers import FeatureEmbedding, MaskedAveragePooling
+from torch import Tensor, nn
+
+from fuxictr_multimodal.batch import Batch, Jagged
+from model_zoo.QIN.attention import JaggedHistory, PaddedHistory
+
+if TYPE_CHECKING:
+    from fuxictr_multimodal.item_table import ItemTable
+
+# The vectors of a whole table are kept for scoring up to this size.
+MAX_TABLE_BYTES = 2 << 30
+
+
+class ItemVectors:
+    """Turns ids or flat item features into a target vector and a history.
+
+    x = [embedding of each feature], in the order of the feature map: ids by lookup, tags by the mean of the
+    non-padding tag embeddings, given embeddings by a linear map. Targets and history items share the weights.
+
+    Args:
+        embedding: the toolkit's layer; its parameters are the only ones.
+        features: names of the item features, in the order of the feature map.
+    """
+
+    def __init__(self, embedding: FeatureEmbedding, features: Sequence[str]) -> None:
+        self.embedding = embedding
+        self.features = tuple(features)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the vectors kept for scoring; call it where weights change."""
+        self._table_UD: Tensor | None = None
+        self._kept_for: tuple = ()
+        self._ids_seen = 0
+
+    def padded(self, item_dict: Mapping[str, Tensor], mask_BT: Tensor) -> tuple[Tensor, PaddedHistory]:
+        """The plain form: embed all B (T + 1) slots, history then target, padding included.
+
+        Args:
+            item_dict: the toolkit's flat item features.
+            mask_BT: other than 0 on real items.
+        """
+        batch, slots = mask_BT.shape
+        item_dict = {name: item_dict[name] for name in self.features}
+        vectors = self.embedding(item_dict, flatten_emb=True).view(batch, slots + 1, -1)
+        return vectors[:, -1], PaddedHistory(vectors[:, :-1], mask_BT != 0)
+
+    def jagged(self, item_dict: Mapping[str, Tensor], mask_BT: Tensor) -> tuple[Tensor, JaggedHistory]:
+        """The fast form for flat item features: embed real history items and targets only."""
+        batch, slots = mask_BT.shape
+        row_N, slot_N = (mask_BT != 0).nonzero(as_tuple=True)
+        targets = torch.arange(batch, device=mask_BT.device) * (slots + 1) + slots
+        real = torch.cat([row_N * (slots + 1) + slot_N, targets])
+        items_UD = self.embed({name: item_dict[name].index_select(0, real) for name in self.features})
+        offsets = F.pad(torch.bincount(row_N, minlength=batch).cumsum(0), (1, 0))
+        history = Jagged(torch.arange(len(row_N), device=mask_BT.device), offsets)
+        return items_UD[len(row_N) :], JaggedHistory(items_UD, history)
+
+    def of_batch(self, batch: Batch, table: ItemTable) -> tuple[Tensor, JaggedHistory]:
+        """The fast form for ids: embed each distinct item of the batch once, or the whole table where that is less.
+
+        Without gradients the vectors of the table are kept, once as many ids were asked for as it has items.
+        """
+        ids = torch.cat([batch.history.values, batch.target]).long()
+        scoring = not torch.is_grad_enabled()
+        if not scoring:
+            self.forget()
+        if scoring and (items_UD := self._whole_table(table, len(ids))) is not None:
+            index = ids
+        elif len(ids) >= 2 * table.num_items:
+            items_UD, index = self.embed(table.features), ids
+        else:
+            distinct, index = torch.unique(ids, return_inverse=True)
+            items_UD = self.embed(table.gather(distinct))
+        count = len(batch.history.values)
+        history = Jagged(index[:count], batch.history.offsets)
+        return items_UD.index_select(0, index[count:]), JaggedHistory(items_UD, history)
+
+    def embed(self, item_dict: Mapping[str, Tensor]) -> Tensor:
+        """Embed the items of flat features, (U, D)."""
+        layers = self.embedding.embedding_layer
+        encoders = dict(layers.feature_encoders.items())
+        parts = []
+        for name in self.features:
+            lookup = layers.embedding_layers[name]
+            if isinstance(lookup, nn.Embedding) and type(encoders.get(name)) is MaskedAveragePooling:
+                parts.append(_mean_of_tags(lookup, item_dict[name].long()))
+            else:
+                parts.append(layers({name: item_dict[name]})[name])
+        return torch.cat(parts, dim=-1)
+
+    def _whole_table(self, table: ItemTable, ids: int) -> Tensor | None:
+        # In-place changes of the weights count up their version; fused optimizers do not, hence `forget`.
+        kept_for = (id(table), *(p._version for p in self.embedding.parameters()))
+        if kept_for != self._kept_for:
+            self.forget()
+            self._kept_for = kept_for
+        self._ids_seen += ids
+        # Until then looking up distinct items has cost less than the whole table would have.
+        if self._table_UD is None and self._ids_seen >= table.num_items:
+            one = self.embed({name: table.features[name][:1] for name in self.features})
+            if one.nbytes * table.num_items <= MAX_TABLE_BYTES:
+                self._table_UD = self.embed(table.features)
+        return self._table_UD
+
+
+def _mean_of_tags(lookup: nn.Embedding, tags_UT: Tensor) -> Tensor:
+    """`MaskedAveragePooling` of the embedded tags, (U, d), without the (U, T, d) tensor.
+
+    A tag counts when its embedding does not add up to 0, which is decided once for each tag of the vocabulary.
+    """
+    counts_V = lookup.weight.detach().sum(dim=-1) != 0
+    count_U1 = counts_V[tags_UT].float().sum(dim=-1, keepdim=True) + 1e-12
+    offsets = torch.arange(len(tags_UT) + 1, device=tags_UT.device) * tags_UT.shape[1]
+    total_UD = F.embedding_bag(
+        tags_UT.reshape(-1),
+        lookup.weight,
+        offsets,
+        mode="sum",
+        padding_idx=lookup.padding_idx,
+        include_last_offset=True,
+    )
+    return total_UD / count_U1

@@ -1,0 +1,220 @@
+"""One quadratic layer with its norm, activation, dropout and residual, computed a block of rows at a time.
+
+Written out by hand, forward and backward, because the composed form spends more time on memory than on its products:
+here the only full-size tensors are x, z, the result and the byte masks; the rest lives in blocks that fit a cache.
+
+Shape legend: B rows, F width, R maps, b rows of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+BLOCK_ROWS = 1024  # on the CPU; other devices take all rows at once
+
+
+def quadratic_block(
+    x_BF: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    norm: nn.BatchNorm1d | None,
+    slope: Tensor | None,
+    keep_rows: Tensor | None,
+    keep_out: Tensor | None,
+    scale: float,
+) -> Tensor:
+    """x + drop_out(PReLU(BatchNorm(x * z))) with z = sum_r drop_r(W_r x + b_r).
+
+    Args:
+        x_BF: input.
+        weight: (R F, F), the maps stacked.
+        bias: (R F,).
+        norm: in training mode by batch statistics (the running ones are updated), else by running statistics.
+        slope: PReLU slope (1,), or None for ReLU.
+        keep_rows: uint8 mask (B, R F), or None.
+        keep_out: uint8 mask (B, F), or None.
+        scale: what dropout multiplies kept elements with.
+
+    Returns:
+        (B, F), differentiable in x, weight, bias, slope and the affine parameters of the norm.
+    """
+    if norm is None:
+        return _Block.apply(x_BF, weight, bias, None, None, None, None, 0.0, slope, keep_rows, keep_out, scale)[0]
+    batch = len(x_BF)
+    if norm.training and batch < 2:
+        raise ValueError("batch norm needs at least 2 rows in training: choose a batch_size that leaves no last row")
+    statistics = (None, None) if norm.training else (norm.running_mean, norm.running_var)
+    out, mean, var = _Block.apply(
+        x_BF, weight, bias, norm.weight, norm.bias, *statistics, norm.eps, slope, keep_rows, keep_out, scale
+    )
+    if norm.training:
+        with torch.no_grad():
+            norm.num_batches_tracked += 1
+            norm.running_mean.lerp_(mean, norm.momentum)
+            norm.running_var.lerp_(var * (batch / (batch - 1)), norm.momentum)
+    return out
+
+
+class _Block(torch.autograd.Function):
+    """See `quadratic_block`. `mean` and `var` are None where the batch's own are to be used; they are returned."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, gamma, beta, mean, var, eps, slope, keep_rows, keep_out, scale):
+        x = x.contiguous()
+        batch, width = x.shape
+        maps = len(weight) // width
+        z = torch.empty_like(x)
+        batch_stats = gamma is not None and mean is None
+        total = x.new_zeros(width)
+        for rows in _blocks(x):
+            _sum_of_maps(x[rows], weight, bias, None if keep_rows is None else keep_rows[rows], scale, out=z[rows])
+            if batch_stats:
+                total += (x[rows] * z[rows]).sum(dim=0)
+        if batch_stats:
+            mean = total / batch
+            var = torch.zeros_like(total)
+            for rows in _blocks(x):
+                var += (x[rows] * z[rows]).sub_(mean).square_().sum(dim=0)
+            var /= batch
+        factor, shift = _affine(gamma, beta, mean, var, eps)
+        out = torch.empty_like(x)
+        for rows in _blocks(x):
+            v = _activate(_normalise(x[rows] * z[rows], factor, shift), slope)
+            if keep_out is not None:
+                v.mul_(keep_out[rows].to(v.dtype).mul_(scale))
+            torch.add(x[rows], v, out=out[rows])
+        ctx.save_for_backward(x, z, weight, gamma, beta, mean, var, slope, keep_rows, keep_out)
+        ctx.eps, ctx.scale, ctx.maps, ctx.batch_stats = eps, scale, maps, batch_stats
+        if not batch_stats:
+            mean = var = None
+        else:
+            ctx.mark_non_differentiable(mean, var)
+        return out, mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad, _mean, _var):
+        x, z, weight, gamma, beta, mean, var, slope, keep_rows, keep_out = ctx.saved_tensors
+        batch, width = x.shape
+        grad = grad.contiguous()
+        factor, shift = _affine(gamma, beta, mean, var, ctx.eps)
+        # First sweep: the gradient at the norm's output, kept where the gradient of x will be, and its column sums.
+        dx = torch.empty_like(x)
+        dslope = None if slope is None else torch.zeros_like(slope)
+        dbeta = dgamma = None
+        if gamma is not None:
+            dbeta, dgamma = torch.zeros_like(beta), torch.zeros_like(gamma)
+            inverse_std = (var + ctx.eps).rsqrt()
+        for rows in _blocks(x):
+            y = x[rows] * z[rows]
+            u = _normalise(y, factor, shift)
+            if gamma is not None:
+                y.sub_(mean).mul_(inverse_std)
+            dv = grad[rows]
+            if keep_out is not None:
+                dv = keep_out[rows].to(dv.dtype).mul_(ctx.scale).mul_(dv)
+            if slope is not None:
+                dslope += torch.dot(dv.reshape(-1), u.clamp(max=0).view(-1))
+            # 1 where u > 0, else the slope: comparing in place keeps the type, which is faster than `where`.
+            derivative = u.gt_(0)
+            if slope is not None:
+                derivative = derivative.mul_(1 - slope).add_(slope)
+            du = torch.mul(dv, derivative, out=dx[rows])
+            if gamma is not None:
+                dbeta += du.sum(dim=0)
+                dgamma += y.mul_(du).sum(dim=0)
+        # Second sweep: through the norm and the product to x and the maps.
+        dweight, dbias = torch.zeros_like(weight), weight.new_zeros(len(weight))
+        for rows in _blocks(x):
+            dy = dx[rows].clone()
+            if gamma is not None:
+                dy.mul_(factor)
+                if ctx.batch_stats:
+                    y = (x[rows] * z[rows]).sub_(mean).mul_(factor * inverse_std * dgamma / -batch)
+                    dy.add_(y).sub_(factor * dbeta / batch)
+            dx_rows = torch.addcmul(grad[rows], dy, z[rows], out=dx[rows])
+            dz = dy.mul_(x[rows])
+            if keep_rows is not None:
+                dz.mul_(ctx.scale)
+            for r in range(ctx.maps):
+                columns = slice(r * width, (r + 1) * width)
+                dt = dz if keep_rows is None else keep_rows[rows, columns].to(dz.dtype).mul_(dz)
+                dweight[columns].addmm_(dt.t(), x[rows])
+                dbias[columns] += dt.sum(dim=0)
+                dx_rows.addmm_(dt, weight[columns])
+        return dx, dweight, dbias, dgamma, dbeta, None, None, None, dslope, None, None, None
+
+
+@dataclass(frozen=True)
+class FoldedBlock:
+    """A layer for scoring: x + PReLU(x * (weight x + bias) + shift), running statistics folded into all three."""
+
+    weight: Tensor
+    bias: Tensor
+    shift: Tensor | None
+    slope: Tensor | None
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor, norm: nn.Module, activation: nn.Module) -> FoldedBlock:
+        """Fold the norm: its scale goes into the map, because y_j = x_j (W x + b)_j."""
+        shift = None
+        if isinstance(norm, nn.BatchNorm1d):
+            factor, shift = _affine(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
+            weight, bias = weight * factor[:, None], bias * factor
+        return cls(weight, bias, shift, activation.weight if isinstance(activation, nn.PReLU) else None)
+
+    @staticmethod
+    def run(blocks: list[FoldedBlock], x_BF: Tensor) -> Tensor:
+        """Apply all layers to a block of rows before the next one, so that rows stay in the cache."""
+        out = torch.empty_like(x_BF)
+        for rows in _blocks(x_BF):
+            x = x_BF[rows]
+            for block in blocks:
+                y = F.linear(x, block.weight, block.bias)
+                y = y.mul_(x) if block.shift is None else torch.addcmul(block.shift, x, y, out=y)
+                x = _activate(y, block.slope).add_(x)
+            out[rows] = x
+        return out
+
+
+def _blocks(x_BF: Tensor) -> Iterator[slice]:
+    step = BLOCK_ROWS if x_BF.device.type == "cpu" else max(len(x_BF), 1)
+    for start in range(0, len(x_BF), step):
+        yield slice(start, start + step)
+
+
+def _sum_of_maps(x: Tensor, weight: Tensor, bias: Tensor, keep: Tensor | None, scale: float, *, out: Tensor) -> None:
+    """out = sum_r keep_r (W_r x + b_r) scale; without a mask there is one map."""
+    width = x.shape[1]
+    if keep is None:
+        torch.addmm(bias, x, weight.t(), out=out)
+        return
+    out.zero_()
+    for start in range(0, len(weight), width):
+        columns = slice(start, start + width)
+        row = torch.addmm(bias[columns], x, weight[columns].t())
+        out.addcmul_(row, keep[:, columns].to(row.dtype))
+    out.mul_(scale)
+
+
+def _affine(gamma, beta, mean, var, eps) -> tuple[Tensor | None, Tensor | None]:
+    """The norm as y * factor + shift."""
+    if gamma is None:
+        return None, None
+    factor = gamma * (var + eps).rsqrt()
+    return factor, beta - mean * factor
+
+
+def _normalise(y: Tensor, factor: Tensor | None, shift: Tensor | None) -> Tensor:
+    return y if factor is None else torch.addcmul(shift, y, factor)
+
+
+def _activate(u: Tensor, slope: Tensor | None) -> Tensor:
+    return u.relu_() if slope is None else F.prelu(u, slope)

@@ -1,0 +1,106 @@
+"""Weighted sums over jagged histories that touch each real item once and padding never.
+
+Shape legend: B rows, N history slots of all rows, K slots with a weight other than 0, U item vectors, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fuxictr_multimodal.batch import Jagged
+
+_CHUNK = 4096  # slots gathered at a time on the CPU, so that both factors stay in the cache
+
+
+def attend(
+    query_BD: Tensor, items_UD: Tensor, slots: Jagged, weigh: Callable[[Tensor], Tensor], *, skip_zeros: bool
+) -> Tensor:
+    """pooled_b = sum over the slots s of row b of a_s h_s, with a = weigh(scores) and score_s = query_b.h_s.
+
+    Args:
+        query_BD: one query a row.
+        items_UD: item vectors.
+        slots: `slots.values` (N,) says which vector each slot holds.
+        weigh: differentiable function of the scores (N,); called again in the backward pass, so it draws nothing.
+        skip_zeros: slots with a_s = 0 have a zero derivative too (ReLU), so neither pass touches them.
+
+    Returns:
+        (B, D), differentiable in query_BD and items_UD. Rows without slots are 0.
+    """
+    return _Attend.apply(query_BD, items_UD, slots, weigh, skip_zeros)
+
+
+def bag(items_UD: Tensor, slots: Jagged, *, mode: str, weights_N: Tensor | None = None) -> Tensor:
+    """Sum or mean of the (weighted) item vectors of each row, (B, D)."""
+    return F.embedding_bag(
+        slots.values, items_UD, slots.offsets, mode=mode, per_sample_weights=weights_N, include_last_offset=True
+    )
+
+
+def segment_softmax(score_N: Tensor, slots: Jagged) -> Tensor:
+    """Softmax over the slots of each row, (N,)."""
+    row_N = slots.row_index()
+    peak_B = score_N.new_zeros(len(slots)).scatter_reduce(0, row_N, score_N.detach(), "amax", include_self=False)
+    exp_N = (score_N - peak_B[row_N]).exp()
+    total_B = score_N.new_zeros(len(slots)).index_add(0, row_N, exp_N)
+    return exp_N / total_B[row_N]
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query_BD, items_UD, slots, weigh, skip_zeros):
+        row_N = slots.row_index()
+        score_N = _dots(query_BD, row_N, items_UD, slots.values)
+        weight_N = weigh(score_N)
+        kept = Jagged(slots.values, slots.offsets)
+        row_K, weight_K, kept_K = row_N, weight_N, None
+        if skip_zeros:
+            keep_N = weight_N != 0
+            kept_K = keep_N.nonzero().squeeze(1)
+            before = torch.cat([row_N.new_zeros(1), keep_N.cumsum(0)])
+            kept = Jagged(slots.values[kept_K], before[slots.offsets])
+            row_K, weight_K = row_N[kept_K], weight_N[kept_K]
+        ctx.save_for_backward(query_BD, items_UD, score_N, kept.values, kept.offsets, row_K, weight_K, kept_K)
+        ctx.weigh = weigh
+        return bag(items_UD, kept, mode="sum", weights_N=weight_K)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_BD):
+        query_BD, items_UD, score_N, index_K, offsets, row_K, weight_K, kept_K = ctx.saved_tensors
+        kept = Jagged(index_K, offsets)
+        grad_BD = grad_BD.contiguous()
+        dweight_K = _dots(grad_BD, row_K, items_UD, index_K)
+        dweight_N = dweight_K if kept_K is None else torch.zeros_like(score_N).index_copy(0, kept_K, dweight_K)
+        with torch.enable_grad():
+            score_N = score_N.detach().requires_grad_()
+            (dscore_N,) = torch.autograd.grad(ctx.weigh(score_N), score_N, dweight_N)
+        dscore_K = dscore_N if kept_K is None else dscore_N[kept_K]
+        dquery_BD = bag(items_UD, kept, mode="sum", weights_N=dscore_K) if ctx.needs_input_grad[0] else None
+        ditems_UD = None
+        if ctx.needs_input_grad[1]:
+            # An item's gradient is sum a_s dpooled_b + dscore_s query_b over the slots that hold it: a bag again,
+            # over the slots sorted by item, with two entries a slot.
+            sorted_K, order_K = index_K.sort()
+            items = torch.arange(len(items_UD) + 1, device=index_K.device)
+            starts = 2 * torch.searchsorted(sorted_K, items)
+            row_K = row_K[order_K]
+            entries = torch.stack([row_K, row_K + len(grad_BD)], dim=1).view(-1)
+            weights = torch.stack([weight_K[order_K], dscore_K[order_K]], dim=1).view(-1)
+            ditems_UD = bag(torch.cat([grad_BD, query_BD]), Jagged(entries, starts), mode="sum", weights_N=weights)
+        return dquery_BD, ditems_UD, None, None, None
+
+
+def _dots(left_BD: Tensor, row_N: Tensor, right_UD: Tensor, index_N: Tensor) -> Tensor:
+    """left[row_n].right[index_n] for every n, (N,)."""
+    step = _CHUNK if left_BD.device.type == "cpu" else max(len(row_N), 1)
+    out_N = left_BD.new_empty(len(row_N))
+    for start in range(0, len(row_N), step):
+        part = slice(start, start + step)
+        torch.linalg.vecdot(left_BD[row_N[part]], right_UD[index_N[part]], out=out_N[part])
+    return out_N
