@@ -1,6 +1,6 @@
 """MovieLens: what a row of the store holds, computed from a download without a look ahead.
 
-Memory: about 200 bytes a rating at the peak (1 M ratings: 0.4 GiB with the libraries).
+Memory at the peak, measured: 0.7 GiB for 1 M ratings, 1.3 GiB for 4 M (200 bytes a rating beside the libraries).
 """
 
 from __future__ import annotations
