@@ -102,6 +102,8 @@ class StoreFeatureProcessor(FeatureProcessor):
             return
         with self._only(fitted):
             rows = self.preprocess(self._check_frame(train_rows.lazy(), "training rows"))
+        if rows.head(1).collect().is_empty():
+            raise DataError("training rows: there are none, but columns come raw and are fitted on them")
         super().fit(rows, rebuild_dataset=True)
 
     def transform(self, batch: Mapping[str, Any], *, where: str = "rows") -> dict[str, np.ndarray]:

@@ -91,6 +91,13 @@ def test_facts_are_exact(tmp_path, capsys):
     assert "train   200" in capsys.readouterr().out
 
 
+def test_progress_goes_to_stderr(tmp_path, capsys):
+    build(tmp_path, progress=True)
+    printed = capsys.readouterr()
+    assert "rows of tiny: 60.0 rows" in printed.err
+    assert "rows of" not in printed.out
+
+
 @pytest.mark.parametrize("rows_per_part", [8_000_000, 16])
 def test_bytes_do_not_depend_on_the_pieces_or_on_when(tmp_path, rows_per_part):
     splits = {"train": split_rows(50), "valid": split_rows(10, 1)}
