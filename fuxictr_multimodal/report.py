@@ -119,7 +119,7 @@ def append_csv_line(path: Path, report: Report, arguments: Sequence[str]) -> Non
 
 def print_summary(report: Report, report_file: Path) -> None:
     """Print one table: metrics by split, the data's known floors and ceilings, cost, and where the report lies."""
-    table = Table(title=f"{report.expid} on {report.dataset_id}, seed {report.seed}: {report.status}")
+    table = Table()
     names = list(dict.fromkeys(name for values in report.metrics.values() for name in values))
     table.add_column("split")
     for name in names:
@@ -127,14 +127,18 @@ def print_summary(report: Report, report_file: Path) -> None:
     for split, values in report.metrics.items():
         table.add_row(split, *(f"{values[name]:.4f}" if name in values else "-" for name in names))
     console = Console()
+    console.print(f"[bold]{report.expid}[/bold] on {report.dataset_id}, seed {report.seed}: {report.status}")
     console.print(table)
     for name, value in report.dataset_facts.items():
-        if isinstance(value, float):
-            console.print(f"  {name}: {value:.4f}")
+        parts = value if isinstance(value, dict) else {"": value}
+        shown = [f"{part} {number:.4f}".strip() for part, number in parts.items() if isinstance(number, float)]
+        if shown:
+            console.print(f"  {name}: {', '.join(shown)}")
     host = report.peak_memory_mib.get("host") or 0.0
     console.print(
         f"  {report.parameters.get('total', 0):,} parameters, best epoch {report.best_epoch}, "
         f"{report.rows_per_s.get('train', 0):,.0f} rows/s training, {report.rows_per_s.get('score', 0):,.0f} scoring, "
-        f"{report.seconds:.0f} s, {host:,.0f} MiB"
+        f"{report.seconds:.0f} s, {host:,.0f} MiB",
+        soft_wrap=True,
     )
     console.print(f"  report: {report_file}", soft_wrap=True)

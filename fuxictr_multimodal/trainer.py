@@ -208,7 +208,7 @@ class Trainer:
         started = time.perf_counter()
         for index, batch in enumerate(self._with_progress(train, f"epoch {progress.epoch + 1}"), start=first):
             model._batch_index = index
-            loss_sum += model.train_step(self.to_inputs(batch)).detach()
+            loss_sum += self._train_step(self.to_inputs(batch)).detach()
             loss_steps += 1
             progress.step += 1
             progress.train_rows += len(batch)
@@ -225,15 +225,27 @@ class Trainer:
             started = time.perf_counter()
         progress.train_seconds += time.perf_counter() - started
 
+    def _train_step(self, inputs: Any) -> torch.Tensor:
+        try:
+            return self.model.train_step(inputs)
+        except RuntimeError as error:
+            # What torch's binary cross-entropy says of a NaN probability.
+            if "between 0 and 1" not in str(error):
+                raise
+            raise self._diverged("a prediction is not a number") from None
+
+    def _diverged(self, what: str) -> TrainingDiverged:
+        return TrainingDiverged(
+            f"{what} in epoch {self.progress.epoch + 1}: lower learning_rate or max_gradient_norm; "
+            "the checkpoint of the best evaluation so far is kept"
+        )
+
     def _evaluation(self, train_loss: float, valid: MultimodalDataLoader, train: MultimodalDataLoader) -> None:
         """Evaluate, keep the best checkpoint, decide on the learning rate and on stopping, save the state."""
         model, progress = self.model, self.progress
         logging.info("Train loss: %.6f", train_loss)
         if not math.isfinite(train_loss):
-            raise TrainingDiverged(
-                f"the training loss is {train_loss} in epoch {progress.epoch + 1}: lower learning_rate or "
-                "max_gradient_norm; the checkpoint of the best evaluation so far is kept"
-            )
+            raise self._diverged(f"the training loss is {train_loss}")
         logging.info("Evaluation @epoch %d - batch %d: ", progress.epoch + 1, model._batch_index + 1)
         try:
             values = self.evaluate(valid, model._monitor.get_metrics())
