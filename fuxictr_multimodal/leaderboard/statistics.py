@@ -4,9 +4,9 @@ Symbols: N rows, M runs, B replicates, G groups of rows (users) that are drawn t
 
 A bootstrap replicate draws N rows with replacement, so row i occurs w_i times (multinomial). Its AUC is
 
-    AUC(w) = sum over positives i of w_i (2 * below_i(w) + tied_i(w)) / (2 * sum of w on positives * sum of w on negatives)
+    AUC(w) = sum over positives i of w_i (2 below_i + tied_i) / (2 * sum of w over positives * sum of w over negatives)
 
-where below and tied are the weights of the negatives scored lower than and equal to i. The order of the rows does not
+where below and tied are the weights of the negatives scored lower than i and equal to i. The order of the rows does not
 depend on w: each run is sorted once, O(M N log N), and a replicate is a cumulative sum and two look-ups, O(N). All of
 it is integer arithmetic, so the result is the same on every machine. Measured on one core: 0.6 ms a replicate and run
 of 100,000 rows, 25 s for 1,000 replicates of 45 such runs.
