@@ -1,0 +1,143 @@
+"""Rows, item table and model of the challenge's shape, and the ceiling of its arithmetic."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from _common import product_flops_per_s, seconds
+from fuxictr.features import FeatureMap
+
+from fuxictr_multimodal.batch import Batch, Jagged
+from fuxictr_multimodal.item_table import ItemTable
+from model_zoo.QIN import QIN
+
+ITEMS, TAGS, LEVELS, MAX_LEN = 91_718, 11_740, 11, 64
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """Options that the benchmarks of the model share; the defaults are the challenge and the published model."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=8192)
+    parser.add_argument("--items", type=int, default=ITEMS)
+    parser.add_argument("--mean-length", type=float, default=9.6, help="mean length of a history of at most 64 items")
+    parser.add_argument("--embedding-dim", type=int, default=128)
+    parser.add_argument("--num-row", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=5, help="timed steps of the fast form")
+    parser.add_argument("--plain-repeats", type=int, default=1, help="timed steps of the plain form; 0 leaves it out")
+    parser.add_argument("--gpu", type=int, default=-1)
+    return parser
+
+
+def challenge_model(options: argparse.Namespace, *, form: str) -> QIN:
+    """QIN with published widths, and a table of random items of which 28 % of the tag slots are padding."""
+    items = options.items
+    torch.manual_seed(0)
+    features = FeatureMap("benchmark", "")
+    level = {"source": "", "type": "categorical", "padding_idx": 0, "vocab_size": LEVELS}
+    features.features = OrderedDict(
+        likes_level=level,
+        views_level=dict(level),
+        item_id={"source": "item", "type": "categorical", "padding_idx": 0, "vocab_size": items},
+        item_tags={
+            "source": "item",
+            "type": "sequence",
+            "feature_encoder": "layers.MaskedAveragePooling()",
+            "padding_idx": 0,
+            "vocab_size": TAGS,
+            "max_len": 5,
+        },
+        item_emb_d128={"source": "item", "type": "embedding", "pretrain_dim": 128},
+    )
+    features.labels = ["label"]
+    model = QIN(
+        features,
+        form=form,
+        embedding_dim=options.embedding_dim,
+        num_row=options.num_row,
+        gpu=options.gpu,
+        verbose=0,
+    )
+    rng = np.random.default_rng(1)
+    tags = rng.integers(1, TAGS, (items, 5))
+    tags[rng.random((items, 5)) < 0.28] = 0
+    vectors = rng.standard_normal((items, 128), dtype=np.float32)
+    tags[0], vectors[0] = 0, 0
+    table = {
+        "item_id": torch.arange(items),
+        "item_tags": torch.from_numpy(tags),
+        "item_emb_d128": torch.from_numpy(vectors),
+    }
+    table = {name: value.int() if value.dtype == torch.int64 else value for name, value in table.items()}
+    model.attach(ItemTable(table))
+    return model
+
+
+def challenge_batch(options: argparse.Namespace, *, seed: int) -> Batch:
+    """Random rows; lengths are geometric, cut to 64, so at a mean of 9.6 about 85 % of padded slots are padding."""
+    rng = np.random.default_rng(seed)
+    rows, items = options.batch_size, options.items
+    lengths = np.minimum(rng.geometric(1 / options.mean_length, rows), MAX_LEN)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+
+    def ids(low: int, high: int, count: int) -> torch.Tensor:
+        return torch.from_numpy(rng.integers(low, high, count, dtype=np.int32))
+
+    return Batch(
+        features={
+            "likes_level": ids(0, LEVELS, rows),
+            "views_level": ids(0, LEVELS, rows),
+            "label": torch.from_numpy(rng.integers(0, 2, rows, dtype=np.uint8)),
+        },
+        target=ids(1, items, rows),
+        history=Jagged(ids(1, items, int(offsets[-1])), torch.from_numpy(offsets)),
+    )
+
+
+def product_rate(device: torch.device, width: int = 8192) -> float:
+    """Measured float32 operations a second of a matrix product on the device."""
+    if device.type == "cpu":
+        return product_flops_per_s()
+    left, right = torch.randn(width, width, device=device), torch.randn(width, width, device=device)
+
+    def product() -> None:
+        torch.mm(left, right)
+        torch.cuda.synchronize(device)
+
+    return 2 * width**3 / min(seconds(product, repeats=10, warm_up=3))
+
+
+def quadratic_flops(model: QIN, *, rows: int, products: int) -> int:
+    """Operations a row of the quadratic layers with `rows` maps a layer and `products` products a map."""
+    width = model.qnn.fc.in_features
+    return 2 * products * rows * width**2 * len(model.qnn.layer)
+
+
+def over(batches: list[Batch], function: Callable[[Batch], object]) -> Callable[[], None]:
+    """A call of `function` on the next batch, round and round, that ends when the device is done."""
+    stream = itertools.cycle(batches)
+
+    def call() -> None:
+        batch = next(stream)
+        function(batch)
+        if batch.target.device.type == "cuda":
+            torch.cuda.synchronize(batch.target.device)
+
+    return call
+
+
+def shapes(options: argparse.Namespace, batch: Batch) -> dict[str, object]:
+    """What was measured, for the result."""
+    return {
+        "batch_size": options.batch_size,
+        "items": options.items,
+        "history": MAX_LEN,
+        "mean_length": len(batch.history.values) / len(batch),
+        "embedding_dim": options.embedding_dim,
+        "num_row": options.num_row,
+        "num_layers": 4,
+    }

@@ -1,0 +1,56 @@
+"""Rows a second of scoring with QIN (published configuration), fast against plain, and against its ceiling.
+
+The ceiling is the arithmetic of the folded quadratic layers, one F x F product a layer, at the rate of a plain matrix
+product measured in the same run.
+
+    python benchmarks/score.py
+    python benchmarks/score.py --batch-size 256 --items 2000 --embedding-dim 16
+"""
+
+from __future__ import annotations
+
+import torch
+from _common import emit, median_seconds, peak_rss_mib
+from _qin import arguments, challenge_batch, challenge_model, over, product_rate, quadratic_flops, shapes
+
+
+@torch.no_grad()
+def main() -> None:
+    """Measure, check the scores, print the result."""
+    options = arguments(__doc__).parse_args()
+    batches = [challenge_batch(options, seed=seed) for seed in range(3)]
+    taken, scores = {}, {}
+    for form, repeats in (("fast", options.repeats), ("plain", options.plain_repeats)):
+        if not repeats:
+            continue
+        model = challenge_model(options, form=form)
+        # Weights of the size that training gives, so that the comparison of scores means something.
+        for name, parameter in model.named_parameters():
+            if "embedding_layers" in name:
+                parameter[1:] = torch.randn(parameter[1:].shape, generator=torch.Generator().manual_seed(2)) * 0.1
+        model.eval()
+        on_device = [batch.to(model.device) for batch in batches]
+        warm_up = 3 if form == "fast" else 0  # the fast form keeps item vectors from its second or third batch on
+        taken[form] = median_seconds(over(on_device, model), repeats=repeats, warm_up=warm_up)
+        scores[form] = model(on_device[0])["y_pred"]
+        if form == "fast":
+            peak = peak_rss_mib()
+    rate = product_rate(model.device)
+    flops = quadratic_flops(model, rows=1, products=1)
+    difference = float((scores["fast"] - scores["plain"]).abs().max()) if len(scores) > 1 else None
+    emit(
+        name="score",
+        shapes=shapes(options, batches[0]),
+        rows_per_s=options.batch_size / taken["fast"],
+        ceiling=rate / flops,
+        ceiling_is=f"{flops / 1e6:.1f} MFLOP a row of the folded quadratic layers at {rate / 1e9:.0f} GFLOP/s",
+        ratio_to_plain=taken["plain"] / taken["fast"] if "plain" in taken else None,
+        plain_is="form=plain: padded histories, projected keys and values, R maps a layer",
+        check="largest difference of a probability between the forms: " + str(difference),
+        batch_s=taken,
+        peak_rss_mib_fast=peak,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Rows a second of one training step of QIN (published configuration), fast against plain, and against its ceiling.
+
+The ceiling is the arithmetic that exact training cannot avoid: the products of the quadratic layers, forward and for
+both gradients, at the rate of a plain matrix product measured in the same run.
+
+    python benchmarks/train_step.py
+    python benchmarks/train_step.py --batch-size 256 --items 2000 --embedding-dim 16
+"""
+
+from __future__ import annotations
+
+import torch
+from _common import emit, median_seconds, peak_rss_mib
+from _qin import arguments, challenge_batch, challenge_model, over, product_rate, quadratic_flops, shapes
+
+
+def main() -> None:
+    """Measure, check the loss, print the result."""
+    options = arguments(__doc__).parse_args()
+    batches = [challenge_batch(options, seed=seed) for seed in range(3)]
+    taken, losses = {}, {}
+    for form, repeats in (("fast", options.repeats), ("plain", options.plain_repeats)):
+        if not repeats:
+            continue
+        model = challenge_model(options, form=form)
+        on_device = [batch.to(model.device) for batch in batches]
+        model.train()
+        torch.manual_seed(1)
+        losses[form] = [model.train_step(batch).item() for batch in on_device[:2]]
+        taken[form] = median_seconds(over(on_device, model.train_step), repeats=repeats, warm_up=0)
+        if form == "fast":
+            peak = peak_rss_mib()
+    rate = product_rate(model.device)
+    flops = quadratic_flops(model, rows=options.num_row, products=3)
+    pairs = zip(losses["fast"], losses.get("plain", losses["fast"]), strict=True)
+    emit(
+        name="train_step",
+        shapes=shapes(options, batches[0]),
+        rows_per_s=options.batch_size / taken["fast"],
+        ceiling=rate / flops,
+        ceiling_is=f"{flops / 1e6:.1f} MFLOP a row of the quadratic layers at {rate / 1e9:.0f} GFLOP/s",
+        ratio_to_plain=taken["plain"] / taken["fast"] if "plain" in taken else None,
+        plain_is="form=plain: padded histories, projected keys and values, composed layers, torch's Adam",
+        check=f"losses of the first steps, same seed, differ by {max(abs(a - b) for a, b in pairs):.1e}",
+        losses=losses,
+        step_s=taken,
+        peak_rss_mib_fast=peak,
+    )
+
+
+if __name__ == "__main__":
+    main()
