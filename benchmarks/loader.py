@@ -74,8 +74,8 @@ def in_its_own_process(function: Any, *arguments: Any) -> Any:
 
 def write_split(path: Path, rows: int) -> float:
     """Write `<path>.h5` of random rows; return the mean length of the histories."""
-    from fuxictr_multimodal.h5_writer import SplitWriter
-    from fuxictr_multimodal.manifest import Column
+    from fuxictr_multimodal.store.h5_writer import SplitWriter
+    from fuxictr_multimodal.store.manifest import Column
 
     rng = np.random.default_rng(1)
     columns = [

@@ -14,7 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fuxictr_multimodal import layouts
+
 if TYPE_CHECKING:
+    from fuxictr.features import FeatureMap
+
     from fuxictr_multimodal.item_table import ItemTable
 
 
@@ -168,20 +172,14 @@ class Batch:
         )
 
     def as_longctr(
-        self, item_table: ItemTable, *, max_len: int | None = None
+        self, item_table: ItemTable, *, max_len: int | None = None, padding: str = "pre"
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """The triple `(batch_dict, item_dict, mask)` that the toolkit's LongCTR models read.
+        """The triple `(batch_dict, item_dict, mask)` of the toolkit's LongCTR models; see `layouts.as_longctr`."""
+        return layouts.as_longctr(self, item_table, max_len=max_len, padding=padding)
 
-        `item_dict[column]` is flat, (B * (T + 1), ...): history left-padded with item 0, the target last;
-        `mask` is (B, T) float, 1 on real items. T is the longest history of the batch, at least 1 (models index
-        into the history), or `max_len`.
-        """
-        longest = int(self.history.lengths.max()) if len(self) else 0
-        padded = self.history.to_padded(max_len if max_len is not None else max(longest, 1))
-        mask = (padded > 0).float()
-        ids = torch.cat([padded, self.target[:, None].to(padded.dtype)], dim=1)
-        batch_dict = dict(self.features)
-        return batch_dict, item_table.gather(ids.flatten()), mask
+    def as_flat(self, item_table: ItemTable, feature_map: FeatureMap, *, padding: str = "pre") -> dict[str, Tensor]:
+        """One tensor a column, as models of a FuxiCTR checkout read; see `layouts.as_flat`."""
+        return layouts.as_flat(self, item_table, feature_map, padding=padding)
 
 
 def _take(values: Tensor, rows: Tensor) -> Tensor:

@@ -14,11 +14,11 @@ from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_multimodal.batch import Batch
 from fuxictr_multimodal.config import check_model_keys, load_config
-from fuxictr_multimodal.encoding import check_feature_cols, load_feature_map
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.item_table import ItemTable
 from fuxictr_multimodal.loader import MultimodalDataLoader
 from fuxictr_multimodal.store import Store
+from fuxictr_multimodal.store.encoding import check_feature_cols, load_feature_map
 from fuxictr_multimodal.synthetic import SyntheticSpec, build_synthetic
 from fuxictr_multimodal.zoo import ZooModel, resolve
 
@@ -49,7 +49,7 @@ class Experiment:
         params = load_config(config_dir, expid, overrides=overrides, seed=seed)
         params["gpu"] = gpu
         params["model_id"] = expid if seed is None else f"{expid}_s{seed}"
-        zoo_model = resolve(params["model"])
+        zoo_model = resolve(params["model"], zoo_root=params.get("zoo_root"))
         check_model_keys(params, zoo_model.model_class)
         check_feature_cols(params["feature_cols"], f"dataset {params['dataset_id']!r}")
         return cls(params, zoo_model, open_store(params))
@@ -70,13 +70,13 @@ class Experiment:
 
     def build_model(self, feature_map: FeatureMap) -> tuple[BaseModel, Callable[[Batch], Any]]:
         """Construct the model; return it with the function that turns a `Batch` into what its `forward` reads."""
-        model = self.zoo_model.model_class(feature_map, **self.params)
         names = [name for name, spec in feature_map.features.items() if spec.get("source") == "item"]
-        item_table = ItemTable.from_store(self.store.dir, names, device=model.device)
-        if self.zoo_model.layout == "batch":
-            model.attach(item_table)
-            return model, lambda batch: batch
-        return model, lambda batch: batch.as_longctr(item_table)
+
+        def item_table(device: Any) -> ItemTable:
+            return ItemTable.from_store(self.store.dir, names, device=device)
+
+        max_len = self.params.get("max_len") or self.store.manifest.max_len
+        return self.zoo_model.build(feature_map, item_table, {**self.params, "max_len": max_len})
 
     def loaders(self, stage: str, feature_map: FeatureMap, device: Any) -> Any:
         """`RankDataLoader` of the toolkit over our loader: `train` gives (train, valid), `test` gives test."""

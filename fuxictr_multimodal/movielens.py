@@ -219,9 +219,9 @@ def build(
         DataError: the download or the table of vectors is wrong.
         ConfigError: the dataset's entry is missing, or asks for a column that this download does not give.
     """
-    from fuxictr_multimodal.builder import StoreBuilder
     from fuxictr_multimodal.config import load_dataset_config
-    from fuxictr_multimodal.feature_cols import check_feature_cols, check_label_col, is_fitted
+    from fuxictr_multimodal.store.builder import StoreBuilder
+    from fuxictr_multimodal.store.feature_cols import check_feature_cols, check_label_col, is_fitted
 
     raw = read_raw(raw_path)
     dataset_id = dataset_id or DATASET_IDS[raw.layout] + (LEVELS_SUFFIX if levels_on_items else "")

@@ -18,7 +18,7 @@ from fuxictr_multimodal.synthetic_spec import SPLITS, SyntheticSpec
 from fuxictr_multimodal.synthetic_world import LEVELS, World, generator, make_world
 
 if TYPE_CHECKING:
-    from fuxictr_multimodal.manifest import Manifest
+    from fuxictr_multimodal.store.manifest import Manifest
 
 # Raise it whenever the same spec gives other bytes than before.
 GENERATOR_VERSION = 1
@@ -162,8 +162,8 @@ def build_synthetic(
         ConfigError: a column that is not generated, or not there where it is said to be.
     """
     # The builder imports polars and the toolkit: seconds that a caller of the pure functions need not spend.
-    from fuxictr_multimodal.builder import StoreBuilder
-    from fuxictr_multimodal.feature_cols import check_feature_cols, check_label_col
+    from fuxictr_multimodal.store.builder import StoreBuilder
+    from fuxictr_multimodal.store.feature_cols import check_feature_cols, check_label_col
 
     where = f"dataset {dataset_id!r}"
     columns = _complete_columns(check_feature_cols(feature_cols, where), spec, where)

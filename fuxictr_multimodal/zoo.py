@@ -1,39 +1,115 @@
-"""From the name under `model:` to a class, and to the batch layout that the class reads."""
+"""From the name under `model:` to a class, and from a `Batch` to what that class reads."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
+import logging
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
+from fuxictr_multimodal import checkout
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.layouts import HISTORY_PREFIX, flat_feature_map, is_history
+
+if TYPE_CHECKING:
+    from fuxictr.features import FeatureMap
+    from fuxictr.pytorch.models import BaseModel
+
+    from fuxictr_multimodal.batch import Batch
+    from fuxictr_multimodal.item_table import ItemTable
+
+ZOO_ROOT_VARIABLE = "FUXICTR_ZOO_ROOT"
+# DIEN packs its histories, which reads them from the left: they are filled on the right, the toolkit's `padding: post`.
+FILLED_AFTER = frozenset({"DIEN"})
 
 
 @dataclass(frozen=True)
 class ZooModel:
-    """A model class and its input: `batch` (a `Batch`, item table attached) or `longctr` (the toolkit's triple)."""
+    """A model class and its input.
+
+    Attributes:
+        model_class: a subclass of the toolkit's `BaseModel`.
+        layout: `batch` (a `Batch`, item table attached), `longctr` (the toolkit's triple) or `flat` (a column a tensor).
+    """
 
     model_class: type
     layout: str
 
+    def build(
+        self, feature_map: FeatureMap, item_table: Callable[[Any], ItemTable], params: Mapping[str, Any]
+    ) -> tuple[BaseModel, Callable[[Batch], Any]]:
+        """Construct the model; return it with the function that turns a `Batch` into what its `forward` reads.
 
-def resolve(name: str) -> ZooModel:
-    """Find a model by name: in this project's zoo, then in the `model_zoo.LongCTR` of the installed toolkit.
+        Args:
+            feature_map: of the store.
+            item_table: makes the item table on a device.
+            params: of the run; `max_len` is the number of history slots.
+        """
+        if self.layout == "flat":
+            return self._build_flat(feature_map, item_table, params)
+        model = self.model_class(feature_map, **params)
+        table = item_table(model.device)
+        if self.layout == "batch":
+            model.attach(table)
+            return model, lambda batch: batch
+        # A model that cuts out the newest `short_seq_len` slots fails on a batch without so many.
+        short = getattr(model, "short_seq_len", None)
+        slots = None if short is None else max(params["max_len"], short)
+        return model, lambda batch: batch.as_longctr(table, max_len=slots, padding=self.padding)
+
+    @property
+    def padding(self) -> str:
+        """Where histories are filled: `pre`, or `post` for a model that reads them from the left."""
+        return "post" if self.model_class.__name__ in FILLED_AFTER else "pre"
+
+    def _build_flat(
+        self, feature_map: FeatureMap, item_table: Callable[[Any], ItemTable], params: Mapping[str, Any]
+    ) -> tuple[BaseModel, Callable[[Batch], Any]]:
+        reads_slots = bool(sequence_parameters(self.model_class))
+        for embeddings in (True, False):
+            flat = flat_feature_map(feature_map, params["max_len"], not reads_slots, embeddings=embeddings)
+            model = self.model_class(flat, **{**params, **sequence_fields(self.model_class, flat, params)})
+            unread = _without_projection(model) if embeddings else []
+            if not unread:
+                break
+            logging.warning(
+                "%s is trained without %s: its layers of width 1 do not project a given embedding, a bug of the toolkit",
+                self.model_class.__name__,
+                ", ".join(unread),
+            )
+        table = item_table(model.device)
+        return model, lambda batch: batch.as_flat(table, flat, padding=self.padding)
+
+
+def resolve(name: str, *, zoo_root: str | Path | None = None) -> ZooModel:
+    """Find a model: in this project's zoo, then in the installed toolkit's LongCTR, then in a FuxiCTR checkout.
+
+    Args:
+        name: of the model; `LongCTR/DIN` or `checkout/DIN` says where to look.
+        zoo_root: folder of a checkout, by default that of the environment variable FUXICTR_ZOO_ROOT. Code is run from
+            there only when the name resolves to one of its models.
 
     Raises:
-        ConfigError: if nobody has the name; lists what there is.
+        ConfigError: nobody has the name; lists what there is.
     """
-    ours = own_models()
-    if name in ours:
-        return ZooModel(getattr(importlib.import_module(f"model_zoo.{name}"), name), "batch")
-    longctr = _longctr()
-    if longctr is not None and name in longctr_models():
-        return ZooModel(getattr(longctr, name), "longctr")
-    known = [*ours, *longctr_models()]
-    missing = "" if longctr is not None else " The installed fuxictr has no model_zoo.LongCTR; install fuxictr==2.3.10."
-    raise ConfigError(f"model {name!r} is not in the zoo. {did_you_mean(name, known)}{missing}")
+    place, _, short = name.rpartition("/")
+    if place not in ("", "LongCTR", "checkout"):
+        raise ConfigError(f"model {name!r}: write the name alone, or LongCTR/ or checkout/ before it")
+    zoo_root = zoo_root or os.environ.get(ZOO_ROOT_VARIABLE)
+    if place == "" and short in own_models():
+        return ZooModel(getattr(importlib.import_module(f"model_zoo.{short}"), short), "batch")
+    if place in ("", "LongCTR") and short in longctr_models():
+        return ZooModel(getattr(_longctr(), short), "longctr")
+    in_checkout = checkout.find_models(Path(zoo_root)) if zoo_root else {}
+    if place in ("", "checkout") and short in in_checkout:
+        return ZooModel(checkout.load_model(short, in_checkout[short]), "flat")
+    raise ConfigError(_unresolved(name, zoo_root, in_checkout))
 
 
 def own_models() -> list[str]:
@@ -47,6 +123,73 @@ def longctr_models() -> list[str]:
     """Names of the models that the installed toolkit's `model_zoo.LongCTR` exports."""
     longctr = _longctr()
     return sorted(n for n, v in vars(longctr).items() if isinstance(v, type)) if longctr else []
+
+
+def sequence_parameters(model_class: type) -> list[str]:
+    """The parameters of a constructor that name fields of targets and histories, as in `din_sequence_field`."""
+    parameters = inspect.signature(model_class.__init__).parameters
+    if not any(name.endswith("sequence_field") or name == "sequence_item_field" for name in parameters):
+        return []
+    return [name for name in parameters if name.endswith("_field")]
+
+
+def sequence_fields(
+    model_class: type, flat: FeatureMap, given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Values for `sequence_parameters`: one attention over all history columns of a flat feature map together.
+
+    Fields of sampled negatives and of actions in the history, which a store does not have, are set to none.
+
+    Args:
+        model_class: with such parameters, or without.
+        flat: of `flat_feature_map`.
+        given: parameters of the run; what they set is kept. YAML has no tuples, which the toolkit wants for columns
+            that are attended to together: `[[item_id, decade]]` becomes `[(item_id, decade)]`.
+    """
+    given = given or {}
+    targets = tuple(spec["share_embedding"] for name, spec in flat.features.items() if is_history(name, spec))
+    histories = tuple(HISTORY_PREFIX + name for name in targets)
+    values: dict[str, Any] = {}
+    for name in sequence_parameters(model_class):
+        if name in given:
+            value = given[name]
+            values[name] = [tuple(x) if isinstance(x, list) else x for x in value] if isinstance(value, list) else value
+        elif "neg" in name or "context" in name:
+            values[name] = [] if name.startswith("dien") else None
+        else:
+            values[name] = [histories if "sequence" in name else targets]
+    return values
+
+
+def _without_projection(model: BaseModel) -> list[str]:
+    """Given embeddings that some layer of the model would hand over in their full width."""
+    from fuxictr.pytorch.layers import FeatureEmbeddingDict
+
+    unread = set()
+    for layer in model.modules():
+        if type(layer) is FeatureEmbeddingDict:
+            specs = layer._feature_map.features
+            given = [name for name in layer.embedding_layers if specs[name]["type"] == "embedding"]
+            unread.update(name for name in given if name not in layer.feature_encoders)
+    return sorted(unread)
+
+
+def _unresolved(name: str, zoo_root: str | Path | None, in_checkout: Mapping[str, Path]) -> str:
+    ours, longctr = own_models(), longctr_models()
+    near = did_you_mean(name.rpartition("/")[2], [*ours, *longctr, *in_checkout])
+    parts = [f"model {name!r} is not in the zoo."]
+    if near.startswith("Did you mean"):
+        parts.append(near)
+    parts.append(f"This project has {', '.join(ours)};")
+    if longctr:
+        parts.append(f"the installed fuxictr's model_zoo.LongCTR has {', '.join(longctr)};")
+    else:
+        parts.append("the installed fuxictr has no model_zoo.LongCTR: install fuxictr==2.3.10;")
+    if zoo_root:
+        parts.append(f"{zoo_root} has {', '.join(sorted(in_checkout))}.")
+    else:
+        parts.append(f"for the models of a FuxiCTR checkout give its folder as zoo_root or in {ZOO_ROOT_VARIABLE}.")
+    return " ".join(parts)
 
 
 def _longctr() -> ModuleType | None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from fuxictr.features import FeatureMap
 
-from fuxictr_multimodal.h5_writer import SplitWriter
-from fuxictr_multimodal.manifest import Column
+from fuxictr_multimodal.store.h5_writer import SplitWriter
+from fuxictr_multimodal.store.manifest import Column
 
 ITEMS = 50
 COLUMNS = [

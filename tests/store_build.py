@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fuxictr_multimodal.builder import StoreBuilder
-from fuxictr_multimodal.manifest import Manifest
+from fuxictr_multimodal.store.builder import StoreBuilder
+from fuxictr_multimodal.store.manifest import Manifest
 
 ITEMS = 20
 MAX_LEN = 6

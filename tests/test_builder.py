@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fuxictr_multimodal.builder import StoreExistsError
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.manifest import HistoryLength
 from fuxictr_multimodal.store import Store, read_item_table
+from fuxictr_multimodal.store.builder import StoreExistsError
+from fuxictr_multimodal.store.manifest import HistoryLength
 from tests.store_build import FEATURE_COLS, ITEMS, LABEL_COL, build, builder, item_rows, piece, split_rows
 
 

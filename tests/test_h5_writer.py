@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fuxictr_multimodal import h5_writer, store
-from fuxictr_multimodal.h5_writer import SplitWriter, write_item_file
-from fuxictr_multimodal.manifest import Column
 from fuxictr_multimodal.store import SplitReader
+from fuxictr_multimodal.store.h5_writer import SplitWriter, write_item_file
+from fuxictr_multimodal.store.manifest import Column
 
 COLUMNS = [Column("id", "int64", "meta"), Column("pair", "float32", "context", (2,))]
 
@@ -34,8 +33,8 @@ def test_round_trip(lengths, cuts, rows_per_part, chunk_rows, read):
     data = {"id": np.arange(rows), "pair": np.arange(2 * rows, dtype=np.float32).reshape(rows, 2)}
     values = np.arange(1, offsets[-1] + 1, dtype=np.int32)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(h5_writer, "CHUNK_ROWS", chunk_rows)
-        patch.setattr(store, "CHUNK_ROWS", chunk_rows)
+        patch.setattr("fuxictr_multimodal.store.h5_writer.CHUNK_ROWS", chunk_rows)
+        patch.setattr("fuxictr_multimodal.store.reader.CHUNK_ROWS", chunk_rows)
         writer = SplitWriter(folder=Path(folder) / "train", columns=COLUMNS, rows_per_part=rows_per_part)
         for start, stop in pairwise([0, *sorted(min(cut, rows) for cut in cuts), rows]):
             writer.append(

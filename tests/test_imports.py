@@ -11,16 +11,16 @@ PACKAGE = ROOT / "fuxictr_multimodal"
 # Module -> what it must not import, directly or through the project's own modules.
 FORBIDDEN = {
     "fuxictr_multimodal.cli": {"torch", "fuxictr", "numpy"},
-    "fuxictr_multimodal.store": {"torch"},
-    "fuxictr_multimodal.manifest": {"torch"},
+    "fuxictr_multimodal.store.reader": {"torch"},
+    "fuxictr_multimodal.store.manifest": {"torch"},
     "fuxictr_multimodal.metrics": {"torch", "fuxictr"},
     "fuxictr_multimodal.batch": {"fuxictr"},
     "fuxictr_multimodal.order": {"torch", "fuxictr"},
     "model_zoo.QIN.attention": {"fuxictr"},
     "model_zoo.QIN.quadratic": {"fuxictr"},
     "model_zoo.QIN.QIN": {"fuxictr_multimodal.runner", "fuxictr_multimodal.trainer", "fuxictr_multimodal.loader"},
-    "fuxictr_multimodal.loader": {"fuxictr_multimodal.builder", "model_zoo"},
-    "fuxictr_multimodal.builder": {"torch", "fuxictr_multimodal.loader"},
+    "fuxictr_multimodal.loader": {"fuxictr_multimodal.store.builder", "model_zoo"},
+    "fuxictr_multimodal.store.builder": {"torch", "fuxictr_multimodal.loader"},
 }
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.h5_writer import write_item_file
 from fuxictr_multimodal.item_table import ItemTable
-from fuxictr_multimodal.manifest import Column
+from fuxictr_multimodal.store.h5_writer import write_item_file
+from fuxictr_multimodal.store.manifest import Column
 from tests.loader_store import ITEMS, feature_map
 
 COLUMNS = [

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.manifest import Column, HistoryLength, Manifest, SplitFacts
+from fuxictr_multimodal.store.manifest import Column, HistoryLength, Manifest, SplitFacts
 
 FACTS = SplitFacts(10, 3, 4, 5, HistoryLength(1.5, 1, 3, 4), 0.625)
 MANIFEST = Manifest(

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from fuxictr_multimodal.builder import StoreExistsError
-from fuxictr_multimodal.staging import Staging
+from fuxictr_multimodal.store.builder import StoreExistsError
+from fuxictr_multimodal.store.staging import Staging
 
 
 def staging(root):

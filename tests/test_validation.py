@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fuxictr_multimodal import validation
+from fuxictr_multimodal.store import validation
 
 
 class Rows:

@@ -17,16 +17,16 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from fuxictr_multimodal import validation
-from fuxictr_multimodal.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
-from fuxictr_multimodal.feature_cols import check_feature_cols, check_label_col, is_fitted
-from fuxictr_multimodal.h5_writer import write_item_file
-from fuxictr_multimodal.item_rows import check_padding_row, check_zero_row, complete_width, order_items
-from fuxictr_multimodal.manifest import MANIFEST_NAME, SPLITS, Column, Manifest, file_sha256
-from fuxictr_multimodal.split_builder import SplitBuilder
-from fuxictr_multimodal.staging import Staging, StoreExistsError
-from fuxictr_multimodal.store import ITEM_FILE, SplitReader
+from fuxictr_multimodal.store import validation
+from fuxictr_multimodal.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
+from fuxictr_multimodal.store.feature_cols import check_feature_cols, check_label_col, is_fitted
+from fuxictr_multimodal.store.h5_writer import write_item_file
+from fuxictr_multimodal.store.item_rows import check_padding_row, check_zero_row, complete_width, order_items
+from fuxictr_multimodal.store.manifest import MANIFEST_NAME, SPLITS, Column, Manifest, file_sha256
+from fuxictr_multimodal.store.reader import ITEM_FILE, SplitReader
+from fuxictr_multimodal.store.split_builder import SplitBuilder
+from fuxictr_multimodal.store.staging import Staging, StoreExistsError
 
 __all__ = ["StoreBuilder", "StoreExistsError", "order_items"]
 

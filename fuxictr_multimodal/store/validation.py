@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from fuxictr_multimodal.errors import DataError, did_you_mean
-from fuxictr_multimodal.store import SplitReader
+from fuxictr_multimodal.store.reader import SplitReader
 
 SCAN_ROWS = 1 << 20
 

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from fuxictr_multimodal.errors import DataError, did_you_mean
-from fuxictr_multimodal.manifest import FORMAT_VERSION, MANIFEST_NAME, SPLITS, Column, Manifest, file_sha256
+from fuxictr_multimodal.store.manifest import FORMAT_VERSION, MANIFEST_NAME, SPLITS, Column, Manifest, file_sha256
 
 CHUNK_ROWS = 65_536
 ITEM_FILE = "item.h5"

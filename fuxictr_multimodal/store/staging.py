@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.manifest import MANIFEST_NAME
+from fuxictr_multimodal.store.manifest import MANIFEST_NAME
 
 logger = logging.getLogger(__name__)
 

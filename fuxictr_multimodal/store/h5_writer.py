@@ -8,8 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from fuxictr_multimodal.manifest import FORMAT_VERSION, Column
-from fuxictr_multimodal.store import CHUNK_ROWS, HISTORY_OFFSETS, HISTORY_VALUES
+from fuxictr_multimodal.store.manifest import FORMAT_VERSION, Column
+from fuxictr_multimodal.store.reader import CHUNK_ROWS, HISTORY_OFFSETS, HISTORY_VALUES
 
 CHUNK_BYTES = 4 << 20
 CHUNK_VALUES = 4 * CHUNK_ROWS

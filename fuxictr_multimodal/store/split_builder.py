@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fuxictr_multimodal import validation
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.h5_writer import SplitWriter
-from fuxictr_multimodal.manifest import Column, HistoryLength, SplitFacts
-from fuxictr_multimodal.store import SplitReader
+from fuxictr_multimodal.store import validation
+from fuxictr_multimodal.store.h5_writer import SplitWriter
+from fuxictr_multimodal.store.manifest import Column, HistoryLength, SplitFacts
+from fuxictr_multimodal.store.reader import SplitReader
 
 
 class SplitBuilder:

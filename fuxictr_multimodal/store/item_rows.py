@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fuxictr_multimodal import validation
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.feature_cols import is_fitted
+from fuxictr_multimodal.store import validation
+from fuxictr_multimodal.store.feature_cols import is_fitted
 
 
 def order_items(ids: np.ndarray, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
