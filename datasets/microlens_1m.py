@@ -1,0 +1,78 @@
+"""MicroLens_1M_MMCTR, the challenge data, to a store.
+
+    python datasets/microlens_1m.py --download
+    python datasets/microlens_1m.py --raw DIR
+    python datasets/microlens_1m.py --raw DIR --dataset-id MicroLens_1M_x1_levels
+    python datasets/microlens_1m.py --raw DIR --embeddings bert clip
+
+What a row holds is said in `config/dataset_config/microlens_1m.yaml`, the files and their source in
+`fuxictr_multimodal/microlens/files.py`, how they are checked and converted in
+`fuxictr_multimodal/microlens/challenge.py`. Files of the same form in any size are written by
+`datasets/synthetic.py --format microlens_1m`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from fuxictr_multimodal.errors import exit_on_input_error
+
+ROOT = Path(__file__).resolve().parent.parent
+PUBLISHED, LEVELS, WITH_EMBEDDINGS = "MicroLens_1M_x1", "MicroLens_1M_x1_levels", "MicroLens_1M_x1_embeddings"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Build the store of the challenge data MicroLens_1M_MMCTR.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--raw", type=Path, help="folder of the files; with --download where they are kept")
+    parser.add_argument("--download", action="store_true", help="load what is missing, continuing where it broke off")
+    parser.add_argument("--mirror", metavar="URL", help="another address of the same files, for --download")
+    parser.add_argument("--data-root", default=Path("data"), type=Path, help="folder of the datasets")
+    parser.add_argument(
+        "--dataset-id",
+        help=f"entry of the dataset config: {PUBLISHED} (the default), {LEVELS}, {WITH_EMBEDDINGS} (the default with "
+        "--embeddings) or your own",
+    )
+    parser.add_argument("--config", default=ROOT / "config", type=Path, help="the config directory")
+    parser.add_argument(
+        "--embeddings",
+        nargs="+",
+        choices=("bert", "clip", "v1", "v2", "v3", "e4"),
+        default=[],
+        help="further item embeddings, from item_feature.parquet and item_emb.parquet",
+    )
+    parser.add_argument("--any-size", action="store_true", help="accept files of other row counts than the release's")
+    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
+    args = parser.parse_args(argv)
+    if args.raw is None and not args.download:
+        parser.error("give --raw DIR, or --download")
+    if args.mirror and not args.download:
+        parser.error("--mirror is an address for --download")
+    with exit_on_input_error():
+        # polars, the toolkit and torch take seconds to import: only now, after the arguments are known to be good.
+        from fuxictr_multimodal.microlens.challenge import build, files_of
+        from fuxictr_multimodal.microlens.files import ADDRESS, load
+
+        dataset_id = args.dataset_id or (WITH_EMBEDDINGS if args.embeddings else PUBLISHED)
+        raw = args.raw or args.data_root / "raw" / "MicroLens_1M_MMCTR"
+        if args.download:
+            names = files_of(dataset_id, config_dir=args.config, embeddings=args.embeddings)
+            load(names, directory=raw, address=args.mirror or ADDRESS)
+        build(
+            raw=raw,
+            dataset_id=dataset_id,
+            config_dir=args.config,
+            data_root=args.data_root,
+            embeddings=args.embeddings,
+            any_size=args.any_size,
+            overwrite=args.overwrite,
+        )
+
+
+if __name__ == "__main__":
+    main()

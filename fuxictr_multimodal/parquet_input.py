@@ -1,0 +1,197 @@
+"""Read raw parquet files a batch at a time, naming file, column and row of what is wrong.
+
+Memory is one batch of decoded columns; files are read as streams, so a file of one row group costs no more.
+Rows in messages count from 0 within the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fuxictr_multimodal.errors import DataError, did_you_mean
+
+BATCH_ROWS = 65_536
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """A column with one value a row: `int`, `float` or `str`."""
+
+    kind: type
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """A column with `width` numbers in every row: `int` or `float`."""
+
+    kind: type
+    width: int
+
+
+@dataclass(frozen=True)
+class Lists:
+    """A column with any number of integers a row."""
+
+
+ColumnForm = Scalars | Arrays | Lists
+# Values (N,) of all rows end to end, and offsets (rows + 1,) from 0.
+Ragged = tuple[np.ndarray, np.ndarray]
+
+
+class ParquetInput:
+    """One raw parquet file with the columns that are wanted of it.
+
+    Args:
+        path: the file.
+        columns: form of each wanted column; others in the file are not read.
+
+    Raises:
+        DataError: the file is missing, cut short or no parquet, or a column is missing or of another type.
+    """
+
+    def __init__(self, path: Path, columns: Mapping[str, ColumnForm]) -> None:
+        self.path = path
+        self._columns = dict(columns)
+        schema, self.rows = _schema(path)
+        self.names = schema.names
+        for name, form in self._columns.items():
+            if name not in schema.names:
+                raise DataError(f"{path}: column {name!r} is missing. {did_you_mean(name, schema.names)}")
+            _check_type(path, name, schema.field(name).type, form)
+
+    def batches(self, rows: int = BATCH_ROWS) -> Iterator[tuple[int, dict[str, np.ndarray | Ragged]]]:
+        """The first row of each batch, and its columns by name, in the file's order.
+
+        Scalars are (rows,), arrays (rows, width), lists a pair of values and offsets; dtypes are those of the file.
+
+        Raises:
+            DataError: a missing value, a row of another width, or a damaged page.
+        """
+        first = 0
+        # A small buffer instead of whole column chunks: memory does not depend on the row groups.
+        with _reading(self.path), pq.ParquetFile(self.path, buffer_size=READ_BYTES, pre_buffer=False) as file:
+            for batch in file.iter_batches(batch_size=rows, columns=list(self._columns)):
+                yield (
+                    first,
+                    {name: self._decode(name, form, batch.column(name), first) for name, form in self._columns.items()},
+                )
+                first += batch.num_rows
+        if first != self.rows:
+            raise DataError(f"{self.path}: {first:,} rows could be read of {self.rows:,}: the file is damaged")
+
+    def read(self) -> dict[str, np.ndarray]:
+        """All rows of scalar and array columns at once; for tables that are known to be small."""
+        batches = [columns for _, columns in self.batches()]
+        if not batches:
+            raise DataError(f"{self.path}: the file has no rows")
+        return {name: np.concatenate([columns[name] for columns in batches]) for name in self._columns}
+
+    def _decode(self, name: str, form: ColumnForm, column: pa.Array, first: int) -> np.ndarray | Ragged:
+        if column.null_count:
+            row = first + int(np.argmax(np.asarray(column.is_null())))
+            raise DataError(f"{self.path}: row {row}, column {name!r}: the value is missing")
+        if isinstance(form, Scalars):
+            return np.asarray(column)
+        lengths = np.asarray(pc.list_value_length(column))
+        values = column.flatten()
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+        if values.null_count:
+            at = int(np.argmax(np.asarray(values.is_null())))
+            row = first + int(np.searchsorted(offsets, at, side="right")) - 1
+            raise DataError(f"{self.path}: row {row}, column {name!r}: a value is missing")
+        if isinstance(form, Lists):
+            return np.asarray(values), offsets
+        if (lengths != form.width).any():
+            row = int(np.argmax(lengths != form.width))
+            raise DataError(
+                f"{self.path}: row {first + row}, column {name!r}: there are {lengths[row]} values, wanted are "
+                f"{form.width}"
+            )
+        return np.asarray(values).reshape(len(column), form.width)
+
+
+def jagged_from_left_padded(padded: np.ndarray, *, where: str, name: str, first_row: int = 0) -> Ragged:
+    """Histories without their padding, from rows that are filled up with 0 on the left.
+
+    Args:
+        padded: item ids (R, T), newest last.
+        where: the file, for a message.
+        name: the column, for a message.
+        first_row: row of the file that `padded` begins with.
+
+    Returns:
+        Values (N,) and offsets (R + 1,) int64 from 0.
+
+    Raises:
+        DataError: a row has a 0 after an item: it is padded on the other side, or has a hole.
+
+    >>> jagged_from_left_padded(np.array([[0, 0, 7], [0, 0, 0], [5, 6, 7]]), where="x", name="item_seq")
+    (array([7, 5, 6, 7]), array([0, 1, 1, 4]))
+    """
+    real = padded != 0
+    wrong = real[:, :-1] & ~real[:, 1:]
+    if wrong.any():
+        row = int(np.argmax(wrong.any(axis=1)))
+        slot = int(np.argmax(wrong[row])) + 1
+        raise DataError(
+            f"{where}: row {first_row + row}, column {name!r}: slot {slot} is 0 after an item: histories are filled up "
+            "with 0 on the left, the newest item is last"
+        )
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.count_nonzero(real, axis=1), dtype=np.int64)])
+    return padded[real], offsets
+
+
+def parquet_rows(path: Path) -> int:
+    """Rows of a file, from its footer.
+
+    Raises:
+        DataError: the file is missing, cut short or no parquet.
+    """
+    return _schema(path)[1]
+
+
+def _schema(path: Path) -> tuple[pa.Schema, int]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    with _reading(path), pq.ParquetFile(path) as file:
+        return file.schema_arrow, file.metadata.num_rows
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{path}: damaged, cut short or no parquet file ({reason}): download it again") from None
+
+
+def _check_type(path: Path, name: str, found: pa.DataType, form: ColumnForm) -> None:
+    if isinstance(form, Scalars):
+        fits, wanted = _is(found, form.kind), form.kind.__name__
+    else:
+        lists = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
+        kind = int if isinstance(form, Lists) else form.kind
+        fits, wanted = lists and _is(found.value_type, kind), f"lists of {kind.__name__}"
+        if fits and isinstance(form, Arrays):
+            wanted = f"arrays of {form.width} {kind.__name__}"
+            fits = not pa.types.is_fixed_size_list(found) or found.list_size == form.width
+    if not fits:
+        raise DataError(f"{path}: column {name!r} holds {found}, wanted are {wanted}")
+
+
+def _is(found: pa.DataType, kind: type) -> bool:
+    if kind is int:
+        return pa.types.is_integer(found)
+    if kind is float:
+        return pa.types.is_floating(found)
+    return pa.types.is_string(found) or pa.types.is_large_string(found)
