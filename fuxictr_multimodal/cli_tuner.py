@@ -1,0 +1,72 @@
+"""Arguments of `run_param_tuner.py`. Only the standard library is imported before they are parsed."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fuxictr_multimodal.errors import exit_on_input_error
+
+SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+
+
+def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
+    """`run_param_tuner.py`: run a sweep; exit status 1 if a trial failed, 2 on bad input, 130 when interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="run_param_tuner.py",
+        description="Run the trials of a tuner file in parallel, each as a process, and summarise them.",
+        epilog="Run the same command again after a crash or a kill: what is complete is kept, the rest goes on.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--config", default="./config/tuner/QIN_demo_tuner.yaml", type=Path, help="the tuner file")
+    parser.add_argument("--tag", help="run only trials whose expid contains this text; of a grid")
+    parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="gpu indices, one a slot; -1: the CPU")
+    parser.add_argument("--script", type=Path, help="what runs a trial instead of run_expid.py")
+    parser.add_argument("--search", choices=("grid", "random", "tpe"), default="grid", help="how settings are chosen")
+    parser.add_argument("--trials", type=int, metavar="N", help="settings to try in all; of a search")
+    parser.add_argument("--time", type=parse_seconds, metavar="2h", help="start no trial after this: 2h, 1h30m, 90s")
+    parser.add_argument("--retry-oom", action="store_true", help="out of memory: once more with half the batch")
+    parser.add_argument("--no-prune", action="store_true", help="let a search train hopeless trials to their end")
+    parser.add_argument("--seed", default=0, type=int, help="seed of a search")
+    args = parser.parse_args(argv)
+    if args.search == "grid" and args.trials is not None:
+        parser.error("--trials is for --search random and tpe; a grid runs all its settings")
+    if args.search != "grid" and args.tag is not None:
+        parser.error("--tag is for a grid")
+    if args.trials is not None and args.trials < 1:
+        parser.error("--trials must be 1 or more")
+    with exit_on_input_error():
+        from fuxictr_multimodal.tuner.run import tune
+
+        try:
+            records = tune(
+                args.config,
+                gpus=args.gpu,
+                tag=args.tag,
+                script=args.script,
+                search=args.search,
+                trials=args.trials,
+                seconds=args.time,
+                retry_oom=args.retry_oom,
+                prune=not args.no_prune,
+                seed=args.seed,
+            )
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+    if any(record.status == "failed" for record in records):
+        raise SystemExit(1)
+
+
+def parse_seconds(text: str) -> float:
+    """Parse a duration; a plain number is seconds.
+
+    >>> parse_seconds("2h"), parse_seconds("1h30m"), parse_seconds("45")
+    (7200.0, 5400.0, 45.0)
+    """
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if not text or not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 2h, 1h30m, 90s or seconds")
+    return sum(float(number) * SECONDS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([dhms])", text))

@@ -1,0 +1,49 @@
+"""What an earlier tuner left: complete trials are kept, one that was out of memory goes on with its smaller batch."""
+
+from __future__ import annotations
+
+from fuxictr_multimodal.tuner import outcome
+from fuxictr_multimodal.tuner.outcome import Record, Report
+from fuxictr_multimodal.tuner.space import Space, Trial
+
+
+class Restart:
+    """Looks reports up, and knows the smaller twin of a trial that was out of memory.
+
+    Args:
+        space: makes the twin.
+        retry_oom: whether a trial that was out of memory may run once more with its twin's settings.
+    """
+
+    def __init__(self, space: Space, *, retry_oom: bool = False) -> None:
+        self.space = space
+        self.retry_oom = retry_oom
+        self._dataset_hashes: dict[tuple[str, str], str | None] = {}
+
+    def complete_report(self, trial: Trial) -> Report | None:
+        """The report of a complete trial: of this configuration, and of the build of the data that is there now."""
+        key = (str(trial.params["data_root"]), trial.dataset_id)
+        if self._dataset_hashes.get(key) is None:
+            self._dataset_hashes[key] = outcome.dataset_hash(trial)
+        return outcome.finished_report(trial, self._dataset_hashes[key])
+
+    def restore(self, record: Record) -> None:
+        """Complete a queued trial from its report, or point it at its twin where it was out of memory before."""
+        report = outcome.read_report(record.trial.report)
+        if self.retry_oom and outcome.said_out_of_memory(report):
+            record.ran = self.smaller(record.trial) or record.trial
+        report = self.complete_report(record.ran)
+        if report is not None:
+            record.complete_from(report)
+            record.reused = True
+
+    def smaller(self, trial: Trial) -> Trial | None:
+        """The twin with half the batch and twice the accumulation: gradients of the same rows in less memory.
+
+        None where the batch cannot be halved. Batch normalisation still sees half the rows: close, not equal.
+        """
+        batch_size = trial.params["batch_size"]
+        if batch_size % 2:
+            return None
+        steps = 2 * (trial.params.get("accumulation_steps") or 1)
+        return self.space.trial({**trial.settings, "batch_size": batch_size // 2, "accumulation_steps": steps})

@@ -1,0 +1,138 @@
+"""Slots that run trials as processes: a GPU index or a share of the CPU each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fuxictr_multimodal.tuner import guard
+from fuxictr_multimodal.tuner.folder import SweepFolder
+
+TAIL_BYTES = 16_384
+TAIL_LINES = 5
+
+
+class Process:
+    """A running trial.
+
+    Attributes:
+        slot: index of its slot.
+        started: `time.monotonic()` of its start.
+        log: where its output goes.
+    """
+
+    def __init__(self, popen: subprocess.Popen[bytes], *, slot: int, log: Path, log_start: int) -> None:
+        self._popen = popen
+        self._log_start = log_start
+        self.slot = slot
+        self.log = log
+        self.started = time.monotonic()
+
+    def poll(self) -> int | None:
+        """Exit status, negative for a signal; None while it runs."""
+        status = self._popen.poll()
+        if status is not None:
+            self._close()
+            if status < 0:
+                # A keeper that was itself killed may have left the trial behind.
+                self._kill_group()
+        return status
+
+    def kill(self) -> None:
+        """End the trial and all its helpers now, and wait for them."""
+        self._kill_group()
+        self._popen.wait()
+        self._close()
+
+    def last_lines(self) -> list[str]:
+        """The last lines that the trial printed."""
+        with self.log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(self._log_start, size - TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+        lines = [line.rstrip() for line in text.replace("\r", "\n").split("\n")]
+        return [line for line in lines if line][-TAIL_LINES:]
+
+    def _close(self) -> None:
+        if self._popen.stdin:
+            self._popen.stdin.close()
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+
+
+class Slots:
+    """Starts `script --config <folder> --expid <trial> --gpu <index>`, as the toolkit does, on a free slot.
+
+    Args:
+        gpus: one GPU index a slot, -1 for the CPU; the same index may come several times.
+        script: what runs a trial.
+        folder: the sweep's.
+
+    The cores are split evenly between the slots through `OMP_NUM_THREADS`, unless the user has set it.
+    """
+
+    def __init__(self, gpus: Sequence[int], *, script: Path, folder: SweepFolder) -> None:
+        assert gpus, "at least one slot"
+        self.gpus = list(gpus)
+        self.script = script
+        self.folder = folder
+        self.free = list(range(len(self.gpus)))
+        threads = max(1, available_cores() // len(self.gpus))
+        self.environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+
+    def start(self, expid: str, *, options: Sequence[str] = ()) -> Process:
+        """Start a trial on a free slot."""
+        slot = self.free.pop(0)
+        command = [
+            *(sys.executable, "-u", str(self.script), "--config", str(self.folder.path)),
+            *("--expid", expid, "--gpu", str(self.gpus[slot]), *options),
+        ]
+        log = self.folder.log(expid)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            start = file.tell()
+            popen = start_guarded(command, environment=self.environment, stdout=file, stderr=subprocess.STDOUT)
+        return Process(popen, slot=slot, log=log, log_start=start)
+
+    def release(self, process: Process) -> None:
+        """Give the slot of an ended trial back."""
+        self.free.append(process.slot)
+        self.free.sort()
+
+
+def start_guarded(
+    command: Sequence[str], *, environment: Mapping[str, str], stdout: Any = None, stderr: Any = None
+) -> subprocess.Popen[bytes]:
+    """Start a command under a keeper that ends it when this process ends; see `guard.py`."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", guard.__file__, *command],
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
+        env=dict(environment),
+        start_new_session=True,
+    )
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def exit_text(status: int) -> str:
+    """Say an exit status in words.
+
+    >>> exit_text(3), exit_text(-9)
+    ('exit status 3', 'killed by SIGKILL')
+    """
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
