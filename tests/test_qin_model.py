@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -71,12 +72,24 @@ def test_published_size_and_names(num_row, expected):
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == expected
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     layers = "embedding_layer.embedding_layer."
+    # The names of the published weight files: they load as they are.
+    columns = ("likes_level", "views_level", "item_id", "item_tags")
+    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    assert shapes.keys() == {
+        *(f"{layers}embedding_layers.{name}.weight" for name in columns),
+        f"{layers}feature_encoders.item_emb_d128.weight",
+        *(f"attention_layers.W_{name}.weight" for name in "qkvo"),
+        *(f"qnn.layer.{i}.linear.0.{name}" for i in range(4) for name in ("weight", "bias")),
+        *(f"qnn.norm.{i}.{name}" for i in range(4) for name in norm),
+        *(f"qnn.activation.{i}.weight" for i in range(4)),
+        "qnn.fc.weight",
+        "qnn.fc.bias",
+    }
     assert shapes[layers + "embedding_layers.item_tags.weight"] == (11_740, 128)
     assert shapes[layers + "feature_encoders.item_emb_d128.weight"] == (128, 128)
     assert shapes["attention_layers.W_o.weight"] == (384, 768)
     assert shapes["qnn.layer.3.linear.0.weight"] == (num_row * 1024, 1024)
     assert shapes["qnn.activation.0.weight"] == (1,)
-    assert {"qnn.norm.0.running_var", "qnn.fc.bias", "qnn.layer.0.linear.0.bias"} < shapes.keys()
     weights = model.state_dict()
     assert weights[layers + "embedding_layers.item_id.weight"][0].abs().max() == 0
     assert weights[layers + "embedding_layers.item_id.weight"][1:].std().item() == pytest.approx(1e-4, rel=0.01)
@@ -339,6 +352,14 @@ def test_trains_in_the_toolkits_own_fit(tmp_path):
     again.load_weights(again.checkpoint)
     np.testing.assert_array_equal(again.predict(valid), model.predict(valid))
     assert model.get_group_id(valid[0]).shape == (256,)
+
+
+def test_a_dropped_model_is_freed_at_once():
+    model, batch = example()
+    model.train_step(batch)
+    seen = weakref.ref(model)
+    del model
+    assert seen() is None
 
 
 def test_plateau_uses_the_factor():

@@ -6,6 +6,7 @@ Shape legend: B rows, T padded history slots, D item width, C context width, F =
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -300,7 +301,8 @@ class QIN(BaseModel):
         super().compile(optimizer, loss, lr)
         if type(self.optimizer) is torch.optim.Adam and self.form == "fast":
             self.optimizer = torch.optim.Adam(self.parameters(), lr=lr, fused=True)
-        self.optimizer.register_step_post_hook(lambda *_: self.forget())
+        forget = weakref.WeakMethod(self.forget)  # no reference cycle: a dropped model is freed at once
+        self.optimizer.register_step_post_hook(lambda *_: (known := forget()) and known())
 
     def lr_decay(self, factor: float | None = None, min_lr: float = MIN_LEARNING_RATE) -> float:
         """Multiply the learning rate with `factor`, the model's own by default; return the new one."""
