@@ -402,7 +402,10 @@ def test_a_batch_needs_a_table_and_its_columns():
     model = QIN(features, embedding_dim=2, verbose=0)
     with pytest.raises(InputError, match="attach"):
         model(batch)
-    model.attach(item_table(features, np.random.default_rng(0)))
+    table = item_table(features, np.random.default_rng(0))
+    with pytest.raises(InputError, match="lacks 'item_tags'"):
+        model.attach(type(table)({name: v for name, v in table.features.items() if name != "item_tags"}))
+    model.attach(table)
     with pytest.raises(InputError, match="lacks the feature 'likes_level'"):
         model(replace(batch, features={"label": batch.features["label"]}))
 

@@ -211,7 +211,14 @@ class QIN(BaseModel):
         return frozenset(p.name for p in named if p.kind is inspect.Parameter.KEYWORD_ONLY)
 
     def attach(self, item_table: ItemTable) -> None:
-        """Give the model the item features that a `Batch` refers to; they are not part of its state."""
+        """Give the model the item features that a `Batch` refers to; they are not part of its state.
+
+        Raises:
+            InputError: the table lacks a feature of the feature map.
+        """
+        for name in self.item_vectors.features:
+            if name not in item_table.features:
+                raise InputError(f"the item table lacks {name!r}. {did_you_mean(name, item_table.features)}")
         self.item_table = item_table.to(self.device)
         self.forget()
 
