@@ -1,0 +1,96 @@
+"""Token ids of many texts without padding, on the host: a table of rows and batches under a token budget.
+
+Symbols: N texts, T tokens of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """Rows of tokens, one after the other.
+
+    Attributes:
+        ids: (T,) int32.
+        words: (T,) int32, the number of a token's word in its text, -1 for special tokens.
+        offsets: (N + 1,) int64, row i is `ids[offsets[i]:offsets[i + 1]]`.
+    """
+
+    ids: NDArray[np.int32]
+    words: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def from_lists(cls, ids: Sequence[Sequence[int]], words: Sequence[Sequence[int]] | None = None) -> TokenTable:
+        """Concatenate rows; without `words` every token is a word of its own.
+
+        >>> table = TokenTable.from_lists([[1, 7, 2], [1, 2]])
+        >>> len(table), table.lengths.tolist(), table.row(0).tolist()
+        (2, [3, 2], [1, 7, 2])
+        """
+        words = [np.arange(len(row)) for row in ids] if words is None else words
+        offsets = np.zeros(len(ids) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in ids], out=offsets[1:])
+        empty = np.zeros(0, dtype=np.int32)
+        return cls(
+            ids=np.concatenate([empty, *ids]).astype(np.int32),
+            words=np.concatenate([empty, *words]).astype(np.int32),
+            offsets=offsets,
+        )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(N,) tokens of each row."""
+        return np.diff(self.offsets)
+
+    def row(self, index: int) -> NDArray[np.int32]:
+        """Token ids of one row, a view."""
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> TokenTable:
+        """A table of some rows, in the order asked for."""
+        rows = np.asarray(rows, dtype=np.int64)
+        lengths = self.lengths[rows]
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        # Position of every token: its row's start plus its place in the row.
+        where = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return TokenTable(ids=self.ids[where], words=self.words[where], offsets=offsets)
+
+    def cut(self, max_length: int, *, last: int) -> TokenTable:
+        """Rows of at most `max_length` tokens; a shortened row ends with the token `last`."""
+        if len(self) == 0 or self.lengths.max() <= max_length:
+            return self
+        rows = [self.row(i)[:max_length].copy() for i in range(len(self))]
+        words = [self.words[s:e][:max_length].copy() for s, e in zip(self.offsets, self.offsets[1:], strict=False)]
+        for i in np.flatnonzero(self.lengths > max_length):
+            rows[i][-1], words[i][-1] = last, -1
+        return TokenTable.from_lists(rows, words)
+
+
+def batches_by_length(lengths: NDArray[np.int64], *, max_tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Row numbers in batches of at most `max_tokens` tokens (or one row), longest rows first.
+
+    The longest come first so that a memory limit is met at once and the progress speeds up, never slows down.
+
+    >>> [batch.tolist() for batch in batches_by_length(np.array([2, 5, 3, 9]), max_tokens=8)]
+    [[3], [1, 2], [0]]
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start, tokens = 0, 0
+    for place, row in enumerate(order):
+        if tokens + lengths[row] > max_tokens and place > start:
+            yield order[start:place]
+            start, tokens = place, 0
+        tokens += lengths[row]
+    if start < len(order):
+        yield order[start:]

@@ -1,0 +1,93 @@
+"""The bilingual tokenizer: round trips, special ids, words, both trainers, fertility, kind errors."""
+
+import numpy as np
+import pytest
+
+from bilingual_embedding.tokenizer import METHODS, SMALLEST_VOCABULARY, BilingualTokenizer
+from bilingual_embedding.tokens import TokenTable, batches_by_length
+from fuxictr_multimodal.errors import ConfigError, DataError
+
+ENGLISH = [f"the red house number {i} is near the river" for i in range(200)]
+GERMAN = [f"das rote Haus Nummer {i} steht nahe am Fluß" for i in range(200)]
+CORPUS = {"en": ENGLISH, "de": GERMAN}
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def tokenizer(request):
+    return BilingualTokenizer.train(CORPUS, vocabulary_size=400, method=request.param)
+
+
+@pytest.mark.parametrize("text", ["Größe 42, naïve!", "¿Qué? ñandú", "日本 🙂 \t x", ""])
+def test_every_text_comes_back(tokenizer, text):
+    table = tokenizer.encode([text], max_length=100)
+    assert tokenizer.decode(table.row(0)) == text.strip()
+
+
+def test_frame_and_cut(tokenizer):
+    short, long = (tokenizer.encode(["the red house " * 20], max_length=m).row(0) for m in (5, 1000))
+    assert short[0] == 1
+    assert short[-1] == 2
+    assert len(short) == 5
+    assert np.array_equal(short[:-1], long[:4])
+
+
+def test_words_span_their_tokens(tokenizer):
+    table = tokenizer.encode(["unforeseeable rivers"], max_length=50)
+    assert table.words[0] == table.words[-1] == -1
+    assert set(table.words[1:-1]) == {0, 1}
+    assert (np.diff(table.words[1:-1]) >= 0).all()
+
+
+def test_file_round_trip(tokenizer, tmp_path):
+    tokenizer.write(tmp_path)
+    again = BilingualTokenizer.read(tmp_path)
+    assert np.array_equal(again.encode(GERMAN, max_length=64).ids, tokenizer.encode(GERMAN, max_length=64).ids)
+    assert [p.name for p in tmp_path.iterdir()] == ["tokenizer.json"]
+
+
+def test_parity_evens_out_the_languages():
+    """With nine English texts for each German one, plain BPE favours English; parity brings both closer."""
+    lopsided = {"en": [f"{a} {b}" for a in ENGLISH for b in ENGLISH[:9]], "de": GERMAN}
+    gaps = {}
+    for method in METHODS:
+        found = BilingualTokenizer.train(lopsided, vocabulary_size=300, method=method, aligned_texts_by_language=CORPUS)
+        gaps[method] = abs(found.fertility(GERMAN) - found.fertility(ENGLISH))
+    assert gaps["parity"] <= gaps["bpe"]
+
+
+def test_training_is_reproducible_and_lowers_case_on_request():
+    one, two = (BilingualTokenizer.train(CORPUS, vocabulary_size=350, lower=True) for _ in range(2))
+    assert one.fast.to_str() == two.fast.to_str()
+    assert np.array_equal(one.encode(["HAUS"], max_length=9).ids, one.encode(["haus"], max_length=9).ids)
+
+
+def test_bad_input_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=str(SMALLEST_VOCABULARY)):
+        BilingualTokenizer.train(CORPUS, vocabulary_size=100)
+    with pytest.raises(ConfigError, match="'wordpiece' is unknown; choose from bpe, parity"):
+        BilingualTokenizer.train(CORPUS, vocabulary_size=400, method="wordpiece")
+    with pytest.raises(DataError, match="no text"):
+        BilingualTokenizer.train({"en": []}, vocabulary_size=400)
+    with pytest.raises(DataError, match=r"tokenizer\.json does not exist"):
+        BilingualTokenizer.read(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(DataError, match="not a tokenizer file"):
+        BilingualTokenizer.read(tmp_path)
+
+
+def test_take_and_cut_of_a_table():
+    table = TokenTable.from_lists([[1, 7, 8, 2], [1, 2], [1, 9, 2]])
+    taken = table.take([2, 0, 2])
+    assert [taken.row(i).tolist() for i in range(3)] == [[1, 9, 2], [1, 7, 8, 2], [1, 9, 2]]
+    cut = table.cut(3, last=2)
+    assert [cut.row(i).tolist() for i in range(3)] == [[1, 7, 2], [1, 2], [1, 9, 2]]
+    assert cut.words.tolist()[2] == -1
+    assert len(table.take([])) == 0
+
+
+def test_batches_hold_each_row_once_within_the_budget():
+    lengths = np.random.default_rng(0).integers(1, 50, 300)
+    batches = list(batches_by_length(lengths, max_tokens=100))
+    assert sorted(np.concatenate(batches)) == list(range(300))
+    assert all(lengths[b].sum() <= 100 for b in batches)
+    assert list(batches_by_length(np.zeros(0, dtype=np.int64), max_tokens=5)) == []
