@@ -73,7 +73,7 @@ def test_spread_of_replicates_is_the_known_standard_error():
 
 
 def test_paired_interval_covers_the_known_difference():
-    """Scores label * d + noise have AUC Phi(d / sqrt 2): the interval must hold the true difference about 95 times in 100."""
+    """Scores label * d + noise have AUC Phi(d / sqrt 2): about 95 intervals in 100 must hold the true difference."""
     true = stats.norm.cdf(1.2 / math.sqrt(2)) - stats.norm.cdf(1.0 / math.sqrt(2))
     covered, paired, unpaired = 0, [], []
     for trial in range(120):
