@@ -35,7 +35,7 @@ class ZooModel:
 
     Attributes:
         model_class: a subclass of the toolkit's `BaseModel`.
-        layout: `batch` (a `Batch`, item table attached), `longctr` (the toolkit's triple) or `flat` (a column a tensor).
+        layout: `batch` (a `Batch`; an item table is attached), `longctr` (the toolkit's triple) or `flat` (columns).
     """
 
     model_class: type
@@ -74,12 +74,14 @@ class ZooModel:
         reads_slots = bool(sequence_parameters(self.model_class))
         for embeddings in (True, False):
             flat = flat_feature_map(feature_map, params["max_len"], not reads_slots, embeddings=embeddings)
-            model = self.model_class(flat, **{**params, **sequence_fields(self.model_class, flat, params)})
+            fields = sequence_fields(self.model_class, flat, params)
+            model = self.model_class(flat, **{**_with_one_regularizer(self.model_class, params), **fields})
+            _accept_old_keyword(model)
             unread = _without_projection(model) if embeddings else []
             if not unread:
                 break
             logging.warning(
-                "%s is trained without %s: its layers of width 1 do not project a given embedding, a bug of the toolkit",
+                "%s is trained without %s: its layer of width 1 does not project given embeddings, a bug of the toolkit",
                 self.model_class.__name__,
                 ", ".join(unread),
             )
@@ -133,9 +135,7 @@ def sequence_parameters(model_class: type) -> list[str]:
     return [name for name in parameters if name.endswith("_field")]
 
 
-def sequence_fields(
-    model_class: type, flat: FeatureMap, given: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def sequence_fields(model_class: type, flat: FeatureMap, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Values for `sequence_parameters`: one attention over all history columns of a flat feature map together.
 
     Fields of sampled negatives and of actions in the history, which a store does not have, are set to none.
@@ -172,6 +172,30 @@ def _without_projection(model: BaseModel) -> list[str]:
             given = [name for name in layer.embedding_layers if specs[name]["type"] == "embedding"]
             unread.update(name for name in given if name not in layer.feature_encoders)
     return sorted(unread)
+
+
+def _with_one_regularizer(model_class: type, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Models of embeddings only name their regulariser `regularizer`, and fail when given the usual two names."""
+    parameters = inspect.signature(model_class.__init__).parameters
+    if "regularizer" not in parameters or "embedding_regularizer" in parameters:
+        return dict(params)
+    kept = {k: v for k, v in params.items() if k not in ("embedding_regularizer", "net_regularizer")}
+    return {"regularizer": params.get("embedding_regularizer"), **kept}
+
+
+def _accept_old_keyword(model: BaseModel) -> None:
+    """Let models call the toolkit's embedding layer with `dynamic_emb_dim`, the former name of `flatten_emb`."""
+    from fuxictr.pytorch.layers import FeatureEmbedding
+
+    def rename(_: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+        if "dynamic_emb_dim" not in kwargs:
+            return None
+        flatten_emb = kwargs["dynamic_emb_dim"]
+        return args, {**{k: v for k, v in kwargs.items() if k != "dynamic_emb_dim"}, "flatten_emb": flatten_emb}
+
+    for layer in model.modules():
+        if isinstance(layer, FeatureEmbedding):
+            layer.register_forward_pre_hook(rename, with_kwargs=True)
 
 
 def _unresolved(name: str, zoo_root: str | Path | None, in_checkout: Mapping[str, Path]) -> str:

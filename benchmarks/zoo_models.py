@@ -1,0 +1,222 @@
+"""Which models train a step on our store: this project's, the toolkit's LongCTR, and those of a FuxiCTR checkout.
+
+A census, no measurement of speed: each model is constructed with the settings of its own `<Model>_test` experiment,
+trains one step on a batch, and scores another. Models of a checkout are code of the folder that you name; it is run.
+
+    python benchmarks/zoo_models.py --zoo-root ~/FuxiCTR --markdown results/zoo_models.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import logging
+import math
+import statistics
+import time
+import traceback
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from _common import machine
+from rich.console import Console
+from rich.table import Table
+
+from fuxictr_multimodal import checkout, zoo
+from fuxictr_multimodal.config import load_dataset_config
+from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.experiment import Experiment, open_store
+
+# What the experiments of a checkout say about their own data and runs.
+NOT_THE_MODEL = frozenset(
+    "model dataset_id loss metrics task optimizer learning_rate batch_size embedding_dim epochs shuffle seed monitor "
+    "monitor_mode embedding_regularizer net_regularizer regularizer use_features feature_specs num_tasks".split()
+)
+
+
+@dataclass
+class Outcome:
+    """What became of one model."""
+
+    model: str
+    layout: str
+    trains: bool = False
+    scores: bool = False
+    parameters: int | None = None
+    rows_per_s: float | None = None
+    left_out: str = ""
+    reason: str = ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--zoo-root", type=Path, help="folder of a FuxiCTR checkout; without it only what is installed")
+    parser.add_argument("--dataset", default="Synthetic_test", help="dataset id of a store")
+    parser.add_argument("--config", type=Path, default=Path("config"))
+    parser.add_argument("--data-root", type=Path, help="replaces the dataset entry's")
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--embedding-dim", type=int, default=8)
+    parser.add_argument("--markdown", type=Path, help="write the table there, with date and versions")
+    args = parser.parse_args()
+    logging.getLogger().setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    params = base_params(args)
+    names = [f"LongCTR/{name}" for name in zoo.longctr_models()]
+    names = [*zoo.own_models(), *names]
+    if args.zoo_root:
+        names += [f"checkout/{name}" for name in sorted(checkout.find_models(args.zoo_root))]
+    outcomes = [try_model(name, {**params, **own_settings(name, args.zoo_root)}, args.zoo_root) for name in names]
+    Console(width=160).print(as_table(outcomes))
+    if args.markdown:
+        args.markdown.write_text(as_markdown(outcomes, args), encoding="utf-8")
+    trained = [outcome for outcome in outcomes if outcome.trains]
+    result = {
+        "name": "zoo_models",
+        "machine": machine(),
+        "shapes": {key: params[key] for key in ("dataset_id", "batch_size", "embedding_dim", "max_len")},
+        "rows_per_s": round(statistics.median(outcome.rows_per_s for outcome in trained)),
+        "ceiling": None,
+        "ceiling_fraction": None,
+        "ratio_to_plain": None,
+        "check": f"{len(trained)} of {len(outcomes)} models train a step with a finite loss",
+        "models": [asdict(outcome) for outcome in outcomes],
+    }
+    print(json.dumps(result), flush=True)
+
+
+def base_params(args: argparse.Namespace) -> dict[str, Any]:
+    """Parameters that all models share."""
+    params = load_dataset_config(args.config, args.dataset)
+    if args.data_root:
+        params["data_root"] = str(args.data_root)
+    return {
+        "group_id": None,
+        **params,
+        "batch_size": args.batch_size,
+        "embedding_dim": args.embedding_dim,
+        "embedding_regularizer": None,
+        "net_regularizer": None,
+        "gpu": -1,
+        "verbose": 0,
+        "model_root": "checkpoints",
+        "metrics": ["AUC"],
+        "monitor": "AUC",
+        "optimizer": "adam",
+        "loss": "binary_crossentropy",
+        "task": "binary_classification",
+        "learning_rate": 1e-3,
+        "seed": 1,
+        "shuffle": False,
+    }
+
+
+def own_settings(name: str, zoo_root: Path | None) -> dict[str, Any]:
+    """Sizes of a checkout's model from its own `<Model>_test` experiment; LongCTR has none, its default will do."""
+    place, _, short = name.rpartition("/")
+    if place == "LongCTR":
+        return {"parallel_dnn_hidden_units": [64, 32]} if short == "DCNv2" else {}
+    if place != "checkout":
+        return {}
+    config = checkout.find_models(zoo_root)[short].parent.parent / "config" / "model_config.yaml"
+    entries = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    entry: Mapping[str, Any] = next(
+        (entries[key] for key in (f"{short}_test", f"{short}_default") if key in entries), {}
+    )
+    kept = {k: v for k, v in entry.items() if k not in NOT_THE_MODEL and not k.endswith(("_field", "_context"))}
+    if "gate_priors" in kept:  # names of columns
+        kept["gate_priors"] = ["item_id"]
+    return kept
+
+
+def try_model(name: str, params: dict[str, Any], zoo_root: Path | None) -> Outcome:
+    """Train one step on one batch and score the next."""
+    outcome = Outcome(name, "")
+    try:
+        zoo_model = zoo.resolve(name, zoo_root=zoo_root)
+        outcome.layout = zoo_model.layout
+        experiment = Experiment({**params, "model_id": name.replace("/", "_")}, zoo_model, open_store(params))
+        torch.manual_seed(params["seed"])
+        model, to_inputs = experiment.build_model(experiment.feature_map())
+        read = set(getattr(getattr(model, "feature_map", None), "features", ()))
+        given = {n for n, s in experiment.feature_map().features.items() if s["type"] == "embedding"}
+        outcome.left_out = ", ".join(sorted(given - read))
+        outcome.parameters = sum(p.numel() for p in model.parameters())
+        train, _ = experiment.loaders("train", experiment.feature_map(), model.device)
+        batches = iter(train)
+        model._max_gradient_norm, model._batch_index, model._steps_per_epoch = 10.0, 0, 1
+        model.train()
+        batch = next(batches)
+        start = time.perf_counter()
+        loss = float(model.train_step(to_inputs(batch)))
+        outcome.rows_per_s = round(len(batch) / (time.perf_counter() - start))
+        if not math.isfinite(loss):
+            raise ConfigError(f"the loss of the first step is {loss}")
+        outcome.trains = True
+        model.eval()
+        with torch.no_grad():
+            outcome.scores = bool(torch.isfinite(model.forward(to_inputs(next(batches)))["y_pred"]).all())
+    except Exception as error:  # a census reports whatever went wrong
+        outcome.reason = reason(error)
+    return outcome
+
+
+def reason(error: Exception) -> str:
+    """The error and the innermost line of a model's own file that it came through."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "model_zoo" in f.filename]
+    where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}: `{frames[-1].line}`" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+
+
+def as_table(outcomes: list[Outcome]) -> Table:
+    table = Table("model", "layout", "trains", "scores", "parameters", "without", "why not")
+    for outcome in outcomes:
+        table.add_row(*_cells(outcome))
+    return table
+
+
+def as_markdown(outcomes: list[Outcome], args: argparse.Namespace) -> str:
+    places = {"own": [], "LongCTR": [], "checkout": []}
+    for outcome in outcomes:
+        places[outcome.model.partition("/")[0] if "/" in outcome.model else "own"].append(outcome)
+    counts = "; ".join(
+        f"{place}: {sum(o.trains for o in found)} of {len(found)}" for place, found in places.items() if found
+    )
+    lines = [
+        "# Which zoo models train on our store",
+        "",
+        f"{datetime.date.today()}, fuxictr {importlib.metadata.version('fuxictr')}, torch {torch.__version__}. Made by",
+        f"`python benchmarks/zoo_models.py --zoo-root <FuxiCTR checkout> --dataset {args.dataset} --markdown "
+        "results/zoo_models.md`.",
+        "",
+        f"Models that train a step with a finite loss: {', '.join(map(' '.join, counts.items()))}.",
+        "",
+        "| model | layout | trains | scores | parameters | without | why not |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(outcome)) + " |" for outcome in outcomes]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(outcome: Outcome) -> list[str]:
+    parameters = "" if outcome.parameters is None else f"{outcome.parameters:,}"
+    yes = {True: "yes", False: "no"}
+    return [
+        outcome.model,
+        outcome.layout,
+        yes[outcome.trains],
+        yes[outcome.scores],
+        parameters,
+        outcome.left_out,
+        outcome.reason,
+    ]
+
+
+if __name__ == "__main__":
+    main()
