@@ -37,16 +37,21 @@ def main() -> None:
     path = directory / f"{args.expid}.report.json"
     # A peak at learning_rate 1e-3 and larger batches slightly better: the best setting is known.
     auc = 0.9 - 0.1 * abs(params["learning_rate"] - 1e-3) / 1e-3 + params["batch_size"] * 1e-6
-    behaviour = params["behaviour"]
+    plan = params["plan"]
+    auc -= 0.01 * plan.get("rate", 0)
+    behaviour = plan.get("behaviour", params["behaviour"])
+    # After so many trials every one is slow and bad: a pruner must end it.
+    starts = len((model_root / "starts.txt").read_text().splitlines())
+    pause, handicap = (20.0, 0.2) if starts > plan.get("bad_after", starts) else (params["epoch_seconds"], 0.0)
     write_json(path, report)
     if behaviour == "helper":
         subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(60)  # {model_root}"])
     for epoch in range(1, params["epochs"] + 1):
-        time.sleep(params["epoch_seconds"])
-        value = auc - 0.3 / epoch
+        value = auc - handicap - 0.3 / epoch
         report["curve"].append({"epoch": epoch, "step": epoch, "metrics": {"AUC": value}, "monitor": value})
         report["seconds"] = epoch * params["epoch_seconds"]
         write_json(path, report)
+        time.sleep(pause if epoch > 1 else params["epoch_seconds"])
     if behaviour == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "crash":

@@ -24,7 +24,7 @@ BASE = {
 }  # fmt: skip
 FAKE = {
     "model": "DIN", "dataset_id": "d", "learning_rate": 1.0e-3, "net_dropout": 0.1, "behaviour": "ok", "fits": 10**9,
-    "epoch_seconds": 0.0, "dnn_hidden_units": [8, 4],
+    "epoch_seconds": 0.0, "plan": {}, "dnn_hidden_units": [8, 4],
 }  # fmt: skip
 
 
@@ -90,13 +90,14 @@ class Sweep:
         """Processes that still know this sweep's folder, after they had time to go."""
         deadline = time.monotonic() + within
         while True:
-            found = [" ".join(p.cmdline()) for p in psutil.process_iter(["pid"]) if self._is_ours(p)]
+            found = [line for line in map(self._command, psutil.process_iter()) if line]
             if not found or time.monotonic() > deadline:
                 return found
             time.sleep(0.05)
 
-    def _is_ours(self, process: psutil.Process) -> bool:
+    def _command(self, process: psutil.Process) -> str | None:
+        """Command line of a process that works in this sweep's folder, else None."""
         try:
-            return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == self.home
+            return " ".join(process.cmdline()) if Path(process.cwd()) == self.home else None
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            return False
+            return None
