@@ -1,0 +1,83 @@
+"""The raw public release of MicroLens to a store: 50k, 100k or 1M users, negatives sampled.
+
+    python datasets/microlens_raw.py --raw DIR
+    python datasets/microlens_raw.py --raw DIR --size 100k --split last-item --targets all
+    python datasets/microlens_raw.py --raw DIR --negatives popularity --ratio 5 --seed 7
+    python datasets/microlens_raw.py --raw DIR --embedding item_vectors.h5
+
+The data comes from https://github.com/westlake-repl/MicroLens. Which files are read is said in
+`fuxictr_multimodal/microlens/raw_files.py`, what a row holds in `config/dataset_config/microlens_raw.yaml`, how it is
+computed in `fuxictr_multimodal/microlens/raw_recipe.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from fuxictr_multimodal.errors import exit_on_input_error
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Build the store of one size of the raw MicroLens release.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--raw", required=True, type=Path, help="folder of the release")
+    parser.add_argument("--size", help="50k, 100k or 1M, where the folder holds several")
+    parser.add_argument("--data-root", default=Path("data"), type=Path, help="folder of the datasets")
+    parser.add_argument("--dataset-id", help="entry of the dataset config (default: by the size)")
+    parser.add_argument("--config", default=ROOT / "config", type=Path, help="the config directory")
+    parser.add_argument(
+        "--split",
+        choices=("user", "last-item"),
+        default="user",
+        help="users dealt to the splits, or each user's last item to test and the one before it to valid",
+    )
+    parser.add_argument(
+        "--targets", choices=("last", "all"), default="last", help="one positive a user and split, or all interactions"
+    )
+    parser.add_argument("--valid-share", type=float, default=0.1, help="share of the users in valid, with --split user")
+    parser.add_argument("--test-share", type=float, default=0.1, help="share of the users in test, with --split user")
+    parser.add_argument(
+        "--negatives", choices=("uniform", "popularity"), default="uniform", help="how negatives are drawn"
+    )
+    parser.add_argument("--ratio", type=int, default=3, help="negatives for each positive")
+    parser.add_argument("--seed", type=int, default=1, help="of the split and the negatives")
+    parser.add_argument(
+        "--embedding", type=Path, help="table of item vectors by item id (.h5, .npz, .parquet) instead of title vectors"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
+    args = parser.parse_args(argv)
+    with exit_on_input_error():
+        # polars, the toolkit and torch take seconds to import: only now, after the arguments are known to be good.
+        from fuxictr_multimodal.microlens.raw import build
+        from fuxictr_multimodal.microlens.raw_recipe import Choices
+
+        choices = Choices(
+            split=args.split,
+            targets=args.targets,
+            valid_share=args.valid_share,
+            test_share=args.test_share,
+            negatives=args.negatives,
+            ratio=args.ratio,
+            seed=args.seed,
+        )
+        build(
+            raw=args.raw,
+            config_dir=args.config,
+            data_root=args.data_root,
+            choices=choices,
+            size=args.size,
+            dataset_id=args.dataset_id,
+            embedding=args.embedding,
+            overwrite=args.overwrite,
+        )
+
+
+if __name__ == "__main__":
+    main()
