@@ -81,7 +81,7 @@ class ZooModel:
             if not unread:
                 break
             logging.warning(
-                "%s is trained without %s: its layer of width 1 does not project given embeddings, a bug of the toolkit",
+                "%s is trained without %s: a layer of it does not project given embeddings, a bug of the toolkit",
                 self.model_class.__name__,
                 ", ".join(unread),
             )
