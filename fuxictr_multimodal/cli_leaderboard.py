@@ -132,13 +132,10 @@ def _expected(config_dir: Path, dataset_id: str, patterns: Sequence[str]) -> lis
     """Expids of a config folder that are of this dataset."""
     import fnmatch
 
-    from fuxictr_multimodal.batch_of_runs import datasets_of_expids
+    from fuxictr_multimodal.config import list_expids, load_model_config
 
-    return [
-        expid
-        for expid, dataset in datasets_of_expids(config_dir).items()
-        if dataset == dataset_id and any(fnmatch.fnmatchcase(expid, pattern) for pattern in patterns)
-    ]
+    named = [expid for expid in list_expids(config_dir) if any(fnmatch.fnmatchcase(expid, glob) for glob in patterns)]
+    return [expid for expid in named if load_model_config(config_dir, expid).get("dataset_id") == dataset_id]
 
 
 def _rendered(board: Board, args: argparse.Namespace) -> str:

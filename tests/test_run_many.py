@@ -1,0 +1,104 @@
+"""Names and seeds expand to runs; each runs in a process of its own, and a failure stops none of the others."""
+
+import functools
+import json
+
+import pytest
+
+from fuxictr_multimodal import run_many
+from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.report import Report
+from fuxictr_multimodal.run_many import Outcome, Plan, launch_in_process
+from tests.run_many_stand_in import stand_in
+
+
+@pytest.fixture
+def config(tmp_path):
+    folder = tmp_path / "config"
+    folder.mkdir()
+    (folder / "model_config.yaml").write_text("Base: {}\nDIN_x: {}\nQIN_x: {}\nQIN_y: {}\nDIN_y: {}\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("expids", "seeds", "names"),
+    [
+        ("QIN_x", None, ["QIN_x"]),
+        ("QIN_*", None, ["QIN_x", "QIN_y"]),
+        ("QIN_y, DIN_?,QIN_*", None, ["QIN_y", "DIN_x", "DIN_y", "QIN_x"]),
+        ("DIN_x,QIN_x", "3,1-2", ["DIN_x_s3", "DIN_x_s1", "DIN_x_s2", "QIN_x_s3", "QIN_x_s1", "QIN_x_s2"]),
+        ("*", None, ["DIN_x", "DIN_y", "QIN_x", "QIN_y"]),
+    ],
+)
+def test_expansion(config, expids, seeds, names):
+    assert [plan.name for plan in run_many.expand(config, expids, seeds)] == names
+
+
+@pytest.mark.parametrize(
+    ("expids", "seeds", "message"),
+    [
+        ("QIN_z", None, "'QIN_z' names nothing in .*Did you mean 'QIN_y'"),
+        ("TWIN_*", None, "names nothing"),
+        ("Base", None, "names nothing"),
+        (" , ", None, "empty"),
+        ("QIN_x", "1,two", "'two' is no seed; write 1,2,3 or 1-3"),
+        ("QIN_x", "3-1", "'3-1' is no seed"),
+        ("QIN_x", "-1", "'-1' is no seed"),
+    ],
+)
+def test_what_names_nothing_is_refused(config, expids, seeds, message):
+    with pytest.raises(ConfigError, match=message):
+        run_many.expand(config, expids, seeds)
+
+
+def test_failures_stop_nothing_and_an_interrupt_stops_the_rest(capsys):
+    ends = {"a": "completed", "b": "failed", "c": "completed", "d": "interrupted"}
+    asked = []
+
+    def launch(plan, arguments):
+        asked.append((plan.name, arguments["gpu"]))
+        return Outcome(plan, ends[plan.expid], error=f"why {plan.expid}")
+
+    outcomes = run_many.run_many([Plan(name) for name in "abcdef"], {"gpu": -1}, launch=launch)
+    assert [outcome.status for outcome in outcomes] == [*ends.values(), "not run", "not run"]
+    assert asked == [("a", -1), ("b", -1), ("c", -1), ("d", -1)]
+    assert run_many.exit_status(outcomes) == 1
+    assert run_many.exit_status(outcomes[:1]) == 0
+    run_many.print_outcomes(outcomes)
+    shown = capsys.readouterr()
+    assert "[3/6] c" in shown.err
+    assert "2 of 6 runs complete" in shown.out
+    assert "b: failed: why b" in shown.out
+    assert "a: completed" not in shown.out
+
+
+def test_each_run_has_a_process_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(run_many, "PRELOADED", ())
+    launch = functools.partial(launch_in_process, run=stand_in)
+    names = ["large", "input_error", "crash", "killed", "small"]
+    outcomes = run_many.run_many([Plan(name, 7) for name in names], {"directory": tmp_path}, launch=launch)
+    assert [outcome.status for outcome in outcomes] == ["completed", "failed", "failed", "failed", "completed"]
+    large, data, crash, killed, small = outcomes
+    assert data.error == "the data is missing"
+    assert crash.error == "ZeroDivisionError: oops"
+    assert killed.error == "its process was ended by signal 9 (often the system's out-of-memory killer)"
+    first, second = (json.loads(outcome.report.read_text()) for outcome in (large, small))
+    assert first["seed"] == second["seed"] == 7
+    assert first["process"] != second["process"]
+    assert first["peak_mib"] > second["peak_mib"] + 100
+
+
+@pytest.mark.slow
+def test_real_runs_in_turn(repository, data_root, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    config = repository / "config"
+    overrides = [f"data_root={data_root}", f"model_root={tmp_path / 'checkpoints'}", "verbose=0"]
+    plans = [*run_many.expand(config, "QIN_tes?", "1-2"), Plan("QIN_MicroLens_1M")]
+    outcomes = run_many.run_many(plans, {"config_dir": config, "overrides": overrides})
+    assert [outcome.status for outcome in outcomes] == ["completed", "completed", "failed"]
+    first, second = (Report.read(outcome.report) for outcome in outcomes[:2])
+    assert (first.seed, second.seed) == (1, 2)
+    assert first.metrics != second.metrics
+    assert "recsys.westlake.edu.cn" in outcomes[2].error
+    run_many.print_outcomes(outcomes)
+    assert f"{first.metrics['test']['AUC']:.4f}" in capfd.readouterr().out
