@@ -169,7 +169,7 @@ def test_without_optuna_the_error_names_the_extra(sweep, monkeypatch):
 
 def test_a_search_as_a_user_runs_it(sweep):
     sweep.tuner({**SPACE, "epochs": 2})
-    done = sweep.run("--search", "tpe", "--trials", "6", "--gpu", "-1", "-1")
+    done = sweep.run("--search", "tpe", "--trials", "6", "--no-prune", "--gpu", "-1", "-1")
     assert done.returncode == 0, done.stdout + done.stderr
     folder = sweep.tuner_file.parent / "fake_tuner_tpe_s0"
     summary = json.loads((folder / "summary.json").read_text())
@@ -191,12 +191,13 @@ def test_a_running_trial_is_pruned(sweep):
     assert sweep.left_processes() == []
 
 
+@pytest.mark.slow
 def test_killed_search_with_two_workers_loses_and_repeats_nothing(sweep):
-    sweep.tuner({**SPACE, "epoch_seconds": 0.3})
+    sweep.tuner({**SPACE, "epoch_seconds": 0.2})
     arguments = ("--search", "random", "--trials", "8", "--no-prune")
     first, second = sweep.start(*arguments), sweep.start(*arguments)
     sweep.kill_when(first, lambda: len(sweep.starts()) >= 3, signal.SIGKILL)
-    output, errors = second.communicate(timeout=60)
+    _, errors = second.communicate(timeout=60)
     assert second.returncode == 0, errors
     done = sweep.run(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -144,8 +144,8 @@ def short(value: object) -> str:
 def duration(seconds: float) -> str:
     """Seconds in words.
 
-    >>> duration(59), duration(61), duration(7300)
-    ('59 s', '1 min', '2 h 2 min')
+    >>> duration(59), duration(61), duration(7380)
+    ('59 s', '1 min', '2 h 3 min')
     """
     minutes = int(seconds) // 60
     if minutes < 1:

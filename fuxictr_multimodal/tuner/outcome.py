@@ -13,7 +13,7 @@ from typing import Any
 from fuxictr_multimodal.tuner.slots import exit_text
 from fuxictr_multimodal.tuner.space import Trial
 
-OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemoryError|\bMemoryError\b|can't allocate memory|ALLOC_FAILED", re.I)
+OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|can't allocate memory|ALLOC_FAILED", re.I)
 
 Report = dict[str, Any]
 

@@ -1,0 +1,145 @@
+"""What a sweep says: live table and lines, importance, selection by validation, plots."""
+
+import io
+import sys
+
+import pytest
+from rich.console import Console
+
+from fuxictr_multimodal.tuner.board import Board
+from fuxictr_multimodal.tuner.importance import importance
+from fuxictr_multimodal.tuner.outcome import Record, best_record, finished_report, is_out_of_memory, monitored
+from fuxictr_multimodal.tuner.plots import slice_plots
+from tests.tuner_sweep import Sweep
+
+SPACE = {"learning_rate": [1.0e-3, 2.0e-3, 3.0e-3], "batch_size": [32, 64], "dnn_hidden_units": [[8], [8, 4]]}
+
+
+@pytest.fixture
+def space(tmp_path, monkeypatch):
+    return Sweep(tmp_path).tuner(SPACE).space(monkeypatch)
+
+
+@pytest.fixture
+def records(space):
+    """A grid whose value depends on the learning rate alone, but for a little of the batch."""
+    made = [Record.of(trial) for trial in space.grid()]
+    for record in made:
+        settings = record.trial.settings
+        record.status = "completed"
+        record.value = 0.9 - 100 * settings["learning_rate"] + 1e-4 * settings["batch_size"]
+        record.metrics = {"AUC": record.value}
+    return made
+
+
+@pytest.mark.parametrize("optuna_is_there", [True, False])
+def test_importance_finds_the_parameter_that_matters(space, records, monkeypatch, optuna_is_there):
+    if not optuna_is_there:
+        monkeypatch.setitem(sys.modules, "optuna", None)
+    found = importance(records, space.axes)
+    assert next(iter(found.shares)) == "learning_rate"
+    assert found.shares["learning_rate"] > 0.9
+    assert found.shares["dnn_hidden_units"] < 0.05
+    assert ("fANOVA" in found.method) == optuna_is_there
+
+
+def test_variance_of_means_is_the_main_effect(space, records, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    shares = importance(records, space.axes).shares
+    # Of independent effects in a full grid, the shares add up to one: variances 100^2 * 2e-6/3 and (16e-4)^2.
+    rate, batch = 1e4 * 2e-6 / 3, 0.0016**2
+    assert shares["learning_rate"] == pytest.approx(rate / (rate + batch))
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_no_importance_of_too_little(space, records):
+    assert importance(records[:3], space.axes).shares == {}
+    for record in records:
+        record.value = 0.5
+    assert "same value" in importance(records, space.axes).method
+
+
+def test_the_best_is_the_best_on_validation_in_the_monitors_direction(records):
+    assert best_record(records).value == max(record.value for record in records)
+    for record in records:
+        record.trial.params["monitor_mode"] = "min"
+    assert best_record(records).value == min(record.value for record in records)
+    assert best_record([]) is None
+
+
+def test_test_metrics_do_not_select(records):
+    report = {"metrics": {"valid": {"AUC": 0.7}, "test": {"AUC": 0.9}}}
+    assert monitored(report, records[0].trial.params) is None  # logloss is monitored too, with weight 0
+    assert monitored(report, {"monitor": "AUC"}) == 0.7
+    assert monitored({"metrics": {"test": {"AUC": 0.9}}}, {"monitor": "AUC"}) is None
+    assert monitored({"metrics": {"valid": {"AUC": float("nan")}}}, {"monitor": "AUC"}) is None
+
+
+def test_a_report_of_another_configuration_or_build_of_the_data_is_not_finished(records, tmp_path, monkeypatch):
+    trial = records[0].trial
+    report = {"status": "completed", "config_hash": trial.config_hash, "manifest_hash": "abc"}
+    trial.report.parent.mkdir(parents=True)
+    for change, dataset, finished in (
+        ({}, "abc", True),
+        ({}, None, True),
+        ({}, "another", False),
+        ({"config_hash": "another"}, "abc", False),
+        ({"status": "running"}, "abc", False),
+    ):
+        trial.report.write_text(str({**report, **change}).replace("'", '"'))
+        assert (finished_report(trial, dataset) is not None) == finished
+    trial.report.write_text("half a rep")
+    assert finished_report(trial, None) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB", True),
+        ("RuntimeError: [enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory", True),
+        ("MemoryError", True),
+        ("numpy._core._exceptions._ArrayMemoryError: Unable to allocate 1.00 TiB", True),
+        ("killed by SIGKILL", False),
+        ("RuntimeError: shapes differ", False),
+    ],
+)
+def test_out_of_memory_is_told_from_other_failures(records, line, expected):
+    record = records[0]
+    record.fail(None, 1, ["something", line])
+    assert is_out_of_memory(record) == expected
+
+
+def test_lines_where_there_is_no_terminal(space, records):
+    console = Console(file=io.StringIO(), width=80)
+    records[0].reused = True
+    records[1].status, records[1].error = "failed", ["exit status 1: [bold] broke"]
+    with Board(records=lambda: records, open_trials=lambda: 3, varied=space.varied, console=console) as board:
+        board.on_change("start", records[0])
+        board.on_change("tick", None)
+        board.on_change("end", records[1])
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == "1 trials were finished before and are not run again"
+    assert lines[1].startswith(f"start   {records[0].trial.expid}  learning_rate=0.001 batch_size=32")
+    assert "exit status 1: [bold] broke" in lines[2]
+    assert "11 completed, 1 failed, 3 queued, best" in lines[2]
+    assert "left]" in lines[2]
+
+
+def test_live_table_on_a_terminal(space, records):
+    console = Console(file=io.StringIO(), width=160, force_terminal=True)
+    records[0].status, records[0].value, records[0].curve = "running", None, [0.5, 0.625]
+    records[1].status, records[1].error = "failed", ["exit status 1: [/] broke"]
+    with Board(records=lambda: records, open_trials=lambda: 0, varied=space.varied, console=console) as board:
+        board.on_change("tick", None)
+    text = console.file.getvalue()
+    assert "0.62500" in text
+    assert "(best)" in text
+    assert "exit status 1: [/] broke" in text
+
+
+def test_slice_plots(space, records, tmp_path):
+    files = slice_plots(tmp_path / "slices", records, space.axes, title="a title", value="valid AUC")
+    assert [file.name for file in files] == ["slices.png", "slices.svg"]
+    again = slice_plots(tmp_path / "again", records, space.axes, title="a title", value="valid AUC")
+    assert files[0].read_bytes() == again[0].read_bytes()
+    assert slice_plots(tmp_path / "none", [], space.axes, title="", value="") == []
