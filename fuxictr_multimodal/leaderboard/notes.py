@@ -92,7 +92,7 @@ def setting_notes(groups: Sequence[Group]) -> list[str]:
         differing.insert(0, "seeds: " + "; ".join(f"{s} for {', '.join(names)}" for s, names in by_seeds.items()))
     notes = []
     if shared:
-        notes.append(f"Same for all: {', '.join(shared)}.")
+        notes.append(f"Same for all: {'; '.join(shared)}.")
     notes += [f"Not the same for all: {text}." for text in differing]
     return notes
 

@@ -10,7 +10,14 @@ from fuxictr_multimodal.leaderboard.charts import Series
 from fuxictr_multimodal.leaderboard.statistics import Interval, Spread
 from fuxictr_multimodal.leaderboard.style import CSS, SCRIPT
 from fuxictr_multimodal.leaderboard.svg import tag, text_of
-from fuxictr_multimodal.leaderboard.tables import METRICS, count_text, explanations, interval_text, spread_text
+from fuxictr_multimodal.leaderboard.tables import (
+    METRICS,
+    count_of,
+    count_text,
+    explanations,
+    interval_text,
+    spread_text,
+)
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
@@ -22,7 +29,7 @@ def page(board: Board) -> str:
     if drawn:
         sections += [
             _section("Results", _results(board, drawn), _figures(board, drawn)),
-            _section("Where the difference is", *_slices(board, drawn)),
+            _section("AUC by slice", *_slices(board, drawn)),
         ]
     sections += [_missing(board), _notes(board)]
     head = [
@@ -43,7 +50,7 @@ def page(board: Board) -> str:
 
 def _header(board: Board) -> str:
     size = board.splits.get(board.compared)
-    facts = [f"{len(board.entries)} experiments"]
+    facts = [count_of(board)]
     seeds = {len(entry.seeds) for entry in board.entries}
     if seeds:
         facts.append(f"{min(seeds)} to {max(seeds)} seeds each" if len(seeds) > 1 else f"{max(seeds)} seeds each")
@@ -62,7 +69,8 @@ def _lead(board: Board) -> str:
         return tag("p", {"class": "lead"}, "No run is complete.")
     best = board.entries[0]
     value = best.value(board.compared, "AUC")
-    text = f"{best.name} has the highest {board.compared} AUC, {spread_text(value)}"
+    reached = "has the highest" if len(board.entries) > 1 else "reaches a"
+    text = f"{best.name} {reached} {board.compared} AUC of {spread_text(value)}"
     text += f" over {len(best.seeds)} seeds" if len(best.seeds) > 1 else " with one seed"
     if best.difference is not None:
         text += f": {best.difference.mean:.4f} ahead of {board.baseline}"
@@ -177,14 +185,11 @@ def _figures(board: Board, drawn: list[Series]) -> str:
         charts.curve_chart(board, drawn, lambda curve: curve.auc, "Valid AUC while learning", marked=True),
         charts.curve_chart(board, drawn, lambda curve: curve.loss, "Training loss while learning", marked=False),
     ]
-    return (
-        _legend(drawn)
-        + _grid(quality)
-        + tag("h2", None, "Cost")
-        + _grid(cost)
-        + tag("h2", None, "Learning curves")
-        + _grid(curves)
-    )
+    parts = [_legend(drawn), _grid(quality)]
+    for title, figures in (("Cost", cost), ("Learning curves", curves)):
+        if any(figures):
+            parts.append(tag("h2", None, title) + _grid(figures))
+    return "".join(parts)
 
 
 def _legend(drawn: list[Series]) -> str:

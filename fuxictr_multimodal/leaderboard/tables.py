@@ -231,8 +231,12 @@ def heading(board: Board) -> str:
     """The title of the table."""
     size = board.splits.get(board.compared)
     rows = f", {size['rows']:,} {board.compared} rows" if size else ""
-    experiments = "1 experiment" if len(board.entries) == 1 else f"{len(board.entries)} experiments"
-    return f"{board.dataset_id}: {experiments}{rows}"
+    return f"{board.dataset_id}: {count_of(board)}{rows}"
+
+
+def count_of(board: Board) -> str:
+    """How many experiments are compared, in words."""
+    return "1 experiment" if len(board.entries) == 1 else f"{len(board.entries)} experiments"
 
 
 def spread_text(spread: Spread | None) -> str:
