@@ -1,0 +1,18 @@
+"""The examples in the docstrings of `bilingual_embedding` run."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import bilingual_embedding
+
+# Needs the optional package sentence-transformers at import; its own tests import it.
+OPTIONAL = {"sentence_transformers_module", "sentence_transformers_losses"}
+MODULES = sorted({info.name for info in pkgutil.iter_modules(bilingual_embedding.__path__)} - OPTIONAL)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name):
+    assert doctest.testmod(importlib.import_module(f"bilingual_embedding.{name}")).failed == 0
