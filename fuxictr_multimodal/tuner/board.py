@@ -64,7 +64,7 @@ class Board:
         """Take note of `start`, `end`, `retry` or `tick`."""
         if event != "tick":
             self._open = self._open_trials()
-        if event == "end":
+        if event == "end" and record is not None and not record.reused:
             self._ended_here += 1
         if self._live:
             self._live.update(self._table(), refresh=True)

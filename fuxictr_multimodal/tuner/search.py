@@ -91,6 +91,7 @@ class Search:
         """Join the study as a worker, and take over the trials of workers that are gone."""
         lock = filelock.FileLock(self._lock_file(self._worker))
         with self.folder.shared():
+            self._remove_free_locks()
             lock.acquire()
             self._orphans = [trial for trial in self._study.get_trials(deepcopy=False) if self._is_orphan(trial)]
             for trial in self._orphans:
@@ -204,19 +205,15 @@ class Search:
         trial.set_user_attr("worker", self._worker)
 
     def _is_orphan(self, trial: FrozenTrial) -> bool:
-        """Whether a trial is open and its worker's lock is free; called under the shared lock."""
-        if trial.state != TrialState.RUNNING:
-            return False
-        path = self._lock_file(trial.user_attrs.get("worker", "none"))
-        if not path.exists():
-            return True
-        try:
-            with filelock.FileLock(path, timeout=0):
-                pass
-        except filelock.Timeout:
-            return False
-        path.unlink(missing_ok=True)
-        return True
+        """Whether a trial is open and its worker is gone."""
+        worker = trial.user_attrs.get("worker")
+        return trial.state == TrialState.RUNNING and (worker is None or not self._lock_file(worker).exists())
+
+    def _remove_free_locks(self) -> None:
+        """Remove the locks of workers that are gone; called under the shared lock, as taking one is."""
+        for path in self.folder.path.glob(self._lock_file("*").name):
+            with contextlib.suppress(filelock.Timeout), filelock.FileLock(path, timeout=0):
+                path.unlink(missing_ok=True)
 
     def _lock_file(self, worker: str) -> Path:
         return self.folder.path / f".worker-{worker}.lock"
