@@ -82,8 +82,8 @@ class Scheduler:
     """Keeps every slot busy; a trial that fails does not stop the others.
 
     NOTE[DIFF]: the toolkit's `grid_search` does the same in one function that splits its command at spaces, takes
-    `python` from PATH, forgets exit codes and leaves orphans; nothing in it can be replaced. The command that a trial is
-    started with is kept: `script --config <folder> --expid <trial> --gpu <index>`.
+    `python` from PATH, forgets exit codes and leaves orphans; nothing in it can be replaced. The command that starts a
+    trial is kept: `script --config <folder> --expid <trial> --gpu <index>`.
 
     Args:
         source: where trials come from.
