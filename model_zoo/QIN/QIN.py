@@ -18,12 +18,13 @@ from fuxictr.pytorch.torch_utils import get_regularizer
 from fuxictr.utils import not_in_whitelist
 from torch import Tensor, nn
 
-from fuxictr_multimodal.batch import Batch
+from fuxictr_multimodal.batch import Batch, Jagged
 from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
 from model_zoo.QIN.attention import MeanPooling, SparseTargetAttention
 from model_zoo.QIN.item_vectors import ItemVectors
 from model_zoo.QIN.penalty import as_regularizer, penalty
 from model_zoo.QIN.quadratic import QuadraticNetwork
+from model_zoo.QIN.quadratic_heads import HeadsNetwork
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -57,6 +58,9 @@ class QIN(BaseModel):
         batch_norm: batch norm in the interaction.
         activation: `prelu` or `relu`, in the quadratic layers.
         interaction: `quadratic`, or `mlp` for the ablation.
+        quadratic_variant: `rows`, or `heads` with the activation inside (`quadratic_heads.py`).
+        heads: maps in each layer of the `heads` variant.
+        self_ensemble: train on two passes with different dropout, each also towards their mean (see `add_loss`).
         mlp_hidden_units: widths of the MLP of the ablation.
         pooling: `attention`, or `mean` for the ablation.
         attention_dim: attention width A, 2 D by default.
@@ -99,6 +103,9 @@ class QIN(BaseModel):
         batch_norm: bool = True,
         activation: str = "prelu",
         interaction: str = "quadratic",
+        quadratic_variant: str = "rows",
+        heads: int = 4,
+        self_ensemble: bool = False,
         mlp_hidden_units: Sequence[int] = (1024, 512, 256),
         pooling: str = "attention",
         attention_dim: int | None = None,
@@ -126,6 +133,9 @@ class QIN(BaseModel):
         _one_of("form", form, FORMS)
         _one_of("interaction", interaction, ("quadratic", "mlp"))
         _one_of("pooling", pooling, ("attention", "mean"))
+        _one_of("quadratic_variant", quadratic_variant, ("rows", "heads"))
+        if self_ensemble and not net_dropout:
+            raise ConfigError("self_ensemble compares two passes with different dropout: set net_dropout above 0")
         if isinstance(learning_rate, str):
             raise ConfigError(
                 f"learning_rate is the text {learning_rate!r}: YAML reads 1.e-3 as a number, 1e-3 as text"
@@ -152,6 +162,7 @@ class QIN(BaseModel):
         self.form = "fast" if form == "auto" else form
         self.factor = factor
         self.accumulation_steps = accumulation_steps
+        self.self_ensemble = self_ensemble
         self.item_table: ItemTable | None = None
         # What the toolkit's `fit` sets; these values make a single `train_step` outside of it a whole epoch.
         self._batch_index, self._steps_per_epoch, self._max_gradient_norm = 0, 1, 10.0
@@ -167,7 +178,7 @@ class QIN(BaseModel):
         item_width = sum(widths[name] for name in item_features)
         width = sum(widths[name] for name in self.context_features) + 2 * item_width
 
-        self.qnn: QuadraticNetwork | None = None
+        self.qnn: QuadraticNetwork | HeadsNetwork | None = None
         self.mlp: MLP_Block | None = None
         try:
             self.embedding_layer = FeatureEmbedding(feature_map, embedding_dim)
@@ -180,11 +191,20 @@ class QIN(BaseModel):
                 )
             else:
                 self.attention_layers = MeanPooling()
-            if interaction == "quadratic":
+            if interaction == "quadratic" and quadratic_variant == "rows":
                 self.qnn = QuadraticNetwork(
                     width,
                     num_layers=num_layers,
                     num_row=num_row,
+                    dropout=net_dropout,
+                    batch_norm=batch_norm,
+                    activation=activation,
+                )
+            elif interaction == "quadratic":
+                self.qnn = HeadsNetwork(
+                    width,
+                    num_layers=num_layers,
+                    heads=heads,
                     dropout=net_dropout,
                     batch_norm=batch_norm,
                     activation=activation,
@@ -229,7 +249,10 @@ class QIN(BaseModel):
             self.qnn.forget()
 
     def forward(self, inputs: Batch | Triple) -> dict[str, Tensor]:
-        """Return `y_pred` (B, 1), a probability in classification, and `logit` (B, 1)."""
+        """Return `y_pred` (B, 1), a probability in classification, and `logit` (B, 1).
+
+        With `self_ensemble`, in training, they are means of two passes, and `passes` (2, B, 1) are their `y_pred`.
+        """
         if self.form == "fast" and isinstance(inputs, Batch):
             batch = inputs.to(self.device)
             context = self._context(batch.features)
@@ -242,8 +265,22 @@ class QIN(BaseModel):
         if context:
             parts.insert(0, self.embedding_layer(context, flatten_emb=True))
         x_BF = torch.cat(parts, dim=-1)
-        logit_B1 = self.mlp(x_BF) if self.qnn is None else self.qnn(x_BF, form=self.form)
+        if self.self_ensemble and self.training:
+            logits_2B1 = torch.stack([self._interact(x_BF), self._interact(x_BF)])
+            passes_2B1 = self.output_activation(logits_2B1)
+            return {"y_pred": passes_2B1.mean(dim=0), "logit": logits_2B1.mean(dim=0), "passes": passes_2B1}
+        logit_B1 = self._interact(x_BF)
         return {"y_pred": self.output_activation(logit_B1), "logit": logit_B1}
+
+    @torch.no_grad()
+    def attention_weights(self, batch: Batch) -> Jagged:
+        """The weight a_s of every history item, in the order of `batch.history`; dropout is off.
+
+        Those of `pooling: mean` are 1 / (length of the history).
+        """
+        batch = batch.to(self.device)
+        target_BD, history = self.item_vectors.of_batch(batch, self._table())
+        return Jagged(self.attention_layers.weights(target_BD, history), history.slots.offsets)
 
     def get_inputs(self, inputs: Batch | Triple, feature_source: str | Sequence[str] | None = None) -> Triple:
         """Return the LongCTR triple on the model's device; labels and meta columns are left out."""
@@ -283,9 +320,16 @@ class QIN(BaseModel):
         return loss.detach()
 
     def add_loss(self, return_dict: dict[str, Tensor], y_true: Tensor) -> Tensor:
-        """The toolkit's loss of the probabilities, in the precision of the model."""
+        """The toolkit's loss of the probabilities, in the precision of the model.
+
+        With `self_ensemble`: loss(y, label) + loss(y_1, y) + loss(y_2, y) with y = (y_1 + y_2) / 2 the mean of two
+        passes, held fixed in the last two terms.
+        """
         y_pred = return_dict["y_pred"]
-        return self.loss_fn(y_pred, y_true.to(y_pred.dtype), reduction="mean")
+        loss = self.loss_fn(y_pred, y_true.to(y_pred.dtype), reduction="mean")
+        for y_pass in return_dict.get("passes", ()):
+            loss = loss + self.loss_fn(y_pass, y_pred.detach(), reduction="mean")
+        return loss
 
     def regularization_loss(self) -> Tensor | float:
         """lambda / p * sum |w|^p over the parameters of embedding layers, and over all others: the toolkit's value."""
@@ -328,6 +372,10 @@ class QIN(BaseModel):
     def load_weights(self, checkpoint: str | Path) -> None:
         """Load weights; tensors only, no code from the file is run."""
         self.load_state_dict(torch.load(checkpoint, map_location=self.device, weights_only=True))
+
+    def _interact(self, x_BF: Tensor) -> Tensor:
+        """Logits (B, 1) of the interaction's input."""
+        return self.mlp(x_BF) if self.qnn is None else self.qnn(x_BF, form=self.form)
 
     def _context(
         self, columns: Mapping[str, Tensor], feature_source: str | Sequence[str] | None = None

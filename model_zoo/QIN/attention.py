@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fuxictr_multimodal.batch import Jagged
 from model_zoo.QIN.dropout import Dropout
-from model_zoo.QIN.sparse_attend import attend, bag, segment_softmax
+from model_zoo.QIN.sparse_attend import attend, bag, dots, segment_softmax
 
 ACTIVATIONS = ("relu", "softmax", "relu2", "silu")
 
@@ -84,6 +84,13 @@ class SparseTargetAttention(nn.Module):
             return self._plain(target_BD, history.vectors_BTD, history.mask_BT)
         return self._fast(target_BD, history.items_UD, history.slots)
 
+    def weights(self, target_BD: Tensor, history: JaggedHistory) -> Tensor:
+        """The weight a_s of every history item, (N,), without dropout."""
+        slots = history.slots
+        query_BD = _two_maps(target_BD, self.W_q.weight, self.W_k.weight.t(), scale=self.scale)
+        score_N = dots(query_BD, slots.row_index(), history.items_UD, slots.values)
+        return segment_softmax(score_N, slots) if self.activation == "softmax" else self._activate(score_N)
+
     def _plain(self, target_BD: Tensor, history_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         query_BA = self.W_q(target_BD)
         key_BTA = self.W_k(history_BTD)
@@ -136,6 +143,11 @@ class MeanPooling(nn.Module):
             count_B1 = mask_BT1.sum(dim=1).clamp(min=1)
             return (history.vectors_BTD * mask_BT1).sum(dim=1) / count_B1
         return bag(history.items_UD, history.slots, mode="mean")
+
+    def weights(self, target_BD: Tensor, history: JaggedHistory) -> Tensor:
+        """The weight of every history item, (N,)."""
+        lengths = history.slots.lengths
+        return torch.repeat_interleave(1 / lengths.to(target_BD.dtype), lengths)
 
 
 def _two_maps(x_BI: Tensor, first_MI: Tensor, second_OM: Tensor, *, scale: float = 1.0) -> Tensor:

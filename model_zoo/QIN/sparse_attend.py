@@ -55,7 +55,7 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query_BD, items_UD, slots, weigh, skip_zeros):
         row_N = slots.row_index()
-        score_N = _dots(query_BD, row_N, items_UD, slots.values)
+        score_N = dots(query_BD, row_N, items_UD, slots.values)
         weight_N = weigh(score_N)
         kept = Jagged(slots.values, slots.offsets)
         row_K, weight_K, kept_K = row_N, weight_N, None
@@ -75,7 +75,7 @@ class _Attend(torch.autograd.Function):
         query_BD, items_UD, score_N, index_K, offsets, row_K, weight_K, kept_K = ctx.saved_tensors
         kept = Jagged(index_K, offsets)
         grad_BD = grad_BD.contiguous()
-        dweight_K = _dots(grad_BD, row_K, items_UD, index_K)
+        dweight_K = dots(grad_BD, row_K, items_UD, index_K)
         dweight_N = dweight_K if kept_K is None else torch.zeros_like(score_N).index_copy(0, kept_K, dweight_K)
         with torch.enable_grad():
             score_N = score_N.detach().requires_grad_()
@@ -96,7 +96,7 @@ class _Attend(torch.autograd.Function):
         return dquery_BD, ditems_UD, None, None, None
 
 
-def _dots(left_BD: Tensor, row_N: Tensor, right_UD: Tensor, index_N: Tensor) -> Tensor:
+def dots(left_BD: Tensor, row_N: Tensor, right_UD: Tensor, index_N: Tensor) -> Tensor:
     """left[row_n].right[index_n] for every n, (N,)."""
     step = _CHUNK if left_BD.device.type == "cpu" else max(len(row_N), 1)
     out_N = left_BD.new_empty(len(row_N))
