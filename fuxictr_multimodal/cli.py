@@ -18,9 +18,11 @@ def run_expid_main(argv: Sequence[str] | None = None, *, config: str = "./config
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--config", default=config, type=Path, help="the config directory")
-    parser.add_argument("--expid", default=expid, help="the experiment id to run")
+    parser.add_argument("--expid", default=expid, help="the experiment id to run; also a glob, or a list with commas")
     parser.add_argument("--gpu", default=-1, type=int, help="the gpu index, -1 for cpu")
-    parser.add_argument("--seed", type=int, help="replaces the seed; the run is then named <expid>_s<seed>")
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=int, help="replaces the seed; the run is then named <expid>_s<seed>")
+    seeds.add_argument("--seeds", metavar="1,2,3", help="run these seeds in turn; also a range, 1-3")
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -29,21 +31,31 @@ def run_expid_main(argv: Sequence[str] | None = None, *, config: str = "./config
         metavar="KEY=VALUE",
         help="replace a parameter, value in YAML; may be given several times",
     )
+    parser.add_argument("--zoo-root", type=Path, help="a FuxiCTR checkout whose zoo is looked up too; its code is run")
+    parser.add_argument("--tracker", choices=("tensorboard",), help="write scalars for a tracker beside the report")
     parser.add_argument("--resume", action="store_true", help="go on from the last evaluation of a killed run")
     parser.add_argument("--overwrite", action="store_true", help="run again although a finished report exists")
     args = parser.parse_args(argv)
+    if args.zoo_root is not None:
+        args.overrides.append(f"zoo_root={args.zoo_root}")
+    settings = {
+        "config_dir": args.config,
+        "gpu": args.gpu,
+        "overrides": args.overrides,
+        "resume": args.resume,
+        "overwrite": args.overwrite,
+        "tracker": args.tracker,
+    }
     with exit_on_input_error():
+        from fuxictr_multimodal import run_many
+
+        if not run_many.is_one_run(args.expid, args.seeds):
+            outcomes = run_many.run_many(run_many.expand(args.config, args.expid, args.seeds), settings)
+            run_many.print_outcomes(outcomes)
+            raise SystemExit(run_many.exit_status(outcomes))
         # The toolkit, torch and Ray take seconds to import: only now, after the arguments are known to be good.
         from fuxictr_multimodal.report import print_summary
         from fuxictr_multimodal.runner import run_experiment
 
-        report, path = run_experiment(
-            config_dir=args.config,
-            expid=args.expid,
-            gpu=args.gpu,
-            seed=args.seed,
-            overrides=args.overrides,
-            resume=args.resume,
-            overwrite=args.overwrite,
-        )
+        report, path = run_experiment(expid=args.expid, seed=args.seed, **settings)
         print_summary(report, path)

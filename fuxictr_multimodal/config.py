@@ -24,7 +24,8 @@ from fuxictr_multimodal.errors import ConfigError, did_you_mean
 RUN_KEYS = frozenset(
     "model dataset_id model_id model_root seed epochs batch_size shuffle max_gradient_norm metrics monitor "
     "monitor_mode save_best_only early_stop_patience reduce_lr_on_plateau eval_steps verbose optimizer loss task gpu "
-    "group_id use_features feature_specs loader_mode embedding_regularizer net_regularizer".split()
+    "group_id use_features feature_specs loader_mode shuffle_window embedding_regularizer net_regularizer zoo_root "
+    "tuning_trials".split()
 )
 # What a dataset entry may say.
 DATASET_KEYS = frozenset(
@@ -34,7 +35,9 @@ DATASET_KEYS = frozenset(
 # Habits of the toolkit's `Base` that have no effect on a store: accepted so that its files run unchanged.
 TOOLKIT_KEYS = frozenset("num_workers pickle_feature_encoder debug_mode feature_config".split())
 # Where and how a run is executed, not what it computes.
-UNHASHED_KEYS = frozenset("gpu verbose num_workers model_root data_root model_id loader_mode".split())
+UNHASHED_KEYS = frozenset(
+    "gpu verbose num_workers model_root data_root model_id loader_mode zoo_root tuning_trials".split()
+)
 
 _FLOAT_AS_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 _INITIALIZER = re.compile(

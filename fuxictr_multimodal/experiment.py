@@ -73,14 +73,15 @@ class Experiment:
         names = [name for name, spec in feature_map.features.items() if spec.get("source") == "item"]
 
         def item_table(device: Any) -> ItemTable:
-            return ItemTable.from_store(self.store.dir, names, device=device)
+            return ItemTable.from_store(self.store.dir, names, device=device, feature_map=feature_map)
 
         max_len = self.params.get("max_len") or self.store.manifest.max_len
         return self.zoo_model.build(feature_map, item_table, {**self.params, "max_len": max_len})
 
     def loaders(self, stage: str, feature_map: FeatureMap, device: Any) -> Any:
         """`RankDataLoader` of the toolkit over our loader: `train` gives (train, valid), `test` gives test."""
-        given = {key: self.params[key] for key in ("batch_size", "shuffle", "max_len", "seed") if key in self.params}
+        names = ("batch_size", "shuffle", "max_len", "seed", "shuffle_window")
+        given = {name: self.params[name] for name in names if name in self.params}
         paths = {f"{split}_data": self.store.split_path(split) for split in ("train", "valid", "test")}
         return RankDataLoader(
             feature_map,

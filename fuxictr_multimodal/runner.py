@@ -18,11 +18,13 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from fuxictr_multimodal import report as reports
 from fuxictr_multimodal.config import config_hash
+from fuxictr_multimodal.curves import draw_curves_beside
 from fuxictr_multimodal.errors import ConfigError, InputError
 from fuxictr_multimodal.experiment import Experiment
 from fuxictr_multimodal.files import replace_atomically
 from fuxictr_multimodal.loader import MultimodalDataLoader
 from fuxictr_multimodal.report import Report
+from fuxictr_multimodal.tracking import Tracker, make_tracker
 from fuxictr_multimodal.trainer import Progress, Trainer
 
 
@@ -35,6 +37,7 @@ class RunFiles:
         self.report = directory / f"{run}.report.json"
         self.predictions = directory / f"{run}.predictions.npz"
         self.state = directory / f"{run}.state"
+        self.tracker = directory / f"{run}.tensorboard"
         self.lock = directory / f".{run}.lock"
 
 
@@ -47,11 +50,13 @@ def run_experiment(
     overrides: Sequence[str] = (),
     resume: bool = False,
     overwrite: bool = False,
+    tracker: str | None = None,
 ) -> tuple[Report, Path]:
     """Train one expid with one seed, evaluate it once on test, and write its report.
 
     A run that is complete is not run again unless `overwrite`; its report is returned. With `resume` a killed run goes
-    on from its last evaluation, with the same loss trace as if it had not been killed.
+    on from its last evaluation, with the same loss trace as if it had not been killed. A `tracker` by name is told of
+    every evaluation.
 
     Returns:
         The report and its file.
@@ -69,13 +74,15 @@ def run_experiment(
                 _refuse_another(finished, experiment, files.report)
                 logging.warning("%s is complete; --overwrite runs it again", files.report)
                 return finished, files.report
-        report = _run(experiment, files, resume=resume and not overwrite and files.state.is_file())
+        resume = resume and not overwrite and files.state.is_file()
+        with contextlib.closing(make_tracker(tracker, files.tracker)) as scalars:
+            report = _run(experiment, files, scalars, resume=resume)
     # The toolkit names its result csv after the config folder and writes it into the working folder.
     reports.append_csv_line(Path(config_dir.resolve().name + ".csv"), report, sys.argv)
     return report, files.report
 
 
-def _run(experiment: Experiment, files: RunFiles, *, resume: bool) -> Report:
+def _run(experiment: Experiment, files: RunFiles, tracker: Tracker, *, resume: bool) -> Report:
     """Train and test under the run's log; whatever happens, the report on disk says so."""
     started = time.perf_counter()
     params, manifest = experiment.params, experiment.store.manifest
@@ -102,6 +109,7 @@ def _run(experiment: Experiment, files: RunFiles, *, resume: bool) -> Report:
         report.best_epoch = progress.best_epoch
         report.rows_per_s["train"] = round(progress.train_rows / max(progress.train_seconds, 1e-9), 1)
         write_report()
+        tracker.evaluated(report.curve)
 
     with _log_to(files.log, append=resume), logging_redirect_tqdm():
         write_report()
@@ -131,6 +139,7 @@ def _run(experiment: Experiment, files: RunFiles, *, resume: bool) -> Report:
                 scores["test_scores"] = _score("test", trainer, test, report)
             with replace_atomically(files.predictions) as temporary, temporary.open("wb") as file:
                 np.savez(file, **scores)
+            tracker.finished(report.metrics)
             trainer.discard_state()
             report.status = "completed"
         except BaseException as error:
@@ -140,6 +149,7 @@ def _run(experiment: Experiment, files: RunFiles, *, resume: bool) -> Report:
             raise
         finally:
             write_report()
+            draw_curves_beside(report, files.report)
     return report
 
 

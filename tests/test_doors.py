@@ -3,10 +3,14 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-DOORS = ["run_expid.py", "model_zoo/QIN/run_expid.py", "datasets/synthetic.py", "datasets/movielens.py"]
+ROOT = Path(__file__).resolve().parent.parent
+
+DOORS = ["model_zoo/QIN/run_expid.py", *sorted(p.name for p in ROOT.glob("run_*.py"))]
+DOORS += sorted(f"datasets/{p.name}" for p in ROOT.glob("datasets/*.py"))
 
 
 def run(repository, *arguments, cwd=None):
