@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ READ_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Scalars:
-    """A column with one value a row: `int`, `float` or `str`."""
+    """A column with one value a row: `int`, `float` (integers are fine) or `str`."""
 
     kind: type
 
@@ -42,7 +43,12 @@ class Lists:
     """A column with any number of integers a row."""
 
 
-ColumnForm = Scalars | Arrays | Lists
+@dataclass(frozen=True)
+class Anything:
+    """A column of any type, missing values and all, that is handed on as an arrow array."""
+
+
+ColumnForm = Scalars | Arrays | Lists | Anything
 # Values (N,) of all rows end to end, and offsets (rows + 1,) from 0.
 Ragged = tuple[np.ndarray, np.ndarray]
 
@@ -68,10 +74,11 @@ class ParquetInput:
                 raise DataError(f"{path}: column {name!r} is missing. {did_you_mean(name, schema.names)}")
             _check_type(path, name, schema.field(name).type, form)
 
-    def batches(self, rows: int = BATCH_ROWS) -> Iterator[tuple[int, dict[str, np.ndarray | Ragged]]]:
+    def batches(self, rows: int = BATCH_ROWS) -> Iterator[tuple[int, dict[str, Any]]]:
         """The first row of each batch, and its columns by name, in the file's order.
 
-        Scalars are (rows,), arrays (rows, width), lists a pair of values and offsets; dtypes are those of the file.
+        Scalars are arrays (rows,), arrays are (rows, width), lists a pair of values and offsets, anything an arrow
+        array; dtypes are those of the file.
 
         Raises:
             DataError: a missing value, a row of another width, or a damaged page.
@@ -95,7 +102,9 @@ class ParquetInput:
             raise DataError(f"{self.path}: the file has no rows")
         return {name: np.concatenate([columns[name] for columns in batches]) for name in self._columns}
 
-    def _decode(self, name: str, form: ColumnForm, column: pa.Array, first: int) -> np.ndarray | Ragged:
+    def _decode(self, name: str, form: ColumnForm, column: pa.Array, first: int) -> np.ndarray | Ragged | pa.Array:
+        if isinstance(form, Anything):
+            return column
         if column.null_count:
             row = first + int(np.argmax(np.asarray(column.is_null())))
             raise DataError(f"{self.path}: row {row}, column {name!r}: the value is missing")
@@ -176,8 +185,11 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _check_type(path: Path, name: str, found: pa.DataType, form: ColumnForm) -> None:
+    if isinstance(form, Anything):
+        return
     if isinstance(form, Scalars):
-        fits, wanted = _is(found, form.kind), form.kind.__name__
+        fits = _is(found, form.kind) or (form.kind is float and _is(found, int))
+        wanted = form.kind.__name__
     else:
         lists = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
         kind = int if isinstance(form, Lists) else form.kind

@@ -1,0 +1,73 @@
+"""The arguments of `run_predict.py`. Only the standard library is imported before they are parsed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fuxictr_multimodal.errors import exit_on_input_error
+
+
+def run_predict_main(argv: Sequence[str] | None = None) -> None:
+    """`run_predict.py`: score the test split or new rows and write the scores; exit status 2 on bad input."""
+    parser = argparse.ArgumentParser(
+        prog="run_predict.py",
+        description="Score the test split, or new raw rows, with a trained experiment or with published weights.",
+        epilog="New rows are a parquet file with the dataset's context columns in raw form, the target item, and the "
+        "history as lists of items, newest last, in item_seq or history. Scores keep the order of the rows.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--config", default="./config/", type=Path, help="the config directory")
+    parser.add_argument("--expid", required=True, help="the experiment id")
+    parser.add_argument("--gpu", default=-1, type=int, help="the gpu index, -1 for cpu")
+    parser.add_argument("--seed", type=int, help="the seed that the run was given on the command line")
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="as in training"
+    )
+    parser.add_argument("--data", type=Path, help="parquet file of new rows (default: the test split)")
+    parser.add_argument("--history-column", help="column of histories in --data (default: item_seq or history)")
+    parser.add_argument(
+        "--out", type=Path, help=".parquet or .csv file of scores (default: <run>.scores.parquet at the checkpoint)"
+    )
+    parser.add_argument("--submission", action="store_true", help="also write prediction.csv in <out>.zip")
+    parser.add_argument("--task", choices=("Task1", "Task2", "Task1&2"), default="Task2", help="of the submission")
+    parser.add_argument("--import-weights", type=Path, metavar="FILE", help="published weights, not the checkpoint")
+    parser.add_argument(
+        "--export-weights",
+        type=Path,
+        metavar="FILE",
+        help="write the weights under their published names; alone, nothing is scored",
+    )
+    args = parser.parse_args(argv)
+    with exit_on_input_error():
+        # The toolkit, torch and Ray take seconds to import: only now, after the arguments are known to be good.
+        from fuxictr_multimodal.predict import predict
+
+        scored = predict(
+            config_dir=args.config,
+            expid=args.expid,
+            gpu=args.gpu,
+            seed=args.seed,
+            overrides=args.overrides,
+            data=args.data,
+            history_column=args.history_column,
+            out=args.out,
+            submission=args.submission,
+            task=args.task,
+            imported=args.import_weights,
+            exported=args.export_weights,
+            score=bool(not args.export_weights or args.out or args.submission or args.data),
+        )
+    if args.export_weights:
+        print(f"weights: {args.export_weights}")
+    if scored is None:
+        return
+    print(f"{scored.rows:,} rows in {scored.seconds:.1f} s ({scored.rows / scored.seconds:,.0f} rows/s): {scored.out}")
+    if scored.submission:
+        print(f"submission: {scored.submission}")
+    for column, count in scored.unknown.items():
+        print(f"unknown: {count:,} values of {column!r}", file=sys.stderr)
+    if scored.cut_histories:
+        print(f"{scored.cut_histories:,} histories were cut to their newest items", file=sys.stderr)

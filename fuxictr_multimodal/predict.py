@@ -1,0 +1,186 @@
+"""Score the test split or new raw rows with a trained experiment, and write the scores.
+
+Scores and kept columns of all rows are in memory (about 30 bytes a row); features are read piece by piece.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from fuxictr.features import FeatureMap
+from fuxictr.pytorch.models import BaseModel
+from fuxictr.pytorch.torch_utils import seed_everything
+
+from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.experiment import Experiment
+from fuxictr_multimodal.files import replace_atomically
+from fuxictr_multimodal.new_rows import NewRows
+from fuxictr_multimodal.published_weights import export_weights, import_weights
+from fuxictr_multimodal.report import Report
+from fuxictr_multimodal.runner import RunFiles
+from fuxictr_multimodal.submission import write_submission
+from fuxictr_multimodal.trainer import Trainer, load_checkpoint
+
+ROW_ID = "ID"
+SUFFIXES = (".parquet", ".csv")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was written, and what it was made of.
+
+    Attributes:
+        out: the file of scores.
+        submission: the zip file, or None.
+        rows: rows scored, in the order of the source.
+        seconds: loading and scoring, without writing.
+        unknown: values outside of the vocabulary or the item table, by column.
+        cut_histories: histories that were longer than `max_len`.
+    """
+
+    out: Path
+    submission: Path | None
+    rows: int
+    seconds: float
+    unknown: dict[str, int] = field(default_factory=dict)
+    cut_histories: int = 0
+
+
+def predict(
+    *,
+    config_dir: Path,
+    expid: str,
+    gpu: int = -1,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    data: Path | None = None,
+    history_column: str | None = None,
+    out: Path | None = None,
+    submission: bool = False,
+    task: str = "Task2",
+    imported: Path | None = None,
+    exported: Path | None = None,
+    score: bool = True,
+) -> Scored | None:
+    """Score rows with an experiment's checkpoint, or with imported weights.
+
+    Args:
+        config_dir: folder of the configs.
+        expid: the experiment.
+        gpu: index of the GPU, -1 for the CPU.
+        seed: of the run, as in training.
+        overrides: `key=value`, as in training.
+        data: parquet file of new raw rows; the test split where not given.
+        history_column: its column of histories.
+        out: file of scores, `.parquet` or `.csv`; `<run>.scores.parquet` beside the checkpoint where not given.
+        submission: write `<out without suffix>.zip` for the challenge, too.
+        task: score column of the submission.
+        imported: published weights instead of the checkpoint.
+        exported: write the weights under their published names.
+        score: False only exports.
+
+    Raises:
+        InputError: no checkpoint, one of another dataset, a wrong file, or whatever is wrong with the configuration.
+    """
+    if out is not None and out.suffix not in SUFFIXES:
+        raise ConfigError(f"--out {out}: scores are written as {' or '.join(SUFFIXES)}")
+    experiment = Experiment.load(config_dir, expid, gpu=gpu, seed=seed, overrides=overrides)
+    if score and data is None and experiment.store.split_path("test") is None:
+        raise DataError(f"{experiment.store.dir} has no test split: give rows with --data")
+    # A model may draw numbers while it is built; scoring is the same at every call.
+    seed_everything(seed=experiment.params["seed"])
+    feature_map = experiment.feature_map()
+    model, to_inputs = experiment.build_model(feature_map)
+    if imported is not None:
+        import_weights(model, imported)
+    else:
+        _load_checkpoint(experiment, model)
+    if exported is not None:
+        export_weights(model, exported)
+    if not score:
+        return None
+    rows = _rows(experiment, model, feature_map, data, history_column)
+    kept = _kept_columns(experiment, rows)
+    if submission and ROW_ID not in kept:
+        raise DataError(f"a submission needs the column {ROW_ID!r}, which {data or experiment.store.dir} lacks")
+    started = time.perf_counter()
+    scores = Trainer(model, to_inputs=to_inputs, epochs=1).predict(rows).scores.astype(np.float32)
+    seconds = time.perf_counter() - started
+    out = out or experiment.directory / f"{experiment.run}.scores.parquet"
+    _write(out, kept, scores)
+    archive = out.with_suffix(".zip") if submission else None
+    if archive is not None:
+        write_submission(archive, ids=kept[ROW_ID], scores=scores, task=task, rows=rows.num_samples)
+    facts: dict[str, Any] = {}
+    if isinstance(rows, NewRows):
+        facts = {"unknown": dict(rows.unknown), "cut_histories": rows.cut_histories}
+    return Scored(out=out, submission=archive, rows=len(scores), seconds=seconds, **facts)
+
+
+def _load_checkpoint(experiment: Experiment, model: BaseModel) -> None:
+    path = Path(model.checkpoint)
+    if not path.is_file():
+        raise DataError(
+            f"{path} does not exist: train it first with run_expid.py --expid {experiment.run}, or give published "
+            "weights with --import-weights"
+        )
+    report_path = RunFiles(experiment.directory, experiment.run).report
+    if report_path.is_file():
+        trained_on = Report.read(report_path).manifest_hash
+        if trained_on != experiment.store.manifest.hash:
+            raise DataError(
+                f"{path} was trained on another build of dataset {experiment.params['dataset_id']!r}: its ids may mean "
+                "something else; train again, or build that dataset again"
+            )
+    else:
+        logging.warning("%s is not there: nobody knows on which build of the dataset %s was trained", report_path, path)
+    try:
+        load_checkpoint(model)
+    except RuntimeError as error:
+        lines = str(error).strip().splitlines()
+        raise DataError(f"{path} does not fit the configuration: {lines[min(1, len(lines) - 1)].strip()}") from None
+
+
+def _rows(
+    experiment: Experiment, model: BaseModel, feature_map: FeatureMap, data: Path | None, history_column: str | None
+) -> Any:
+    """What to score: the loader of the test split, or new rows."""
+    if data is None:
+        return experiment.loaders("test", feature_map, model.device)
+    return NewRows(
+        data,
+        store=experiment.store,
+        feature_map=feature_map,
+        batch_size=experiment.params["batch_size"],
+        max_len=experiment.params.get("max_len") or experiment.store.manifest.max_len,
+        device=torch.device(model.device),
+        history_column=history_column,
+    )
+
+
+def _kept_columns(experiment: Experiment, rows: Any) -> dict[str, np.ndarray]:
+    """Columns that tell which row a score belongs to: the id where there is one, the group and the target item."""
+    manifest = experiment.store.manifest
+    names = [ROW_ID, manifest.group_id, manifest.item_col]
+    if isinstance(rows, NewRows):
+        return rows.columns([name for name in names if name])
+    with experiment.store.reader("test") as reader:
+        return {name: reader.read(name, 0, reader.rows) for name in names if name in reader.columns}
+
+
+def _write(path: Path, kept: dict[str, np.ndarray], scores: np.ndarray) -> None:
+    frame = pl.DataFrame({**kept, "score": scores})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_atomically(path) as temporary:
+        if path.suffix == ".csv":
+            frame.write_csv(temporary)
+        else:
+            frame.write_parquet(temporary)
