@@ -13,8 +13,8 @@ MATCH_THRESHOLD = 0.6
 # A history item of the target's own cluster counts about one.
 MATCH_UNIT = 1.0 / (1.0 + CLUSTER_SPREAD**2) - MATCH_THRESHOLD
 LEVEL_CODES = 8
-BIAS = -3.8
-MATCH_WEIGHT = 5.0
+BIAS = -2.9
+MATCH_WEIGHT = 3.5
 GATE_WEIGHT = 1.0
 CROSS_WEIGHT = 2.0
 
