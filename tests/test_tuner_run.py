@@ -57,7 +57,8 @@ def test_twelve_trials_on_two_slots_one_crashing_and_one_killed(sweep):
     assert values == sorted(values, reverse=True)
     best = json.loads((sweep.folder / "summary.json").read_text())["best"]
     assert best["expid"] == of_status(sweep, "completed")[0]["expid"]
-    assert load_config(sweep.folder / "best", "DIN_fake_tuned")["plan"] == {"rate": 0}
+    tuned = load_config(sweep.folder / "best", "DIN_fake_tuned")
+    assert (tuned["plan"], tuned["tuning_trials"]) == ({"rate": 0}, 12)
     text = (sweep.folder / "summary.md").read_text()
     assert "DIN got 12 trials: 10 completed, 2 failed." in text
     assert "killed by SIGKILL" in text

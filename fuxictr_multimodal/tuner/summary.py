@@ -58,7 +58,7 @@ def trials_by_model(records: Sequence[Record]) -> dict[str, dict[str, int]]:
     found = {}
     for model in models:
         counts = count([record for record in records if record.trial.params["model"] == model])
-        found[model] = {"trials": sum(counts.values()), **counts}
+        found[model] = {"trials": sum(counts.values()) - counts["queued"], **counts}
     return found
 
 
@@ -129,7 +129,9 @@ def _write_best(folder: SweepFolder, space: Space, best: Record, *, search: str,
     """A config folder with one expid, `<base_expid>_tuned`: the best setting, to run or to copy."""
     name = f"{space.base_expid}_tuned"
     counts = count(records)
-    entry = dict(best.ran.entry)
+    # The leaderboard says beside a result how many trials its model got.
+    model = best.ran.params["model"]
+    entry = {**best.ran.entry, "tuning_trials": trials_by_model(records)[model]["trials"]}
     header = (
         f"# {datetime.date.today().isoformat()}: best of {len(records)} trials ({counts['completed']} completed, "
         f"{search}) of {space.path.name}.\n"
