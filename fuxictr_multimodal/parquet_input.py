@@ -194,9 +194,9 @@ def _check_type(path: Path, name: str, found: pa.DataType, form: ColumnForm) -> 
         lists = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
         kind = int if isinstance(form, Lists) else form.kind
         fits, wanted = lists and _is(found.value_type, kind), f"lists of {kind.__name__}"
-        if fits and isinstance(form, Arrays):
+        if isinstance(form, Arrays):
             wanted = f"arrays of {form.width} {kind.__name__}"
-            fits = not pa.types.is_fixed_size_list(found) or found.list_size == form.width
+            fits = fits and (not pa.types.is_fixed_size_list(found) or found.list_size == form.width)
     if not fits:
         raise DataError(f"{path}: column {name!r} holds {found}, wanted are {wanted}")
 

@@ -1,8 +1,12 @@
 """The challenge data: every row of the store equals the files, and every spoilt file is one clear error."""
 
+import functools
+import http.server
+import runpy
 import shutil
 import subprocess
 import sys
+import threading
 from itertools import pairwise
 
 import numpy as np
@@ -312,3 +316,24 @@ def test_door(repository, tmp_path, arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_download_and_build_from_the_door(raw, store, repository, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main = runpy.run_path(str(repository / "datasets/microlens_1m.py"))["main"]
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=raw)
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        main(["--download", "--mirror", f"http://127.0.0.1:{server.server_address[1]}", "--any-size"])
+        server.shutdown()
+        thread.join()
+    assert Store.open("data", PUBLISHED).manifest.files == store.manifest.files
+    kept = tmp_path / "data/raw/MicroLens_1M_MMCTR"
+    assert sorted(p.name for p in kept.rglob("*.parquet")) == sorted(store.manifest.sources)
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        main(["--download", "--any-size"])
+    assert "already holds a dataset: give overwrite" in capsys.readouterr().err
+    main(["--raw", str(kept), "--any-size", "--overwrite"])

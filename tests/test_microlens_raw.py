@@ -1,8 +1,7 @@
 """The raw release: splits that keep their promises, negatives nobody has seen, and errors that name the line."""
 
 import json
-import subprocess
-import sys
+import runpy
 from itertools import pairwise
 
 import numpy as np
@@ -271,10 +270,12 @@ def test_choices(choices, message):
         Choices(**choices)
 
 
-def test_door(repository, tmp_path):
-    done = subprocess.run(
-        [sys.executable, repository / "datasets/microlens_raw.py", "--raw", "nowhere"],
-        cwd=tmp_path, env={"PYTHONPATH": str(repository)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
-    assert "nowhere: no such folder" in done.stderr
+def test_door(lists, make, repository, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main = runpy.run_path(str(repository / "datasets/microlens_raw.py"))["main"]
+    main(["--raw", str(lists), "--split", "last-item", "--targets", "all", "--negatives", "popularity", "--seed", "3"])
+    choices = {"split": "last-item", "targets": "all", "negatives": "popularity", "seed": 3}
+    assert Store.open("data", "MicroLens_50k").manifest == make(lists, **choices).manifest
+    with pytest.raises(SystemExit, match="2"):
+        main(["--raw", "nowhere"])
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: nowhere: no such folder")

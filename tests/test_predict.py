@@ -101,20 +101,20 @@ def test_new_rows_score_as_the_same_rows_of_the_split(score, trained, tmp_path):
 
 def test_unknown_values_are_counted_and_scored_as_padding(score, trained, tmp_path):
     rows = {
-        "item_id": [1, 999, 5, 0, 6],
-        "likes_level": [3, 3, 77, 3, 3],
-        "views_level": [1, 1, 1, -1, 1],
-        "item_seq": [[7, 1234, 8], [7, 8], [0, 0, 9], [-5, 4], list(range(1, 40)) * 2],
+        "item_id": [1, 999, 5, 0, 6, 7, 8],
+        "likes_level": [3, 3, 77, 3, 3, 1, 1],
+        "views_level": [1, 1, 1, -1, 1, 1, 1],
+        "item_seq": [[7, 1234, 8], [7, 8], [0, 0, 9], [-5, 4], list(range(1, 40)) * 2, [], [0, 0]],
     }
     pq.write_table(pa.table(rows), tmp_path / "new.parquet")
     found = score(data=tmp_path / "new.parquet")
     assert found.unknown == {"item_id": 2, "likes_level": 1, "views_level": 1, "item_seq": 2}
     assert found.cut_histories == 1
     known = {
-        "item_id": [1, 999, 5, 0, 6],
-        "likes_level": [3, 3, 0, 3, 3],
-        "views_level": [1, 1, 1, 0, 1],
-        "item_seq": [[7, 8], [7, 8], [9], [4], (list(range(1, 40)) * 2)[-64:]],
+        "item_id": [1, 999, 5, 0, 6, 7, 8],
+        "likes_level": [3, 3, 0, 3, 3, 1, 1],
+        "views_level": [1, 1, 1, 0, 1, 1, 1],
+        "item_seq": [[7, 8], [7, 8], [9], [4], (list(range(1, 40)) * 2)[-64:], [], []],
     }
     pq.write_table(pa.table(known), tmp_path / "known.parquet")
     again = score(data=tmp_path / "known.parquet", out=tmp_path / "again.parquet")
