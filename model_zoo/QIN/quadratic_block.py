@@ -196,11 +196,14 @@ def _sum_of_maps(x: Tensor, weight: Tensor, bias: Tensor, keep: Tensor | None, s
     if keep is None:
         torch.addmm(bias, x, weight.t(), out=out)
         return
-    out.zero_()
-    for start in range(0, len(weight), width):
-        columns = slice(start, start + width)
+    for r in range(len(weight) // width):
+        columns = slice(r * width, (r + 1) * width)
         row = torch.addmm(bias[columns], x, weight[columns].t())
-        out.addcmul_(row, keep[:, columns].to(row.dtype))
+        mask = keep[:, columns].to(row.dtype)
+        if r == 0:
+            torch.mul(row, mask, out=out)
+        else:
+            out.addcmul_(row, mask)
     out.mul_(scale)
 
 
