@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fuxictr_multimodal.synthetic_world import CLUSTER_SPREAD, CONTENT_WIDTH, LEVELS, World
+from fuxictr_multimodal.synthetic.world import CLUSTER_SPREAD, CONTENT_WIDTH, LEVELS, World
 
 MATCH_THRESHOLD = 0.6
 # A history item of the target's own cluster counts about one.
@@ -57,24 +57,23 @@ def click_probability(
     return np.clip(np.round(1.0 / (1.0 + np.exp(-logit)), 6), 1e-6, 1 - 1e-6)
 
 
-def auc_of_weights(score: np.ndarray, weight: np.ndarray) -> float:
-    """AUC of `score` where row i is a positive with weight w_i and a negative with weight 1 - w_i; ties count half.
+def expected_auc(probability: np.ndarray) -> float:
+    """AUC that the true probabilities (N,) reach on average over the labels drawn from them.
 
-    With labels as weights this is the AUC; with the true probabilities as score and as weights it is the AUC that
-    the true rule is expected to reach (pairs of different rows only).
+    Row i is a positive with weight p_i and a negative with weight 1 - p_i; pairs of different rows, ties count half.
 
-    >>> auc_of_weights(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
-    0.75
+    >>> round(expected_auc(np.array([0.0, 0.0, 1.0, 1.0])), 6), round(expected_auc(np.array([0.3, 0.3, 0.3])), 6)
+    (1.0, 0.5)
     """
-    _, group = np.unique(score, return_inverse=True)
-    positive = np.bincount(group, weights=weight)
-    negative = np.bincount(group, weights=1.0 - weight)
+    _, group = np.unique(probability, return_inverse=True)
+    positive = np.bincount(group, weights=probability)
+    negative = np.bincount(group, weights=1.0 - probability)
     below = np.cumsum(negative) - negative
-    own = float((weight * (1.0 - weight)).sum())
-    wins = float((positive * (below + negative / 2)).sum()) - own / 2
-    return wins / (float(positive.sum()) * float(negative.sum()) - own)
+    with_itself = float((probability * (1.0 - probability)).sum())
+    wins = float((positive * (below + negative / 2)).sum()) - with_itself / 2
+    return wins / (float(positive.sum()) * float(negative.sum()) - with_itself)
 
 
-def logloss_of_weights(score: np.ndarray, weight: np.ndarray) -> float:
-    """Mean log loss of probabilities where row i is a positive with weight w_i; see `auc_of_weights`."""
-    return float(-(weight * np.log(score) + (1.0 - weight) * np.log1p(-score)).mean())
+def expected_logloss(probability: np.ndarray) -> float:
+    """Mean log loss that the true probabilities (N,), none of them 0 or 1, reach on average: their entropy."""
+    return float(-(probability * np.log(probability) + (1.0 - probability) * np.log1p(-probability)).mean())

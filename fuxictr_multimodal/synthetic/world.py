@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fuxictr_multimodal.synthetic_spec import SPLITS, SyntheticSpec
+from fuxictr_multimodal.store.manifest import SPLITS
+from fuxictr_multimodal.synthetic.spec import SyntheticSpec
 
 LEVELS = 10
 TAG_SLOTS = 5

@@ -7,8 +7,8 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.store.manifest import SPLITS
 
-SPLITS = ("train", "valid", "test")
 MOST_ROWS = 2**31 - 1
 LIMITS = {
     "items": (20, 2**24),
@@ -93,16 +93,20 @@ class SyntheticSpec:
 
     @property
     def num_tags(self) -> int:
+        """Size of the tag vocabulary without padding."""
         return self.tags or max(10, round(self.items * 11_739 / 91_717))
 
     @property
     def num_interests(self) -> int:
+        """Content clusters."""
         return self.interests or max(8, min(400, self.items // 30))
 
     def rows_of(self, split: str) -> int:
+        """Rows of a split."""
         return {"train": self.rows, "valid": self.valid_rows, "test": self.test_rows}[split]
 
     def users_of(self, split: str) -> int:
+        """Users of a split; the last one may have fewer rows."""
         return -(-self.rows_of(split) // self.rows_per_user)
 
     def first_user(self, split: str) -> int:

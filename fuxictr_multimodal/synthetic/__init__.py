@@ -1,0 +1,18 @@
+"""Synthetic multimodal CTR data whose click probability is a known rule."""
+
+from fuxictr_multimodal.synthetic.dataset import build_from_config, build_synthetic
+from fuxictr_multimodal.synthetic.rows import Block, blocks
+from fuxictr_multimodal.synthetic.rule import click_probability
+from fuxictr_multimodal.synthetic.spec import SyntheticSpec
+from fuxictr_multimodal.synthetic.world import World, make_world
+
+__all__ = [
+    "Block",
+    "SyntheticSpec",
+    "World",
+    "blocks",
+    "build_from_config",
+    "build_synthetic",
+    "click_probability",
+    "make_world",
+]
