@@ -5,6 +5,7 @@ Legend: T tokens of a batch, M masked ones, D width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from bilingual_embedding.encoder import LAYER_NORM_EPS, Encoder
 from bilingual_embedding.packing import Packed
 from bilingual_embedding.tokenizer import SPECIAL_TOKENS
-from bilingual_embedding.tokens import TokenTable
+from bilingual_embedding.tokens import TokenTable, batches_by_length
 
 MASK_ID = SPECIAL_TOKENS.index("<mask>")
 
@@ -28,6 +29,15 @@ class Masked:
     table: TokenTable
     chosen: NDArray[np.bool_]
     originals: NDArray[np.int32]
+
+    def parts(self, max_tokens: int) -> Iterator[Masked]:
+        """The same in parts of at most `max_tokens` tokens (or one row)."""
+        if len(self.originals) <= max_tokens:
+            yield self
+            return
+        for rows in batches_by_length(self.table.lengths, max_tokens=max_tokens):
+            keep = self.table.places(rows)
+            yield Masked(table=self.table.take(rows), chosen=self.chosen[keep], originals=self.originals[keep])
 
 
 def mask_words(table: TokenTable, generator: np.random.Generator, *, rate: float = 0.3, vocabulary_size: int) -> Masked:

@@ -3,8 +3,8 @@
 | format | files | gives |
 |---|---|---|
 | `lines` | one text a line, `.gz` or plain, one file a language | texts; pairs when there are two files |
-| `sts_csv` | `sentence1,sentence2,score` (0 to 5), no header, one file a language, rows aligned | texts; scored pairs; \
-with two files across the languages, both ways, and pairs of translations |
+| `sts_csv` | `sentence1,sentence2,score` (0 to 5), no header, one file a language | texts; scored pairs, across the \
+languages both ways when there are two files, and then also pairs of translations |
 | `bible_json` | list of books with `chapters` of verses, one file a language | texts are chapters; pairs are verses |
 | `table` | jsonl or parquet: `text`, or `left`, `right` and `score` or `negative` | what the columns say |
 """

@@ -58,23 +58,49 @@ class TokenTable:
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> TokenTable:
         """A table of some rows, in the order asked for."""
-        rows = np.asarray(rows, dtype=np.int64)
-        lengths = self.lengths[rows]
+        where = self.places(rows)
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        # Position of every token: its row's start plus its place in the row.
-        where = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        np.cumsum(self.lengths[np.asarray(rows, dtype=np.int64)], out=offsets[1:])
         return TokenTable(ids=self.ids[where], words=self.words[where], offsets=offsets)
 
-    def cut(self, max_length: int, *, last: int) -> TokenTable:
-        """Rows of at most `max_length` tokens; a shortened row ends with the token `last`."""
-        if len(self) == 0 or self.lengths.max() <= max_length:
-            return self
-        rows = [self.row(i)[:max_length].copy() for i in range(len(self))]
-        words = [self.words[s:e][:max_length].copy() for s, e in zip(self.offsets, self.offsets[1:], strict=False)]
-        for i in np.flatnonzero(self.lengths > max_length):
-            rows[i][-1], words[i][-1] = last, -1
-        return TokenTable.from_lists(rows, words)
+    def places(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the tokens of some rows are: each row's start plus the place in it."""
+        rows = np.asarray(rows, dtype=np.int64)
+        lengths = self.lengths[rows]
+        before = np.cumsum(lengths) - lengths
+        return np.repeat(self.offsets[rows] - before, lengths) + np.arange(lengths.sum())
+
+    @classmethod
+    def joined(cls, tables: Sequence[TokenTable]) -> TokenTable:
+        """All rows of some tables, in order.
+
+        >>> TokenTable.joined([TokenTable.from_lists([[5]]), TokenTable.from_lists([[6, 7]])]).offsets.tolist()
+        [0, 1, 3]
+        """
+        starts = np.cumsum([0, *(table.offsets[-1] for table in tables)])
+        offsets = [table.offsets[1:] + start for table, start in zip(tables, starts, strict=False)]
+        return cls(
+            ids=np.concatenate([table.ids for table in tables]),
+            words=np.concatenate([table.words for table in tables]),
+            offsets=np.concatenate([np.zeros(1, dtype=np.int64), *offsets]),
+        )
+
+    def windows(self, max_length: int) -> TokenTable:
+        """Rows above `max_length` cut into pieces, each with the first and last token of its row around it.
+
+        >>> TokenTable.from_lists([[1, 5, 6, 7, 2], [1, 8, 2]]).windows(4).ids.tolist()
+        [1, 5, 6, 2, 1, 7, 2, 1, 8, 2]
+        """
+        ids, words = [], []
+        for start, stop in zip(self.offsets, self.offsets[1:], strict=False):
+            row, numbers = self.ids[start:stop], self.words[start:stop]
+            body = range(1, len(row) - 1, max_length - 2) if len(row) > max_length else range(1)
+            for first in body:
+                inside = slice(first, min(first + max_length - 2, len(row) - 1)) if len(row) > max_length else None
+                pieces = [(x[:1], x[inside], x[-1:]) if inside else (x,) for x in (row, numbers)]
+                ids.append(np.concatenate(pieces[0]))
+                words.append(np.concatenate(pieces[1]))
+        return TokenTable.from_lists(ids, words)
 
 
 def batches_by_length(lengths: NDArray[np.int64], *, max_tokens: int) -> Iterator[NDArray[np.int64]]:

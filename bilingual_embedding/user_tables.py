@@ -48,14 +48,14 @@ def read_table(file: Path) -> dict[str, list[Any]]:
 
 
 def read_frame(file: Path) -> pl.DataFrame:
-    """A jsonl or parquet file as it is.
+    """A jsonl, parquet or csv file as it is.
 
     Raises:
         DataError: a missing or unreadable file, or another suffix.
     """
-    readers = {".jsonl": pl.read_ndjson, ".ndjson": pl.read_ndjson, ".parquet": pl.read_parquet}
+    readers = {".jsonl": pl.read_ndjson, ".ndjson": pl.read_ndjson, ".parquet": pl.read_parquet, ".csv": pl.read_csv}
     if file.suffix not in readers:
-        raise DataError(f"{file}: expected a file named .jsonl, .ndjson or .parquet")
+        raise DataError(f"{file}: expected a file named {', '.join(readers)}")
     if not file.is_file():
         raise DataError(f"{file} does not exist")
     try:

@@ -75,13 +75,13 @@ def test_bad_input_is_named(tmp_path):
         BilingualTokenizer.read(tmp_path)
 
 
-def test_take_and_cut_of_a_table():
+def test_take_and_windows_of_a_table():
     table = TokenTable.from_lists([[1, 7, 8, 2], [1, 2], [1, 9, 2]])
     taken = table.take([2, 0, 2])
     assert [taken.row(i).tolist() for i in range(3)] == [[1, 9, 2], [1, 7, 8, 2], [1, 9, 2]]
-    cut = table.cut(3, last=2)
-    assert [cut.row(i).tolist() for i in range(3)] == [[1, 7, 2], [1, 2], [1, 9, 2]]
-    assert cut.words.tolist()[2] == -1
+    pieces = table.windows(3)
+    assert [pieces.row(i).tolist() for i in range(4)] == [[1, 7, 2], [1, 8, 2], [1, 2], [1, 9, 2]]
+    assert pieces.words.tolist()[:3] == [0, 1, 3]
     assert len(table.take([])) == 0
 
 

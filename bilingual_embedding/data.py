@@ -1,0 +1,66 @@
+"""The sources of an experiment: read once, training ones cleaned of what is evaluated on, all counted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from bilingual_embedding.cleaning import clean, keys
+from bilingual_embedding.readers import read_source
+from bilingual_embedding.settings import Experiment
+from bilingual_embedding.texts import Source
+from bilingual_embedding.tokenizer import BilingualTokenizer
+
+
+class ExperimentData:
+    """Sources by name, read on construction. `counts` are those of the cleaning, for the report."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        root = Path(experiment.data_root)
+        evaluated = experiment.evaluation.sources if experiment.evaluation else ()
+        self.evaluation = [read_source(name, experiment.data[name], root) for name in evaluated]
+        forbidden = keys(text for source in self.evaluation for column in source.texts.values() for text in column)
+        self.counts: dict[str, dict[str, dict[str, int]]] = {}
+        self._training: dict[str, Source] = {}
+        for name, settings in experiment.data.items():
+            if name in evaluated:
+                continue
+            self._training[name], counts = clean(read_source(name, settings, root), forbidden)
+            self.counts[name] = {kind: dataclasses.asdict(count) for kind, count in counts.items()}
+
+    def source(self, name: str) -> Source:
+        """A cleaned training source."""
+        return self._training[name]
+
+    def texts(self, names: Sequence[str]) -> list[str]:
+        """Distinct texts of some training sources, in order."""
+        columns = [column for name in names for column in self._training[name].texts.values()]
+        return list(dict.fromkeys(text for column in columns for text in column))
+
+    def by_language(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Texts of some training sources by language."""
+        found: dict[str, list[str]] = {}
+        for name in names:
+            for language, column in self._training[name].texts.items():
+                found.setdefault(language, []).extend(column)
+        return found
+
+
+def train_tokenizer(experiment: Experiment, data: ExperimentData, vocabulary_size: int) -> BilingualTokenizer:
+    """The experiment's tokenizer; pairs of two languages measure the compression for `parity`."""
+    settings = experiment.tokenizer
+    aligned: dict[str, list[str]] = {}
+    for name in settings.sources:
+        source = data.source(name)
+        if source.pairs is not None and len(source.texts) == 2:
+            for language, side in zip(source.texts, (source.pairs.left, source.pairs.right), strict=True):
+                aligned.setdefault(language, []).extend(side)
+    texts = data.by_language(settings.sources)
+    return BilingualTokenizer.train(
+        texts,
+        vocabulary_size=settings.vocabulary_size or vocabulary_size,
+        method=settings.method,
+        aligned_texts_by_language=aligned if set(aligned) == set(texts) else None,
+        lower=settings.lower,
+    )

@@ -1,0 +1,73 @@
+"""What `run_embedding.py` does once its arguments are read: find the run, train or encode, print what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from bilingual_embedding.run_report import EmbeddingReport, print_summary
+from bilingual_embedding.runner import EmbeddingRun
+from bilingual_embedding.settings import load_experiment
+from bilingual_embedding.text_vectors import encode_file
+from fuxictr_multimodal.errors import ConfigError
+
+
+def train(
+    *,
+    config_dir: Path,
+    expid: str,
+    gpu: int = -1,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    stage: str = "all",
+    resume: bool = False,
+    overwrite: bool = False,
+) -> EmbeddingReport:
+    """Train or evaluate, print the summary, return the report."""
+    run = _run(config_dir, expid, gpu, seed, overrides)
+    report = run.execute(stage, resume=resume, overwrite=overwrite)
+    print_summary(report, run.report_file)
+    return report
+
+
+def encode(
+    *,
+    config_dir: Path,
+    expid: str,
+    source: Path,
+    target: Path,
+    gpu: int = -1,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    text_columns: Sequence[str] = ("text",),
+    id_column: str | None = None,
+    item_dim: int | None = None,
+) -> dict:
+    """Encode a file by the last trained stage; print and return the facts as JSON."""
+    run = _run(config_dir, expid, gpu, seed, overrides)
+    encoder, tokenizer = run.load()
+    facts = encode_file(
+        encoder,
+        tokenizer,
+        source=source,
+        target=target,
+        text_columns=text_columns,
+        id_column=id_column,
+        item_dim=item_dim,
+        precision=run.experiment.precision,
+        progress=True,
+    )
+    print(json.dumps({"output": str(target), **facts}))
+    return facts
+
+
+def _run(config_dir: Path, expid: str, gpu: int, seed: int | None, overrides: Sequence[str]) -> EmbeddingRun:
+    experiment = load_experiment(config_dir, expid, overrides=overrides, seed=seed)
+    if gpu >= torch.cuda.device_count():
+        raise ConfigError(f"--gpu {gpu}: this machine has {torch.cuda.device_count()} GPUs; -1 is the CPU")
+    device = torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
+    name = expid if seed is None else f"{expid}_s{seed}"
+    return EmbeddingRun(expid, experiment, run_name=name, device=device)

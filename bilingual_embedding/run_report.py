@@ -1,0 +1,84 @@
+"""`report.json` of an embedding run, kept true while it runs, and its summary table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.files import write_json
+
+
+@dataclass
+class EmbeddingReport:
+    """One run in numbers.
+
+    Attributes:
+        status: `running`, `completed` or `failed`, then with `error`.
+        tokenizer: vocabulary size and tokens a word of each language.
+        data: rows of each source and kind, read, dropped and kept; see `cleaning.Counts`.
+        stages: by name: steps, seconds, texts, tokens, rates a second and the loss curve.
+        evaluation: scores in percent by name, by the stage they were taken after (`untrained` first).
+        floors: the same scores by character n-grams, without learning.
+    """
+
+    expid: str
+    preset: str
+    seed: int
+    status: str = "running"
+    error: str | None = None
+    tokenizer: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    parameters: dict[str, int] = field(default_factory=dict)
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
+    floors: dict[str, float] = field(default_factory=dict)
+    peak_memory_mib: dict[str, float | None] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Write the report atomically."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> EmbeddingReport:
+        """Read a report.
+
+        Raises:
+            DataError: if the file is not a report of this version.
+        """
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path} is not a report of this version: {error}; move it away and run again") from None
+
+
+def print_summary(report: EmbeddingReport, path: Path) -> None:
+    """Scores after each stage beside the floor, what the stages took, and where the report lies."""
+    console = Console()
+    console.print(f"[bold]{report.expid}[/bold] ({report.preset}), seed {report.seed}: {report.status}")
+    table = Table()
+    table.add_column("score, %")
+    for name in ("floor", *report.evaluation):
+        table.add_column(name, justify="right")
+    for name, floor in report.floors.items():
+        found = (scores.get(name) for scores in report.evaluation.values())
+        table.add_row(name, f"{floor:.1f}", *("-" if value is None else f"{value:.1f}" for value in found))
+    if report.floors:
+        console.print(table)
+    for name, stage in report.stages.items():
+        console.print(
+            f"  {name}: {stage['steps']:,} steps in {stage['seconds']:.0f} s, {stage['tokens_per_s']:,.0f} tokens/s",
+            soft_wrap=True,
+        )
+    host = report.peak_memory_mib.get("host") or 0.0
+    console.print(f"  {report.parameters.get('total', 0):,} parameters, {host:,.0f} MiB", soft_wrap=True)
+    console.print(f"  report: {path}", soft_wrap=True)
