@@ -100,7 +100,7 @@ def build(
         label_col=entry["label_col"],
         max_len=max_len,
         group_id=entry.get("group_id", "user_id"),
-        item_col=entry.get("item_col", TARGET),
+        item_col=TARGET,
         recipe={"script": "datasets/microlens_1m.py", "embeddings": sorted(embeddings), "any_size": any_size},
         sources=files,
         overwrite=overwrite,
@@ -169,7 +169,7 @@ def _more_item_files(on_items: Collection[str]) -> list[str]:
     """Files beside the folder that the wanted item columns need."""
     wanted = [e.file for e in EMBEDDINGS.values() if e.column in on_items]
     wanted += [ITEM_FEATURE for name in LEVELS if name in on_items]
-    return sorted(set(wanted))
+    return sorted({*wanted} - {ITEM_INFO})
 
 
 def _check_counts(files: Mapping[str, Path]) -> None:
