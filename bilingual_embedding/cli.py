@@ -30,6 +30,9 @@ def run_embedding_main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on from where a killed run stopped")
     parser.add_argument("--overwrite", action="store_true", help="train again although the stage is there")
+    parser.add_argument(
+        "--published", metavar="NAME", help="with --stage evaluate: score this encoder of Hugging Face instead of ours"
+    )
     texts = parser.add_argument_group("encode")
     texts.add_argument("--input", type=Path, help="texts: .txt, .gz, .csv, .jsonl or .parquet")
     texts.add_argument("--output", type=Path, help="vectors: .parquet")
@@ -39,9 +42,11 @@ def run_embedding_main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.stage == "encode" and not (args.input and args.output):
         parser.error("--stage encode needs --input and --output")
+    if args.published and args.stage != "evaluate":
+        parser.error("--published goes with --stage evaluate")
     with exit_on_input_error():
         # torch takes seconds to import: only now, after the arguments are known to be good.
-        from bilingual_embedding.door import encode, train
+        from bilingual_embedding.door import encode, evaluate_published, train
 
         common = {"config_dir": args.config, "expid": args.expid, "gpu": args.gpu, "seed": args.seed}
         if args.stage == "encode":
@@ -54,6 +59,8 @@ def run_embedding_main(argv: Sequence[str] | None = None) -> None:
                 id_column=args.id_column,
                 item_dim=args.item_dim,
             )
+        elif args.published:
+            evaluate_published(**common, overrides=args.overrides, name=args.published)
         else:
             train(
                 **common,

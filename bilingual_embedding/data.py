@@ -13,13 +13,19 @@ from bilingual_embedding.texts import Source
 from bilingual_embedding.tokenizer import BilingualTokenizer
 
 
+def read_evaluation(experiment: Experiment) -> list[Source]:
+    """The evaluation sources, as they are."""
+    names = experiment.evaluation.sources if experiment.evaluation else ()
+    return [read_source(name, experiment.data[name], Path(experiment.data_root)) for name in names]
+
+
 class ExperimentData:
     """Sources by name, read on construction. `counts` are those of the cleaning, for the report."""
 
     def __init__(self, experiment: Experiment) -> None:
         root = Path(experiment.data_root)
-        evaluated = experiment.evaluation.sources if experiment.evaluation else ()
-        self.evaluation = [read_source(name, experiment.data[name], root) for name in evaluated]
+        self.evaluation = read_evaluation(experiment)
+        evaluated = {source.name for source in self.evaluation}
         forbidden = keys(text for source in self.evaluation for column in source.texts.values() for text in column)
         self.counts: dict[str, dict[str, dict[str, int]]] = {}
         self._training: dict[str, Source] = {}

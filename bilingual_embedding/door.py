@@ -8,6 +8,9 @@ from pathlib import Path
 
 import torch
 
+from bilingual_embedding.data import read_evaluation
+from bilingual_embedding.evaluation import evaluate, lexical_floors
+from bilingual_embedding.published import load_published
 from bilingual_embedding.run_report import EmbeddingReport, print_summary
 from bilingual_embedding.runner import EmbeddingRun
 from bilingual_embedding.settings import load_experiment
@@ -61,6 +64,24 @@ def encode(
         progress=True,
     )
     print(json.dumps({"output": str(target), **facts}))
+    return facts
+
+
+def evaluate_published(
+    *,
+    config_dir: Path,
+    expid: str,
+    name: str,
+    gpu: int = -1,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+) -> dict:
+    """Score a published encoder on the experiment's evaluation sets; print and return scores and floors as JSON."""
+    run = _run(config_dir, expid, gpu, seed, overrides)
+    embed = load_published(name, device=str(run.device))
+    sources = read_evaluation(run.experiment)
+    facts = {"published": name, "scores": evaluate(sources, embed), "floors": lexical_floors(sources)}
+    print(json.dumps(facts))
     return facts
 
 

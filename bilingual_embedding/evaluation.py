@@ -42,11 +42,11 @@ def sts_score(scored: ScoredPairs, embed: Embed) -> float:
 def translation_accuracy(pairs: Pairs, embed: Embed) -> tuple[float, float]:
     """Share in percent of rows whose nearest text on the other side is their own: left to right, right to left.
 
-    A row counts as found when its own text is among equals, as where two rows have the same translation.
+    A row counts as found, too, when the nearest is another row with the same text.
     """
     vectors = embed([*pairs.left, *pairs.right])
     score_NN = vectors[: len(pairs)] @ vectors[len(pairs) :].T
-    return _found(score_NN), _found(score_NN.T)
+    return _found(score_NN, pairs.right), _found(score_NN.T, pairs.left)
 
 
 def lexical_floors(sources: Sequence[Source]) -> dict[str, float]:
@@ -63,7 +63,7 @@ def lexical_floors(sources: Sequence[Source]) -> dict[str, float]:
             scores[source.name] = 100 * float(stats.spearmanr(cosine_N, source.scored.score).statistic)
         else:
             score_NN = (left @ right.T).toarray()
-            scores.update(_both_ways(source, _found(score_NN), _found(score_NN.T)))
+            scores.update(_both_ways(source, _found(score_NN, rows.right), _found(score_NN.T, rows.left)))
     return scores
 
 
@@ -72,9 +72,6 @@ def _both_ways(source: Source, there: float, back: float) -> dict[str, float]:
     return {f"{source.name} {first}->{last}": there, f"{source.name} {last}->{first}": back}
 
 
-def _found(score_NN: NDArray[np.float32]) -> float:
-    # By the first of the highest, so that rows without any likeness (all zero) do not count as found.
-    own = np.diagonal(score_NN)
-    best = score_NN.max(axis=1)
-    first = score_NN.argmax(axis=1) == np.arange(len(score_NN))
-    return 100 * float(np.mean(first | ((own == best) & (best > 0))))
+def _found(score_NN: NDArray[np.float32], texts: Sequence[str]) -> float:
+    nearest = score_NN.argmax(axis=1)
+    return 100 * float(np.mean([texts[place] == texts[row] for row, place in enumerate(nearest)]))

@@ -34,6 +34,13 @@ def test_equal_translations_count_as_found():
     assert translation_accuracy(Pairs(["0", "0", "50"], ["1", "1", "51"]), angles) == (100.0, 100.0)
 
 
+def test_a_constant_encoder_finds_nothing():
+    def constant(texts):
+        return angles(["0"] * len(texts))
+
+    assert translation_accuracy(Pairs(list("abcd"), list("efgh")), constant) == (25.0, 25.0)
+
+
 def test_names_of_scores():
     pairs = Source("t", {"en": [], "de": []}, Pairs(["0", "30"], ["10", "70"]))
     scored = Source("s", {}, scored=ScoredPairs(["0", "0"], ["9", "30"], np.array([1, 0], dtype=np.float32)))

@@ -5,12 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from bilingual_embedding import stage_trainer
+from bilingual_embedding import door, stage_trainer
 from bilingual_embedding.run_report import EmbeddingReport
 from bilingual_embedding.runner import EmbeddingRun
 from bilingual_embedding.settings import Experiment, list_experiments, load_experiment
@@ -97,6 +98,7 @@ def test_a_run_killed_in_any_stage_ends_the_same(finished, make_run, monkeypatch
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.slow
 def test_stages_one_by_one_equal_all_at_once(finished, make_run):
     for stage in ("mlm", "pairs", "multitask"):
         report = make_run("save_steps=10").execute(stage)
@@ -195,6 +197,20 @@ def test_unknown_experiment_names_the_nearest():
         load_experiment(CONFIG, "BiEncoder_ende")
 
 
+def test_a_published_encoder_is_scored_on_the_same_sets(planted, monkeypatch, capsys):
+    def constant(texts):
+        return np.ones((len(texts), 1), dtype=np.float32)
+
+    monkeypatch.setattr(door, "load_published", lambda name, device: constant)
+    door.evaluate_published(
+        config_dir=CONFIG, expid="BiEncoder_nano", name="some/encoder",
+        overrides=[f"data_root={planted}", "evaluation.sources=[held_out]"],
+    )  # fmt: skip
+    found = json.loads(capsys.readouterr().out)
+    assert found["scores"] == {"held_out left->right": 1.0, "held_out right->left": 1.0}
+    assert set(found["floors"]) == set(found["scores"])
+
+
 def test_missing_data_is_named(make_run, tmp_path):
     run = make_run(f"data_root={tmp_path / 'nowhere'}")
     with pytest.raises(DataError, match="does not exist; set data_root"):
@@ -205,19 +221,19 @@ def test_missing_data_is_named(make_run, tmp_path):
 def test_door(finished, planted, tmp_path):
     """The script as a user types it: quick help, one-line errors, encode with a JSON line at the end."""
 
-    def door(*arguments):
+    def typed(*arguments):
         return subprocess.run(
             [sys.executable, REPOSITORY / "run_embedding.py", "--config", CONFIG, *map(str, arguments)],
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
 
-    bad = door("--expid", "BiEncoder_nan")
+    bad = typed("--expid", "BiEncoder_nan")
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr.startswith("error: expid 'BiEncoder_nan' is not in")
-    assert door("--stage", "encode").returncode == 2
+    assert typed("--stage", "encode").returncode == 2
     run, _ = finished
     (run.folder.parent / "BiEncoder_nano").symlink_to(run.folder)
-    done = door(
+    done = typed(
         "--stage", "encode", "--set", f"model_root={run.folder.parent}", "--input", planted / "test.left.txt",
         "--output", "v.parquet",
     )  # fmt: skip
