@@ -1,9 +1,13 @@
-"""Synthetic data to a store: click probabilities are known, so a model's distance from the best AUC is too.
+"""Synthetic data to a store, or to raw files: click probabilities are known, so is the best AUC.
 
     python datasets/synthetic.py --dataset-id Synthetic_demo
-    python datasets/synthetic.py --dataset-id Synthetic_default --rows 3600000 --items 91717 --data-root /big/disk
+    python datasets/synthetic.py --dataset-id Synthetic_default --rows 1000000 --data-root /big/disk
+    python datasets/synthetic.py --format microlens_1m --out DIR --rows 100000 --items 5000
+    python datasets/synthetic.py --format microlens_raw --out DIR --rows 100000 --items 5000
 
-Sizes come from the `synthetic:` block of the dataset's entry; a size on the command line replaces that of the entry.
+A store's columns and sizes come from its entry in the dataset config; a size given here replaces that of the entry.
+The other formats are the files of MicroLens_1M_MMCTR, with its counts where none are given, and of the raw MicroLens
+release: input for datasets/microlens_1m.py and datasets/microlens_raw.py.
 """
 
 from __future__ import annotations
@@ -20,25 +24,40 @@ SIZES = ("rows", "valid_rows", "test_rows", "items", "seed")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Build a synthetic dataset with a known click probability.")
-    parser.add_argument("--dataset-id", required=True, help="entry of the dataset config with a `synthetic:` block")
-    parser.add_argument("--config", default=ROOT / "config", type=Path, help="the config directory")
-    parser.add_argument("--data-root", type=Path, help="folder of the datasets (default: the entry's)")
+    parser = argparse.ArgumentParser(description="Write synthetic data with a known click probability.")
+    parser.add_argument("--dataset-id", help="store: entry of the dataset config with a `synthetic:` block")
+    parser.add_argument("--config", default=ROOT / "config", type=Path, help="store: the config directory")
+    parser.add_argument("--data-root", type=Path, help="store: folder of the datasets (default: the entry's)")
+    parser.add_argument("--format", default="store", choices=("store", "microlens_1m", "microlens_raw"))
+    parser.add_argument("--out", type=Path, help="other formats: folder of the files")
     for name in SIZES:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="instead of the entry's")
-    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="default: the entry's, or the release's")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     args = parser.parse_args(argv)
+    wanted, unwanted = ("dataset_id", "out") if args.format == "store" else ("out", "dataset_id")
+    for name, wrong in ((wanted, getattr(args, wanted) is None), (unwanted, getattr(args, unwanted) is not None)):
+        if wrong:
+            parser.error(f"--format {args.format} {'needs' if name == wanted else 'has no'} --{name.replace('_', '-')}")
+    sizes = {name: getattr(args, name) for name in SIZES if getattr(args, name) is not None}
     with exit_on_input_error():
-        # The builder takes seconds to import: only now, after the arguments are known to be good.
-        from fuxictr_multimodal.synthetic import build_from_config
+        # The builder and arrow take seconds to import: only now, after the arguments are known to be good.
+        if args.format == "store":
+            from fuxictr_multimodal.synthetic import build_from_config
 
-        build_from_config(
-            args.dataset_id,
-            config_dir=args.config,
-            data_root=args.data_root,
-            overrides={name: getattr(args, name) for name in SIZES if getattr(args, name) is not None},
-            overwrite=args.overwrite,
-        )
+            build_from_config(
+                args.dataset_id,
+                config_dir=args.config,
+                data_root=args.data_root,
+                overrides=sizes,
+                overwrite=args.overwrite,
+            )
+        else:
+            from fuxictr_multimodal.synthetic.challenge_files import release_spec, write_challenge_files
+            from fuxictr_multimodal.synthetic.raw_release import write_raw_release
+
+            write = write_challenge_files if args.format == "microlens_1m" else write_raw_release
+            for path in write(release_spec(sizes), args.out, overwrite=args.overwrite):
+                print(path)
 
 
 if __name__ == "__main__":

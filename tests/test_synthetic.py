@@ -19,7 +19,7 @@ from fuxictr_multimodal.synthetic.dataset import GENERATOR_VERSION
 from fuxictr_multimodal.synthetic.rule import expected_auc, expected_logloss, level_codes, match_strength
 
 SPEC = SyntheticSpec(rows=3000, valid_rows=1500, test_rows=1001, items=300, seed=5)
-EXPECTED_SUMS = {"label": 1164, "item_id": 447944, "history": 4595096, "tags": 15851, "embedding": 4499.455}
+EXPECTED_SUMS = {"label": 1164, "item_id": 447944, "history": 4595096, "tags": 10776, "embedding": 4499.455}
 
 
 @pytest.fixture(scope="module")

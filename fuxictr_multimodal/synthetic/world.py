@@ -5,6 +5,7 @@ Shape legend: I items (row 0 is padding), C latent content width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +24,9 @@ LEVEL_SPREAD = 0.5
 LEVEL_MISSING = 0.01
 OWN_TAG_SHARE = 0.85
 FILLED_TAG_SHARE = 0.7
-EMBEDDING_SCALE = 0.1
+EMBEDDING_LENGTH = 0.1 * EMBEDDING_WIDTH**0.5
 EMBEDDING_NOISE = 0.3
+ITEMS_PER_SLICE = 8192
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class World:
     """The items of a spec and what is known about them.
 
     Attributes:
+        cluster: (I,) the content cluster of each item; -1 for padding.
         content: (I, C) float32, unit vectors rounded to 1/1024, so that their inner products are exact.
         by_cluster: (I - 1,) ids of the items, cluster after cluster.
         mass: (I,) float64, cumulative popularity in the order of `by_cluster`, from 0 to 1.
@@ -41,6 +44,7 @@ class World:
         embedding: (I, EMBEDDING_WIDTH) float32.
     """
 
+    cluster: np.ndarray
     content: np.ndarray
     by_cluster: np.ndarray
     mass: np.ndarray
@@ -48,6 +52,13 @@ class World:
     base_levels: np.ndarray
     tags: np.ndarray
     embedding: np.ndarray
+
+    @property
+    def popularity(self) -> np.ndarray:
+        """Share of each item in what is drawn by popularity, (I,); 0 for padding."""
+        share = np.zeros(len(self.content))
+        share[self.by_cluster] = np.diff(self.mass)
+        return share
 
 
 def generator(spec: SyntheticSpec, *key: int) -> np.random.Generator:
@@ -85,13 +96,19 @@ def make_world(spec: SyntheticSpec) -> World:
         base_levels[1:, column][rng.random(count) < LEVEL_MISSING] = 0
 
     return World(
+        cluster=np.concatenate([[-1], cluster]),
         content=np.concatenate([np.zeros((1, CONTENT_WIDTH)), content]).astype(np.float32),
         by_cluster=(order + 1).astype(np.int32),
         mass=mass,
         cluster_mass=cluster_mass,
         base_levels=base_levels,
         tags=_make_tags(spec, rng, cluster),
-        embedding=_make_embedding(rng, content),
+        embedding=np.concatenate(
+            [
+                np.zeros((1, EMBEDDING_WIDTH), dtype=np.float32),
+                *embedding_slices(rng, content, width=EMBEDDING_WIDTH, noise=EMBEDDING_NOISE),
+            ]
+        ),
     )
 
 
@@ -104,17 +121,31 @@ def _make_tags(spec: SyntheticSpec, rng: np.random.Generator, cluster: np.ndarra
     tags = 1 + np.where(rng.random(shape) < OWN_TAG_SHARE, own % spec.num_tags, other)
     filled = rng.binomial(TAG_SLOTS, FILLED_TAG_SHARE, size=spec.items)
     tags[np.arange(TAG_SLOTS) < (TAG_SLOTS - filled)[:, None]] = 0
+    # A tag is given once; the zeros of empty and repeated slots sort to the left.
+    tags.sort(axis=1)
+    tags[:, 1:][tags[:, 1:] == tags[:, :-1]] = 0
+    tags.sort(axis=1)
     return np.concatenate([np.zeros((1, TAG_SLOTS)), tags]).astype(np.int32)
 
 
-def _make_embedding(rng: np.random.Generator, content: np.ndarray) -> np.ndarray:
-    """A linear map of [content, 1] plus noise, (I, EMBEDDING_WIDTH), as an encoder of title and cover would give."""
-    directions = rng.standard_normal((CONTENT_WIDTH + 1, EMBEDDING_WIDTH))
-    table = np.zeros((len(content) + 1, EMBEDDING_WIDTH), dtype=np.float32)
-    for start in range(0, len(content), 8192):
-        part = content[start : start + 8192]
+def embedding_slices(
+    rng: np.random.Generator, content: np.ndarray, *, width: int, noise: float
+) -> Iterator[np.ndarray]:
+    """A linear map of [content, 1] plus noise, as an encoder of title or cover would give.
+
+    Args:
+        rng: where the map and the noise come from.
+        content: (items, C), without padding.
+        width: width of the embedding.
+        noise: standard deviation of the noise; that of what the content gives is about 1.
+
+    Yields:
+        float32 (`ITEMS_PER_SLICE` items or what is left, width), scaled so that vectors are about as long at any width.
+    """
+    directions = rng.standard_normal((content.shape[1] + 1, width))
+    scale = EMBEDDING_LENGTH / width**0.5
+    for start in range(0, len(content), ITEMS_PER_SLICE):
         # Not a matrix product: its sums depend on the linear algebra library of the machine.
-        rows = np.einsum("ic,cd->id", part, directions[:-1]) + directions[-1]
-        rows += EMBEDDING_NOISE * rng.standard_normal(rows.shape)
-        table[start + 1 : start + 1 + len(part)] = np.round(rows * EMBEDDING_SCALE, 4)
-    return table
+        rows = np.einsum("ic,cd->id", content[start : start + ITEMS_PER_SLICE].astype(np.float64), directions[:-1])
+        rows += directions[-1] + noise * rng.standard_normal(rows.shape)
+        yield np.round(rows * scale, 4).astype(np.float32)
