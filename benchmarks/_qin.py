@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import statistics
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -117,17 +119,25 @@ def quadratic_flops(model: QIN, *, rows: int, products: int) -> int:
     return 2 * products * rows * width**2 * len(model.qnn.layer)
 
 
-def over(batches: list[Batch], function: Callable[[Batch], object]) -> Callable[[], None]:
-    """A call of `function` on the next batch, round and round, that ends when the device is done."""
-    stream = itertools.cycle(batches)
+def measure(
+    batches: list[Batch], function: Callable[[Batch], object], *, repeats: int, warm_up: int = 0
+) -> dict[str, float]:
+    """Medians of the seconds on the clock and of the processor for a call on the next batch, round and round.
 
-    def call() -> None:
+    Beside other work the clock says little; processor seconds with one thread still compare one form with another.
+    """
+    stream = itertools.cycle(batches)
+    clock, processor = [], []
+    for index in range(warm_up + repeats):
         batch = next(stream)
+        started = time.perf_counter(), time.process_time()
         function(batch)
         if batch.target.device.type == "cuda":
             torch.cuda.synchronize(batch.target.device)
-
-    return call
+        if index >= warm_up:
+            clock.append(time.perf_counter() - started[0])
+            processor.append(time.process_time() - started[1])
+    return {"s": statistics.median(clock), "cpu_s": statistics.median(processor)}
 
 
 def shapes(options: argparse.Namespace, batch: Batch) -> dict[str, object]:

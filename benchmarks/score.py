@@ -9,9 +9,11 @@ product measured in the same run.
 
 from __future__ import annotations
 
+import os
+
 import torch
-from _common import emit, median_seconds, peak_rss_mib
-from _qin import arguments, challenge_batch, challenge_model, over, product_rate, quadratic_flops, shapes
+from _common import emit, peak_rss_mib
+from _qin import arguments, challenge_batch, challenge_model, measure, product_rate, quadratic_flops, shapes
 
 
 @torch.no_grad()
@@ -31,7 +33,7 @@ def main() -> None:
         model.eval()
         on_device = [batch.to(model.device) for batch in batches]
         warm_up = 3 if form == "fast" else 0  # the fast form keeps item vectors from its second or third batch on
-        taken[form] = median_seconds(over(on_device, model), repeats=repeats, warm_up=warm_up)
+        taken[form] = measure(on_device, model, repeats=repeats, warm_up=warm_up)
         scores[form] = model(on_device[0])["y_pred"]
         if form == "fast":
             peak = peak_rss_mib()
@@ -41,14 +43,15 @@ def main() -> None:
     emit(
         name="score",
         shapes=shapes(options, batches[0]),
-        rows_per_s=options.batch_size / taken["fast"],
+        rows_per_s=options.batch_size / taken["fast"]["s"],
         ceiling=rate / flops,
         ceiling_is=f"{flops / 1e6:.1f} MFLOP a row of the folded quadratic layers at {rate / 1e9:.0f} GFLOP/s",
-        ratio_to_plain=taken["plain"] / taken["fast"] if "plain" in taken else None,
+        ratio_to_plain=taken["plain"]["s"] / taken["fast"]["s"] if "plain" in taken else None,
         plain_is="form=plain: padded histories, projected keys and values, R maps a layer",
         check="largest difference of a probability between the forms: " + str(difference),
-        batch_s=taken,
+        batch=taken,
         peak_rss_mib_fast=peak,
+        load_average=os.getloadavg()[0],
     )
 
 

@@ -9,9 +9,11 @@ both gradients, at the rate of a plain matrix product measured in the same run.
 
 from __future__ import annotations
 
+import os
+
 import torch
-from _common import emit, median_seconds, peak_rss_mib
-from _qin import arguments, challenge_batch, challenge_model, over, product_rate, quadratic_flops, shapes
+from _common import emit, peak_rss_mib
+from _qin import arguments, challenge_batch, challenge_model, measure, product_rate, quadratic_flops, shapes
 
 
 def main() -> None:
@@ -27,7 +29,7 @@ def main() -> None:
         model.train()
         torch.manual_seed(1)
         losses[form] = [model.train_step(batch).item() for batch in on_device[:2]]
-        taken[form] = median_seconds(over(on_device, model.train_step), repeats=repeats, warm_up=0)
+        taken[form] = measure(on_device, model.train_step, repeats=repeats, warm_up=0)
         if form == "fast":
             peak = peak_rss_mib()
     rate = product_rate(model.device)
@@ -36,15 +38,16 @@ def main() -> None:
     emit(
         name="train_step",
         shapes=shapes(options, batches[0]),
-        rows_per_s=options.batch_size / taken["fast"],
+        rows_per_s=options.batch_size / taken["fast"]["s"],
         ceiling=rate / flops,
         ceiling_is=f"{flops / 1e6:.1f} MFLOP a row of the quadratic layers at {rate / 1e9:.0f} GFLOP/s",
-        ratio_to_plain=taken["plain"] / taken["fast"] if "plain" in taken else None,
+        ratio_to_plain=taken["plain"]["s"] / taken["fast"]["s"] if "plain" in taken else None,
         plain_is="form=plain: padded histories, projected keys and values, composed layers, torch's Adam",
         check=f"losses of the first steps, same seed, differ by {max(abs(a - b) for a, b in pairs):.1e}",
         losses=losses,
-        step_s=taken,
+        step=taken,
         peak_rss_mib_fast=peak,
+        load_average=os.getloadavg()[0],
     )
 
 
