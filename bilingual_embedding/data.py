@@ -14,8 +14,8 @@ from bilingual_embedding.tokenizer import BilingualTokenizer
 
 
 def read_evaluation(experiment: Experiment) -> list[Source]:
-    """The evaluation sources, as they are."""
-    names = experiment.evaluation.sources if experiment.evaluation else ()
+    """The evaluation sources, as they are; the one for masked words comes last."""
+    names = experiment.evaluation.held_out if experiment.evaluation else ()
     return [read_source(name, experiment.data[name], Path(experiment.data_root)) for name in names]
 
 
@@ -24,9 +24,11 @@ class ExperimentData:
 
     def __init__(self, experiment: Experiment) -> None:
         root = Path(experiment.data_root)
-        self.evaluation = read_evaluation(experiment)
-        evaluated = {source.name for source in self.evaluation}
-        forbidden = keys(text for source in self.evaluation for column in source.texts.values() for text in column)
+        held_out = read_evaluation(experiment)
+        scored = len(experiment.evaluation.sources) if experiment.evaluation else 0
+        self.evaluation, self.masked = held_out[:scored], next(iter(held_out[scored:]), None)
+        evaluated = {source.name for source in held_out}
+        forbidden = keys(text for source in held_out for column in source.texts.values() for text in column)
         self.counts: dict[str, dict[str, dict[str, int]]] = {}
         self._training: dict[str, Source] = {}
         for name, settings in experiment.data.items():

@@ -79,7 +79,7 @@ def evaluate_published(
     """Score a published encoder on the experiment's evaluation sets; print and return scores and floors as JSON."""
     run = _run(config_dir, expid, gpu, seed, overrides)
     embed = load_published(name, device=str(run.device))
-    sources = read_evaluation(run.experiment)
+    sources = [source for source in read_evaluation(run.experiment) if source.pairs or source.scored]
     facts = {"published": name, "scores": evaluate(sources, embed), "floors": lexical_floors(sources)}
     print(json.dumps(facts))
     return facts

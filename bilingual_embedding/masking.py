@@ -5,7 +5,7 @@ Legend: T tokens of a batch, M masked ones, D width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,7 +92,7 @@ def masked_loss(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
 
 @torch.no_grad()
 def masked_accuracy(model: MaskedLanguageModel, table: TokenTable, *, seed: int, rate: float = 0.3) -> float:
-    """Share of masked tokens that the model guesses, row by row; the yardstick of the length experiment."""
+    """Share of masked tokens that the model guesses, row by row."""
     generator = np.random.default_rng(seed)
     size = model.encoder.config.vocabulary_size
     model.eval()
@@ -102,3 +102,19 @@ def masked_accuracy(model: MaskedLanguageModel, table: TokenTable, *, seed: int,
         right += int((logits_MV.argmax(dim=-1) == targets_M).sum())
         total += len(targets_M)
     return right / max(total, 1)
+
+
+def accuracy_by_length(
+    model: MaskedLanguageModel, table: TokenTable, lengths: Sequence[int], *, seed: int
+) -> dict[str, float]:
+    """Accuracy in percent on the same long rows, read in windows of each length.
+
+    Rows below the longest window are left out, and all windows but whole ones, so that a length means itself.
+    """
+    found = {}
+    long_rows = table.take(np.flatnonzero(table.lengths >= max(lengths)))
+    for length in lengths:
+        windows = long_rows.windows(length)
+        whole = windows.take(np.flatnonzero(windows.lengths == length))
+        found[f"masked words at {length}"] = 100 * masked_accuracy(model, whole, seed=seed)
+    return found

@@ -30,11 +30,19 @@ STS_HIGHEST_SCORE = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class SourceSettings:
-    """Where a source lies: its format, files below the data root, and the language of each file."""
+    """Where a source lies.
+
+    Attributes:
+        format: one of `FORMATS`.
+        paths: files below the data root.
+        languages: of each file; of a table's left and right side.
+        books: of `bible_json`, the first and the one after the last, counted from 0; all by default.
+    """
 
     format: str
     paths: tuple[str, ...]
     languages: tuple[str, ...]
+    books: tuple[int, ...] = ()
 
 
 def read_source(name: str, settings: SourceSettings, data_root: Path) -> Source:
@@ -51,10 +59,12 @@ def read_source(name: str, settings: SourceSettings, data_root: Path) -> Source:
     if not 1 <= len(files) <= 2 or (len(files) != len(settings.languages) and settings.format != "table"):
         raise ConfigError(f"{where}: give one or two paths and as many languages, found {len(files)} and "
                           f"{len(settings.languages)}")  # fmt: skip
+    if len(settings.books) not in (0, 2):
+        raise ConfigError(f"{where}: books are a first and a last number, found {list(settings.books)}")
     for file in files:
         if not file.is_file():
             raise DataError(f"{where}: {file} does not exist; set data_root to the folder that holds it")
-    source = FORMATS[settings.format](name, files, settings.languages)
+    source = FORMATS[settings.format](name, files, settings)
     if not any(source.texts.values()):
         raise DataError(f"{where}: {files[0]} holds no text")
     return source
@@ -70,18 +80,19 @@ def read_lines(file: Path) -> list[str]:
         raise DataError(f"{file} cannot be read as UTF-8 text: {error}") from None
 
 
-def _lines(name: str, files: Sequence[Path], languages: Sequence[str]) -> Source:
+def _lines(name: str, files: Sequence[Path], settings: SourceSettings) -> Source:
     columns = [read_lines(file) for file in files]
     _check_aligned(files, columns, "lines")
     pairs = Pairs(*columns) if len(columns) == 2 else None
-    return Source(name, dict(zip(languages, columns, strict=True)), pairs)
+    return Source(name, dict(zip(settings.languages, columns, strict=True)), pairs)
 
 
-def _sts_csv(name: str, files: Sequence[Path], languages: Sequence[str]) -> Source:
+def _sts_csv(name: str, files: Sequence[Path], settings: SourceSettings) -> Source:
     tables = [list(_sts_rows(file)) for file in files]
     _check_aligned(files, tables, "rows")
     texts = {
-        language: [text for row in table for text in row[:2]] for language, table in zip(languages, tables, strict=True)
+        language: [text for row in table for text in row[:2]]
+        for language, table in zip(settings.languages, tables, strict=True)
     }
     score = np.array([row[2] for row in tables[0]], dtype=np.float32) / STS_HIGHEST_SCORE
     first, second = ([row[side] for row in tables[0]] for side in (0, 1))
@@ -113,8 +124,9 @@ def _sts_rows(file: Path) -> Iterator[tuple[str, str, float]]:
             yield first, second, score
 
 
-def _bible_json(name: str, files: Sequence[Path], languages: Sequence[str]) -> Source:
-    books = [_bible_chapters(file) for file in files]
+def _bible_json(name: str, files: Sequence[Path], settings: SourceSettings) -> Source:
+    first, last = settings.books or (0, None)
+    books = [[chapter for book in read_bible(file)[first:last] for chapter in book] for file in files]
     _check_aligned(files, books, "chapters")
     for number, chapters in enumerate(zip(*books, strict=True), start=1):
         if len({len(chapter) for chapter in chapters}) > 1:
@@ -123,7 +135,7 @@ def _bible_json(name: str, files: Sequence[Path], languages: Sequence[str]) -> S
             )
     texts = {
         language: [" ".join(chapter) for chapter in chapters]
-        for language, chapters in zip(languages, books, strict=True)
+        for language, chapters in zip(settings.languages, books, strict=True)
     }
     verses = [[verse for chapter in chapters for verse in chapter] for chapters in books]
     return Source(name, texts, Pairs(*verses) if len(verses) == 2 else None)
@@ -139,14 +151,10 @@ def read_bible(file: Path) -> list[list[list[str]]]:
         raise DataError(f"{file} is not a list of books with chapters of verses: {error!r}") from None
 
 
-def _bible_chapters(file: Path) -> list[list[str]]:
-    return [chapter for book in read_bible(file) for chapter in book]
-
-
-def _table(name: str, files: Sequence[Path], languages: Sequence[str]) -> Source:
+def _table(name: str, files: Sequence[Path], settings: SourceSettings) -> Source:
     if len(files) > 1:
         raise ConfigError(f"source {name!r}: format table takes one path; make one source a file")
-    columns = read_table(files[0])
+    columns, languages = read_table(files[0]), settings.languages
     language = "+".join(languages) if languages else "any"
     if "left" in columns:
         left, right = columns["left"], columns["right"]
@@ -166,7 +174,7 @@ def _check_aligned(files: Sequence[Path], columns: Sequence[Sequence], what: str
             raise DataError(f"{one} has {len(first)} {what} and {other} has {len(second)}: they are not aligned")
 
 
-FORMATS: dict[str, Callable[[str, Sequence[Path], Sequence[str]], Source]] = {
+FORMATS: dict[str, Callable[[str, Sequence[Path], SourceSettings], Source]] = {
     "lines": _lines,
     "sts_csv": _sts_csv,
     "bible_json": _bible_json,

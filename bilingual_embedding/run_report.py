@@ -69,10 +69,11 @@ def print_summary(report: EmbeddingReport, path: Path) -> None:
     table.add_column("score, %")
     for name in ("floor", *report.evaluation):
         table.add_column(name, justify="right")
-    for name, floor in report.floors.items():
-        found = (scores.get(name) for scores in report.evaluation.values())
-        table.add_row(name, f"{floor:.1f}", *("-" if value is None else f"{value:.1f}" for value in found))
-    if report.floors:
+    names = dict.fromkeys([*report.floors, *(name for scores in report.evaluation.values() for name in scores)])
+    for name in names:
+        found = [report.floors.get(name), *(scores.get(name) for scores in report.evaluation.values())]
+        table.add_row(name, *("-" if value is None else f"{value:.1f}" for value in found))
+    if names:
         console.print(table)
     for name, stage in report.stages.items():
         console.print(

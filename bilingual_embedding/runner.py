@@ -21,7 +21,7 @@ from bilingual_embedding.data import ExperimentData, train_tokenizer
 from bilingual_embedding.encoder import Encoder
 from bilingual_embedding.encoding import encode_texts
 from bilingual_embedding.evaluation import evaluate, lexical_floors
-from bilingual_embedding.masking import MaskedLanguageModel
+from bilingual_embedding.masking import MaskedLanguageModel, accuracy_by_length
 from bilingual_embedding.presets import preset
 from bilingual_embedding.run_report import EmbeddingReport
 from bilingual_embedding.settings import Experiment
@@ -33,6 +33,7 @@ from fuxictr_multimodal.report import git_commit, peak_memory_mib, versions
 
 STAGES = ("mlm", "pairs", "multitask")
 UNTRAINED = "untrained"
+WHOLE = 1 << 30  # more tokens than any text has
 
 
 class EmbeddingRun:
@@ -204,6 +205,13 @@ class EmbeddingRun:
         trainer.discard_state()
         self.report.stages[stage] = _facts(progress)
         self._evaluate(stage, encoder, tokenizer, data)
+        if isinstance(model, MaskedLanguageModel) and data.masked is not None:
+            # One row a language: windows of any length can be cut from it.
+            texts = [" ".join(column) for column in data.masked.texts.values()]
+            table = tokenizer.encode(texts, max_length=WHOLE)
+            lengths = self.experiment.evaluation.masked_lengths
+            found = accuracy_by_length(model, table, lengths, seed=self.experiment.seed)
+            self.report.evaluation.setdefault(stage, {}).update(found)
 
     def _steps(
         self, stage: str, encoder: Encoder, tokenizer: BilingualTokenizer, data: ExperimentData
@@ -212,7 +220,7 @@ class EmbeddingRun:
         machine = Machine(experiment.memory_tokens, experiment.precision, experiment.seed)
         if stage == "mlm":
             texts = data.texts(experiment.mlm.sources)
-            table = tokenizer.encode(texts, max_length=1 << 30).windows(experiment.mlm.max_length)
+            table = tokenizer.encode(texts, max_length=WHOLE).windows(experiment.mlm.max_length)
             model = MaskedLanguageModel(encoder).to(self.device)
             return model, masked_steps(model, table, experiment.mlm, machine)
         if stage == "pairs":

@@ -86,10 +86,24 @@ class MultitaskSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """Names of evaluation sources; nothing in them is trained on. `max_length` cuts their texts."""
+    """What is scored after each stage; nothing of it is trained on.
 
-    sources: tuple[str, ...]
+    Attributes:
+        sources: scored pairs and translations.
+        max_length: tokens at which their texts are cut.
+        masked_source: texts on which masked words are guessed after stage 1.
+        masked_lengths: tokens of the windows in which they are read, for the accuracy by length.
+    """
+
+    sources: tuple[str, ...] = ()
     max_length: int = 512
+    masked_source: str | None = None
+    masked_lengths: tuple[int, ...] = (512, 1024, 2048, 4096, 8192)
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """All sources that training must not read."""
+        return self.sources + ((self.masked_source,) if self.masked_source else ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +142,6 @@ class Experiment:
     def __post_init__(self) -> None:
         _check_choice("precision", self.precision, PRECISIONS)
         named = [*self.tokenizer.sources]
-        named += self.evaluation.sources if self.evaluation else ()
         named += self.mlm.sources if self.mlm else ()
         named += self.pairs.rates if self.pairs else ()
         if self.multitask:
@@ -136,12 +149,12 @@ class Experiment:
             for task in self.multitask.tasks.values():
                 _check_choice("kind", task.kind, TASK_KINDS)
                 named.append(task.source)
-        for name in named:
+        held_out = self.evaluation.held_out if self.evaluation else ()
+        for name in [*named, *held_out]:
             if name not in self.data:
                 raise ConfigError(f"source {name!r} is not under `data`. {did_you_mean(name, self.data)}")
-        trained = {*named} - {*(self.evaluation.sources if self.evaluation else ())}
-        for name in self.evaluation.sources if self.evaluation else ():
-            if name in {*self.tokenizer.sources, *trained}:
+        for name in held_out:
+            if name in named:
                 raise ConfigError(f"source {name!r} is evaluated on and trained on: take it out of one")
 
 

@@ -58,6 +58,13 @@ def test_bible_chapters_are_texts_and_verses_are_pairs(tmp_path):
     assert source.pairs == Pairs(["a", "b", "c"], ["x", "y", "z"])
 
 
+def test_some_books(tmp_path):
+    books = [{"book": str(i), "chapters": [[f"verse {i}"]]} for i in range(5)]
+    (tmp_path / "en.json").write_text(json.dumps(books), encoding="utf-8")
+    settings = SourceSettings(format="bible_json", paths=("en.json",), languages=("en",), books=(1, 3))
+    assert read_source("mine", settings, tmp_path).texts == {"en": ["verse 1", "verse 2"]}
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
 def test_own_tables(tmp_path, suffix):
     def write(frame):

@@ -164,6 +164,27 @@ def test_evaluation_texts_never_reach_training(make_run, planted, tmp_path):
     assert counts["read"] == 1507
 
 
+def test_masked_words_are_scored_by_length(planted, tmp_path):
+    books = [
+        {"book": str(i), "chapters": [(planted / "train.left.txt").read_text().splitlines()[i::4]]} for i in range(4)
+    ]
+    (tmp_path / "en_kjv.json").write_text(json.dumps(books))
+    files = {"format": "bible_json", "paths": ["en_kjv.json"], "languages": ["en"]}
+    trained, held_out = ({**files, "books": numbers} for numbers in ([0, 3], [3, 4]))
+    experiment = load_experiment(
+        CONFIG, "Lengths_learned",
+        overrides=[
+            "preset=nano", f"data_root={tmp_path}", f"model_root={tmp_path}", "tokenizer.vocabulary_size=400",
+            f"data.bible={json.dumps(trained)}", f"data.held_out={json.dumps(held_out)}",
+            "evaluation.masked_lengths=[64, 256]", "mlm.steps=3", "mlm.max_length=64",
+        ],
+    )  # fmt: skip
+    run = EmbeddingRun("Lengths_learned", experiment, run_name="run", device=torch.device("cpu"), progress=False)
+    report = run.execute("all")
+    assert set(report.evaluation["mlm"]) == {"masked words at 64", "masked words at 256"}
+    assert set(report.data) == {"bible"}
+
+
 @pytest.mark.parametrize("expid", list_experiments(CONFIG))
 def test_shipped_experiments_bind(expid):
     experiment = load_experiment(CONFIG, expid)

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from bilingual_embedding.encoder import Encoder
-from bilingual_embedding.masking import MASK_ID, MaskedLanguageModel, mask_words, masked_accuracy, masked_loss
+from bilingual_embedding.masking import (
+    MASK_ID,
+    MaskedLanguageModel,
+    accuracy_by_length,
+    mask_words,
+    masked_accuracy,
+    masked_loss,
+)
 from bilingual_embedding.tokens import TokenTable
 
 
@@ -68,6 +75,18 @@ def test_head_learns_to_copy():
         optimiser.step()
     assert first == pytest.approx(np.log(64), abs=0.2)
     assert masked_accuracy(model, table, seed=3) > 0.75
+
+
+def test_accuracy_by_length_reads_whole_windows_of_long_rows():
+    torch.manual_seed(0)
+    model = MaskedLanguageModel(Encoder.from_preset("nano", vocabulary_size=64))
+    with torch.no_grad():
+        model.bias[10] = 99.0  # always guesses token 10
+    rows = [[1, *[10] * 60, 2], [1, *[11] * 30, 2]]
+    table = TokenTable.from_lists(rows, [[-1, *range(len(row) - 2), -1] for row in rows])
+    assert accuracy_by_length(model, table, [8, 40], seed=0) == {
+        "masked words at 8": 100.0, "masked words at 40": 100.0,
+    }  # fmt: skip
 
 
 def test_a_batch_without_a_masked_word_has_loss_zero():
