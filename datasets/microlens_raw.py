@@ -6,8 +6,8 @@
     python datasets/microlens_raw.py --raw DIR --embedding item_vectors.h5
 
 The data comes from https://github.com/westlake-repl/MicroLens. Which files are read is said in
-`fuxictr_multimodal/microlens/raw_files.py`, what a row holds in `config/dataset_config/microlens_raw.yaml`, how it is
-computed in `fuxictr_multimodal/microlens/raw_recipe.py`.
+`fuxictr_multimodal/recipes/microlens/raw_files.py`, what a row holds in `config/dataset_config/microlens_raw.yaml`, how it is
+computed in `fuxictr_multimodal/recipes/microlens/raw_recipe.py`.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with exit_on_input_error():
         # polars, the toolkit and torch take seconds to import: only now, after the arguments are known to be good.
-        from fuxictr_multimodal.microlens.raw import build
-        from fuxictr_multimodal.microlens.raw_recipe import Choices
+        from fuxictr_multimodal.recipes.microlens.raw import build
+        from fuxictr_multimodal.recipes.microlens.raw_recipe import Choices
 
         choices = Choices(
             split=args.split,

@@ -5,8 +5,8 @@
     python datasets/movielens.py --raw FOLDER --embedding item_vectors.h5 --levels-on-items
 
 The data comes from https://grouplens.org/datasets/movielens/; its terms forbid redistribution. Known layouts are
-the official ones and one more (`fuxictr_multimodal/movielens_raw.py`). What a row holds is said in
-`config/dataset_config/movielens.yaml`, how it is computed in `fuxictr_multimodal/movielens.py`.
+the official ones and one more (`fuxictr_multimodal/recipes/movielens_raw.py`). What a row holds is said in
+`config/dataset_config/movielens.yaml`, how it is computed in `fuxictr_multimodal/recipes/movielens.py`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with exit_on_input_error():
         # polars, the toolkit and torch take seconds to import: only now, after the arguments are known to be good.
-        from fuxictr_multimodal.movielens import build
+        from fuxictr_multimodal.recipes.movielens import build
 
         build(
             raw_path=args.raw,

@@ -15,7 +15,7 @@ from bilingual_embedding.item_vectors import item_table, reduce_width
 from bilingual_embedding.text_vectors import encode_file
 from bilingual_embedding.tokenizer import BilingualTokenizer
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.text_features import given_vectors
+from fuxictr_multimodal.recipes.text_features import given_vectors
 
 TEXTS = ["b", "a longer text than the others", "a", "b", "", "a longer text than the others"]
 

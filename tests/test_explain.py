@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from fuxictr_multimodal.batch import Batch, Jagged
-from fuxictr_multimodal.cli_explain import run_explain_main
+from fuxictr_multimodal.cli.explain import run_explain_main
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.experiment import Experiment
 from fuxictr_multimodal.explain import TITLES_FILE, Explainer, ItemNames, RowExplanation, read_titles

@@ -10,8 +10,8 @@ PACKAGE = ROOT / "fuxictr_multimodal"
 
 # Module -> what it must not import, directly or through the project's own modules.
 FORBIDDEN = {
-    "fuxictr_multimodal.cli": {"torch", "fuxictr", "numpy"},
-    "fuxictr_multimodal.cli_leaderboard": {"torch", "fuxictr", "numpy"},
+    "fuxictr_multimodal.cli.experiment": {"torch", "fuxictr", "numpy"},
+    "fuxictr_multimodal.cli.leaderboard": {"torch", "fuxictr", "numpy"},
     "fuxictr_multimodal.store.reader": {"torch"},
     "fuxictr_multimodal.store.manifest": {"torch"},
     "fuxictr_multimodal.metrics": {"torch", "fuxictr"},

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fuxictr_multimodal.interactions import (
+from fuxictr_multimodal.metrics import auc
+from fuxictr_multimodal.recipes.interactions import (
     TEST,
     TRAIN,
     VALID,
@@ -15,7 +16,6 @@ from fuxictr_multimodal.interactions import (
     split_by_time,
     sums_before,
 )
-from fuxictr_multimodal.metrics import auc
 
 
 @pytest.fixture(params=range(4))

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import pytest
 
-from fuxictr_multimodal.cli_leaderboard import run_leaderboard_main
+from fuxictr_multimodal.cli.leaderboard import run_leaderboard_main
 from fuxictr_multimodal.config import load_dataset_config
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.leaderboard import slices, tables

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.microlens import challenge
-from fuxictr_multimodal.microlens import files as microlens_files
-from fuxictr_multimodal.microlens.challenge import build
-from fuxictr_multimodal.parquet_input import Lists, ParquetInput
+from fuxictr_multimodal.recipes.microlens import challenge
+from fuxictr_multimodal.recipes.microlens import files as microlens_files
+from fuxictr_multimodal.recipes.microlens.challenge import build
+from fuxictr_multimodal.recipes.parquet_input import Lists, ParquetInput
 from fuxictr_multimodal.store import SplitReader, Store, read_item_table
 from tests import challenge_files as files
 

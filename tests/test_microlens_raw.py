@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.microlens.negatives import NegativeSampler
-from fuxictr_multimodal.microlens.raw import build
-from fuxictr_multimodal.microlens.raw_files import read_release
-from fuxictr_multimodal.microlens.raw_recipe import Choices
+from fuxictr_multimodal.recipes.microlens.negatives import NegativeSampler
+from fuxictr_multimodal.recipes.microlens.raw import build
+from fuxictr_multimodal.recipes.microlens.raw_files import read_release
+from fuxictr_multimodal.recipes.microlens.raw_recipe import Choices
 from fuxictr_multimodal.store import SplitReader, Store, read_item_table
 from tests.raw_release import ITEMS, USERS, write_release
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.movielens import build
+from fuxictr_multimodal.recipes.movielens import build
 from fuxictr_multimodal.store import SPLITS, SplitReader, Store, read_item_table
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.parquet_input import (
+from fuxictr_multimodal.recipes.parquet_input import (
     Anything,
     Arrays,
     Lists,

@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from fuxictr_multimodal.cli_predict import run_predict_main
+from fuxictr_multimodal.cli.predict import run_predict_main
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
-from fuxictr_multimodal.microlens.challenge import build
-from fuxictr_multimodal.predict import predict
+from fuxictr_multimodal.recipes.microlens.challenge import build
 from fuxictr_multimodal.runner import run_experiment
+from fuxictr_multimodal.scoring.predict import predict
+from fuxictr_multimodal.scoring.submission import write_submission
 from fuxictr_multimodal.store import Store
 from fuxictr_multimodal.store.builder import StoreBuilder
-from fuxictr_multimodal.submission import write_submission
 from tests import challenge_files as files
 
 EXPID = "QIN_MicroLens_1M_x1"

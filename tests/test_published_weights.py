@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.microlens.challenge import build
-from fuxictr_multimodal.predict import predict
-from fuxictr_multimodal.published_weights import export_weights, import_weights
+from fuxictr_multimodal.recipes.microlens.challenge import build
+from fuxictr_multimodal.scoring.predict import predict
+from fuxictr_multimodal.scoring.published_weights import export_weights, import_weights
 from model_zoo.QIN import QIN
 from tests import challenge_files as files
 from tests.reference_qin import feature_map, small_qin

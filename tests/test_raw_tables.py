@@ -5,7 +5,7 @@ import zipfile
 import pytest
 
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.raw_tables import RawFiles, RawTable, open_raw, read_table
+from fuxictr_multimodal.recipes.raw_tables import RawFiles, RawTable, open_raw, read_table
 
 LAYOUTS = {"old": ("a.dat", "b.dat"), "new": ("a.csv",)}
 DAT = {"separator": "::", "header": False, "quoted": False, "encoding": "latin-1"}

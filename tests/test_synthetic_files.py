@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.microlens.challenge import build
-from fuxictr_multimodal.microlens.raw_files import read_release
+from fuxictr_multimodal.recipes.microlens.challenge import build
+from fuxictr_multimodal.recipes.microlens.raw_files import read_release
 from fuxictr_multimodal.store import SplitReader, Store
 from fuxictr_multimodal.synthetic import SyntheticSpec, blocks, make_world, rows
 from fuxictr_multimodal.synthetic.challenge_files import release_spec, user_histories, write_challenge_files

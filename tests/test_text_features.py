@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.text_features import given_vectors, tfidf_svd
+from fuxictr_multimodal.recipes.text_features import given_vectors, tfidf_svd
 
 TEXTS = [
     "space war robots",

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.files import replace_atomically
-from fuxictr_multimodal.microlens.files import (
+from fuxictr_multimodal.recipes.microlens.files import (
     EMBEDDINGS,
     FOLDER,
     IN_FOLDER,

@@ -3,7 +3,7 @@
 
 def main() -> None:
     """Parse, run, exit; the heavy imports come after the arguments are known to be good."""
-    from fuxictr_multimodal.cli import run_expid_main
+    from fuxictr_multimodal.cli.experiment import run_expid_main
 
     run_expid_main(config="./config/", expid="QIN_test")
 

@@ -17,9 +17,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.interactions import SPLITS, TEST, TRAIN, VALID, Levels, earlier_items
-from fuxictr_multimodal.microlens.negatives import NegativeSampler
-from fuxictr_multimodal.microlens.raw_files import Release
+from fuxictr_multimodal.recipes.interactions import SPLITS, TEST, TRAIN, VALID, Levels, earlier_items
+from fuxictr_multimodal.recipes.microlens.negatives import NegativeSampler
+from fuxictr_multimodal.recipes.microlens.raw_files import Release
 
 BY_USER, LAST_ITEM = "user", "last-item"
 UNIFORM, POPULARITY = "uniform", "popularity"
@@ -196,7 +196,7 @@ class Recipe:
 
         Title vectors are fitted on the items that training may know.
         """
-        from fuxictr_multimodal.text_features import given_vectors, tfidf_svd
+        from fuxictr_multimodal.recipes.text_features import given_vectors, tfidf_svd
 
         release = self.release
         if embedding is not None:

@@ -22,11 +22,11 @@ from fuxictr.pytorch.torch_utils import seed_everything
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.experiment import Experiment
 from fuxictr_multimodal.files import replace_atomically
-from fuxictr_multimodal.new_rows import NewRows
-from fuxictr_multimodal.published_weights import export_weights, import_weights
 from fuxictr_multimodal.report import Report
 from fuxictr_multimodal.runner import RunFiles
-from fuxictr_multimodal.submission import write_submission
+from fuxictr_multimodal.scoring.new_rows import NewRows
+from fuxictr_multimodal.scoring.published_weights import export_weights, import_weights
+from fuxictr_multimodal.scoring.submission import write_submission
 from fuxictr_multimodal.trainer import Trainer, load_checkpoint
 
 ROW_ID = "ID"

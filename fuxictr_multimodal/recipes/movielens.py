@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
-from fuxictr_multimodal.interactions import (
+from fuxictr_multimodal.recipes.interactions import (
     SPLITS,
     TEST,
     TRAIN,
@@ -25,7 +25,7 @@ from fuxictr_multimodal.interactions import (
     split_by_time,
     sums_before,
 )
-from fuxictr_multimodal.movielens_raw import LATEST, ONE_M, TAIL, MovieLensRaw, read_raw
+from fuxictr_multimodal.recipes.movielens_raw import LATEST, ONE_M, TAIL, MovieLensRaw, read_raw
 
 DATASET_IDS = {ONE_M: "MovieLens_1M", LATEST: "MovieLens_small", TAIL: "MovieLens"}
 LEVELS_SUFFIX = "_levels"
@@ -158,7 +158,7 @@ class Recipe:
         A text is title, genres, plot and the tags given until the end of train. The vectors are fitted on films
         that occur in train.
         """
-        from fuxictr_multimodal.text_features import given_vectors, tfidf_svd
+        from fuxictr_multimodal.recipes.text_features import given_vectors, tfidf_svd
 
         movies = self.raw.movies
         if embedding is not None:

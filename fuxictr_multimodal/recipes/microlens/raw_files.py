@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.raw_tables import RawFiles, RawTable, bad_value, read_table
+from fuxictr_multimodal.recipes.raw_tables import RawFiles, RawTable, bad_value, read_table
 
 PAIRS = ("_pairs.csv", "_pairs.tsv")
 TITLES = ("_titles.csv", "_title_en.csv")

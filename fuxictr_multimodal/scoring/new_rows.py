@@ -18,7 +18,7 @@ from fuxictr.features import FeatureMap
 
 from fuxictr_multimodal.batch import Batch, Jagged
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.parquet_input import Anything, Arrays, ColumnForm, Lists, ParquetInput, Scalars
+from fuxictr_multimodal.recipes.parquet_input import Anything, Arrays, ColumnForm, Lists, ParquetInput, Scalars
 from fuxictr_multimodal.store import Store, validation
 from fuxictr_multimodal.store.encoding import restore_processor
 from fuxictr_multimodal.store.feature_cols import is_fitted

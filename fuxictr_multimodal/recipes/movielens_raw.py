@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.raw_tables import RawTable, bad_value, open_raw, read_table
+from fuxictr_multimodal.recipes.raw_tables import RawTable, bad_value, open_raw, read_table
 
 ONE_M, LATEST, TAIL = "ml-1m", "ml-latest", "tail20"
 LAYOUTS = {

@@ -14,7 +14,7 @@ import numpy as np
 
 from fuxictr_multimodal.config import load_dataset_config
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
-from fuxictr_multimodal.microlens.files import (
+from fuxictr_multimodal.recipes.microlens.files import (
     EMBEDDINGS,
     HISTORY,
     ITEM_FEATURE,
@@ -28,8 +28,14 @@ from fuxictr_multimodal.microlens.files import (
     TARGET,
     locate,
 )
-from fuxictr_multimodal.microlens.items import LEVEL_SIZE, item_table
-from fuxictr_multimodal.parquet_input import Arrays, ParquetInput, Scalars, jagged_from_left_padded, parquet_rows
+from fuxictr_multimodal.recipes.microlens.items import LEVEL_SIZE, item_table
+from fuxictr_multimodal.recipes.parquet_input import (
+    Arrays,
+    ParquetInput,
+    Scalars,
+    jagged_from_left_padded,
+    parquet_rows,
+)
 from fuxictr_multimodal.store import validation
 from fuxictr_multimodal.store.feature_cols import check_feature_cols
 from fuxictr_multimodal.store.manifest import SPLITS, Manifest

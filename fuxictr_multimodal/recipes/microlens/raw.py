@@ -11,9 +11,9 @@ import polars as pl
 
 from fuxictr_multimodal.config import load_dataset_config
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
-from fuxictr_multimodal.interactions import SPLITS, TRAIN
-from fuxictr_multimodal.microlens.raw_files import Release, read_release
-from fuxictr_multimodal.microlens.raw_recipe import BY_USER, LAST_ITEM, Choices, Recipe
+from fuxictr_multimodal.recipes.interactions import SPLITS, TRAIN
+from fuxictr_multimodal.recipes.microlens.raw_files import Release, read_release
+from fuxictr_multimodal.recipes.microlens.raw_recipe import BY_USER, LAST_ITEM, Choices, Recipe
 from fuxictr_multimodal.store.feature_cols import check_feature_cols, check_label_col, is_fitted
 from fuxictr_multimodal.store.manifest import Manifest
 

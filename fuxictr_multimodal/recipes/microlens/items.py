@@ -12,8 +12,16 @@ from typing import Any
 import numpy as np
 
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.microlens.files import EMBEDDINGS, ITEM_EMB, ITEM_FEATURE, ITEM_INFO, LEVELS, TAGS, TARGET
-from fuxictr_multimodal.parquet_input import Arrays, ParquetInput, Scalars, parquet_rows
+from fuxictr_multimodal.recipes.microlens.files import (
+    EMBEDDINGS,
+    ITEM_EMB,
+    ITEM_FEATURE,
+    ITEM_INFO,
+    LEVELS,
+    TAGS,
+    TARGET,
+)
+from fuxictr_multimodal.recipes.parquet_input import Arrays, ParquetInput, Scalars, parquet_rows
 from fuxictr_multimodal.store import validation
 
 LEVEL_SIZE = 11

@@ -1,0 +1,1 @@
+"""Arguments of the doors; nothing heavy is imported before they are parsed."""
