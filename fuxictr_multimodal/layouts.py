@@ -33,10 +33,16 @@ def as_longctr(
     real items. T is the longest history of the batch, at least 1 (models index into the history), or `max_len`.
     `padding` is the toolkit's: `pre` puts item 0 before the history, `post` after it.
     """
+    slots_BT1, mask_BT = longctr_slots(batch, max_len=max_len, padding=padding)
+    return dict(batch.features), item_table.gather(slots_BT1.flatten()), mask_BT
+
+
+def longctr_slots(batch: Batch, *, max_len: int | None = None, padding: str = "pre") -> tuple[Tensor, Tensor]:
+    """Items of the LongCTR layout, padded history then target (B, T + 1), and the mask (B, T) of real history items."""
     longest = int(batch.history.lengths.max()) if len(batch) else 0
     padded_BT = pad(batch.history, max_len if max_len is not None else max(longest, 1), padding)
-    ids = torch.cat([padded_BT, batch.target[:, None].to(padded_BT.dtype)], dim=1)
-    return dict(batch.features), item_table.gather(ids.flatten()), (padded_BT > 0).float()
+    slots_BT1 = torch.cat([padded_BT, batch.target[:, None].to(padded_BT.dtype)], dim=1)
+    return slots_BT1, (padded_BT > 0).float()
 
 
 def as_flat(batch: Batch, item_table: ItemTable, feature_map: FeatureMap, *, padding: str = "pre") -> dict[str, Tensor]:

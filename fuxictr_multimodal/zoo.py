@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fuxictr_multimodal import checkout
+from fuxictr_multimodal.distinct_items import DistinctItems
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 from fuxictr_multimodal.layouts import HISTORY_PREFIX, flat_feature_map, is_history
 
@@ -61,6 +62,8 @@ class ZooModel:
         # A model that cuts out the newest `short_seq_len` slots fails on a batch without so many.
         short = getattr(model, "short_seq_len", None)
         slots = None if short is None else max(params["max_len"], short)
+        if (distinct := DistinctItems.of(model, table, max_len=slots, padding=self.padding)) is not None:
+            return model, distinct
         return model, lambda batch: batch.as_longctr(table, max_len=slots, padding=self.padding)
 
     @property

@@ -12,6 +12,7 @@ from fuxictr_multimodal.batch import Batch, Jagged
 from fuxictr_multimodal.config import check_model_keys, list_expids, load_config
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.experiment import Experiment
+from fuxictr_multimodal.item_table import ItemTable
 from fuxictr_multimodal.store import SplitReader
 from fuxictr_multimodal.zoo import longctr_models, resolve
 from tests.naive_loader import naive_batches
@@ -148,6 +149,7 @@ def one_item_each(experiment):
         ids = torch.arange(1, 9, dtype=torch.int32)
         features = {"likes_level": levels, "views_level": levels, "user_id": ids.long()}
         batch = Batch(features, ids.flip(0), Jagged(ids, torch.arange(9)))
+        network.item_table_of_the_test = ItemTable.from_store(loaded.store.dir)
         return network.eval(), to_inputs, batch
 
     return build
@@ -157,10 +159,8 @@ def one_item_each(experiment):
 def test_fault_histories_shorter_than_short_seq_len_fail(one_item_each, model):
     network, to_inputs, batch = one_item_each(model)
     assert torch.isfinite(network(to_inputs(batch))["y_pred"]).all()
-    columns, items, mask = to_inputs(batch)
-    short = {name: values.view(8, 65, *values.shape[1:])[:, 20:].flatten(0, 1) for name, values in items.items()}
     with pytest.raises(RuntimeError, match="invalid for input of size"):
-        network((columns, short, mask[:, 20:]))
+        network(batch.as_longctr(network.item_table_of_the_test))
 
 
 @pytest.mark.parametrize("model", ["ETA", "MIRRN", "SDIM", "SIM", "TWIN"])
@@ -175,16 +175,11 @@ def test_fault_the_short_mask_is_shifted_by_one(one_item_each, model):
 
 
 def test_fault_dien_reads_padding_when_histories_are_filled_before(one_item_each):
-    network, to_inputs, batch = one_item_each("DIEN")
+    network, _, batch = one_item_each("DIEN")
     other = Batch(batch.features, batch.target, Jagged(batch.history.values + 20, batch.history.offsets))
 
     def scores(rows, padding):
-        columns, items, mask = to_inputs(rows)
-        if padding == "pre":  # what the toolkit's loader does unless told otherwise
-            order = [*range(1, mask.shape[1]), 0, mask.shape[1]] if mask.shape[1] > 1 else None
-            items = {n: v.view(8, -1, *v.shape[1:])[:, order].flatten(0, 1) if order else v for n, v in items.items()}
-            mask = mask.roll(-1, dims=1)
-        return network((columns, items, mask))["y_pred"]
+        return network(rows.as_longctr(network.item_table_of_the_test, padding=padding))["y_pred"]
 
     widened = [Batch(b.features, b.target, with_a_long_row(b.history)) for b in (batch, other)]
     filled_after, filled_before = ([scores(b, padding)[:7] for b in widened] for padding in ("post", "pre"))
