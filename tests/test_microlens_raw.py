@@ -253,7 +253,7 @@ def test_sizes_and_headers(tmp_path, make):
     assert read_release(folder, size="50k").categories[1] == "Music"
     with pytest.raises(DataError, match="no pairs of size '100k'"):
         read_release(folder, size="100k")
-    with pytest.raises(ConfigError, match="no dataset entry is known for 'Own-7'"):
+    with pytest.raises(ConfigError, match="no entry is known for 'Own-7'"):
         make(write_release(tmp_path / "own", size="Own-7"), None)
 
 

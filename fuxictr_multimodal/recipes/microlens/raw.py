@@ -29,7 +29,8 @@ def dataset_id_of(release: Release) -> str:
     """
     size = release.size.lower().replace("_", "-").rpartition("-")[2]
     if size not in DATASET_IDS:
-        raise ConfigError(f"no dataset entry is known for {release.size!r}: name one with --dataset-id")
+        known = ", ".join(DATASET_IDS.values())
+        raise ConfigError(f"no entry is known for {release.size!r}: name one with --dataset-id, such as {known}")
     return DATASET_IDS[size]
 
 
