@@ -35,8 +35,13 @@ format: install ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install ## Run every benchmark small; each prints one JSON object last
-	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+SMALL := --batch-size 512 --items 5000 --embedding-dim 32
+bench: install ## Run the benchmarks small; each prints one JSON object last
+	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/train_step.py $(SMALL)
+	$(BIN)/python benchmarks/score.py $(SMALL)
+	$(BIN)/python benchmarks/zoo_models.py
+	$(BIN)/python benchmarks/embedding_throughput.py --preset nano --texts 64
 
 clean: ## Remove the virtual environment and caches; data and checkpoints stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
