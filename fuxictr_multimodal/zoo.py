@@ -88,6 +88,7 @@ class ZooModel:
                 self.model_class.__name__,
                 ", ".join(unread),
             )
+        _initialise_forgotten(model)
         table = item_table(model.device)
         return model, lambda batch: batch.as_flat(table, flat, padding=self.padding)
 
@@ -107,11 +108,12 @@ def resolve(name: str, *, zoo_root: str | Path | None = None) -> ZooModel:
     if place not in ("", "LongCTR", "checkout"):
         raise ConfigError(f"model {name!r}: write the name alone, or LongCTR/ or checkout/ before it")
     zoo_root = zoo_root or os.environ.get(ZOO_ROOT_VARIABLE)
+    zoo_root = Path(zoo_root).expanduser() if zoo_root else None
     if place == "" and short in own_models():
         return ZooModel(getattr(importlib.import_module(f"model_zoo.{short}"), short), "batch")
     if place in ("", "LongCTR") and short in longctr_models():
         return ZooModel(getattr(_longctr(), short), "longctr")
-    in_checkout = checkout.find_models(Path(zoo_root)) if zoo_root else {}
+    in_checkout = checkout.find_models(zoo_root) if zoo_root else {}
     if place in ("", "checkout") and short in in_checkout:
         return ZooModel(checkout.load_model(short, in_checkout[short]), "flat")
     raise ConfigError(_unresolved(name, zoo_root, in_checkout))
@@ -177,6 +179,26 @@ def _without_projection(model: BaseModel) -> list[str]:
     return sorted(unread)
 
 
+def _initialise_forgotten(model: BaseModel) -> None:
+    """Initialise tables of shared features in layers that do not share, as layers of width 1 are.
+
+    The toolkit's `init_weights` skips what shares an embedding, whether or not the layer lets it: such a table keeps
+    torch's N(0, 1), 10,000 times the rest, and the summed history drowns everything else.
+    """
+    from fuxictr.pytorch.layers import FeatureEmbeddingDict
+
+    for layer in model.modules():
+        if type(layer) is FeatureEmbeddingDict:
+            for name, table in layer.embedding_layers.items():
+                shared = layer._feature_map.features[name].get("share_embedding")
+                shares = shared in layer.embedding_layers and layer.embedding_layers[shared] is table
+                if shared is not None and not shares:
+                    layer.embedding_initializer(table.weight[1:])
+                    logging.warning(
+                        "%s: a table of %s is initialised here, which the toolkit forgets", type(model).__name__, name
+                    )
+
+
 def _with_one_regularizer(model_class: type, params: Mapping[str, Any]) -> dict[str, Any]:
     """Models of embeddings only name their regulariser `regularizer`, and fail when given the usual two names."""
     parameters = inspect.signature(model_class.__init__).parameters
@@ -201,7 +223,7 @@ def _accept_old_keyword(model: BaseModel) -> None:
             layer.register_forward_pre_hook(rename, with_kwargs=True)
 
 
-def _unresolved(name: str, zoo_root: str | Path | None, in_checkout: Mapping[str, Path]) -> str:
+def _unresolved(name: str, zoo_root: Path | None, in_checkout: Mapping[str, Path]) -> str:
     ours, longctr = own_models(), longctr_models()
     near = did_you_mean(name.rpartition("/")[2], [*ours, *longctr, *in_checkout])
     parts = [f"model {name!r} is not in the zoo."]

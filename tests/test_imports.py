@@ -83,5 +83,5 @@ def test_our_zoo_and_the_toolkits_stand_side_by_side():
 
 def test_every_file_of_the_package_is_in_the_architecture():
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    files = [p.name for p in PACKAGE.rglob("*.py") if p.name not in ("__init__.py", "version.py")]
-    assert [name for name in files if f"`{name}`" not in text] == []
+    files = [p for p in PACKAGE.rglob("*.py") if p.name not in ("__init__.py", "version.py")]
+    assert [str(p) for p in files if f"`{p.name}`" not in text and f"/{p.name}`" not in text] == []

@@ -61,7 +61,13 @@ def test_the_environment_names_the_checkout(zoo_root, monkeypatch, tmp_path):
 def test_an_unknown_name_lists_what_there_is(zoo_root):
     with pytest.raises(ConfigError) as refused:
         resolve("DINN", zoo_root=zoo_root)
-    for part in ("'DINN' is not in the zoo", "Did you mean 'DIN'?", "This project has QIN", *LONGCTR, "DIN, QIN, Rare."):
+    for part in (
+        "'DINN' is not in the zoo",
+        "Did you mean 'DIN'?",
+        "This project has QIN",
+        *LONGCTR,
+        "DIN, QIN, Rare.",
+    ):
         assert part in str(refused.value)
     with pytest.raises(ConfigError, match="give its folder as zoo_root or in FUXICTR_ZOO_ROOT"):
         resolve("Rare")
@@ -165,11 +171,24 @@ def test_interaction_models_read_pooled_histories_with_the_toolkits_traps_walked
     with caplog.at_level(logging.WARNING):
         model, to_inputs = ZooModel(FmLike, "flat").build(feature_map, lambda device: table, PARAMS)
     assert "FmLike is trained without emb" in caplog.text
+    assert "a table of history_item_id is initialised here" in caplog.text
+    width_one = model.lr.embedding_layer.embedding_layer.embedding_layers["history_item_id"].weight
+    assert width_one.shape == (4, 1)
+    assert 0 < width_one.abs().max() < 1e-2
+    assert width_one[0] == 0
     assert model._embedding_regularizer == 1e-3
     assert "Pooling" in model.feature_map.features["history_item_id"]["feature_encoder"]
     inputs = to_inputs(batch)
     assert "emb" not in inputs
     assert model(inputs)["y_pred"].shape == (2, 1)
+
+
+def test_fault_the_toolkit_forgets_tables_that_a_layer_does_not_share(feature_map):
+    """Fails when the toolkit mends it: then `_initialise_forgotten` can go."""
+    flat = flat_feature_map(feature_map, 3, pooled=True, embeddings=False)
+    layer = LogisticRegression(flat).embedding_layer.embedding_layer
+    assert layer.embedding_layers["item_id"].weight.abs().max() < 1e-2
+    assert layer.embedding_layers["history_item_id"].weight.abs().max() > 1e-2
 
 
 def test_a_model_that_cuts_its_history_always_gets_that_many_slots(table, batch):
