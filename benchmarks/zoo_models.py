@@ -40,6 +40,38 @@ NOT_THE_MODEL = frozenset(
     "monitor_mode embedding_regularizer net_regularizer regularizer use_features feature_specs num_tasks".split()
 )
 
+# What was met on the way; the tests named test_fault_* hold the models' own faults fast.
+NOTES = """
+## What stands in the way
+
+In a FuxiCTR checkout (2.3.10), by whose hand it is walked around:
+
+* QNN_alpha does not train: its `add_loss(inputs)` has the signature of before issue 122 of the toolkit, which calls
+  `add_loss(return_dict, y_true)`. Nothing is done about it.
+* MMoE, PLE and ShareBottom train, but hand their scores over as `<label>_pred`, one a label; the trainer reads `y_pred`.
+* QNN and QNN_alpha call the embedding layer with `dynamic_emb_dim`, which is `flatten_emb` now. Here the old name works.
+* FM, FFM, FFMv2, FmFM, FwFM, HOFM, LR and LorentzFM take one `regularizer` and fail beside `embedding_regularizer`.
+  Here that one is handed over under their name.
+* Layers of width 1 (`LogisticRegression`, in 13 models and by the column "without") do not project features of
+  `type: embedding`, so these models are trained without them, with a warning.
+* `init_weights` skips a column with `share_embedding` even in a layer that does not share, so the table keeps N(0, 1)
+  beside 1e-4 and a summed history drowns the rest (logloss 1.3 instead of 0.67 after two epochs of DeepFM on
+  Synthetic_test). Here it is initialised, with a warning.
+* DCNv2, APG_DCNv2, GDCN and GDCNP fail with their own defaults (`[]` hidden units), PPNet with its own (`gate_priors:
+  []`): give these parameters. DMR fails when it is given a `context_field` (`torch.cat(..., dimi=-1)`).
+* The TensorFlow twins (`*_tf`) are no models of the PyTorch toolkit and are not listed.
+
+In the toolkit's LongCTR and, as marked, in the checkout:
+
+* SIM, ETA, SDIM, TWIN and MIRRN cut the newest `short_seq_len` items with a mask that is shifted by one: the newest item
+  is judged by the slot before it. The comparison says so; nothing is done about it.
+* The same five fail on a batch whose longest history is shorter than `short_seq_len`. Here they always get `max_len` slots.
+* DIEN (both) packs histories, which reads them from the left, while the loader's default fills them on the left: short
+  histories would be padding only. Here DIEN gets them filled on the right. It fails on a batch with only one history.
+* SIM's search gives padding the score 0, above every real item with a negative one. MIRRN averages the items that it
+  found, padding included. FinalMLP builds its feature selection and never calls it. Nothing is done about these.
+"""
+
 
 @dataclass
 class Outcome:
@@ -201,7 +233,7 @@ def as_markdown(outcomes: list[Outcome], args: argparse.Namespace) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(outcome)) + " |" for outcome in outcomes]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + NOTES
 
 
 def _cells(outcome: Outcome) -> list[str]:
