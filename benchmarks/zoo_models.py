@@ -15,6 +15,7 @@ import json
 import logging
 import math
 import statistics
+import subprocess
 import time
 import traceback
 import warnings
@@ -44,16 +45,17 @@ NOT_THE_MODEL = frozenset(
 NOTES = """
 ## What stands in the way
 
-In a FuxiCTR checkout (2.3.10), by whose hand it is walked around:
+In a FuxiCTR checkout (2.3.10), and what is done about it here:
 
 * QNN_alpha does not train: its `add_loss(inputs)` has the signature of before issue 122 of the toolkit, which calls
   `add_loss(return_dict, y_true)`. Nothing is done about it.
-* MMoE, PLE and ShareBottom train, but hand their scores over as `<label>_pred`, one a label; the trainer reads `y_pred`.
-* QNN and QNN_alpha call the embedding layer with `dynamic_emb_dim`, which is `flatten_emb` now. Here the old name works.
+* MMoE, PLE and ShareBottom train, but give their scores as `<label>_pred`, one a label; the trainer reads `y_pred`.
+* QNN and QNN_alpha call the embedding layer with `dynamic_emb_dim`, which is `flatten_emb` now. The old name works
+  here.
 * FM, FFM, FFMv2, FmFM, FwFM, HOFM, LR and LorentzFM take one `regularizer` and fail beside `embedding_regularizer`.
   Here that one is handed over under their name.
-* Layers of width 1 (`LogisticRegression`, in 13 models and by the column "without") do not project features of
-  `type: embedding`, so these models are trained without them, with a warning.
+* Layers of width 1 (`LogisticRegression`) do not project features of `type: embedding`. Models with such a layer are
+  trained without those features (column "without"), with a warning.
 * `init_weights` skips a column with `share_embedding` even in a layer that does not share, so the table keeps N(0, 1)
   beside 1e-4 and a summed history drowns the rest (logloss 1.3 instead of 0.67 after two epochs of DeepFM on
   Synthetic_test). Here it is initialised, with a warning.
@@ -63,9 +65,10 @@ In a FuxiCTR checkout (2.3.10), by whose hand it is walked around:
 
 In the toolkit's LongCTR and, as marked, in the checkout:
 
-* SIM, ETA, SDIM, TWIN and MIRRN cut the newest `short_seq_len` items with a mask that is shifted by one: the newest item
-  is judged by the slot before it. The comparison says so; nothing is done about it.
-* The same five fail on a batch whose longest history is shorter than `short_seq_len`. Here they always get `max_len` slots.
+* SIM, ETA, SDIM, TWIN and MIRRN cut the newest `short_seq_len` items with a mask that is shifted by one: the newest
+  item is judged by the slot before it. The comparison says so; nothing is done about it.
+* The same five fail on a batch whose longest history is shorter than `short_seq_len`. Here they always get `max_len`
+  slots.
 * DIEN (both) packs histories, which reads them from the left, while the loader's default fills them on the left: short
   histories would be padding only. Here DIEN gets them filled on the right. It fails on a batch with only one history.
 * SIM's search gives padding the score 0, above every real item with a negative one. MIRRN averages the items that it
@@ -217,23 +220,30 @@ def as_markdown(outcomes: list[Outcome], args: argparse.Namespace) -> str:
     places = {"own": [], "LongCTR": [], "checkout": []}
     for outcome in outcomes:
         places[outcome.model.partition("/")[0] if "/" in outcome.model else "own"].append(outcome)
-    counts = "; ".join(
-        f"{place}: {sum(o.trains for o in found)} of {len(found)}" for place, found in places.items() if found
-    )
+    counts = ", ".join(f"{place} {sum(o.trains for o in found)} of {len(found)}" for place, found in places.items())
     lines = [
         "# Which zoo models train on our store",
         "",
         f"{datetime.date.today()}, fuxictr {importlib.metadata.version('fuxictr')}, torch {torch.__version__}. Made by",
         f"`python benchmarks/zoo_models.py --zoo-root <FuxiCTR checkout> --dataset {args.dataset} --markdown "
         "results/zoo_models.md`.",
+        *([f"The checkout is at commit {commit}."] if (commit := checkout_commit(args.zoo_root)) else []),
         "",
-        f"Models that train a step with a finite loss: {', '.join(map(' '.join, counts.items()))}.",
+        f"Models that train a step with a finite loss: {counts}.",
         "",
         "| model | layout | trains | scores | parameters | without | why not |",
         "|---|---|---|---|---|---|---|",
     ]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(outcome)) + " |" for outcome in outcomes]
     return "\n".join(lines) + "\n" + NOTES
+
+
+def checkout_commit(zoo_root: Path | None) -> str:
+    """Short hash and date of the checkout's commit, or "" where git does not know."""
+    if zoo_root is None or not (zoo_root / ".git").exists():
+        return ""
+    command = ["git", "-C", str(zoo_root), "log", "-1", "--format=%h of %cs"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _cells(outcome: Outcome) -> list[str]:
