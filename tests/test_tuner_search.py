@@ -69,6 +69,7 @@ def test_draws_lie_in_the_ranges_and_repeat_with_the_seed(search, sweep, algorit
     # Half of a log range lies below its geometric middle.
     assert 3 <= sum(record.trial.settings["learning_rate"] < 1e-3 for record in records) <= 12
     drawn = [record.trial.expid for record in records]
+    assert not list(sweep.tuner_file.parent.glob("*/study.db-wal"))
     (sweep.tuner_file.parent / f"fake_tuner_{algorithm}_s0/study.db").unlink()
     assert [record.trial.expid for record in run_all(search(SPACE, trials=15, algorithm=algorithm))] == drawn
     assert {r.trial.expid for r in run_all(search(SPACE, trials=15, algorithm=algorithm, seed=1))}.isdisjoint(drawn)

@@ -77,8 +77,9 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         folder.path.mkdir(parents=True, exist_ok=True)
         with folder.shared():
+            self._storage = _storage(folder.study.resolve())
             self._study = optuna.create_study(
-                storage=_storage(folder.study.resolve()),
+                storage=self._storage,
                 study_name=f"{space.base_expid}_{space.hash()}",
                 direction="maximize" if outcome.maximised(space.representatives()[0].params) else "minimize",
                 # The first evaluation says little: pruning begins with the second.
@@ -102,6 +103,9 @@ class Search:
         finally:
             lock.release()
             self._lock_file(self._worker).unlink(missing_ok=True)
+            # The last connection to close folds the write-ahead log into the study's file.
+            self._storage.remove_session()
+            self._storage.engine.dispose()
 
     def next(self) -> Record | None:
         """A trial that a gone worker left, or the next setting that nobody has tried."""
