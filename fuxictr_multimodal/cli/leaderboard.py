@@ -22,6 +22,10 @@ def run_leaderboard_main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     with exit_on_input_error():
         board = _read_board(args) if args.source else _make_board(args)
+        if args.published:
+            from fuxictr_multimodal.leaderboard.published import with_published
+
+            board = with_published(board, args.published)
         if args.export:
             board.write(args.export)
         text = _rendered(board, args)
@@ -73,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--config", type=Path, help="config folder; its expids without a report are listed as not run")
     where.add_argument(
         "--from", dest="source", type=Path, metavar="JSON", help="what --export wrote, instead of reports"
+    )
+    where.add_argument(
+        "--published",
+        type=Path,
+        metavar="CSV",
+        help="published learning curves to draw on the page, for example results/published_microlens_1m.csv",
     )
     output = parser.add_argument_group("what is written")
     output.add_argument("--format", choices=FORMATS, help="default: by the ending of --out, else terminal")

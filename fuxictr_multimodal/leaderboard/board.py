@@ -39,6 +39,15 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A curve that others published for this data: its name, where it is from, and its points by epoch."""
+
+    name: str
+    source: str
+    curve: Curve
+
+
+@dataclass(frozen=True)
 class Entry:
     """One experiment over its seeds.
 
@@ -123,6 +132,7 @@ class Board:
         entries: best first.
         footnotes: text by mark.
         notes: sentences on settings and fairness.
+        published: curves of others, drawn beside those of the entries.
     """
 
     dataset_id: str
@@ -138,6 +148,7 @@ class Board:
     unfinished: tuple[Unfinished, ...] = ()
     footnotes: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    published: tuple[Published, ...] = ()
 
     def best(self, split: str, metric: str) -> frozenset[str]:
         """Names of the entries whose mean is the best, ties included."""
@@ -222,8 +233,15 @@ def _board(stored: Mapping[str, Any]) -> Board:
             "references": tuple(Reference(**reference) for reference in stored.get("references", ())),
             "unfinished": tuple(Unfinished(**run) for run in stored.get("unfinished", ())),
             "notes": tuple(stored.get("notes", ())),
+            "published": tuple(
+                Published(item["name"], item["source"], _curve(item["curve"])) for item in stored.get("published", ())
+            ),
         }
     )
+
+
+def _curve(stored: Mapping[str, Any]) -> Curve:
+    return Curve(stored["seed"], tuple(stored["x"]), tuple(stored["loss"]), tuple(stored["auc"]))
 
 
 def _entry(stored: Mapping[str, Any]) -> Entry:
@@ -248,10 +266,7 @@ def _entry(stored: Mapping[str, Any]) -> Entry:
                 }
             ),
             "minutes": Spread(tuple(stored["minutes"])),
-            "curves": tuple(
-                Curve(curve["seed"], tuple(curve["x"]), tuple(curve["loss"]), tuple(curve["auc"]))
-                for curve in stored.get("curves", ())
-            ),
+            "curves": tuple(_curve(curve) for curve in stored.get("curves", ())),
             "slices": {
                 name: tuple(None if values is None else Spread(tuple(values)) for values in bins)
                 for name, bins in stored.get("slices", {}).items()

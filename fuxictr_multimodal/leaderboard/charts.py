@@ -186,8 +186,12 @@ def curve_chart(
     for item in drawn:
         lines = ([(x, v) for x, v in zip(c.x, values(c), strict=True) if v is not None] for c in item.entry.curves)
         points[item.number] = [line for line in lines if line]
-    every = [line for lines in points.values() for line in lines]
-    if not every:
+    published = [
+        (item, [(x, v) for x, v in zip(item.curve.x, values(item.curve), strict=True) if v is not None])
+        for item in board.published
+    ]
+    every = [line for lines in points.values() for line in lines] + [line for _, line in published]
+    if not any(points.values()):
         return ""
     # The first evaluations are far from the rest and would flatten all of it.
     late = [v for line in every for _, v in (line[1:] if len(line) > 3 else line)]
@@ -195,6 +199,12 @@ def curve_chart(
     xs = [x for line in every for x, _ in line]
     x = Axis(min(xs), max(max(xs), min(xs) + 1), _whole(svg.round_ticks(min(xs), max(max(xs), min(xs) + 1))))
     parts = [_frame(x, y, x_text=quantity)]
+    for item, line in published:
+        best_x, best = (max if marked else min)(line, key=lambda point: point[1])
+        tip = f"{item.name}, published: {best:.4f} at epoch {quantity(best_x)}"
+        shares = [(x.at(px), y.at(py)) for px, py in line]
+        strokes = [svg.line(shares, css="published"), svg.line(shares, css="hit", tip=tip)]
+        parts.append(tag("g", {"class": "clip"}, svg.stretched(*strokes)))
     for item in reversed(_by_weight(drawn)):
         paths, marks = [], []
         for curve, line in zip(item.entry.curves, points[item.number], strict=False):
@@ -206,9 +216,12 @@ def curve_chart(
             if 0 <= y.at(best) <= 1 and ((marked and item.coloured) or len(shares) == 1):
                 marks.append(svg.dot(x.at(best_x), y.at(best), item.shape, tip=tip, css="dot small"))
         parts.append(item.group(tag("g", {"class": "clip"}, svg.stretched(*paths)) if paths else "", *marks))
+    caption = "A line a seed; the mark is its best evaluation." if marked else "A line a seed."
+    if published:
+        caption += f" Dotted: published, {', '.join(item.name for item, _ in published)}."
     return _figure(
         title,
-        "A line a seed; the mark is its best evaluation." if marked else "A line a seed.",
+        caption,
         "".join(parts),
         height=260,
         x_title=board.curve_axis,

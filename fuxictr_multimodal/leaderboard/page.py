@@ -245,6 +245,7 @@ def _missing(board: Board) -> str:
 
 def _notes(board: Board) -> str:
     items = [tag("sup", None, mark) + " " + text_of(text) for mark, text in board.footnotes.items()]
+    items += [text_of(f"Published curve {item.name}: {item.source}") for item in board.published]
     items += [text_of(text) for text in explanations(board)]
     return _section("How to read it", tag("ul", None, *(tag("li", None, item) for item in items)))
 

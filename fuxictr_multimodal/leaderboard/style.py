@@ -55,8 +55,9 @@ figcaption p{color:var(--soft);font-size:12.5px;line-height:1.4;margin-top:2px}
 .whisker{stroke:currentColor;stroke-width:2;stroke-linecap:round}
 .band{stroke:currentColor;stroke-width:11;opacity:.17}
 .seed{stroke:currentColor;stroke-width:1.2;opacity:.75}
-.line,.hit,.frontier{fill:none;vector-effect:non-scaling-stroke;stroke-linejoin:round;stroke-linecap:round}
+.line,.hit,.frontier,.published{fill:none;vector-effect:non-scaling-stroke;stroke-linejoin:round;stroke-linecap:round}
 .line{stroke:currentColor;stroke-width:1.7}
+.published{stroke:var(--soft);stroke-width:1.4;stroke-dasharray:1.5 3.5}
 .rest .line{stroke-width:1.1;opacity:.65}.base .line{stroke-dasharray:5 3.5}
 .hit{stroke:transparent;stroke-width:11;pointer-events:stroke}
 .frontier{stroke:var(--soft);stroke-width:1.3;stroke-dasharray:1 4}

@@ -1,0 +1,53 @@
+"""Learning curves that others published, to lay one's own beside: read from a csv of figures with their source."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+
+from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.leaderboard.board import Board, Curve, Published
+
+COLUMNS = ("run", "epoch", "train_loss", "valid_auc", "source")
+
+
+def with_published(board: Board, path: Path) -> Board:
+    """Return the board with the curves of a csv; its columns are `COLUMNS`, a row an epoch.
+
+    Raises:
+        DataError: the file is missing, lacks a column, or holds a value that is no number; or the board's own curves
+            count steps, not epochs.
+    """
+    if board.curve_axis != "epoch":
+        raise DataError(
+            f"{path} counts epochs, but runs of {board.dataset_id} were evaluated within epochs: set eval_steps to null"
+        )
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; results/published_microlens_1m.csv is one such file") from None
+    runs: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        for column in COLUMNS:
+            if row.get(column) is None:
+                raise DataError(f"{path}: column {column!r} is missing; needed are {', '.join(COLUMNS)}")
+        runs.setdefault(row["run"], []).append(row)
+    return dataclasses.replace(board, published=tuple(_curve(path, name, own) for name, own in runs.items()))
+
+
+def _curve(path: Path, name: str, rows: list[dict[str, str]]) -> Published:
+    columns = {}
+    for column in ("epoch", "train_loss", "valid_auc"):
+        values = []
+        for row in rows:
+            try:
+                values.append(float(row[column]))
+            except ValueError:
+                raise DataError(
+                    f"{path}: {column} of run {name!r}, epoch {row['epoch']!r} is {row[column]!r}, not a number"
+                ) from None
+        columns[column] = tuple(values)
+    curve = Curve(seed=0, x=columns["epoch"], loss=columns["train_loss"], auc=columns["valid_auc"])
+    return Published(name, rows[0]["source"], curve)
