@@ -310,7 +310,7 @@ def test_kept_promises_pass(tmp_path):
 
 def test_existing_dataset_is_kept_unless_overwrite_is_given(tmp_path):
     before = build(tmp_path)
-    with pytest.raises(StoreExistsError, match=r"tiny already holds a dataset: give overwrite to replace it"):
+    with pytest.raises(StoreExistsError, match=r"tiny already holds a dataset: give --overwrite"):
         build(tmp_path)
     assert Store.open(tmp_path, "tiny").manifest == before
     with pytest.raises(DataError, match="is empty"):
@@ -324,7 +324,7 @@ def test_existing_dataset_is_kept_unless_overwrite_is_given(tmp_path):
 def test_foreign_files_are_never_replaced(tmp_path):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "raw.csv").write_text("1,2")
-    with pytest.raises(DataError, match=r"tiny is there without a manifest.json .*: give overwrite"):
+    with pytest.raises(DataError, match=r"tiny is there without a manifest.json .*: give --overwrite"):
         build(tmp_path)
     with pytest.raises(DataError, match=r"tiny holds 'raw.csv', which is no file of a store: move it away first"):
         build(tmp_path, overwrite=True)

@@ -335,5 +335,5 @@ def test_download_and_build_from_the_door(raw, store, repository, tmp_path, monk
     capsys.readouterr()
     with pytest.raises(SystemExit, match="2"):
         main(["--download", "--any-size"])
-    assert "already holds a dataset: give overwrite" in capsys.readouterr().err
+    assert "already holds a dataset: give --overwrite" in capsys.readouterr().err
     main(["--raw", str(kept), "--any-size", "--overwrite"])

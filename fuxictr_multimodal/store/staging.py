@@ -86,10 +86,12 @@ class Staging:
             return
         if not self._overwrite:
             if (self.final_dir / MANIFEST_NAME).is_file():
-                raise StoreExistsError(f"{self.final_dir} already holds a dataset: give overwrite to replace it")
+                raise StoreExistsError(
+                    f"{self.final_dir} already holds a dataset: give --overwrite (overwrite=True in code) to replace it"
+                )
             raise DataError(
                 f"{self.final_dir} is there without a {MANIFEST_NAME} (an interrupted build, or no dataset of this "
-                f"format): give overwrite to replace it"
+                f"format): give --overwrite (overwrite=True in code) to replace it"
             )
         foreign = sorted(path.name for path in self.final_dir.iterdir() if path.name not in self._owned)
         if foreign:
