@@ -120,10 +120,11 @@ def resolve(name: str, *, zoo_root: str | Path | None = None) -> ZooModel:
 
 
 def own_models() -> list[str]:
-    """Names of the packages under this project's `model_zoo/` that hold a model of the same name."""
-    found = importlib.util.find_spec("model_zoo")
-    folders = [Path(p) for p in (found.submodule_search_locations or [])] if found else []
-    return sorted({p.parent.name for f in folders for p in f.glob("*/*.py") if p.stem == p.parent.name})
+    """Names of the packages beside this project's `model_zoo/QIN` that hold a model of the same name."""
+    # An editable install puts the namespace together by a hook, not by a folder; where QIN comes from is always known.
+    qin = importlib.util.find_spec("model_zoo.QIN")
+    files = Path(qin.origin).parent.parent.glob("*/*.py") if qin and qin.origin else []
+    return sorted({path.stem for path in files if path.stem == path.parent.name})
 
 
 def longctr_models() -> list[str]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,12 @@ DOORS += sorted(f"datasets/{p.name}" for p in ROOT.glob("datasets/*.py"))
 
 
 def run(repository, *arguments, cwd=None):
-    environment = {**os.environ, "PYTHONPATH": str(repository), "COLUMNS": "120"}
+    environment = {**os.environ, "COLUMNS": "120"}
+    try:
+        # Where the package is installed, as a user has it, nothing else may be needed to find it.
+        metadata.distribution("fuxictr-multimodal")
+    except metadata.PackageNotFoundError:
+        environment["PYTHONPATH"] = str(repository)
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd or repository, env=environment, capture_output=True, text=True, check=False, timeout=300,
