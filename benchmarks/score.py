@@ -21,7 +21,7 @@ def main() -> None:
     """Measure, check the scores, print the result."""
     options = arguments(__doc__).parse_args()
     batches = [challenge_batch(options, seed=seed) for seed in range(3)]
-    taken, scores = {}, {}
+    taken, scores, rates = {}, {}, []
     for form, repeats in (("fast", options.repeats), ("plain", options.plain_repeats)):
         if not repeats:
             continue
@@ -32,12 +32,13 @@ def main() -> None:
                 parameter[1:] = torch.randn(parameter[1:].shape, generator=torch.Generator().manual_seed(2)) * 0.1
         model.eval()
         on_device = [batch.to(model.device) for batch in batches]
+        rates.append(product_rate(model.device))  # before and after: other work on the machine hides the ceiling
         warm_up = 3 if form == "fast" else 0  # the fast form keeps item vectors from its second or third batch on
         taken[form] = measure(on_device, model, repeats=repeats, warm_up=warm_up)
         scores[form] = model(on_device[0])["y_pred"]
         if form == "fast":
             peak = peak_rss_mib()
-    rate = product_rate(model.device)
+    rate = max(*rates, product_rate(model.device))
     flops = quadratic_flops(model, rows=1, products=1)
     difference = float((scores["fast"] - scores["plain"]).abs().max()) if len(scores) > 1 else None
     emit(
