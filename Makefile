@@ -22,7 +22,8 @@ $(VENV)/installed: constraints.txt setup.cfg pyproject.toml
 	touch $@
 
 demo: install ## Train QIN on synthetic data whose best AUC is known, and print its report
-	$(BIN)/python run_expid.py --expid QIN_demo --gpu $(GPU)
+	@# A model this small trains nearly twice as fast on one thread as on two.
+	OMP_NUM_THREADS=1 $(BIN)/python run_expid.py --expid QIN_demo --gpu $(GPU)
 
 test: install ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
