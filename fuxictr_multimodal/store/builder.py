@@ -18,12 +18,13 @@ import polars as pl
 from tqdm import tqdm
 
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
+from fuxictr_multimodal.files import sha256
 from fuxictr_multimodal.store import validation
 from fuxictr_multimodal.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
 from fuxictr_multimodal.store.feature_cols import check_feature_cols, check_label_col, is_fitted
 from fuxictr_multimodal.store.h5_writer import write_item_file
 from fuxictr_multimodal.store.item_rows import check_padding_row, check_zero_row, complete_width, order_items
-from fuxictr_multimodal.store.manifest import MANIFEST_NAME, SPLITS, Column, Manifest, file_sha256
+from fuxictr_multimodal.store.manifest import MANIFEST_NAME, SPLITS, Column, Manifest
 from fuxictr_multimodal.store.reader import ITEM_FILE, SplitReader
 from fuxictr_multimodal.store.split_builder import SplitBuilder
 from fuxictr_multimodal.store.staging import Staging, StoreExistsError
@@ -398,7 +399,7 @@ class StoreBuilder:
 
     def _hashes(self, paths: Mapping[str, Path], what: str) -> dict[str, str]:
         bar = tqdm(paths.items(), desc=f"checksums of {what}", disable=not self._progress or not paths, leave=False)
-        return {name: file_sha256(path) for name, path in bar}
+        return {name: sha256(path) for name, path in bar}
 
 
 def _as_json(values: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -204,15 +204,6 @@ class Manifest:
         return "\n".join([title, *rows])
 
 
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    with Path(path).open("rb") as stream:
-        digest = hashlib.sha256()
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def _split_facts(stored: Mapping[str, Any]) -> SplitFacts:
     return SplitFacts(**{**stored, "history_length": HistoryLength(**stored["history_length"])})
 

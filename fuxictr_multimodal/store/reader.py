@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 
 from fuxictr_multimodal.errors import DataError, did_you_mean
-from fuxictr_multimodal.store.manifest import FORMAT_VERSION, MANIFEST_NAME, SPLITS, Column, Manifest, file_sha256
+from fuxictr_multimodal.files import sha256
+from fuxictr_multimodal.store.manifest import FORMAT_VERSION, MANIFEST_NAME, SPLITS, Column, Manifest
 
 CHUNK_ROWS = 65_536
 ITEM_FILE = "item.h5"
@@ -95,7 +96,7 @@ class Store:
             DataError: a file differs.
         """
         for name, expected in self.manifest.files.items():
-            if file_sha256(self.dir / name) != expected:
+            if sha256(self.dir / name) != expected:
                 raise DataError(
                     f"{self.dir / name} does not match its checksum in {MANIFEST_NAME}: it is damaged or was "
                     f"changed; build the dataset again with overwrite"
