@@ -20,8 +20,8 @@ from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.experiment import Experiment
 from fuxictr_multimodal.item_table import item_features
 from fuxictr_multimodal.loader import MultimodalDataLoader
+from fuxictr_multimodal.scoring.trained import load_trained
 from fuxictr_multimodal.store import Store
-from fuxictr_multimodal.trainer import load_checkpoint
 
 # JSON in the folder of a store: the title of item i at place i; the padding item's is "".
 TITLES_FILE = "item_titles.json"
@@ -79,7 +79,7 @@ class Explainer:
 
     Raises:
         ConfigError: the model has no attention weights to show.
-        DataError: it is not trained.
+        DataError: it is not trained, or on another build of the dataset.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -91,11 +91,7 @@ class Explainer:
             raise ConfigError(
                 f"{type(self.model).__name__} has no method attention_weights, so there is nothing to show; QIN has one"
             )
-        if not Path(self.model.checkpoint).is_file():
-            raise DataError(
-                f"{self.model.checkpoint} does not exist: train it first with run_expid.py --expid {experiment.run}"
-            )
-        load_checkpoint(self.model)
+        load_trained(experiment, self.model)
         self.model.eval()
 
     def row(self, split: str, number: int) -> RowExplanation:

@@ -5,7 +5,6 @@ Scores and kept columns of all rows are in memory (about 30 bytes a row); featur
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,12 +21,11 @@ from fuxictr.pytorch.torch_utils import seed_everything
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.experiment import Experiment
 from fuxictr_multimodal.files import replace_atomically
-from fuxictr_multimodal.report import Report
-from fuxictr_multimodal.runner import RunFiles
 from fuxictr_multimodal.scoring.new_rows import NewRows
 from fuxictr_multimodal.scoring.published_weights import export_weights, import_weights
 from fuxictr_multimodal.scoring.submission import write_submission
-from fuxictr_multimodal.trainer import Trainer, load_checkpoint
+from fuxictr_multimodal.scoring.trained import load_trained
+from fuxictr_multimodal.trainer import Trainer
 
 ROW_ID = "ID"
 SUFFIXES = (".parquet", ".csv")
@@ -102,7 +100,7 @@ def predict(
     if imported is not None:
         import_weights(model, imported)
     else:
-        _load_checkpoint(experiment, model)
+        load_trained(experiment, model, otherwise="give published weights with --import-weights")
     if exported is not None:
         export_weights(model, exported)
     if not score:
@@ -123,30 +121,6 @@ def predict(
     if isinstance(rows, NewRows):
         facts = {"unknown": dict(rows.unknown), "cut_histories": rows.cut_histories}
     return Scored(out=out, submission=archive, rows=len(scores), seconds=seconds, **facts)
-
-
-def _load_checkpoint(experiment: Experiment, model: BaseModel) -> None:
-    path = Path(model.checkpoint)
-    if not path.is_file():
-        raise DataError(
-            f"{path} does not exist: train it first with run_expid.py --expid {experiment.run}, or give published "
-            "weights with --import-weights"
-        )
-    report_path = RunFiles(experiment.directory, experiment.run).report
-    if report_path.is_file():
-        trained_on = Report.read(report_path).manifest_hash
-        if trained_on != experiment.store.manifest.hash:
-            raise DataError(
-                f"{path} was trained on another build of dataset {experiment.params['dataset_id']!r}: its ids may mean "
-                "something else; train again, or build that dataset again"
-            )
-    else:
-        logging.warning("%s is not there: nobody knows on which build of the dataset %s was trained", report_path, path)
-    try:
-        load_checkpoint(model)
-    except RuntimeError as error:
-        lines = str(error).strip().splitlines()
-        raise DataError(f"{path} does not fit the configuration: {lines[min(1, len(lines) - 1)].strip()}") from None
 
 
 def _rows(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.files import replace_atomically
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -141,10 +142,8 @@ class Manifest:
 
     def write(self, directory: str | Path) -> None:
         """Write `manifest.json` in one step: a reader sees all of it or none."""
-        path = Path(directory) / MANIFEST_NAME
-        partial = path.with_suffix(".json.partial")
-        partial.write_text(json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n")
-        partial.replace(path)
+        with replace_atomically(Path(directory) / MANIFEST_NAME) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def read(cls, directory: str | Path) -> Manifest:

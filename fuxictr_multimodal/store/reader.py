@@ -70,11 +70,6 @@ class Store:
         """Whether a finished dataset (of any format version) is there."""
         return (Path(data_root) / dataset_id / MANIFEST_NAME).is_file()
 
-    @property
-    def item_path(self) -> Path:
-        """The file of the item table."""
-        return self.dir / ITEM_FILE
-
     def split_path(self, split: str) -> Path | None:
         """`train.h5`, or the folder `train` of parts, or None where the dataset has no such split."""
         if split not in self.manifest.splits:
