@@ -17,6 +17,7 @@ from fuxictr.utils import print_to_json
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from fuxictr_multimodal import report as reports
+from fuxictr_multimodal.allocator import keep_freed_memory
 from fuxictr_multimodal.config import config_hash
 from fuxictr_multimodal.curves import draw_curves_beside
 from fuxictr_multimodal.errors import ConfigError, InputError
@@ -64,6 +65,7 @@ def run_experiment(
     Raises:
         InputError: whatever is wrong with the configuration or the data.
     """
+    keep_freed_memory()
     experiment = Experiment.load(config_dir, expid, gpu=gpu, seed=seed, overrides=overrides)
     experiment.directory.mkdir(parents=True, exist_ok=True)
     files = RunFiles(experiment.directory, experiment.run)
@@ -121,6 +123,7 @@ def _run(experiment: Experiment, files: RunFiles, tracker: Tracker, *, resume: b
                 epochs=params["epochs"],
                 max_gradient_norm=params.get("max_gradient_norm", 10.0),
                 save_best_only=params.get("save_best_only", True),
+                plateau_factor=params.get("factor"),
                 state_file=files.state,
                 on_evaluation=publish,
             )

@@ -91,6 +91,8 @@ class Trainer:
         epochs: passes over the training split at most.
         max_gradient_norm: gradients are clipped to this L2 norm.
         save_best_only: keep the checkpoint of the best evaluation, else of the last.
+        plateau_factor: what the learning rate is multiplied with at an evaluation without a gain, the model's own by
+            default (the toolkit's 0.1).
         state_file: where a resumable state is kept at each evaluation; removed by `discard_state`.
         on_evaluation: called with the progress after each evaluation, for example to write a report.
     """
@@ -103,6 +105,7 @@ class Trainer:
         epochs: int,
         max_gradient_norm: float = 10.0,
         save_best_only: bool = True,
+        plateau_factor: float | None = None,
         state_file: Path | None = None,
         on_evaluation: Callable[[Progress], None] | None = None,
     ) -> None:
@@ -111,6 +114,7 @@ class Trainer:
         self.epochs = epochs
         self.max_gradient_norm = max_gradient_norm
         self.save_best_only = save_best_only
+        self.plateau_factor = plateau_factor
         self.state_file = state_file
         self.on_evaluation = on_evaluation
         self.progress = Progress()
@@ -273,7 +277,8 @@ class Trainer:
             progress.stopping_steps += 1
             logging.info("Monitor(%s)=%.6f STOP!", model._monitor_mode, monitored)
             if model._reduce_lr_on_plateau:
-                logging.info("Reduce learning rate on plateau: %.6f", model.lr_decay())
+                given = {} if self.plateau_factor is None else {"factor": self.plateau_factor}
+                logging.info("Reduce learning rate on plateau: %.6f", model.lr_decay(**given))
         if improved or not self.save_best_only:
             save_checkpoint(model)
         if progress.stopping_steps >= model._early_stop_patience:

@@ -43,7 +43,8 @@ def test_every_baseline_names_parameters_that_its_model_reads(expid):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_baselines_share_their_setting_with_qin(suffix):
-    shared = ("dataset_id", "batch_size", "epochs", "early_stop_patience", "embedding_dim", "embedding_regularizer")
+    shared = ["dataset_id", "batch_size", "epochs", "early_stop_patience", "embedding_dim", "embedding_regularizer"]
+    shared.append("factor")
     names = {model: f"{model}_{suffix}" for model in MODELS}
     if suffix == "MicroLens_1M":
         names["DIN"] = "DIN_shared_MicroLens_1M"  # DIN_MicroLens_1M is the challenge's own
@@ -75,6 +76,15 @@ def test_trains_evaluates_and_predicts_by_its_expid(run_qin, model):
     assert scores.shape == (1000,)
     assert np.isfinite(scores).all()
     assert len(np.unique(scores)) > 100
+
+
+def test_a_plateau_lowers_the_rate_by_the_factor_of_the_experiment(run_qin):
+    # The lower the AUC the better: the more it learns, the fewer gains it sees.
+    worse = ["monitor_mode=min", "epochs=4", "early_stop_patience=9", "factor=0.25"]
+    report, _ = run_qin(*SMALL, *worse, expid="DCNv2_demo")
+    assert not all(row["best"] for row in report.curve[:-1])
+    for row, following in itertools.pairwise(report.curve):
+        assert following["learning_rate"] == pytest.approx(row["learning_rate"] * (1 if row["best"] else 0.25))
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -22,6 +22,7 @@ MARKS = {"a": SHIFTED_MASK_NOTE}
 SHARED_SETTINGS = (
     "epochs",
     "early_stop_patience",
+    "factor",
     "monitor",
     "batch_size",
     "embedding_dim",

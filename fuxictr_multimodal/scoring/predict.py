@@ -18,6 +18,7 @@ from fuxictr.features import FeatureMap
 from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
 
+from fuxictr_multimodal.allocator import keep_freed_memory
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.experiment import Experiment
 from fuxictr_multimodal.files import replace_atomically
@@ -90,6 +91,7 @@ def predict(
     """
     if out is not None and out.suffix not in SUFFIXES:
         raise ConfigError(f"--out {out}: scores are written as {' or '.join(SUFFIXES)}")
+    keep_freed_memory()
     experiment = Experiment.load(config_dir, expid, gpu=gpu, seed=seed, overrides=overrides)
     if score and data is None and experiment.store.split_path("test") is None:
         raise DataError(f"{experiment.store.dir} has no test split: give rows with --data")
