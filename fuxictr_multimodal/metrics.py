@@ -47,7 +47,10 @@ def grouped_auc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike, *, weig
     0.4
     """
     y, s = _checked(labels, scores)
-    values, counts = _auc_by_group(y, s, np.asarray(groups).reshape(-1))
+    g = np.asarray(groups).reshape(-1)
+    if len(g) != len(y):
+        raise ValueError(f"{len(y)} labels and {len(g)} groups: the lengths must agree")
+    values, counts = _auc_by_group(y, s, g)
     if not len(values):
         raise UndefinedMetric("gAUC is undefined: no group holds both a positive and a negative row")
     return float(np.average(values, weights=counts if weighted else None))
@@ -111,22 +114,58 @@ def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], N
 def _auc_by_group(
     y: NDArray[np.bool_], s: NDArray[np.float64], groups: NDArray
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """AUC and row count of each group that holds both labels, in order of group id."""
-    order = np.lexsort((s, groups))
-    y, s, g = y[order], s[order], groups[order]
-    n = len(s)
-    new_group = np.r_[True, g[1:] != g[:-1]]
-    new_score = new_group | np.r_[True, s[1:] != s[:-1]]
-    # Average rank over the whole array of each run of equal scores, then made relative to its group's start.
-    run = np.cumsum(new_score) - 1
-    run_start = np.flatnonzero(new_score)
-    run_end = np.r_[run_start[1:], n]
-    rank = ((run_start + run_end + 1) / 2)[run]
-    group_start = np.flatnonzero(new_group)
-    group_rows = np.diff(np.r_[group_start, n])
-    positives = np.add.reduceat(y.astype(np.int64), group_start)
-    rank_sum = np.add.reduceat(np.where(y, rank, 0.0), group_start) - positives * group_start
-    negatives = group_rows - positives
-    both = (positives > 0) & (negatives > 0)
-    p, q = positives[both], negatives[both]
-    return (rank_sum[both] - p * (p + 1) / 2) / (p * q), group_rows[both]
+    """AUC and row count of each group that holds both labels, in order of group id.
+
+    Group, score and label of a row are packed into one integer, so that one sort of plain integers, which numpy does in
+    vector instructions, orders all rows; all counts are integers, so that an AUC is rounded once.
+    """
+    score_codes, score_bits = _codes(s, most_bits=32)
+    group_codes, _ = _codes(groups, most_bits=63 - score_bits)
+    keys = group_codes << np.uint64(score_bits + 1)
+    keys |= score_codes << np.uint64(1)
+    keys |= y
+    keys.sort()
+    positives_before = np.concatenate([[0], np.cumsum(keys & np.uint64(1), dtype=np.int64)])
+    run_start = _starts(keys >> np.uint64(1))  # runs of equal scores in one group
+    group_start = _starts(keys >> np.uint64(score_bits + 1))
+    run_positives, _ = _count(run_start, positives_before)
+    # Twice the pairs of a positive and a negative before it; those of one run count half.
+    run_negatives_before = np.append(run_start, len(keys)) - positives_before[np.append(run_start, len(keys))]
+    twice_pairs = run_positives * (run_negatives_before[:-1] + run_negatives_before[1:])
+    p, q = _count(group_start, positives_before)
+    negatives_before = group_start - positives_before[group_start]  # of other groups, to be taken off
+    twice = np.add.reduceat(twice_pairs, np.searchsorted(run_start, group_start)) - 2 * negatives_before * p
+    both = (p > 0) & (q > 0)
+    return twice[both] / (2 * p[both] * q[both]), (p + q)[both]
+
+
+def _starts(values: NDArray) -> NDArray[np.int64]:
+    """First positions of the runs of equal values."""
+    return np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)
+
+
+def _count(starts: NDArray[np.int64], positives_before: NDArray[np.int64]) -> tuple[NDArray, NDArray]:
+    """Positives and negatives of each run of rows, given where the runs start."""
+    ends = np.append(starts, len(positives_before) - 1)
+    positives = np.diff(positives_before[ends])
+    return positives, np.diff(ends) - positives
+
+
+def _codes(values: NDArray, *, most_bits: int) -> tuple[NDArray[np.uint64], int]:
+    """Integers that compare as `values` do, and how many bits they take: at most `most_bits`.
+
+    Integers of a narrow range and floats that float32 holds exactly, as scores of a model are, need no sort for it.
+    """
+    if values.dtype.kind in "iu":
+        low, high = int(values.min()), int(values.max())
+        if (high - low).bit_length() <= most_bits and high < 2**63:
+            return (values.astype(np.int64) - low).astype(np.uint64), (high - low).bit_length()
+    if values.dtype.kind == "f" and most_bits >= 32:
+        with np.errstate(over="ignore"):
+            single = values.astype(np.float32)
+        if np.array_equal(single, values):
+            # Bits of a positive float compare as the float does, those of a negative one the other way round.
+            bits = (single + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0
+            return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64), 32
+    codes = np.unique(values, return_inverse=True)[1]
+    return codes.astype(np.uint64), int(codes.max()).bit_length()

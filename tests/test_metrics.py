@@ -53,6 +53,32 @@ def test_auc_is_the_share_of_ordered_pairs(rows):
         assert metrics.grouped_auc(labels, scores, groups) == pytest.approx(turned, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    "scores",
+    [
+        pytest.param([0.1, 0.7, 0.7, 0.1, 0.3, 0.1, 0.1 + 1e-12, 0.9], id="float32 cannot tell them apart"),
+        pytest.param([-1.5, 0.0, -0.0, 2.0, -1.5, -0.25, 0.5, -3.0], id="logits of either sign, and both zeros"),
+        pytest.param([-np.inf, 1e300, 0.5, np.inf, -1e300, 1e300, 0.0, np.inf], id="beyond float32"),
+        pytest.param([3, 1, 2, 2, 3, 3, 0, 1], id="integers"),
+    ],
+)
+@pytest.mark.parametrize(
+    "groups",
+    [
+        pytest.param([0, 0, 0, 0, 1, 1, 1, 1], id="two groups"),
+        pytest.param([-(2**63), -(2**63), 2**62, 2**62, 2**62, 2**62, -(2**63), -(2**63)], id="ids far apart"),
+        pytest.param(np.array([2**64 - 1] * 5 + [2**64 - 2] * 3, np.uint64), id="largest ids"),
+        pytest.param(np.array([-128] * 3 + [127] * 5, np.int8), id="ids whose difference does not fit their type"),
+        pytest.param(["b", "b", "a", "a", "a", "a", "b", "b"], id="names"),
+    ],
+)
+def test_any_scores_and_group_ids(scores, groups):
+    labels, scores, groups = np.array([0, 1, 1, 0, 1, 0, 0, 1]), np.array(scores), np.array(groups)
+    finite = np.unique(scores, return_inverse=True)[1]  # scikit-learn refuses infinite scores; only their order counts
+    assert metrics.auc(labels, scores) == pytest.approx(sk.roc_auc_score(labels, finite), abs=1e-12)
+    assert metrics.grouped_auc(labels, scores, groups) == pytest.approx(toolkit_gauc(labels, finite, groups), abs=1e-12)
+
+
 def test_average_auc_counts_every_group_once():
     labels, scores = np.array([0, 1, 0, 1, 1]), np.array([0.1, 0.9, 0.8, 0.3, 0.5])
     groups = np.array([7, 7, 8, 8, 8])
@@ -70,3 +96,5 @@ def test_undefined_and_unknown():
         metrics.evaluate([0, 1], [0.1, 0.2], ["gAUC"])
     with pytest.raises(ValueError, match="lengths must agree"):
         metrics.auc([0, 1, 1], [0.1, 0.2])
+    with pytest.raises(ValueError, match="2 labels and 1 groups"):
+        metrics.grouped_auc([0, 1], [0.1, 0.2], [1])
