@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import multiprocessing
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import copy_bytes_per_s, emit, median_seconds, peak_rss_mib, read_bytes_per_s
+from _common import copy_bytes_per_s, emit, in_its_own_process, median_seconds, peak_rss_mib, read_bytes_per_s
 
 ITEMS, MAX_LEN, MEAN_LENGTH = 91_718, 64, 9.6
 PLAIN_ROWS = 100_000  # the twin pads in a Python loop: enough rows to time it, few enough to wait for
@@ -64,12 +63,6 @@ def run(folder: Path, *, rows: int, batch_size: int, epochs: int, shuffle_window
         check=plain["check"],
         modes=modes,
     )
-
-
-def in_its_own_process(function: Any, *arguments: Any) -> Any:
-    """Call `function` in a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
 
 
 def write_split(path: Path, rows: int) -> float:
