@@ -1,4 +1,4 @@
-"""Several experiments and seeds in turn, each in a process of its own: one that fails does not stop the others.
+"""Several experiments and seeds, each in a process of its own: one that fails does not stop the others.
 
 A process of its own gives each run its own peak memory, and a crash or the system's out-of-memory killer takes one
 run, not all. The seconds of importing are paid once: a server imports the large packages and forks a process a run.
@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import functools
 import multiprocessing
+import os
 import sys
+import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,12 +27,16 @@ from typing import TYPE_CHECKING, Any
 
 from fuxictr_multimodal.config import list_expids
 from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
+from fuxictr_multimodal.machine import available_cores
 
 if TYPE_CHECKING:
     from fuxictr_multimodal.report import Report
 
 PRELOADED = ("torch", "sklearn.preprocessing", "ray.data")
 GLOB_CHARACTERS = frozenset("*?[")
+POLL_SECONDS = 0.5
+INTERRUPT_SECONDS = 30
+INTERRUPTED = "stopped from the keyboard; --resume goes on from its last evaluation"
 
 
 @dataclass(frozen=True)
@@ -108,30 +117,83 @@ def parse_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def run_many(plans: Sequence[Plan], arguments: Mapping[str, Any], *, launch: Launch | None = None) -> list[Outcome]:
-    """Run the plans in turn.
+def run_many(
+    plans: Sequence[Plan], arguments: Mapping[str, Any], *, gpus: Sequence[int] = (-1,), launch: Launch | None = None
+) -> list[Outcome]:
+    """Run the plans, in turn or several at a time.
 
     Args:
         plans: what to run.
         arguments: the other arguments of `run_experiment`, the same for all.
+        gpus: one GPU index a slot, -1 for the CPU. On several slots the cores are shared out between them, unless
+            OMP_NUM_THREADS is set, and what a run prints is in its log only.
         launch: runs one plan; by default in a process of its own.
 
     Returns:
         An outcome a plan, in order. After an interrupt the rest are `not run`.
     """
-    launch = launch or launch_in_process
+    if len(gpus) == 1:
+        return _run_in_turn(plans, {**arguments, "gpu": gpus[0]}, launch or launch_in_process)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // len(gpus))))
+    stop = threading.Event()
+    return _run_on_slots(plans, arguments, gpus, launch or functools.partial(launch_in_process, stop=stop), stop)
+
+
+def _run_in_turn(plans: Sequence[Plan], arguments: Mapping[str, Any], launch: Launch) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for number, plan in enumerate(plans, start=1):
         if outcomes and outcomes[-1].status in ("interrupted", "not run"):
-            outcomes.append(Outcome(plan, "not run", error="an earlier run was interrupted"))
+            outcomes.append(_not_run(plan))
             continue
-        print(f"[{number}/{len(plans)}] {plan.name}", file=sys.stderr, flush=True)
+        _say(f"[{number}/{len(plans)}] {plan.name}")
         outcomes.append(launch(plan, arguments))
     return outcomes
 
 
+def _run_on_slots(
+    plans: Sequence[Plan], arguments: Mapping[str, Any], gpus: Sequence[int], launch: Launch, stop: threading.Event
+) -> list[Outcome]:
+    """A thread a slot takes the next plan when its run has ended; `stop` ends it all."""
+    waiting = deque(enumerate(plans))
+    outcomes = {number: _not_run(plan) for number, plan in waiting}
+
+    def work(gpu: int) -> None:
+        while not stop.is_set():
+            try:
+                number, plan = waiting.popleft()
+            except IndexError:
+                return
+            _say(f"[{number + 1}/{len(plans)}] {plan.name} starts on {'the CPU' if gpu < 0 else f'GPU {gpu}'}")
+            outcomes[number] = outcome = launch(plan, {**arguments, "gpu": gpu})
+            _say(f"[{number + 1}/{len(plans)}] {plan.name} {outcome.status}, {outcome.seconds / 60:.1f} min")
+            if outcome.status == "interrupted":
+                stop.set()
+
+    with ThreadPoolExecutor(len(gpus)) as pool:
+        slots = [pool.submit(work, gpu) for gpu in gpus]
+        try:
+            wait(slots)
+        except KeyboardInterrupt:
+            stop.set()
+    for slot in slots:
+        slot.result()
+    return [outcomes[number] for number in range(len(plans))]
+
+
+def _not_run(plan: Plan) -> Outcome:
+    return Outcome(plan, "not run", error="an earlier run was interrupted")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def launch_in_process(
-    plan: Plan, arguments: Mapping[str, Any], *, run: Callable[..., tuple[Report, Path]] | None = None
+    plan: Plan,
+    arguments: Mapping[str, Any],
+    *,
+    run: Callable[..., tuple[Report, Path]] | None = None,
+    stop: threading.Event | None = None,
 ) -> Outcome:
     """Run one plan in a fresh process and wait for it.
 
@@ -139,6 +201,7 @@ def launch_in_process(
         plan: what to run.
         arguments: the other arguments of `run`.
         run: called in the process; by default `run_experiment`.
+        stop: ends the run when it is set. A run that can be stopped so is one of several and prints nothing.
     """
     started = time.perf_counter()
     methods = multiprocessing.get_all_start_methods()
@@ -146,11 +209,15 @@ def launch_in_process(
     if "forkserver" in methods:
         context.set_forkserver_preload(list(PRELOADED))
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_run_one, args=(sender, plan, dict(arguments), run), name=plan.name)
+    quiet = stop is not None
+    process = context.Process(target=_run_one, args=(sender, plan, dict(arguments), run, quiet), name=plan.name)
     status, path, error = "failed", None, None
     process.start()
     sender.close()
     try:
+        while not receiver.poll(POLL_SECONDS):
+            if stop is not None and stop.is_set():
+                raise KeyboardInterrupt
         # A process that dies says no word: its exit code says more.
         with contextlib.suppress(EOFError):
             status, path, error = receiver.recv()
@@ -159,8 +226,8 @@ def launch_in_process(
             error = _exit_reason(process.exitcode)
     except KeyboardInterrupt:
         # The terminal sent the signal to the run too: it writes its report and ends.
-        process.join(timeout=30)
-        status, error = "interrupted", "stopped from the keyboard; --resume goes on from its last evaluation"
+        process.join(timeout=INTERRUPT_SECONDS)
+        status, error = "interrupted", INTERRUPTED
     finally:
         if process.is_alive():
             process.terminate()
@@ -203,9 +270,17 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
 
 
 def _run_one(
-    sender: Connection, plan: Plan, arguments: dict[str, Any], run: Callable[..., tuple[Report, Path]] | None
+    sender: Connection,
+    plan: Plan,
+    arguments: dict[str, Any],
+    run: Callable[..., tuple[Report, Path]] | None,
+    quiet: bool,
 ) -> None:
     """In the process of a run: run it and say what became of it."""
+    if quiet:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
     try:
         if run is None:
             from fuxictr_multimodal.runner import run_experiment as run
@@ -216,7 +291,7 @@ def _run_one(
         print(f"error: {error}", file=sys.stderr)
         sender.send(("failed", None, str(error)))
     except KeyboardInterrupt:
-        sender.send(("interrupted", None, "stopped from the keyboard; --resume goes on from its last evaluation"))
+        sender.send(("interrupted", None, INTERRUPTED))
     except Exception as error:
         traceback.print_exc()
         sender.send(("failed", None, f"{type(error).__name__}: {error}"))

@@ -17,13 +17,13 @@ from fuxictr.utils import print_to_json
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from fuxictr_multimodal import report as reports
-from fuxictr_multimodal.allocator import keep_freed_memory
 from fuxictr_multimodal.config import config_hash
 from fuxictr_multimodal.curves import draw_curves_beside
 from fuxictr_multimodal.errors import ConfigError, InputError
 from fuxictr_multimodal.experiment import Experiment
 from fuxictr_multimodal.files import replace_atomically
 from fuxictr_multimodal.loader import MultimodalDataLoader
+from fuxictr_multimodal.machine import keep_freed_memory
 from fuxictr_multimodal.report import Report
 from fuxictr_multimodal.tracking import Tracker, make_tracker
 from fuxictr_multimodal.trainer import Progress, Trainer

@@ -4,13 +4,14 @@ import json
 import os
 import resource
 import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 from fuxictr_multimodal.errors import DataError
 
 
-def stand_in(*, expid: str, seed: int, directory: Path):
+def stand_in(*, expid: str, seed: int, gpu: int, directory: Path):
     """Write a small report, raise, or die."""
     if expid == "input_error":
         raise DataError("the data is missing")
@@ -18,6 +19,8 @@ def stand_in(*, expid: str, seed: int, directory: Path):
         raise ZeroDivisionError("oops")
     if expid == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if expid == "endless":
+        time.sleep(600)
     if expid == "large":
         assert len(b"x" * (200 * 2**20)) > 0
     path = directory / f"{expid}.json"

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import threading
 
 import pytest
 
@@ -86,6 +87,52 @@ def test_each_run_has_a_process_of_its_own(monkeypatch, tmp_path):
     assert first["seed"] == second["seed"] == 7
     assert first["process"] != second["process"]
     assert first["peak_mib"] > second["peak_mib"] + 100
+
+
+def test_slots_share_the_runs_and_keep_their_order(monkeypatch, capsys):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    both = threading.Barrier(2, timeout=20)
+    seen = {}
+
+    def launch(plan, arguments):
+        if plan.expid in ("a", "b"):
+            both.wait()  # passes only if the two run at the same time
+        seen[plan.name] = arguments["gpu"]
+        return Outcome(plan, "failed" if plan.expid == "b" else "completed", seconds=6)
+
+    outcomes = run_many.run_many([Plan(name) for name in "abcd"], {"seedless": 1}, gpus=[0, 1], launch=launch)
+    assert [(outcome.plan.name, outcome.status) for outcome in outcomes] == [
+        ("a", "completed"),
+        ("b", "failed"),
+        ("c", "completed"),
+        ("d", "completed"),
+    ]
+    assert {seen["a"], seen["b"]} == {0, 1}
+    assert "[3/4] c completed, 0.1 min" in capsys.readouterr().err
+
+
+def test_an_interrupted_slot_stops_the_others(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    both = threading.Barrier(2, timeout=20)
+
+    def launch(plan, arguments):
+        both.wait()
+        return Outcome(plan, "interrupted")
+
+    outcomes = run_many.run_many([Plan(name) for name in "abcd"], {}, gpus=[-1, -1], launch=launch)
+    assert [outcome.status for outcome in outcomes] == ["interrupted", "interrupted", "not run", "not run"]
+
+
+def test_a_run_that_is_told_to_stop_ends(monkeypatch, tmp_path):
+    monkeypatch.setattr(run_many, "PRELOADED", ())
+    monkeypatch.setattr(run_many, "INTERRUPT_SECONDS", 0.1)
+    stop = threading.Event()
+    threading.Timer(1, stop.set).start()
+    outcome = launch_in_process(Plan("endless", 7), {"directory": tmp_path, "gpu": -1}, run=stand_in, stop=stop)
+    assert (outcome.status, outcome.report) == ("interrupted", None)
+    assert outcome.seconds < 30
+    quiet = launch_in_process(Plan("small", 7), {"directory": tmp_path, "gpu": -1}, run=stand_in, stop=threading.Event())
+    assert quiet.status == "completed"
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
 
 
 def run_expid_main(argv: Sequence[str] | None = None, *, config: str = "./config/", expid: str = "QIN_test") -> None:
@@ -19,10 +19,16 @@ def run_expid_main(argv: Sequence[str] | None = None, *, config: str = "./config
     )
     parser.add_argument("--config", default=config, type=Path, help="the config directory")
     parser.add_argument("--expid", default=expid, help="the experiment id to run; also a glob, or a list with commas")
-    parser.add_argument("--gpu", default=-1, type=int, help="the gpu index, -1 for cpu")
+    parser.add_argument(
+        "--gpu",
+        nargs="+",
+        default=[-1],
+        type=int,
+        help="the gpu index, -1 for cpu; several runs take several: 0 1 2 3, or -1 -1",
+    )
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=int, help="replaces the seed; the run is then named <expid>_s<seed>")
-    seeds.add_argument("--seeds", metavar="1,2,3", help="run these seeds in turn; also a range, 1-3")
+    seeds.add_argument("--seeds", metavar="1,2,3", help="run these seeds; also a range, 1-3")
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -40,7 +46,6 @@ def run_expid_main(argv: Sequence[str] | None = None, *, config: str = "./config
         args.overrides.append(f"zoo_root={args.zoo_root}")
     settings = {
         "config_dir": args.config,
-        "gpu": args.gpu,
         "overrides": args.overrides,
         "resume": args.resume,
         "overwrite": args.overwrite,
@@ -50,12 +55,15 @@ def run_expid_main(argv: Sequence[str] | None = None, *, config: str = "./config
         from fuxictr_multimodal import run_many
 
         if not run_many.is_one_run(args.expid, args.seeds):
-            outcomes = run_many.run_many(run_many.expand(args.config, args.expid, args.seeds), settings)
+            plans = run_many.expand(args.config, args.expid, args.seeds)
+            outcomes = run_many.run_many(plans, settings, gpus=args.gpu)
             run_many.print_outcomes(outcomes)
             raise SystemExit(run_many.exit_status(outcomes))
+        if len(args.gpu) > 1:
+            raise ConfigError(f"--gpu names {len(args.gpu)} slots for the one run of {args.expid}: give one")
         # The toolkit, torch and Ray take seconds to import: only now, after the arguments are known to be good.
         from fuxictr_multimodal.report import print_summary
         from fuxictr_multimodal.runner import run_experiment
 
-        report, path = run_experiment(expid=args.expid, seed=args.seed, **settings)
+        report, path = run_experiment(expid=args.expid, seed=args.seed, gpu=args.gpu[0], **settings)
         print_summary(report, path)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from fuxictr_multimodal.cli.trained_run import add_trained_run
 from fuxictr_multimodal.errors import exit_on_input_error
 
 
@@ -78,13 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Titles are those that the store has, or of --titles; without them items are shown by id and tags.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--config", default="./config/", type=Path, help="the config directory")
-    parser.add_argument("--expid", required=True, help="the experiment id; it must be trained")
-    parser.add_argument("--gpu", default=-1, type=int, help="the gpu index, -1 for cpu")
-    parser.add_argument("--seed", type=int, help="the seed that the run was given on the command line")
-    parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="as in training"
-    )
+    add_trained_run(parser)
     parser.add_argument("--split", default="test", choices=("train", "valid", "test"), help="rows of which split")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--row", type=int, metavar="N", help="number of a row of the split, from 0 (the default)")

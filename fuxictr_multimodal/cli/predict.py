@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fuxictr_multimodal.cli.trained_run import add_trained_run
 from fuxictr_multimodal.errors import exit_on_input_error
 
 
@@ -19,13 +20,7 @@ def run_predict_main(argv: Sequence[str] | None = None) -> None:
         "history as lists of items, newest last, in item_seq or history. Scores keep the order of the rows.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--config", default="./config/", type=Path, help="the config directory")
-    parser.add_argument("--expid", required=True, help="the experiment id")
-    parser.add_argument("--gpu", default=-1, type=int, help="the gpu index, -1 for cpu")
-    parser.add_argument("--seed", type=int, help="the seed that the run was given on the command line")
-    parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="as in training"
-    )
+    add_trained_run(parser)
     parser.add_argument("--data", type=Path, help="parquet file of new rows (default: the test split)")
     parser.add_argument("--history-column", help="column of histories in --data (default: item_seq or history)")
     parser.add_argument(

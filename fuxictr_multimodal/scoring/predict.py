@@ -18,10 +18,10 @@ from fuxictr.features import FeatureMap
 from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
 
-from fuxictr_multimodal.allocator import keep_freed_memory
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.experiment import Experiment
 from fuxictr_multimodal.files import replace_atomically
+from fuxictr_multimodal.machine import keep_freed_memory
 from fuxictr_multimodal.scoring.new_rows import NewRows
 from fuxictr_multimodal.scoring.published_weights import export_weights, import_weights
 from fuxictr_multimodal.scoring.submission import write_submission

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fuxictr_multimodal.machine import available_cores
 from fuxictr_multimodal.tuner import guard
 from fuxictr_multimodal.tuner.folder import SweepFolder
 
@@ -121,12 +122,6 @@ def start_guarded(
         env=dict(environment),
         start_new_session=True,
     )
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def exit_text(status: int) -> str:

@@ -9,7 +9,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import torch
-from fuxictr_multimodal.allocator import keep_freed_memory
+from fuxictr_multimodal.machine import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()

@@ -1,13 +1,20 @@
-"""Keep freed memory in the process: large tensors that come and go each step cost page faults otherwise."""
+"""What a process takes of the machine: the cores that it may use, and the memory that it keeps."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 
 # Of glibc's <malloc.h>.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 TOP_PAD_BYTES = 64 << 20
 LARGEST_INT = 2**31 - 1
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def keep_freed_memory() -> bool:
