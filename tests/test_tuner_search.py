@@ -11,6 +11,7 @@ from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.tuner.folder import SweepFolder
 from fuxictr_multimodal.tuner.outcome import Record
 from fuxictr_multimodal.tuner.restart import Restart
+from fuxictr_multimodal.tuner.run import publish
 from fuxictr_multimodal.tuner.search import Search
 from tests.tuner_sweep import Sweep
 
@@ -106,6 +107,17 @@ def test_trials_of_a_gone_worker_are_taken_over(search):
         assert third.next() is None
 
 
+def test_a_worker_that_joins_keeps_the_configuration_of_its_fellows_trials(search):
+    first, second = search(SPACE, trials=3), search(SPACE, trials=3)
+    with first.working(), second.working():
+        drawn = first.next()
+        publish(first.folder, first, drawn.trial)
+        # The second one looked at the study before the first one drew.
+        assert second.records == []
+        publish(second.folder, second)
+        assert load_config(second.folder.path, drawn.trial.expid) == drawn.trial.params
+
+
 def test_a_setting_that_is_known_costs_no_run(search):
     records = run_all(
         search({"learning_rate": [1.0e-3, 2.0e-3], "batch_size": [32, 64]}, trials=50, algorithm="random")
@@ -193,9 +205,6 @@ def test_a_running_trial_is_pruned(sweep):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=False, reason="known race, see results/LOG.md: the surviving worker now and then ends with status 1"
-)
 def test_killed_search_with_two_workers_loses_and_repeats_nothing(sweep):
     sweep.tuner({**SPACE, "epoch_seconds": 0.2})
     arguments = ("--search", "random", "--trials", "8", "--no-prune")

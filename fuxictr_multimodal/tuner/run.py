@@ -78,16 +78,9 @@ def tune(
     with _source(space, folder, restart, search=search, tag=tag, trials=trials, prune=prune, seed=seed) as source:
         total = len(source.records) if search == "grid" else trials or "as many as the time allows"
         console.print(f"{space.base_expid}, {search}: {total} trials in {folder.path}", soft_wrap=True)
-        write_config(folder.path, _configured(source))
+        publish(folder, source)
         if own and source.open_trials():
             _prepare(space)
-
-        def add_trial(trial: Trial) -> None:
-            """The folder holds every trial of the source, those of other workers and the retries included."""
-            with folder.shared():
-                source.refresh()
-                write_config(folder.path, {**_configured(source), trial.expid: trial})
-
         board = Board(
             records=lambda: source.records, open_trials=source.open_trials, varied=space.varied, console=console
         )
@@ -95,7 +88,7 @@ def tune(
             source,
             Slots(gpus, script=command, folder=folder),
             restart=restart,
-            add_trial=add_trial,
+            add_trial=lambda trial: publish(folder, source, trial),
             on_change=board.on_change,
             deadline=deadline,
         )
@@ -144,8 +137,16 @@ def _source(
         yield source
 
 
-def _configured(source: Source) -> dict[str, Trial]:
-    return {trial.expid: trial for record in source.records for trial in (record.trial, record.ran)}
+def publish(folder: SweepFolder, source: Source, *more: Trial) -> None:
+    """Write the folder's configuration: every trial of the source, its retries, and `more`.
+
+    The files are written whole, and a fellow worker's trial may be about to read them: under the lock that a worker
+    holds when it draws a trial, and after a look at what the others have drawn.
+    """
+    with folder.shared():
+        source.refresh()
+        known = [trial for record in source.records for trial in (record.trial, record.ran)]
+        write_config(folder.path, {trial.expid: trial for trial in (*known, *more)})
 
 
 def _script(script: Path | None) -> tuple[Path, bool]:
