@@ -1,0 +1,73 @@
+"""What `startup.py` starts: `run_expid.py` with a clock at its stations, ended by its first training step.
+
+    python benchmarks/_startup_child.py --expid QIN_test --gpu -1
+
+The last line on stdout is a JSON object: the clock when a station was passed, by name and in order. `time.monotonic` is
+one clock for all processes of a machine, so the parent knows when it started this one.
+"""
+
+import time
+
+STARTED = time.monotonic()
+
+
+def main() -> None:
+    """Import what the door imports, a package at a time, then walk through the door."""
+    from fuxictr_multimodal.cli.experiment import run_expid_main
+
+    passed = {"interpreter": STARTED, "door": time.monotonic()}
+
+    def stamp(station: str) -> None:
+        passed[station] = time.monotonic()
+
+    import torch  # noqa: F401
+
+    stamp("import_torch")
+    import fuxictr.pytorch.dataloaders
+    import fuxictr.pytorch.models  # noqa: F401
+
+    stamp("import_toolkit")
+    from fuxictr_multimodal import experiment, runner
+    from fuxictr_multimodal.experiment import Experiment
+
+    stamp("import_ours")
+
+    import functools
+    import json
+    import os
+    from collections.abc import Callable
+    from typing import Any
+
+    def between(owner: Any, name: str, *, before: str | None = None, after: str | None = None) -> None:
+        """Stamp when a function is entered and when it is left."""
+        function: Callable[..., Any] = getattr(owner, name)
+
+        @functools.wraps(function)
+        def stamped(*args: Any, **kwargs: Any) -> Any:
+            if before:
+                stamp(before)
+            result = function(*args, **kwargs)
+            if after:
+                stamp(after)
+            return result
+
+        setattr(owner, name, stamped)
+
+    between(experiment, "open_store", before="config", after="open_store")
+    between(Experiment, "build_model", before="report_and_log", after="build_model")
+    between(Experiment, "loaders", after="open_loaders")
+    train_step = runner.Trainer._train_step
+
+    def first_step(trainer: runner.Trainer, inputs: Any) -> None:
+        stamp("first_batch")
+        loss = train_step(trainer, inputs).item()  # .item() waits for a GPU
+        stamp("first_step")
+        print(json.dumps({"passed": passed, "loss": loss}), flush=True)
+        os._exit(0)  # at once: what a run does at its end is not its start
+
+    runner.Trainer._train_step = first_step
+    run_expid_main()
+
+
+if __name__ == "__main__":
+    main()
