@@ -1,5 +1,6 @@
 """Random and TPE search: draws within ranges, counts, restart, several workers, pruning, what it costs to repeat."""
 
+import csv
 import json
 import signal
 import sys
@@ -13,7 +14,7 @@ from fuxictr_multimodal.tuner.outcome import Record
 from fuxictr_multimodal.tuner.restart import Restart
 from fuxictr_multimodal.tuner.run import publish
 from fuxictr_multimodal.tuner.search import Search
-from tests.tuner_sweep import Sweep
+from tests.tuner_sweep import FAKE, Sweep
 
 RATE = {"low": 1.0e-4, "high": 1.0e-2, "log": True}
 SPACE = {"learning_rate": RATE, "batch_size": {"low": 32, "high": 96, "step": 32}, "dnn_hidden_units": [[8, 4], [16]]}
@@ -194,6 +195,21 @@ def test_a_search_as_a_user_runs_it(sweep):
     done = sweep.run("--search", "tpe", "--trials", "6")
     assert "6 trials were finished before" in done.stdout
     assert len(sweep.starts()) == 6
+
+
+def test_sweeps_of_two_models_from_one_file_lie_side_by_side(sweep):
+    sweep.write("config/model_config/sim.yaml", {"SIM_fake": {**FAKE, "model": "SIM"}})
+    sweep.tuner(SPACE)
+    settings = []
+    for expid in ("DIN_fake", "SIM_fake"):
+        done = sweep.run("--expid", expid, "--search", "random", "--trials", "3", "--gpu", "-1", "-1")
+        assert done.returncode == 0, done.stdout + done.stderr
+        folder = sweep.tuner_file.parent / f"fake_tuner_{expid}_random_s0"
+        assert load_config(folder / "best", f"{expid}_tuned")["model"] == expid.partition("_")[0]
+        with (folder / "summary.csv").open(newline="") as file:
+            settings.append({(row["learning_rate"], row["batch_size"]) for row in csv.DictReader(file)})
+    assert settings[0] == settings[1]
+    assert len(settings[0]) == 3
 
 
 def test_a_running_trial_is_pruned(sweep):

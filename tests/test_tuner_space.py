@@ -13,11 +13,14 @@ from fuxictr.utils import print_to_json
 from fuxictr_multimodal.config import check_model_keys, config_hash, list_expids, load_config
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.tuner.folder import SweepFolder, write_config
+from fuxictr_multimodal.tuner.restart import Restart
+from fuxictr_multimodal.tuner.search import Search
 from fuxictr_multimodal.tuner.space import Range, Space
-from fuxictr_multimodal.zoo import resolve
+from fuxictr_multimodal.zoo import longctr_models, resolve
 from tests.tuner_sweep import BASE, DATASET, FAKE, Sweep
 
 SHIPPED = sorted(Path("config/tuner").glob("*.yaml"))
+SHARED = sorted(Path("config/tuner").glob("shared_*.yaml"))
 SPACE = {
     "model_root": "./checkpoints/",
     "learning_rate": [1.0e-3, 5.0e-4],
@@ -129,6 +132,54 @@ def test_repeated_values_and_base(sweep, monkeypatch):
     assert trial.expid != "Base"
 
 
+def test_an_expid_takes_the_place_of_the_base(sweep, monkeypatch):
+    sweep.write("config/dataset_config/e.yaml", {"e": DATASET})
+    sweep.write("config/model_config/sim.yaml", {"SIM_fake": {**FAKE, "model": "SIM", "dataset_id": "e"}})
+    path = sweep.tuner(SPACE).space(monkeypatch).path
+    trial = Space.read(path, expid="SIM_fake").grid()[0]
+    assert trial.expid.startswith("SIM_fake_")
+    assert (trial.params["model"], trial.dataset_id) == ("SIM", "e")
+    # What the file says of the dataset stays.
+    sweep.tuner(SPACE, dataset_id="d")
+    assert Space.read(path, expid="SIM_fake").grid()[0].dataset_id == "d"
+    with pytest.raises(ConfigError, match="'SIM_fak' is not in config. Did you mean 'SIM_fake'?"):
+        Space.read(path, expid="SIM_fak")
+
+
+def test_a_model_that_names_a_key_differently(sweep, monkeypatch):
+    both = {"mlp1_dropout": 0.1, "mlp2_dropout": 0.1}
+    sweep.write("config/model_config/mlp.yaml", {"MLP_fake": {**BASE, **FAKE, **both, "model": "FinalMLP"}})
+    names = {"FinalMLP": {"net_dropout": ["mlp1_dropout", "mlp2_dropout"]}}
+    path = sweep.tuner({"net_dropout": [0.2, 0.3]}, model_keys=names).space(monkeypatch).path
+    for expid, keys in (("DIN_fake", ["net_dropout"]), ("MLP_fake", ["mlp1_dropout", "mlp2_dropout"])):
+        space = Space.read(path, expid=expid)
+        space.refuse_unlisted_keys()
+        for trial, value in zip(space.grid(), [0.2, 0.3], strict=True):
+            assert trial.settings == {"net_dropout": value}
+            changed = {key for key in trial.entry if trial.entry[key] != space.entry[key]}
+            assert {key: trial.params[key] for key in changed} == dict.fromkeys(keys, value)
+    # A name that the model does not have is refused like a misspelt key of the space.
+    sweep.tuner({"net_dropout": [0.2]}, model_keys={"FinalMLP": {"net_dropout": ["mlp_dropout"]}})
+    with pytest.raises(ConfigError, match="'mlp_dropout' is not set by the base. Did you mean 'mlp[12]_dropout'?"):
+        Space.read(path, expid="MLP_fake").refuse_unlisted_keys()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["net_dropout"], "model_keys: write it as in `FinalMLP: {net_dropout: "),
+        ({"DIN": "net_dropout"}, "model_keys: write it as in `FinalMLP: {net_dropout: "),
+        ({"DIN": {"net_dropout": "dropout"}}, "model_keys: DIN: net_dropout: write it as in"),
+        ({"DIN": {"net_dropuot": ["dropout"]}}, "unknown key 'net_dropuot'. Did you mean 'net_dropout'?"),
+        ({"DIN": {"net_dropout": ["learning_rate"]}}, "learning_rate is in tuner_space itself"),
+    ],
+)
+def test_errors_in_model_keys_name_the_model_and_the_key(sweep, monkeypatch, names, message):
+    with pytest.raises(ConfigError) as error:
+        sweep.tuner(SPACE, model_keys=names).space(monkeypatch)
+    assert message in str(error.value)
+
+
 def test_ranges(sweep, monkeypatch):
     space = sweep.tuner(
         {
@@ -192,3 +243,40 @@ def test_every_shipped_tuner_file_binds_to_its_model(path):
     assert trials
     for trial in trials[:1]:
         check_model_keys(trial.params, resolve(trial.params["model"]).model_class)
+
+
+def shared_expids(path: Path) -> list[str]:
+    """QIN and the ten baselines on the dataset of a shared tuner file."""
+    suffix = path.stem.removeprefix("shared_").removesuffix("_search")
+    expids = [f"{model}_{suffix}" for model in ("QIN", *longctr_models())]
+    # DIN_MicroLens_1M is the challenge's own setting.
+    return [name.replace("DIN_MicroLens", "DIN_shared_MicroLens") for name in expids]
+
+
+def test_a_shared_file_for_each_dataset():
+    assert [path.stem for path in SHARED] == [
+        "shared_MicroLens_1M_search", "shared_MovieLens_search", "shared_demo_search"
+    ]  # fmt: skip
+    assert all(len(shared_expids(path)) == 11 for path in SHARED)
+
+
+@pytest.mark.parametrize("path", SHARED, ids=lambda path: path.stem)
+def test_a_shared_space_fits_every_model_and_a_random_search_gives_all_the_same_settings(path, tmp_path):
+    datasets, drawn = set(), []
+    for expid in shared_expids(path):
+        space = Space.read(path, expid=expid)
+        search = Search(
+            space, folder=SweepFolder(tmp_path), algorithm="random", trials=3, restart=Restart(space), seed=1
+        )
+        with search.working():
+            trials = [search.next().trial for _ in range(3)]
+        for trial in trials:
+            check_model_keys(trial.params, resolve(trial.params["model"]).model_class)
+            assert trial.params["model"] == expid.partition("_")[0]
+            dropout = "mlp2_dropout" if trial.params["model"] == "FinalMLP" else "net_dropout"
+            assert trial.params[dropout] == trial.settings["net_dropout"]
+        datasets.add(trials[0].dataset_id)
+        drawn.append([trial.settings for trial in trials])
+    assert len(datasets) == 1
+    assert all(settings == drawn[0] for settings in drawn)
+    assert len({json.dumps(settings) for settings in drawn[0]}) == 3

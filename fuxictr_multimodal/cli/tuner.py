@@ -21,6 +21,12 @@ def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--config", default="./config/tuner/QIN_demo_tuner.yaml", type=Path, help="the tuner file")
+    parser.add_argument(
+        "--expid",
+        metavar="NAME",
+        help="tune this instead of the file's base_expid, in a folder named after both; "
+        "config/tuner/shared_*_search.yaml fit QIN and the ten baselines",
+    )
     parser.add_argument("--tag", help="run only trials whose expid contains this text; of a grid")
     parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="gpu indices, one a slot; -1: the CPU")
     parser.add_argument("--script", type=Path, help="what runs a trial instead of run_expid.py")
@@ -44,6 +50,7 @@ def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
             records = tune(
                 args.config,
                 gpus=args.gpu,
+                expid=args.expid,
                 tag=args.tag,
                 script=args.script,
                 search=args.search,

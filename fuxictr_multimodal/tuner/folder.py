@@ -26,7 +26,8 @@ class SweepFolder:
     """`<tuner file without .yaml>/`, where the toolkit puts its `model_config.yaml` and `dataset_config.yaml`.
 
     Plain `run_expid.py --config <folder> --expid <trial>` runs a trial from it. A search appends its name to the
-    folder's, so that the grid, the random and the TPE search of one tuner file do not write over each other.
+    folder's, and so does an expid that takes the place of `base_expid`, so that the grid, the random and the TPE search
+    of one tuner file, and its sweeps of several models, do not write over each other.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,15 +36,18 @@ class SweepFolder:
         self.study = path / "study.db"
 
     @classmethod
-    def of(cls, tuner_file: Path, *, search: str = "grid", seed: int = 0) -> SweepFolder:
-        """The folder of a tuner file and a kind of search.
+    def of(cls, tuner_file: Path, *, search: str = "grid", seed: int = 0, expid: str | None = None) -> SweepFolder:
+        """The folder of a tuner file, a kind of search, and the expid given instead of the file's.
 
         >>> SweepFolder.of(Path("config/tuner/a.yaml")).path.name
         'a'
         >>> SweepFolder.of(Path("config/tuner/a.yaml"), search="tpe", seed=1).path.name
         'a_tpe_s1'
+        >>> SweepFolder.of(Path("config/tuner/a.yaml"), search="tpe", seed=1, expid="DIN_demo").path.name
+        'a_DIN_demo_tpe_s1'
         """
-        suffix = "" if search == "grid" else f"_{search}_s{seed}"
+        suffix = f"_{expid}" if expid else ""
+        suffix += "" if search == "grid" else f"_{search}_s{seed}"
         return cls(tuner_file.with_name(tuner_file.stem + suffix))
 
     def log(self, expid: str) -> Path:

@@ -33,6 +33,7 @@ def tune(
     config: Path,
     *,
     gpus: Sequence[int],
+    expid: str | None = None,
     tag: str | None = None,
     script: Path | None = None,
     search: str = "grid",
@@ -48,6 +49,7 @@ def tune(
     Args:
         config: the tuner file.
         gpus: one GPU index a slot, -1 for the CPU.
+        expid: tuned instead of the file's `base_expid`, in a folder of its own.
         tag: run only trials whose expid contains it.
         script: what runs a trial instead of `run_expid.py`. It gets `--config`, `--expid` and `--gpu`, and writes the
             trial's report; where a report is there, it gets `--resume`, or `--overwrite` when that report is complete.
@@ -69,8 +71,8 @@ def tune(
     deadline = None if seconds is None else time.monotonic() + seconds
     if search != "grid" and trials is None and seconds is None:
         raise ConfigError(f"--search {search} has no end: give --trials or --time")
-    space = Space.read(config)
-    folder = SweepFolder.of(config, search=search, seed=seed)
+    space = Space.read(config, expid=expid)
+    folder = SweepFolder.of(config, search=search, seed=seed, expid=expid)
     restart = Restart(space, retry_oom=retry_oom)
     command, own = _script(script)
     if not own:

@@ -25,7 +25,7 @@ from fuxictr_multimodal.config import (
 )
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
-FILE_KEYS = ("base_config", "base_expid", "dataset_id", "tuner_space", "model_config", "dataset_config")
+FILE_KEYS = ("base_config", "base_expid", "dataset_id", "tuner_space", "model_keys", "model_config", "dataset_config")
 RANGE_KEYS = frozenset({"low", "high", "log", "step"})
 # Keys of a dataset entry that say how a built store is read; the others say what is built.
 READ_KEYS = frozenset({"max_len", "group_id", "rebuild_dataset", "obtain"})
@@ -93,7 +93,9 @@ class Space:
 
     * an id has no running number, which would change as the space grows, and hashes the whole resolved configuration;
     * a dataset keeps its own id until a trial changes how it is built: a store that is there is found;
-    * `dataset_id` itself can be tuned, which the toolkit reads and then forgets.
+    * `dataset_id` itself can be tuned, which the toolkit reads and then forgets;
+    * `model_keys` lets one file fit models that name a parameter differently: `FinalMLP: {net_dropout: [mlp1_dropout,
+      mlp2_dropout]}` gives both keys of FinalMLP the value that the space calls `net_dropout`.
     """
 
     path: Path
@@ -101,12 +103,18 @@ class Space:
     axes: dict[str, Axis]
     entry: dict[str, Any]
     datasets: dict[str, dict[str, Any]] = field(repr=False)
+    model_keys: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path) -> Space:
-        """Read a tuner file: `base_config`, `base_expid`, `dataset_id`, `tuner_space`, inline configs.
+    def read(cls, path: Path, *, expid: str | None = None) -> Space:
+        """Read a tuner file: `base_config`, `base_expid`, `dataset_id`, `tuner_space`, `model_keys`, inline configs.
 
         `base_config` is relative to the working folder, as in the toolkit, and by default the tuner file's folder.
+
+        Args:
+            path: the tuner file.
+            expid: takes the place of its `base_expid`. A `dataset_id` in the file still says the dataset, as it does
+                for any `base_expid`; without one it is the expid's own.
 
         Raises:
             ConfigError: naming the file, the key and what to write.
@@ -119,7 +127,7 @@ class Space:
             if not content.get(key):
                 raise ConfigError(f"{path} does not set `{key}`")
         config_dir = Path(content.get("base_config") or path.parent)
-        base_expid = str(content["base_expid"])
+        base_expid = expid or str(content["base_expid"])
         entry = _model_entry(content, path, config_dir, base_expid)
         dataset_id = content.get("dataset_id") or entry.get("dataset_id")
         if not dataset_id or dataset_id == "TBD":
@@ -137,7 +145,7 @@ class Space:
         if isinstance(ids, Range):
             raise ConfigError(f"{path}: tuner_space: dataset_id must be a list of ids, not a range")
         datasets = {name: _dataset_entry(content, path, config_dir, name) for name in ids}
-        return cls(path, base_expid, axes, entry, datasets)
+        return cls(path, base_expid, axes, entry, datasets, _model_keys(content, path, axes))
 
     @property
     def varied(self) -> list[str]:
@@ -160,7 +168,7 @@ class Space:
         The runner's own parameters are known anyway; those of a model are checked when the sweep is prepared.
         """
         known = {*self.entry, *RUN_KEYS, *DATASET_KEYS, *TOOLKIT_KEYS}
-        for key in self.axes:
+        for key in self._in_terms_of(self.entry["model"], self.axes):
             if key not in known:
                 raise ConfigError(
                     f"{self.path}: tuner_space: {key!r} is not set by the base. {did_you_mean(key, known)}"
@@ -196,11 +204,12 @@ class Space:
         Raises:
             ConfigError: for a value that would fail late.
         """
-        entry = {**self.entry, **settings}
+        tuned = self._in_terms_of(settings.get("model", self.entry["model"]), settings)
+        entry = {**self.entry, **tuned}
         given = self.datasets[entry["dataset_id"]]
-        built = {key: value for key, value in settings.items() if key in BUILD_KEYS}
+        built = {key: value for key, value in tuned.items() if key in BUILD_KEYS}
         # How a store is read belongs to the trial: trials with different `max_len` share one store and its entry.
-        dataset = {k: v for k, v in {**given, **built}.items() if k not in READ_KEYS or k not in settings}
+        dataset = {k: v for k, v in {**given, **built}.items() if k not in READ_KEYS or k not in tuned}
         entry = {key: value for key, value in entry.items() if key not in built}
         changed = {key: value for key, value in built.items() if key != "data_root" and given.get(key) != value}
         if changed:
@@ -211,6 +220,11 @@ class Space:
         hashed = config_hash(params)
         expid = f"{self.base_expid}_{hashed[:ID_DIGITS]}"
         return Trial(expid, dict(settings), entry, dataset, {**params, "model_id": expid}, hashed)
+
+    def _in_terms_of(self, model: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings under the names that a model gives their keys."""
+        names = self.model_keys.get(model, {})
+        return {name: value for key, value in settings.items() for name in names.get(key, [key])}
 
     def hash(self) -> str:
         """Identity of the space and what lies under it: another one is another search."""
@@ -241,6 +255,22 @@ def _dataset_entry(content: Mapping[str, Any], path: Path, config_dir: Path, dat
             )
         entry = check_dataset_entry(dataset_id, inline[dataset_id], str(path))
     return {key: value for key, value in entry.items() if key != "dataset_id"}
+
+
+def _model_keys(content: Mapping[str, Any], path: Path, axes: Mapping[str, Axis]) -> dict[str, dict[str, list[str]]]:
+    form = "write it as in `FinalMLP: {net_dropout: [mlp1_dropout, mlp2_dropout]}`"
+    given = content.get("model_keys") or {}
+    if not isinstance(given, dict) or not all(isinstance(keys, dict) for keys in given.values()):
+        raise ConfigError(f"{path}: model_keys: {form}, found {given!r}")
+    for model, keys in given.items():
+        where = f"{path}: model_keys: {model}"
+        check_keys(keys, axes, where)
+        for key, names in keys.items():
+            if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+                raise ConfigError(f"{where}: {key}: {form}, found {names!r}")
+            for name in axes.keys() & set(names):
+                raise ConfigError(f"{where}: {key}: {name} is in tuner_space itself; write it in one place")
+    return given
 
 
 def _axis(value: Any, where: str) -> Axis:
