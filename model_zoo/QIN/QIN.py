@@ -25,6 +25,7 @@ from model_zoo.QIN.item_vectors import ItemVectors
 from model_zoo.QIN.penalty import as_regularizer, penalty
 from model_zoo.QIN.quadratic import QuadraticNetwork
 from model_zoo.QIN.quadratic_heads import HeadsNetwork
+from model_zoo.QIN.rowwise import RowwiseAdam, add_penalty, clip_gradients, update_rowwise
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -72,6 +73,9 @@ class QIN(BaseModel):
         loss: name of a torch loss on probabilities.
         accumulation_steps: batches whose gradients are averaged for one optimizer step.
         embedding_regularizer: the toolkit's; a number is an L2 weight. Covers whole tables and projections, each step.
+        embedding_update: `dense` as published, or `rowwise`: a step updates and penalises only the rows of large tables
+            that its batch looks up, so that its cost does not grow with the vocabulary (`rowwise.py`); Adam only.
+        rowwise_min_rows: the least number of rows of a table that `rowwise` applies to; below, dense costs little.
         net_regularizer: the same for all other parameters.
         task: `binary_classification` or `regression`.
         metrics: names of metrics for `evaluate`.
@@ -117,6 +121,8 @@ class QIN(BaseModel):
         loss: str = "binary_crossentropy",
         accumulation_steps: int = 1,
         embedding_regularizer: float | str | None = 2e-4,
+        embedding_update: str = "dense",
+        rowwise_min_rows: int = 50_000,
         net_regularizer: float | str | None = None,
         task: str = "binary_classification",
         metrics: Sequence[str] = ("AUC", "logloss"),
@@ -134,6 +140,7 @@ class QIN(BaseModel):
         _one_of("interaction", interaction, ("quadratic", "mlp"))
         _one_of("pooling", pooling, ("attention", "mean"))
         _one_of("quadratic_variant", quadratic_variant, ("rows", "heads"))
+        _one_of("embedding_update", embedding_update, ("dense", "rowwise"))
         if self_ensemble and not net_dropout:
             raise ConfigError("self_ensemble compares two passes with different dropout: set net_dropout above 0")
         if isinstance(learning_rate, str):
@@ -220,6 +227,10 @@ class QIN(BaseModel):
         except ValueError as error:
             raise ConfigError(str(error)) from None
         self.item_vectors = ItemVectors(self.embedding_layer, item_features)
+        self.rowwise_tables: dict[str, nn.Embedding] = {}
+        if embedding_update == "rowwise":
+            tables = self.embedding_layer.embedding_layer.embedding_layers
+            self.rowwise_tables = update_rowwise(tables, min_rows=rowwise_min_rows)
         self.compile(optimizer, loss, learning_rate)
         self.reset_parameters()
         self.model_to_device()
@@ -315,7 +326,11 @@ class QIN(BaseModel):
         loss = self.compute_loss(self.forward(batch_data), self.get_labels(batch_data))
         (loss if window == 1 else loss / window).backward()
         if self._batch_index + 1 >= first + window:
-            nn.utils.clip_grad_norm_(self.parameters(), self._max_gradient_norm)
+            if self.rowwise_tables:
+                add_penalty(self.rowwise_tables.values(), get_regularizer(self._embedding_regularizer))
+                clip_gradients(self.parameters(), self._max_gradient_norm)
+            else:
+                nn.utils.clip_grad_norm_(self.parameters(), self._max_gradient_norm)
             self.optimizer.step()
         return loss.detach()
 
@@ -332,12 +347,17 @@ class QIN(BaseModel):
         return loss
 
     def regularization_loss(self) -> Tensor | float:
-        """lambda / p * sum |w|^p over the parameters of embedding layers, and over all others: the toolkit's value."""
-        if self.form == "plain":
+        """lambda / p * sum |w|^p over the parameters of embedding layers, and over all others: the toolkit's value.
+
+        Tables that are updated row by row are left out: `train_step` adds the gradient of their rows' penalty.
+        """
+        if self.form == "plain" and not self.rowwise_tables:
             return super().regularization_loss()
         layers = [m for m in self.modules() if type(m) is FeatureEmbeddingDict]
         embedding = {id(p): p for layer in layers for p in layer.parameters() if p.requires_grad}
         net = [p for p in self.parameters() if p.requires_grad and id(p) not in embedding]
+        for table in self.rowwise_tables.values():
+            embedding.pop(id(table.weight), None)
         total = 0.0
         for parameters, regularizer in (
             (list(embedding.values()), self._embedding_regularizer),
@@ -350,7 +370,11 @@ class QIN(BaseModel):
     def compile(self, optimizer: str, loss: str, lr: float) -> None:
         """Make the optimizer and the loss; Adam in its fused form, which is one pass over the weights."""
         super().compile(optimizer, loss, lr)
-        if type(self.optimizer) is torch.optim.Adam and self.form == "fast":
+        if self.rowwise_tables:
+            if type(self.optimizer) is not torch.optim.Adam:
+                raise ConfigError(f"embedding_update=rowwise needs optimizer=adam, got {optimizer!r}")
+            self.optimizer = RowwiseAdam(self.parameters(), lr=lr, fused=self.form == "fast")
+        elif type(self.optimizer) is torch.optim.Adam and self.form == "fast":
             self.optimizer = torch.optim.Adam(self.parameters(), lr=lr, fused=True)
         forget = weakref.WeakMethod(self.forget)  # no reference cycle: a dropped model is freed at once
         self.optimizer.register_step_post_hook(lambda *_: (known := forget()) and known())

@@ -79,7 +79,7 @@ class ItemVectors:
             self.forget()
         if scoring and (items_UD := self._whole_table(table, len(ids))) is not None:
             index = ids
-        elif len(ids) >= 2 * table.num_items:
+        elif len(ids) >= 2 * table.num_items and not self._rowwise():
             items_UD, index = self.embed(table.features), ids
         else:
             distinct, index = torch.unique(ids, return_inverse=True)
@@ -101,6 +101,12 @@ class ItemVectors:
                 parts.append(layers({name: item_dict[name]})[name])
         return torch.cat(parts, dim=-1)
 
+    def _rowwise(self) -> bool:
+        """Whether a step updates what it looks up, so that only items of the batch may be embedded."""
+        return any(
+            getattr(layer, "sparse", False) for layer in self.embedding.embedding_layer.embedding_layers.values()
+        )
+
     def _whole_table(self, table: ItemTable, ids: int) -> Tensor | None:
         # In-place changes of the weights count up their version; fused optimizers do not, hence `forget`.
         kept_for = (id(table), *(p._version for p in self.embedding.parameters()))
@@ -121,15 +127,22 @@ def _mean_of_tags(lookup: nn.Embedding, tags_UT: Tensor) -> Tensor:
 
     A tag counts when its embedding does not add up to 0, which is decided once for each tag of the vocabulary.
     """
-    counts_V = lookup.weight.detach().sum(dim=-1) != 0
+    if lookup.sparse and torch.is_grad_enabled():
+        # A step may not visit the whole table: look up each tag of the batch once and go on with these. The row of
+        # padding is zero and takes no gradient, by the lookup.
+        distinct_V, tags_UT = torch.unique(tags_UT, return_inverse=True)
+        weight_VD, padding = lookup(distinct_V), None
+    else:
+        weight_VD, padding = lookup.weight, lookup.padding_idx
+    counts_V = weight_VD.detach().sum(dim=-1) != 0
     count_U1 = counts_V[tags_UT].float().sum(dim=-1, keepdim=True) + 1e-12
     offsets = torch.arange(len(tags_UT) + 1, device=tags_UT.device) * tags_UT.shape[1]
     total_UD = F.embedding_bag(
         tags_UT.reshape(-1),
-        lookup.weight,
+        weight_VD,
         offsets,
         mode="sum",
-        padding_idx=lookup.padding_idx,
+        padding_idx=padding,
         include_last_offset=True,
     )
     return total_UD / count_U1
