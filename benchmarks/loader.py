@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 from _common import copy_bytes_per_s, emit, in_its_own_process, median_seconds, peak_rss_mib, read_bytes_per_s
+from _split import MAX_LEN, make_loader, write_split
 
-ITEMS, MAX_LEN, MEAN_LENGTH = 91_718, 64, 9.6
 PLAIN_ROWS = 100_000  # the twin pads in a Python loop: enough rows to time it, few enough to wait for
 COLUMNS = ["label", "user_id", "likes_level", "views_level"]
 
@@ -39,9 +39,11 @@ def run(folder: Path, *, rows: int, batch_size: int, epochs: int, shuffle_window
     """Write a split, measure both modes and the twin on it, and print the result."""
     mean_length = in_its_own_process(write_split, folder / "train", rows)
     in_its_own_process(write_split, folder / "plain", min(rows, PLAIN_ROWS))
-    settings = {"batch_size": batch_size, "shuffle_window": shuffle_window, "epochs": epochs}
-    modes = {mode: in_its_own_process(measure, folder / "train", mode, settings) for mode in ("resident", "streaming")}
-    plain = in_its_own_process(measure_plain, folder / "plain", settings)
+    sizes = {"batch_size": batch_size, "shuffle_window": shuffle_window}
+    modes = {
+        mode: in_its_own_process(measure, folder / "train", mode, sizes, epochs) for mode in ("resident", "streaming")
+    }
+    plain = in_its_own_process(measure_plain, folder / "plain", sizes)
     # A row as it is yielded: user int64, two levels, target, float label, the history and its offset.
     row_bytes = 8 + 4 + 4 + 4 + 4 + 4 * mean_length + 8
     copied = copy_bytes_per_s() / row_bytes
@@ -53,7 +55,14 @@ def run(folder: Path, *, rows: int, batch_size: int, epochs: int, shuffle_window
         figures["ratio_to_plain"] = figures["rows_per_s"] / plain[mode]
     emit(
         name="loader",
-        shapes={"rows": rows, "max_len": MAX_LEN, "mean_length": mean_length, "row_bytes": row_bytes, **settings},
+        shapes={
+            "rows": rows,
+            "max_len": MAX_LEN,
+            "mean_length": mean_length,
+            "row_bytes": row_bytes,
+            **sizes,
+            "epochs": epochs,
+        },
         rows_per_s=modes["resident"]["rows_per_s"],
         ceiling=copied,
         ceiling_is="bytes of a yielded row at the rate of a large copy in memory",
@@ -65,61 +74,12 @@ def run(folder: Path, *, rows: int, batch_size: int, epochs: int, shuffle_window
     )
 
 
-def write_split(path: Path, rows: int) -> float:
-    """Write `<path>.h5` of random rows; return the mean length of the histories."""
-    from fuxictr_multimodal.store.h5_writer import SplitWriter
-    from fuxictr_multimodal.store.manifest import Column
-
-    rng = np.random.default_rng(1)
-    columns = [
-        Column("label", "uint8", "label"),
-        Column("user_id", "int64", "meta"),
-        Column("item_id", "int32", "target"),
-        Column("likes_level", "int32", "context"),
-        Column("views_level", "int32", "context"),
-    ]
-    writer = SplitWriter(folder=path, columns=columns, rows_per_part=rows)
-    items = 0
-    for start in range(0, rows, 1 << 16):
-        count = min(1 << 16, rows - start)
-        lengths = np.minimum(rng.geometric(1 / MEAN_LENGTH, count), MAX_LEN)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        items += int(offsets[-1])
-        data = {
-            "label": rng.integers(0, 2, count, dtype=np.uint8),
-            "user_id": rng.integers(0, 1_000_000, count),
-            "item_id": rng.integers(1, ITEMS, count, dtype=np.int32),
-            "likes_level": rng.integers(0, 11, count, dtype=np.int32),
-            "views_level": rng.integers(0, 11, count, dtype=np.int32),
-        }
-        writer.append(data, rng.integers(1, ITEMS, offsets[-1], dtype=np.int32), offsets)
-    writer.close()
-    return items / rows
-
-
-def make_loader(path: Path, mode: str, settings: dict[str, int]) -> Any:
-    """A shuffled loader of the split."""
-    from fuxictr.features import FeatureMap
-
-    from fuxictr_multimodal.loader import MultimodalDataLoader
-
-    feature_map = FeatureMap("benchmark", "")
-    feature_map.labels, feature_map.group_id = ["label"], "user_id"
-    feature_map.features = {
-        "user_id": {"source": "", "type": "meta"},
-        "likes_level": {"source": "", "type": "categorical"},
-        "views_level": {"source": "", "type": "categorical"},
-    }
-    sizes = {name: settings[name] for name in ("batch_size", "shuffle_window")}
-    return MultimodalDataLoader(feature_map, path, shuffle=True, mode=mode, seed=1, **sizes)
-
-
-def measure(path: Path, mode: str, settings: dict[str, int]) -> dict[str, float]:
+def measure(path: Path, mode: str, sizes: dict[str, int], epochs: int) -> dict[str, float]:
     """Time whole shuffled epochs of one mode."""
     started = time.perf_counter()
-    loader = make_loader(path, mode, settings)
+    loader = make_loader(path, mode=mode, **sizes)
     opened = time.perf_counter() - started
-    epoch = median_seconds(lambda: sum(len(batch) for batch in loader), repeats=settings["epochs"])
+    epoch = median_seconds(lambda: sum(len(batch) for batch in loader), repeats=epochs)
     return {
         "rows_per_s": loader.num_samples / epoch,
         "epoch_s": epoch,
@@ -128,7 +88,7 @@ def measure(path: Path, mode: str, settings: dict[str, int]) -> dict[str, float]
     }
 
 
-def measure_plain(path: Path, settings: dict[str, int]) -> dict[str, Any]:
+def measure_plain(path: Path, sizes: dict[str, int]) -> dict[str, Any]:
     """Rows a second of the twin, and whether it gives what the loader gives.
 
     `resident` is its gathering from memory alone, `streaming` the whole of it: reading, padding and gathering.
@@ -141,12 +101,12 @@ def measure_plain(path: Path, settings: dict[str, int]) -> dict[str, Any]:
     twin = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(twin)
     with SplitReader(path) as reader:
-        order = epoch_rows(reader.blocks, seed=1, epoch=0, window=settings["shuffle_window"])
+        order = epoch_rows(reader.blocks, seed=1, epoch=0, window=sizes["shuffle_window"])
     batches = twin.naive_batches(
         [path.with_suffix(".h5")],
         [*COLUMNS, "item_id"],
         order=order,
-        batch_size=settings["batch_size"],
+        batch_size=sizes["batch_size"],
         max_len=MAX_LEN,
     )
     started = time.perf_counter()
@@ -155,7 +115,7 @@ def measure_plain(path: Path, settings: dict[str, int]) -> dict[str, Any]:
     rest = list(batches)
     ended = time.perf_counter()
     compared = 0
-    for expected, batch in zip([first, *rest], make_loader(path, "streaming", settings), strict=True):
+    for expected, batch in zip([first, *rest], make_loader(path, mode="streaming", **sizes), strict=True):
         given = {name: batch.features[name] for name in COLUMNS}
         given |= {"item_id": batch.target, "history": batch.history.to_padded(MAX_LEN)}
         assert all(np.array_equal(expected[name], given[name].numpy()) for name in expected)

@@ -3,22 +3,37 @@
 The ceiling is the arithmetic that exact training cannot avoid: the products of the quadratic layers, forward and for
 both gradients, at the rate of a plain matrix product measured in the same run.
 
+`step_with_loader_ratio` is what loading costs: seconds of whole shuffled epochs through the loader over those of the
+same batches lying ready on the device, in turns, so that both meet the same weather; the median of all turns.
+
     python benchmarks/train_step.py
-    python benchmarks/train_step.py --batch-size 256 --items 2000 --embedding-dim 16
+    python benchmarks/train_step.py --batch-size 256 --items 2000 --embedding-dim 16 --loader-steps 50
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
 
 import torch
 from _common import emit, peak_rss_mib
 from _qin import arguments, challenge_batch, challenge_model, measure, product_rate, quadratic_flops, shapes
+from _split import make_loader, write_split
+
+from model_zoo.QIN import QIN
 
 
 def main() -> None:
     """Measure, check the loss, print the result."""
-    options = arguments(__doc__).parse_args()
+    parser = arguments(__doc__)
+    parser.add_argument("--loader-steps", type=int, default=3, help="steps of an epoch through the loader")
+    parser.add_argument("--loader-turns", type=int, default=3, help="such epochs; 0 leaves them out")
+    options = parser.parse_args()
     batches = [challenge_batch(options, seed=seed) for seed in range(3)]
     taken, losses, rates = {}, {}, []
     for form, repeats in (("fast", options.repeats), ("plain", options.plain_repeats)):
@@ -33,6 +48,7 @@ def main() -> None:
         taken[form] = measure(on_device, model.train_step, repeats=repeats, warm_up=0)
         if form == "fast":
             peak = peak_rss_mib()
+            loading = with_loader(options, model)
     rate = max(*rates, product_rate(model.device))
     flops = quadratic_flops(model, rows=options.num_row, products=3)
     pairs = zip(losses["fast"], losses.get("plain", losses["fast"]), strict=True)
@@ -47,9 +63,41 @@ def main() -> None:
         check=f"losses of the first steps, same seed, differ by {max(abs(a - b) for a, b in pairs):.1e}",
         losses=losses,
         step=taken,
+        **loading,
         peak_rss_mib_fast=peak,
         load_average=os.getloadavg()[0],
     )
+
+
+def with_loader(options: argparse.Namespace, model: QIN) -> dict[str, Any]:
+    """Seconds of an epoch whose batches come from the loader, and of the same batches when they lie ready."""
+    if not options.loader_turns:
+        return {}
+    taken: dict[str, list[float]] = {"loaded": [], "ready": []}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "train"
+        write_split(path, options.loader_steps * options.batch_size, options.items, options.mean_length)
+        loader = make_loader(path, batch_size=options.batch_size, device=str(model.device))
+        ready = list(loader)
+        for _ in range(options.loader_turns):
+            for name, batches in (("loaded", loader), ("ready", ready)):
+                loader.load_state_dict({"epoch": 0, "batch": 0})  # the epoch of `ready`
+                started = time.perf_counter()
+                for batch in batches:
+                    model.train_step(batch)
+                if model.device.type == "cuda":
+                    torch.cuda.synchronize(model.device)
+                taken[name].append(time.perf_counter() - started)
+    ratios = [loaded / at_hand for loaded, at_hand in zip(taken["loaded"], taken["ready"], strict=True)]
+    return {
+        "step_with_loader_ratio": statistics.median(ratios),
+        "with_loader": {
+            "mode": loader.mode,
+            "steps": len(loader),
+            "ratios": ratios,
+            **{f"{name}_s": statistics.median(seconds) for name, seconds in taken.items()},
+        },
+    }
 
 
 if __name__ == "__main__":
