@@ -8,7 +8,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU ?= -1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo test lint format bench leaderboard clean
 
 help: ## Say what each command does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,11 +36,20 @@ format: install ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# One slot a core: models this small train no faster on two. On a GPU machine: make leaderboard SLOTS="0 1 2 3"
+SLOTS ?= -1 -1
+leaderboard: install ## Repeat the comparisons of results/ (MovieLens must be built); goes on where it stopped
+	$(BIN)/python run_comparison.py --config config/comparison/demo.yaml --gpu $(SLOTS)
+	$(BIN)/python run_comparison.py --config config/comparison/MovieLens.yaml --gpu $(SLOTS)
+
 SMALL := --batch-size 512 --items 5000 --embedding-dim 32
 bench: install ## Run the benchmarks small; each prints one JSON object last
 	$(BIN)/python benchmarks/loader.py
-	$(BIN)/python benchmarks/train_step.py $(SMALL)
+	$(BIN)/python benchmarks/build.py
+	$(BIN)/python benchmarks/train_step.py $(SMALL) --loader-steps 20
 	$(BIN)/python benchmarks/score.py $(SMALL)
+	$(BIN)/python benchmarks/metrics.py --rows 20000 --groups 1000
+	$(BIN)/python benchmarks/startup.py --repeats 1
 	$(BIN)/python benchmarks/zoo_models.py
 	$(BIN)/python benchmarks/embedding_throughput.py --preset nano --texts 64
 

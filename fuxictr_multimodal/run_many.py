@@ -41,10 +41,17 @@ INTERRUPTED = "stopped from the keyboard; --resume goes on from its last evaluat
 
 @dataclass(frozen=True)
 class Plan:
-    """One run: an expid, and a seed or None for the one in its configuration."""
+    """One run.
+
+    Attributes:
+        expid: its name.
+        seed: None for the one in its configuration.
+        config_dir: the config folder that has it.
+    """
 
     expid: str
     seed: int | None = None
+    config_dir: Path = Path("./config/")
 
     @property
     def name(self) -> str:
@@ -96,7 +103,8 @@ def expand(config_dir: Path, expids: str, seeds: str | None = None) -> list[Plan
         names += found
     if not names:
         raise ConfigError("--expid is empty: give a name, a glob or a list")
-    return [Plan(name, seed) for name in dict.fromkeys(names) for seed in (parse_seeds(seeds) if seeds else [None])]
+    numbers = parse_seeds(seeds) if seeds else [None]
+    return [Plan(name, seed, config_dir) for name in dict.fromkeys(names) for seed in numbers]
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -285,7 +293,7 @@ def _run_one(
         if run is None:
             from fuxictr_multimodal.runner import run_experiment as run
 
-        report, path = run(expid=plan.expid, seed=plan.seed, **arguments)
+        report, path = run(config_dir=plan.config_dir, expid=plan.expid, seed=plan.seed, **arguments)
         sender.send((report.status, path, report.error))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

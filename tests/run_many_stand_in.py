@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from fuxictr_multimodal.errors import DataError
 
 
-def stand_in(*, expid: str, seed: int, gpu: int, directory: Path):
+def stand_in(*, config_dir: Path, expid: str, seed: int, gpu: int, directory: Path):
     """Write a small report, raise, or die."""
     if expid == "input_error":
         raise DataError("the data is missing")

@@ -131,8 +131,8 @@ def test_a_run_that_is_told_to_stop_ends(monkeypatch, tmp_path):
     outcome = launch_in_process(Plan("endless", 7), {"directory": tmp_path, "gpu": -1}, run=stand_in, stop=stop)
     assert (outcome.status, outcome.report) == ("interrupted", None)
     assert outcome.seconds < 30
-    quiet = launch_in_process(Plan("small", 7), {"directory": tmp_path, "gpu": -1}, run=stand_in, stop=threading.Event())
-    assert quiet.status == "completed"
+    quiet = {"run": stand_in, "stop": threading.Event()}
+    assert launch_in_process(Plan("small", 7), {"directory": tmp_path, "gpu": -1}, **quiet).status == "completed"
 
 
 @pytest.mark.slow
@@ -140,8 +140,8 @@ def test_real_runs_in_turn(repository, data_root, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     config = repository / "config"
     overrides = [f"data_root={data_root}", f"model_root={tmp_path / 'checkpoints'}", "verbose=0"]
-    plans = [*run_many.expand(config, "QIN_tes?", "1-2"), Plan("QIN_MicroLens_1M")]
-    outcomes = run_many.run_many(plans, {"config_dir": config, "overrides": overrides})
+    plans = [*run_many.expand(config, "QIN_tes?", "1-2"), Plan("QIN_MicroLens_1M", None, config)]
+    outcomes = run_many.run_many(plans, {"overrides": overrides})
     assert [outcome.status for outcome in outcomes] == ["completed", "completed", "failed"]
     first, second = (Report.read(outcome.report) for outcome in outcomes[:2])
     assert (first.seed, second.seed) == (1, 2)

@@ -45,7 +45,6 @@ def run_expid_main(argv: Sequence[str] | None = None, *, config: str = "./config
     if args.zoo_root is not None:
         args.overrides.append(f"zoo_root={args.zoo_root}")
     settings = {
-        "config_dir": args.config,
         "overrides": args.overrides,
         "resume": args.resume,
         "overwrite": args.overwrite,
@@ -65,5 +64,7 @@ def run_expid_main(argv: Sequence[str] | None = None, *, config: str = "./config
         from fuxictr_multimodal.report import print_summary
         from fuxictr_multimodal.runner import run_experiment
 
-        report, path = run_experiment(expid=args.expid, seed=args.seed, gpu=args.gpu[0], **settings)
+        report, path = run_experiment(
+            config_dir=args.config, expid=args.expid, seed=args.seed, gpu=args.gpu[0], **settings
+        )
         print_summary(report, path)

@@ -1,0 +1,92 @@
+"""A comparison in one command: equal trials, winners by seeds, a leaderboard; run again, it repeats nothing."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from fuxictr_multimodal.comparison import Comparison
+from fuxictr_multimodal.config import read_yaml
+from fuxictr_multimodal.errors import ConfigError
+
+SMALL = {"dataset_id": "Synthetic_test", "epochs": 1, "batch_size": 512, "embedding_dim": 8, "learning_rate": 1.0e-3}
+DCN = {"model": "DCNv2", "num_cross_layers": 1, "parallel_dnn_hidden_units": [16], "net_dropout": 0.1}
+FILE = {
+    "expids": "QIN_small", "dataset_id": "Synthetic_test", "seeds": "1", "out": "out/board",
+    "baseline": "DCNv2_small_tuned",
+    "tuning": {"config": "config/tuner/shared.yaml", "expids": "*_small", "trials": 1, "seed": 3},
+}  # fmt: skip
+
+
+@pytest.fixture
+def home(tmp_path, repository, data_root, monkeypatch):
+    """A working folder with two small experiments, a tuner file and a comparison file."""
+    base = {**read_yaml(repository / "config/model_config/base.yaml")["Base"], "verbose": 0}
+    datasets = read_yaml(repository / "config/dataset_config/synthetic.yaml")
+    write(tmp_path / "config/model_config/base.yaml", {"Base": base})
+    models = {"DCNv2_small": {**SMALL, **DCN}, "QIN_small": {**SMALL, "model": "QIN"}}
+    models["QIN_other"] = {**models["QIN_small"], "dataset_id": "x"}
+    write(tmp_path / "config/model_config/small.yaml", models)
+    (tmp_path / "data").symlink_to(data_root)
+    write(tmp_path / "config/dataset_config/synthetic.yaml", {"Synthetic_test": datasets["Synthetic_test"]})
+    space = {"learning_rate": {"low": 1.0e-4, "high": 1.0e-2, "log": True}, "net_dropout": {"low": 0.0, "high": 0.5}}
+    write(tmp_path / "config/tuner/shared.yaml", {"base_config": "./config/", "base_expid": "x", "tuner_space": space})
+    write(tmp_path / "comparison.yaml", FILE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def test_globs_take_the_expids_of_the_dataset(home):
+    write(home / "comparison.yaml", {**FILE, "expids": "*"})
+    comparison = Comparison.read(home / "comparison.yaml")
+    assert comparison.expids == ("DCNv2_small", "QIN_small")
+    assert comparison.names == ["DCNv2_small_tuned", "QIN_small_tuned", "DCNv2_small", "QIN_small"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"expid": "x"}, "unknown key 'expid'. Did you mean 'expids'"),
+        ({"out": None}, "`out` is missing"),
+        ({"seeds": "one"}, "'one' is no seed"),
+        ({"expids": "QIN_smal"}, "Did you mean 'QIN_small'"),
+        ({"expids": "QIN_other"}, "none of these expids is of dataset Synthetic_test"),
+        ({"tuning": {"config": "x.yaml", "expids": "*"}}, "tuning: `trials` is missing"),
+        ({"tuning": {**FILE["tuning"], "search": "grid"}}, "`search` is random or tpe"),
+        ({"tuning": {**FILE["tuning"], "trails": 3}}, "unknown key 'trails'"),
+    ],
+)
+def test_what_is_wrong_is_named(home, change, message):
+    write(home / "comparison.yaml", {**FILE, **change})
+    with pytest.raises(ConfigError, match=message):
+        Comparison.read(home / "comparison.yaml")
+
+
+@pytest.mark.slow
+def test_one_command_tunes_runs_and_ranks_and_then_repeats_nothing(home, repository):
+    pytest.importorskip("optuna")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)}
+    command = [sys.executable, repository / "run_comparison.py", "--config", "comparison.yaml", "--gpu", "-1", "-1"]
+
+    def run():
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return (home / "out/board.md").read_text()
+
+    table = run()
+    reports = {path: path.stat().st_mtime_ns for path in (home / "checkpoints").rglob("*.report.json")}
+    board = json.loads((home / "out/board.json").read_text())
+    names = {"DCNv2_small_tuned", "QIN_small_tuned", "QIN_small"}
+    assert {entry["name"] for entry in board["entries"]} == names
+    assert all(name in table for name in names)
+    assert len(reports) == 2 + 3  # a trial of each model, and the runs that are compared
+    assert run() == table
+    assert {path: path.stat().st_mtime_ns for path in reports} == reports
