@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fuxictr_multimodal.batch import Jagged
 from model_zoo.QIN.dropout import Dropout
-from model_zoo.QIN.sparse_attend import attend, bag, dots, segment_softmax
+from model_zoo.QIN.sparse_attend import activate, attend, bag, dots, segment_softmax
 
 ACTIVATIONS = ("relu", "softmax", "relu2", "silu")
 
@@ -89,7 +89,7 @@ class SparseTargetAttention(nn.Module):
         slots = history.slots
         query_BD = _two_maps(target_BD, self.W_q.weight, self.W_k.weight.t(), scale=self.scale)
         score_N = dots(query_BD, slots.row_index(), history.items_UD, slots.values)
-        return segment_softmax(score_N, slots) if self.activation == "softmax" else self._activate(score_N)
+        return segment_softmax(score_N, slots) if self.activation == "softmax" else activate(score_N, self.activation)
 
     def _plain(self, target_BD: Tensor, history_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         query_BA = self.W_q(target_BD)
@@ -100,7 +100,7 @@ class SparseTargetAttention(nn.Module):
             # The mask goes before the softmax; a row without items has weights 0, not 0/0.
             weight_BT = score_BT.masked_fill(~mask_BT, -torch.inf).softmax(dim=1).masked_fill(~mask_BT, 0)
         else:
-            weight_BT = self._activate(score_BT * mask_BT)
+            weight_BT = activate(score_BT * mask_BT, self.activation)
         if self.dropout.active:
             # One draw a real item: padding neither uses up random numbers nor changes the result.
             keep_BT = torch.zeros_like(weight_BT)
@@ -113,21 +113,8 @@ class SparseTargetAttention(nn.Module):
         keep_N = None
         if self.dropout.active:
             keep_N = self.dropout.draw((len(slots.values),), items_UD.device).to(items_UD.dtype) * self.dropout.scale
-
-        def weigh(score_N: Tensor) -> Tensor:
-            if self.activation == "softmax":
-                weight_N = segment_softmax(score_N, slots)
-            else:
-                weight_N = self._activate(score_N)
-            return weight_N if keep_N is None else weight_N * keep_N
-
-        pooled_BD = attend(query_BD, items_UD, slots, weigh, skip_zeros=self.activation in ("relu", "relu2"))
+        pooled_BD = attend(query_BD, items_UD, slots, activation=self.activation, keep_N=keep_N)
         return _two_maps(pooled_BD, self.W_v.weight, self.W_o.weight) + target_BD
-
-    def _activate(self, score: Tensor) -> Tensor:
-        if self.activation == "silu":
-            return F.silu(score)
-        return score.relu() if self.activation == "relu" else score.relu().square()
 
 
 class MeanPooling(nn.Module):

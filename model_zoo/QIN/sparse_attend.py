@@ -5,7 +5,8 @@ Shape legend: B rows, N history slots of all rows, K slots with a weight other t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import importlib.util
 
 import torch
 import torch.nn.functional as F
@@ -18,21 +19,41 @@ _CHUNK = 4096  # slots gathered at a time on the CPU, so that both factors stay 
 
 
 def attend(
-    query_BD: Tensor, items_UD: Tensor, slots: Jagged, weigh: Callable[[Tensor], Tensor], *, skip_zeros: bool
+    query_BD: Tensor, items_UD: Tensor, slots: Jagged, *, activation: str, keep_N: Tensor | None = None
 ) -> Tensor:
-    """pooled_b = sum over the slots s of row b of a_s h_s, with a = weigh(scores) and score_s = query_b.h_s.
+    """pooled_b = sum over the slots s of row b of a_s h_s, with a = keep * activation(score) and score_s = query_b.h_s.
+
+    On a GPU with Triton, ReLU is computed by the kernels of `sparse_attend_triton.py`, everything else by PyTorch.
 
     Args:
         query_BD: one query a row.
         items_UD: item vectors.
         slots: `slots.values` (N,) says which vector each slot holds.
-        weigh: differentiable function of the scores (N,); called again in the backward pass, so it draws nothing.
-        skip_zeros: slots with a_s = 0 have a zero derivative too (ReLU), so neither pass touches them.
+        activation: see `activate`, or `softmax` over the slots of a row.
+        keep_N: what dropout multiplies the weights with.
 
     Returns:
         (B, D), differentiable in query_BD and items_UD. Rows without slots are 0.
     """
+    if activation == "relu" and _kernels_run_on(items_UD.device, items_UD.dtype, items_UD.shape[1]):
+        from model_zoo.QIN.sparse_attend_triton import attend_relu
+
+        return attend_relu(query_BD, items_UD, slots, keep_N)
+
+    def weigh(score_N: Tensor) -> Tensor:
+        weight_N = segment_softmax(score_N, slots) if activation == "softmax" else activate(score_N, activation)
+        return weight_N if keep_N is None else weight_N * keep_N
+
+    # How many slots have a weight is known on the device: on a GPU the host would wait for it to pass over the others.
+    skip_zeros = activation in ("relu", "relu2") and items_UD.device.type == "cpu"
     return _Attend.apply(query_BD, items_UD, slots, weigh, skip_zeros)
+
+
+def activate(score: Tensor, activation: str) -> Tensor:
+    """The weight of a score, any shape: `relu`, `relu2` (its square) or `silu`."""
+    if activation == "silu":
+        return F.silu(score)
+    return score.relu() if activation == "relu" else score.relu().square()
 
 
 def bag(items_UD: Tensor, slots: Jagged, *, mode: str, weights_N: Tensor | None = None) -> Tensor:
@@ -52,6 +73,11 @@ def segment_softmax(score_N: Tensor, slots: Jagged) -> Tensor:
 
 
 class _Attend(torch.autograd.Function):
+    """See `attend`. `weigh` maps scores (N,) to weights; it is called again in the backward pass, so it draws nothing.
+
+    With `skip_zeros` slots with a_s = 0 have a zero derivative too (ReLU), and neither pass touches them.
+    """
+
     @staticmethod
     def forward(ctx, query_BD, items_UD, slots, weigh, skip_zeros):
         row_N = slots.row_index()
@@ -104,3 +130,13 @@ def dots(left_BD: Tensor, row_N: Tensor, right_UD: Tensor, index_N: Tensor) -> T
         part = slice(start, start + step)
         torch.linalg.vecdot(left_BD[row_N[part]], right_UD[index_N[part]], out=out_N[part])
     return out_N
+
+
+@functools.lru_cache
+def _kernels_run_on(device: torch.device, dtype: torch.dtype, width: int) -> bool:
+    """Whether attention on this device is the Triton kernels' work; importing Triton takes a while, so it waits."""
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return False
+    from model_zoo.QIN.sparse_attend_triton import usable
+
+    return usable(device, dtype, width)
