@@ -1,4 +1,4 @@
-"""Ranking metrics on arrays: AUC, AUC within groups, log loss; the toolkit's values without its loops.
+"""Metrics on arrays: AUC, AUC within groups, log loss as the toolkit's without its loops, and calibration error.
 
 Symbols: N rows, G groups. Ties count one half, as in the Mann-Whitney statistic:
 AUC = (sum of the positives' average ranks - P (P + 1) / 2) / (P * (N - P)) with P positives.
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
 GROUPED = ("gAUC", "avgAUC")
-METRICS = ("AUC", "logloss", "binary_crossentropy", *GROUPED)
+METRICS = ("AUC", "logloss", "binary_crossentropy", "ECE", *GROUPED)
 
 
 class UndefinedMetric(ValueError):
@@ -68,6 +68,25 @@ def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float:
     return float(-np.mean(y * np.log(p) + (1 - y) * np.log1p(-p)))
 
 
+def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, *, bins: int = 15) -> float:
+    """How far predicted probabilities are from observed rates (Guo et al. 2017, eq. 5).
+
+    The rows fall into `bins` intervals of equal width, closed on the right; the mean over rows of
+    |rate of positives - mean probability| of their interval.
+
+    >>> round(expected_calibration_error([0, 1, 1, 1], [0.5, 0.5, 0.9, 0.9]), 6)
+    0.05
+    """
+    y = np.asarray(labels, dtype=np.float64).reshape(-1)
+    p = np.asarray(probabilities, dtype=np.float64).reshape(-1)
+    if len(y) != len(p):
+        raise ValueError(f"{len(y)} labels and {len(p)} probabilities: the lengths must agree")
+    if np.isnan(p).any():
+        raise UndefinedMetric(f"row {int(np.isnan(p).argmax())} was scored NaN")
+    index = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
+    return float(np.abs(np.bincount(index, weights=y - p, minlength=bins)).sum() / len(y))
+
+
 def evaluate(
     labels: ArrayLike, probabilities: ArrayLike, metrics: Sequence[str], groups: ArrayLike | None = None
 ) -> dict[str, float]:
@@ -89,6 +108,8 @@ def evaluate(
             values[name] = auc(labels, probabilities)
         elif name in ("logloss", "binary_crossentropy"):
             values[name] = log_loss(labels, probabilities)
+        elif name == "ECE":
+            values[name] = expected_calibration_error(labels, probabilities)
         elif name in GROUPED:
             if groups is None:
                 raise ConfigError(f"metrics: {name} needs `group_id` to name a meta column of the dataset")

@@ -98,3 +98,25 @@ def test_undefined_and_unknown():
         metrics.auc([0, 1, 1], [0.1, 0.2])
     with pytest.raises(ValueError, match="2 labels and 1 groups"):
         metrics.grouped_auc([0, 1], [0.1, 0.2], [1])
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 45)), min_size=1, max_size=60))
+def test_calibration_error_is_the_mean_gap_of_the_intervals(rows):
+    labels = np.array([label for label, _ in rows], dtype=float)
+    probabilities = np.array([step for _, step in rows]) / 45  # every third is an end of one of the 15 intervals
+    gap = 0.0
+    for low in range(15):
+        inside = [3 * low < step <= 3 * low + 3 or (low == step == 0) for _, step in rows]
+        if any(inside):
+            gap += sum(inside) / len(rows) * abs(labels[inside].mean() - probabilities[inside].mean())
+    assert metrics.expected_calibration_error(labels, probabilities) == pytest.approx(gap, abs=1e-12)
+
+
+def test_calibration_error_of_true_probabilities_is_small_and_of_shifted_ones_the_shift():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.2, 0.7, 200_000)
+    labels = rng.random(len(p)) < p
+    assert metrics.expected_calibration_error(labels, p) < 0.005
+    assert metrics.expected_calibration_error(labels, p + 0.1) == pytest.approx(0.1, abs=0.005)
+    with pytest.raises(metrics.UndefinedMetric, match="row 1 was scored NaN"):
+        metrics.expected_calibration_error([0, 1], [0.5, np.nan])

@@ -18,7 +18,7 @@ from fuxictr_multimodal.leaderboard.statistics import (
     paired_t_interval,
     percentile_interval,
 )
-from fuxictr_multimodal.metrics import auc
+from fuxictr_multimodal.metrics import auc, expected_calibration_error
 from fuxictr_multimodal.report import Report
 from fuxictr_multimodal.store import Store
 
@@ -206,7 +206,7 @@ def _entry(
         model=reports[0].model,
         runs=tuple(run.name for run in group.runs),
         seeds=group.seeds,
-        metrics=_metrics(group),
+        metrics=_with_calibration(_metrics(group), compared, evidence.labels, evidence.scores.get(group.name)),
         auc_rows=percentile_interval(aucs[group.name]) if group.name in aucs else None,
         difference=difference,
         tied_with_best=tied,
@@ -242,6 +242,16 @@ def _metrics(group: Group) -> dict[str, dict[str, Spread]]:
             if all(value is not None for value in values):
                 found.setdefault(split, {})[name] = Spread(tuple(values))
     return found
+
+
+def _with_calibration(
+    metrics: dict[str, dict[str, Spread]], split: str, labels: NDArray, scores: Sequence[NDArray[np.float32]] | None
+) -> dict[str, dict[str, Spread]]:
+    """Add the calibration error of kept scores to the metrics of their split."""
+    if scores is None:
+        return metrics
+    errors = Spread(tuple(expected_calibration_error(labels, kept) for kept in scores))
+    return {**metrics, split: {**metrics[split], "ECE": errors}}
 
 
 def _auc(report: Report, split: str) -> float:

@@ -188,7 +188,7 @@ class Board:
             raise DataError(f"{path} is no leaderboard of this version ({error!r}): export it again") from None
 
 
-LOWER_IS_BETTER = frozenset({"logloss", "binary_crossentropy"})
+LOWER_IS_BETTER = frozenset({"logloss", "binary_crossentropy", "ECE"})
 
 
 def rounded(board: Board) -> Board:

@@ -15,7 +15,7 @@ from rich.text import Text
 from fuxictr_multimodal.leaderboard.board import Board, Entry
 from fuxictr_multimodal.leaderboard.statistics import Interval, Spread
 
-METRICS = ("AUC", "gAUC", "logloss")
+METRICS = ("AUC", "gAUC", "logloss", "ECE")
 
 
 @dataclass(frozen=True)
