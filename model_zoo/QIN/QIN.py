@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
 from model_zoo.QIN.attention import MeanPooling, SparseTargetAttention
 from model_zoo.QIN.item_vectors import ItemVectors
 from model_zoo.QIN.penalty import as_regularizer, penalty
+from model_zoo.QIN.precision import PRECISIONS, Precision, in_precision
 from model_zoo.QIN.quadratic import QuadraticNetwork
 from model_zoo.QIN.quadratic_heads import HeadsNetwork
 from model_zoo.QIN.rowwise import RowwiseAdam, add_penalty, clip_gradients, update_rowwise
@@ -52,6 +54,7 @@ class QIN(BaseModel):
         gpu: index of the GPU, -1 for the CPU.
         form: `plain` computes everything as the paper writes it, over padded histories; `fast` gives the same values
             and gradients up to rounding; `auto` is `fast`.
+        precision: of the matrix products: `float32`, `tf32` or `bf16` (`precision.py`).
         embedding_dim: width of each embedded feature that does not set its own.
         num_layers: quadratic layers.
         num_row: linear maps in each of them, R; 3 where training with 4 is unstable.
@@ -100,6 +103,7 @@ class QIN(BaseModel):
         model_id: str = "QIN",
         gpu: int = -1,
         form: str = "auto",
+        precision: str = "float32",
         embedding_dim: int = 128,
         num_layers: int = 4,
         num_row: int = 4,
@@ -137,6 +141,7 @@ class QIN(BaseModel):
         **params: Any,
     ) -> None:
         _one_of("form", form, FORMS)
+        _one_of("precision", precision, PRECISIONS)
         _one_of("interaction", interaction, ("quadratic", "mlp"))
         _one_of("pooling", pooling, ("attention", "mean"))
         _one_of("quadratic_variant", quadratic_variant, ("rows", "heads"))
@@ -168,6 +173,7 @@ class QIN(BaseModel):
         )
         self.form = "fast" if form == "auto" else form
         self.factor = factor
+        self.precision = Precision(precision, self.device)
         self.accumulation_steps = accumulation_steps
         self.self_ensemble = self_ensemble
         self.item_table: ItemTable | None = None
@@ -259,20 +265,23 @@ class QIN(BaseModel):
         if self.qnn is not None:
             self.qnn.forget()
 
+    @in_precision
     def forward(self, inputs: Batch | Triple) -> dict[str, Tensor]:
         """Return `y_pred` (B, 1), a probability in classification, and `logit` (B, 1).
 
         With `self_ensemble`, in training, they are means of two passes, and `passes` (2, B, 1) are their `y_pred`.
         """
         if self.form == "fast" and isinstance(inputs, Batch):
-            batch = inputs.to(self.device)
-            context = self._context(batch.features)
-            target_BD, history = self.item_vectors.of_batch(batch, self._table())
+            context = self._context(inputs.features)
+            # Meta columns stay on the host: copying them would wait for the device.
+            ids = replace(inputs, features={}, group=None).to(self.device)
+            target_BD, history = self.item_vectors.of_batch(ids, self._table())
         else:
             context, item_dict, mask_BT = self.get_inputs(inputs)
             vectors = self.item_vectors.jagged if self.form == "fast" else self.item_vectors.padded
             target_BD, history = vectors(item_dict, mask_BT)
-        parts = [target_BD, self.attention_layers(target_BD, history)]
+        with self.precision.layers():
+            parts = [target_BD, self.attention_layers(target_BD, history)]
         if context:
             parts.insert(0, self.embedding_layer(context, flatten_emb=True))
         x_BF = torch.cat(parts, dim=-1)
@@ -311,6 +320,7 @@ class QIN(BaseModel):
             return inputs.group.cpu()
         return _columns(inputs)[self.feature_map.group_id].cpu()
 
+    @in_precision
     def train_step(self, batch_data: Batch | Triple) -> Tensor:
         """Add one batch's gradients; at the end of an accumulation window clip them and step.
 
@@ -399,7 +409,10 @@ class QIN(BaseModel):
 
     def _interact(self, x_BF: Tensor) -> Tensor:
         """Logits (B, 1) of the interaction's input."""
-        return self.mlp(x_BF) if self.qnn is None else self.qnn(x_BF, form=self.form)
+        if self.qnn is None:
+            return self.mlp(x_BF)
+        with self.precision.layers():
+            return self.qnn(x_BF, form=self.form)
 
     def _context(
         self, columns: Mapping[str, Tensor], feature_source: str | Sequence[str] | None = None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model_zoo.QIN.dropout import Dropout
+from model_zoo.QIN.precision import own_types, product_type
 from model_zoo.QIN.quadratic_block import FoldedBlock, quadratic_block
 
 ACTIVATIONS = ("prelu", "relu")
@@ -90,10 +91,10 @@ class QuadraticNetwork(nn.Module):
         self.dropout = Dropout(dropout)
         self.fc = nn.Linear(width, 1)
         self._folded: list[FoldedBlock] | None = None
-        self._folded_from: tuple[int, ...] = ()
+        self._folded_from: tuple = ()
 
     def forward(self, x_BF: Tensor, *, form: str = "fast") -> Tensor:
-        """Return logits, (B, 1)."""
+        """Return logits, (B, 1), in the type of the parameters."""
         assert form in FORMS, form
         if form == "plain":
             for layer, norm, activation in zip(self.layer, self.norm, self.activation, strict=True):
@@ -104,7 +105,8 @@ class QuadraticNetwork(nn.Module):
                 x_BF = self._fast(x_BF, layer, norm, activation)
         else:
             x_BF = self._score(x_BF)
-        return self.fc(x_BF)
+        with own_types(x_BF):
+            return self.fc(x_BF)
 
     def forget(self) -> None:
         """Drop what was prepared for scoring; call it where weights change."""
@@ -140,11 +142,13 @@ class QuadraticNetwork(nn.Module):
 
     def _score(self, x_BF: Tensor) -> Tensor:
         # In-place changes of the weights count up their version; fused optimizers do not, hence `forget`.
-        versions = tuple(tensor._version for tensor in self.state_dict(keep_vars=True).values())
+        products = product_type(x_BF)
+        versions = (products, *(tensor._version for tensor in self.state_dict(keep_vars=True).values()))
         if self._folded is None or versions != self._folded_from:
             self._folded = [
-                FoldedBlock.of(*layer.folded(), norm, activation)
+                FoldedBlock.of(*layer.folded(), norm, activation, products=products)
                 for layer, norm, activation in zip(self.layer, self.norm, self.activation, strict=True)
             ]
             self._folded_from = versions
-        return FoldedBlock.run(self._folded, x_BF)
+        with own_types(x_BF):
+            return FoldedBlock.run(self._folded, x_BF)

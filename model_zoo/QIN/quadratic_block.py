@@ -8,13 +8,17 @@ Shape legend: B rows, F width, R maps, b rows of a block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from model_zoo.QIN.precision import own_types, product_type
 
 BLOCK_ROWS = 1024  # on the CPU; other devices take all rows at once
 
@@ -42,18 +46,19 @@ def quadratic_block(
         keep_out: uint8 mask (B, F), or None.
         scale: what dropout multiplies kept elements with.
 
+    Under autocast the products are of its type; everything else, and the gradients of the parameters, are of that of x.
+
     Returns:
         (B, F), differentiable in x, weight, bias, slope and the affine parameters of the norm.
     """
+    rest = slope, keep_rows, keep_out, scale, product_type(x_BF)
     if norm is None:
-        return _Block.apply(x_BF, weight, bias, None, None, None, None, 0.0, slope, keep_rows, keep_out, scale)[0]
+        return _Block.apply(x_BF, weight, bias, None, None, None, None, 0.0, *rest)[0]
     batch = len(x_BF)
     if norm.training and batch < 2:
         raise ValueError("batch norm needs at least 2 rows in training: choose a batch_size that leaves no last row")
     statistics = (None, None) if norm.training else (norm.running_mean, norm.running_var)
-    out, mean, var = _Block.apply(
-        x_BF, weight, bias, norm.weight, norm.bias, *statistics, norm.eps, slope, keep_rows, keep_out, scale
-    )
+    out, mean, var = _Block.apply(x_BF, weight, bias, norm.weight, norm.bias, *statistics, norm.eps, *rest)
     if norm.training:
         with torch.no_grad():
             norm.num_batches_tracked += 1
@@ -62,12 +67,25 @@ def quadratic_block(
     return out
 
 
+def _in_own_types(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep autocast out of a pass of `_Block`, whose types are chosen by hand."""
+
+    @functools.wraps(function)
+    def run(ctx, first, *rest):
+        with own_types(first):
+            return function(ctx, first, *rest)
+
+    return run
+
+
 class _Block(torch.autograd.Function):
     """See `quadratic_block`. `mean` and `var` are None where the batch's own are to be used; they are returned."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, gamma, beta, mean, var, eps, slope, keep_rows, keep_out, scale):
+    @_in_own_types
+    def forward(ctx, x, weight, bias, gamma, beta, mean, var, eps, slope, keep_rows, keep_out, scale, products):
         x = x.contiguous()
+        weight, bias = weight.to(products), bias.to(products)
         batch, width = x.shape
         maps = len(weight) // width
         z = torch.empty_like(x)
@@ -100,6 +118,7 @@ class _Block(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @_in_own_types
     def backward(ctx, grad, _mean, _var):
         x, z, weight, gamma, beta, mean, var, slope, keep_rows, keep_out = ctx.saved_tensors
         batch, width = x.shape
@@ -131,7 +150,7 @@ class _Block(torch.autograd.Function):
                 dbeta += du.sum(dim=0)
                 dgamma += y.mul_(du).sum(dim=0)
         # Second sweep: through the norm and the product to x and the maps.
-        dweight, dbias = torch.zeros_like(weight), weight.new_zeros(len(weight))
+        dweight, dbias = torch.zeros_like(weight, dtype=x.dtype), x.new_zeros(len(weight))
         for rows in _blocks(x):
             dy = dx[rows].clone()
             if gamma is not None:
@@ -143,13 +162,14 @@ class _Block(torch.autograd.Function):
             dz = dy.mul_(x[rows])
             if keep_rows is not None:
                 dz.mul_(ctx.scale)
+            right = x[rows].to(weight.dtype)
             for r in range(ctx.maps):
                 columns = slice(r * width, (r + 1) * width)
                 dt = dz if keep_rows is None else keep_rows[rows, columns].to(dz.dtype).mul_(dz)
-                dweight[columns].addmm_(dt.t(), x[rows])
                 dbias[columns] += dt.sum(dim=0)
-                dx_rows.addmm_(dt, weight[columns])
-        return dx, dweight, dbias, dgamma, dbeta, None, None, None, dslope, None, None, None
+                _add_product(dweight[columns], dt.to(weight.dtype).t(), right)
+                _add_product(dx_rows, dt.to(weight.dtype), weight[columns])
+        return dx, dweight, dbias, dgamma, dbeta, None, None, None, dslope, None, None, None, None
 
 
 @dataclass(frozen=True)
@@ -162,13 +182,16 @@ class FoldedBlock:
     slope: Tensor | None
 
     @classmethod
-    def of(cls, weight: Tensor, bias: Tensor, norm: nn.Module, activation: nn.Module) -> FoldedBlock:
-        """Fold the norm: its scale goes into the map, because y_j = x_j (W x + b)_j."""
+    def of(
+        cls, weight: Tensor, bias: Tensor, norm: nn.Module, activation: nn.Module, *, products: torch.dtype
+    ) -> FoldedBlock:
+        """Fold the norm: its scale goes into the map, because y_j = x_j (W x + b)_j. The map is kept as `products`."""
         shift = None
         if isinstance(norm, nn.BatchNorm1d):
             factor, shift = _affine(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
             weight, bias = weight * factor[:, None], bias * factor
-        return cls(weight, bias, shift, activation.weight if isinstance(activation, nn.PReLU) else None)
+        slope = activation.weight if isinstance(activation, nn.PReLU) else None
+        return cls(weight.to(products), bias.to(products), shift, slope)
 
     @staticmethod
     def run(blocks: list[FoldedBlock], x_BF: Tensor) -> Tensor:
@@ -177,7 +200,7 @@ class FoldedBlock:
         for rows in _blocks(x_BF):
             x = x_BF[rows]
             for block in blocks:
-                y = F.linear(x, block.weight, block.bias)
+                y = F.linear(x.to(block.weight.dtype), block.weight, block.bias).to(x.dtype)
                 y = y.mul_(x) if block.shift is None else torch.addcmul(block.shift, x, y, out=y)
                 x = _activate(y, block.slope).add_(x)
             out[rows] = x
@@ -193,18 +216,30 @@ def _blocks(x_BF: Tensor) -> Iterator[slice]:
 def _sum_of_maps(x: Tensor, weight: Tensor, bias: Tensor, keep: Tensor | None, scale: float, *, out: Tensor) -> None:
     """out = sum_r keep_r (W_r x + b_r) scale; without a mask there is one map."""
     width = x.shape[1]
-    if keep is None:
+    if keep is None and weight.dtype == out.dtype:
         torch.addmm(bias, x, weight.t(), out=out)
+        return
+    x = x.to(weight.dtype)
+    if keep is None:
+        out.copy_(torch.addmm(bias, x, weight.t()))
         return
     for r in range(len(weight) // width):
         columns = slice(r * width, (r + 1) * width)
-        row = torch.addmm(bias[columns], x, weight[columns].t())
+        row = torch.addmm(bias[columns], x, weight[columns].t()).to(out.dtype)
         mask = keep[:, columns].to(row.dtype)
         if r == 0:
             torch.mul(row, mask, out=out)
         else:
             out.addcmul_(row, mask)
     out.mul_(scale)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, added up in the type of `total`."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
 
 
 def _affine(gamma, beta, mean, var, eps) -> tuple[Tensor | None, Tensor | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from model_zoo.QIN.dropout import Dropout
+from model_zoo.QIN.precision import own_types
 
 
 class HeadsNetwork(nn.Module):
@@ -59,11 +60,12 @@ class HeadsNetwork(nn.Module):
         self.fc = nn.Linear(width, 1)
 
     def forward(self, x_BF: Tensor, *, form: str = "plain") -> Tensor:
-        """Return logits, (B, 1); `form` is there because `QuadraticNetwork` has two."""
+        """Return logits, (B, 1), in the type of the parameters; `form` is there because `QuadraticNetwork` has two."""
         for linear, norm, activation in zip(self.linear, self.norm, self.activation, strict=True):
             gate_BHF = self.dropout(activation(norm(linear(x_BF)))).view(len(x_BF), self.heads, -1)
             x_BF = x_BF + self.dropout(x_BF * gate_BHF.sum(dim=1))
-        return self.fc(x_BF)
+        with own_types(x_BF):
+            return self.fc(x_BF)
 
     def forget(self) -> None:
         """Nothing is kept for scoring."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fuxictr_multimodal.batch import Jagged
+from model_zoo.QIN.precision import own_types
 
 _CHUNK = 4096  # slots gathered at a time on the CPU, so that both factors stay in the cache
 
@@ -33,8 +34,14 @@ def attend(
         keep_N: what dropout multiplies the weights with.
 
     Returns:
-        (B, D), differentiable in query_BD and items_UD. Rows without slots are 0.
+        (B, D), differentiable in query_BD and items_UD, in the type of items_UD also under autocast: sums of many
+        slots. Rows without slots are 0.
     """
+    with own_types(items_UD):
+        return _attend(query_BD.to(items_UD.dtype), items_UD, slots, activation=activation, keep_N=keep_N)
+
+
+def _attend(query_BD: Tensor, items_UD: Tensor, slots: Jagged, *, activation: str, keep_N: Tensor | None) -> Tensor:
     if activation == "relu" and _kernels_run_on(items_UD.device, items_UD.dtype, items_UD.shape[1]):
         from model_zoo.QIN.sparse_attend_triton import attend_relu
 
