@@ -21,10 +21,7 @@ from fuxictr_multimodal.experiment import Experiment
 from fuxictr_multimodal.item_table import item_features
 from fuxictr_multimodal.loader import MultimodalDataLoader
 from fuxictr_multimodal.scoring.trained import load_trained
-from fuxictr_multimodal.store import Store
-
-# JSON in the folder of a store: the title of item i at place i; the padding item's is "".
-TITLES_FILE = "item_titles.json"
+from fuxictr_multimodal.store import Store, read_item_titles
 
 
 @dataclass(frozen=True)
@@ -196,7 +193,7 @@ class ItemNames:
     """What to call an item: its title where there is one, and its tags by name where the vocabulary has them.
 
     Args:
-        store: `item_titles.json` in its folder has the titles, if it is there.
+        store: has the titles, where its recipe knew them.
         feature_map: says which item features are tags.
         table: the item table's features by name.
         titles: by item, in place of the store's.
@@ -205,7 +202,7 @@ class ItemNames:
     def __init__(
         self, store: Store, feature_map: Any, table: dict[str, Any], titles: dict[int, str] | None = None
     ) -> None:
-        self._titles = _stored_titles(store) if titles is None else titles
+        self._titles = read_item_titles(store.dir) if titles is None else titles
         specs = feature_map.features
         self._tags = {name: table[name] for name in item_features(feature_map) if specs[name]["type"] == "sequence"}
         vocab_file = store.dir / "feature_vocab.json"
@@ -247,8 +244,3 @@ def read_titles(path: Path) -> dict[int, str]:
     if ids.null_count():
         raise DataError(f"{path}, row {int(ids.is_null().arg_max()) + 1}: {key} is not a whole number")
     return dict(zip(ids.to_list(), frame[title].cast(pl.String).fill_null("").to_list(), strict=True))
-
-
-def _stored_titles(store: Store) -> dict[int, str]:
-    path = store.dir / TITLES_FILE
-    return dict(enumerate(json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else {}

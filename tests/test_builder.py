@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.store import Store, read_item_table
+from fuxictr_multimodal.store import Store, read_item_table, read_item_titles
 from fuxictr_multimodal.store.builder import StoreExistsError
 from fuxictr_multimodal.store.manifest import HistoryLength
 from tests.store_build import FEATURE_COLS, ITEMS, LABEL_COL, build, builder, item_rows, piece, split_rows
@@ -416,3 +416,21 @@ def test_dataset_without_groups(tmp_path):
 def test_unknown_split(tmp_path):
     with pytest.raises(DataError, match=r"split 'validation' is unknown. Did you mean 'valid'\?"):
         build(tmp_path, splits={"validation": ROWS})
+
+
+def test_titles_are_kept_with_the_items_and_hashed(tmp_path):
+    titles = ["", *(f"Film {number} \u00e9" for number in range(1, ITEMS))]
+    with builder(tmp_path) as building:
+        building.write_items(item_rows(), titles=titles)
+        for split, seed in (("train", 0), ("valid", 1)):
+            building.append(split, *split_rows(10, seed))
+        manifest = building.finish(split_method="by seed")
+    assert "item_titles.json" in manifest.files
+    assert read_item_titles(tmp_path / "tiny") == dict(enumerate(titles))
+
+
+def test_titles_must_be_as_many_as_items(tmp_path):
+    message = rf"item_titles.json: 2 titles for an item table of {ITEMS} rows"
+    with pytest.raises(DataError, match=message), builder(tmp_path) as building:
+        building.write_items(item_rows(), titles=["", "Heat"])
+    assert not (tmp_path / "tiny").exists()

@@ -13,10 +13,11 @@ from fuxictr_multimodal.batch import Batch, Jagged
 from fuxictr_multimodal.cli.explain import run_explain_main
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.experiment import Experiment
-from fuxictr_multimodal.explain import TITLES_FILE, Explainer, ItemNames, RowExplanation, read_titles
+from fuxictr_multimodal.explain import Explainer, ItemNames, RowExplanation, read_titles
 from fuxictr_multimodal.explain_view import draw_rows, row_table, sparsity_table
 from fuxictr_multimodal.runner import run_experiment
 from fuxictr_multimodal.store import SplitReader, read_item_table
+from fuxictr_multimodal.store.reader import TITLES_FILE
 
 
 @pytest.fixture(scope="module")

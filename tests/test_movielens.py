@@ -11,7 +11,7 @@ import pytest
 
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.recipes.movielens import build
-from fuxictr_multimodal.store import SPLITS, SplitReader, Store, read_item_table
+from fuxictr_multimodal.store import SPLITS, SplitReader, Store, read_item_table, read_item_titles
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -233,6 +233,7 @@ def test_items_are_all_films_with_genres_decades_and_vectors(built):
     for values in columns.values():
         assert not values[0].any()
     films = make_movies()
+    assert list(read_item_titles(store.dir).values()) == ["", *(title for _, title, *_ in films)]
     tags = (columns["item_tags"] > 0).sum(axis=1)[1:].tolist()
     wanted = [len(genres.split("|")) for _, _, _, genres in films]
     if name == "MovieLens_small":

@@ -276,7 +276,8 @@ def build(
     ) as builder:
         builder.fit(train_rows)
         builder.write_items(
-            {name: vectors[name] if name in vectors else item_columns[name].to_numpy() for name in on_items}
+            {name: vectors[name] if name in vectors else item_columns[name].to_numpy() for name in on_items},
+            titles=["", *raw.movies["title"].to_list()],
         )
         label = check_label_col(entry["label_col"], where)["name"]
         for code, split in enumerate(SPLITS):

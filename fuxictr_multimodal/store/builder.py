@@ -21,18 +21,18 @@ from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.files import sha256
 from fuxictr_multimodal.store import validation
 from fuxictr_multimodal.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
-from fuxictr_multimodal.store.feature_cols import check_feature_cols, check_label_col, is_fitted
+from fuxictr_multimodal.store.feature_cols import check_feature_cols, check_label_col, check_roles, is_fitted
 from fuxictr_multimodal.store.h5_writer import write_item_file
 from fuxictr_multimodal.store.item_rows import check_padding_row, check_zero_row, complete_width, order_items
 from fuxictr_multimodal.store.manifest import MANIFEST_NAME, SPLITS, Column, Manifest
-from fuxictr_multimodal.store.reader import ITEM_FILE, SplitReader
+from fuxictr_multimodal.store.reader import ITEM_FILE, TITLES_FILE, SplitReader
 from fuxictr_multimodal.store.split_builder import SplitBuilder
 from fuxictr_multimodal.store.staging import Staging, StoreExistsError
 
 __all__ = ["StoreBuilder", "StoreExistsError", "order_items"]
 
 STORE_NAMES = frozenset(
-    {MANIFEST_NAME, FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, ITEM_FILE, *SPLITS, *(f"{split}.h5" for split in SPLITS)}
+    {MANIFEST_NAME, FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, ITEM_FILE, TITLES_FILE, *SPLITS, *(f"{s}.h5" for s in SPLITS)}
 )
 
 
@@ -87,6 +87,9 @@ class StoreBuilder:
         self._where = where
         self._label_col = check_label_col(label_col, where)
         self._feature_cols = [column for column in check_feature_cols(feature_cols, where) if column["active"]]
+        check_roles(
+            self._feature_cols, label=self._label_col["name"], item_col=item_col, group_id=group_id, where=self._where
+        )
         self._max_len = max_len
         self._group_id = group_id
         self._item_col = item_col
@@ -95,7 +98,6 @@ class StoreBuilder:
         self._rows_per_part = rows_per_part
         self._progress = progress
         self._staging = Staging(Path(data_root) / dataset_id, overwrite=overwrite, owned=STORE_NAMES)
-        self._check_roles()
 
         self._train_rows: pl.DataFrame | pl.LazyFrame | None = None
         self._processor: StoreFeatureProcessor | None = None
@@ -142,14 +144,15 @@ class StoreBuilder:
         assert self._processor is None, "fit comes before write_items"
         self._train_rows = train_rows
 
-    def write_items(self, columns: Mapping[str, np.ndarray]) -> None:
+    def write_items(self, columns: Mapping[str, np.ndarray], *, titles: Sequence[str] | None = None) -> None:
         """Write the item table: arrays of equal length by name; row i is item i, row 0 is padding.
 
-        The column of `item_col` may be left out. Raw columns are encoded by the fitted processor.
+        The column of `item_col` may be left out. Raw columns are encoded by the fitted processor. `titles` are what
+        people call the items, by row; no model reads them.
 
         Raises:
             DataError: a column is missing or of a wrong dtype or shape, an id is out of range, an embedding is not
-                finite, or row 0 is not all zero.
+                finite, row 0 is not all zero, or there are more or fewer titles than items.
         """
         assert self._processor is None, "write_items is called once"
         where = ITEM_FILE
@@ -168,6 +171,8 @@ class StoreBuilder:
                 f"{where}: column {self._item_col!r} is declared with vocab_size {declared}, but the item table "
                 f"has {rows} rows"
             )
+        if titles is not None and len(titles) != rows:
+            raise DataError(f"{TITLES_FILE}: {len(titles)} titles for an item table of {rows} rows")
         self._items = rows
         for column in specs:
             if column is not own:
@@ -204,6 +209,8 @@ class StoreBuilder:
                 f"its own row; order_items places rows by id"
             )
         write_item_file(self.dir / ITEM_FILE, self._item_columns, data)
+        if titles is not None:
+            (self.dir / TITLES_FILE).write_text(json.dumps(list(titles), ensure_ascii=False), encoding="utf-8")
 
     def append(
         self,
@@ -317,35 +324,6 @@ class StoreBuilder:
         self._finished = True
         print(manifest.table())
         return manifest
-
-    def _check_roles(self) -> None:
-        """The columns fit together: an item column, a group column, widths known before the first row."""
-        columns = {column["name"]: column for column in self._feature_cols}
-        own = columns.get(self._item_col)
-        if own is None or own.get("source") != "item" or own["type"] != "categorical":
-            raise ConfigError(
-                f"{self._where}: item_col {self._item_col!r} must be an active column of type categorical with "
-                f"source: item. {did_you_mean(self._item_col, columns)}"
-            )
-        if self._label_col["name"] in columns:
-            raise ConfigError(f"{self._where}: {self._label_col['name']!r} is both the label and a feature")
-        in_splits = [n for n, column in columns.items() if column.get("source") != "item" or n == self._item_col]
-        if self._group_id is not None and self._group_id not in in_splits:
-            raise ConfigError(
-                f"{self._where}: group_id {self._group_id!r} is no active column of the splits. "
-                f"{did_you_mean(self._group_id, in_splits)}"
-            )
-        for name, column in columns.items():
-            if column["type"] == "meta" and column.get("source") == "item":
-                raise ConfigError(f"{self._where}: column {name!r}: a meta column travels with the row, not the item")
-            if column.get("source") == "item":
-                continue
-            if column["type"] == "sequence" and "max_len" not in column:
-                raise ConfigError(f"{self._where}: column {name!r}: a sequence outside the item table needs max_len")
-            if column["type"] == "embedding" and "pretrain_dim" not in column:
-                raise ConfigError(
-                    f"{self._where}: column {name!r}: an embedding outside the item table needs pretrain_dim"
-                )
 
     def _column(self, column: Mapping[str, Any], *, role: str) -> Column:
         """What a feature column is on disk."""

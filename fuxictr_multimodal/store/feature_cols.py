@@ -179,6 +179,39 @@ def _check_shared(columns: list[dict[str, Any]], where: str) -> None:
             earlier[column["name"]] = column
 
 
+def check_roles(
+    columns: Sequence[Mapping[str, Any]], *, label: str, item_col: str, group_id: str | None, where: str
+) -> None:
+    """Check that active columns fit together: an item column, a group column, widths known before the first row.
+
+    Raises:
+        ConfigError: naming the column and what to do.
+    """
+    by_name = {column["name"]: column for column in columns}
+    own = by_name.get(item_col)
+    if own is None or own.get("source") != "item" or own["type"] != "categorical":
+        raise ConfigError(
+            f"{where}: item_col {item_col!r} must be an active column of type categorical with source: item. "
+            f"{did_you_mean(item_col, by_name)}"
+        )
+    if label in by_name:
+        raise ConfigError(f"{where}: {label!r} is both the label and a feature")
+    in_splits = [n for n, column in by_name.items() if column.get("source") != "item" or n == item_col]
+    if group_id is not None and group_id not in in_splits:
+        raise ConfigError(
+            f"{where}: group_id {group_id!r} is no active column of the splits. {did_you_mean(group_id, in_splits)}"
+        )
+    for name, column in by_name.items():
+        if column["type"] == "meta" and column.get("source") == "item":
+            raise ConfigError(f"{where}: column {name!r}: a meta column travels with the row, not the item")
+        if column.get("source") == "item":
+            continue
+        if column["type"] == "sequence" and "max_len" not in column:
+            raise ConfigError(f"{where}: column {name!r}: a sequence outside the item table needs max_len")
+        if column["type"] == "embedding" and "pretrain_dim" not in column:
+            raise ConfigError(f"{where}: column {name!r}: an embedding outside the item table needs pretrain_dim")
+
+
 def is_fitted(column: Mapping[str, Any]) -> bool:
     """Whether the toolkit must see training rows before it can encode this column."""
     if not column["active"]:

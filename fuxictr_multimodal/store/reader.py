@@ -7,6 +7,7 @@ histories. This file knows no torch: the loader turns what it reads into tensors
 from __future__ import annotations
 
 import bisect
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,8 @@ from fuxictr_multimodal.store.manifest import FORMAT_VERSION, MANIFEST_NAME, SPL
 
 CHUNK_ROWS = 65_536
 ITEM_FILE = "item.h5"
+# JSON: what people call item i at place i; the padding item is "".
+TITLES_FILE = "item_titles.json"
 HISTORY_VALUES = "history/values"
 HISTORY_OFFSETS = "history/offsets"
 
@@ -194,6 +197,12 @@ def read_item_table(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     with _open(path / ITEM_FILE if path.is_dir() else path) as file:
         return {name: _read(file, name, 0, int(file.attrs["rows"])) for name in _columns(file)}
+
+
+def read_item_titles(directory: Path) -> dict[int, str]:
+    """Titles by item id of the dataset in `directory`; empty where it has none."""
+    path = directory / TITLES_FILE
+    return dict(enumerate(json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else {}
 
 
 def _known_datasets(data_root: str | Path, dataset_id: str) -> str:

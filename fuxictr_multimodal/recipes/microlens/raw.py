@@ -116,7 +116,7 @@ def build(
         progress=progress,
     ) as builder:
         builder.fit(_fit_rows(columns, items, recipe))
-        builder.write_items({name: np.asarray(items[name]) for name in on_items})
+        builder.write_items({name: np.asarray(items[name]) for name in on_items}, titles=release.titles)
         for code, split in enumerate(SPLITS):
             for given, values, offsets in recipe.rows(code, sampler):
                 given |= {name: levels[name][given["item_id"]] for name in levels}
