@@ -106,12 +106,12 @@ class Jagged:
             source = np.repeat(shift.numpy(), lengths.numpy())
             source += np.arange(total)
             return Jagged(_take(self.values, torch.from_numpy(source)), offsets)
-        source = torch.repeat_interleave(shift.to(device), lengths.to(device), output_size=total)
+        source = torch.repeat_interleave(send(shift, device), send(lengths, device), output_size=total)
         source += torch.arange(total, device=device)
         return Jagged(self.values.index_select(0, source), offsets)._together()
 
     def _together(self) -> Jagged:
-        return Jagged(self.values, self.offsets.to(self.values.device))
+        return Jagged(self.values, send(self.offsets, self.values.device))
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Jagged:
         """The same rows on another device."""
@@ -151,7 +151,7 @@ class Batch:
             if isinstance(rows, range):
                 return column[rows.start : rows.stop]
             if column.device not in index:
-                index[column.device] = rows.to(column.device, non_blocking=True)
+                index[column.device] = send(rows, column.device)
             return _take(column, index[column.device])
 
         return Batch(
@@ -191,6 +191,13 @@ def _take(values: Tensor, rows: Tensor) -> Tensor:
     if values.device.type != "cpu":
         return values.index_select(0, rows)
     return torch.from_numpy(values.numpy().take(rows.numpy(), axis=0))
+
+
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """The values on a device, copied without waiting for what the device still has to do."""
+    if values.device.type == device.type:
+        return values
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
 def join(parts: Sequence[Batch]) -> Batch:

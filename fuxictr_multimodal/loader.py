@@ -16,7 +16,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from fuxictr_multimodal.batch import Batch, Jagged, join
+from fuxictr_multimodal.batch import Batch, Jagged, join, send
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.order import Block, Window, shuffled_windows, stored_windows
 from fuxictr_multimodal.prefetch import prefetch
@@ -235,9 +235,7 @@ class MultimodalDataLoader:
         )
 
     def _send(self, values: Tensor) -> Tensor:
-        if values.device.type == self.device.type:
-            return values
-        return values.pin_memory().to(self.device, non_blocking=True)
+        return send(values, self.device)
 
 
 def cut_batches(pooled: Iterable[tuple[Batch, Picks]], batch_size: int) -> Generator[Batch, None, None]:

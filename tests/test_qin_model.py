@@ -9,11 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from fuxictr_multimodal.batch import Batch, Jagged
 from fuxictr_multimodal.errors import ConfigError, InputError
-from model_zoo.QIN import QIN, quadratic_block
+from model_zoo.QIN import QIN, item_vectors, quadratic_block
 from tests.reference_qin import feature_map, item_table, random_batch, reference_logits, small_qin
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -129,6 +131,47 @@ def test_fast_equals_plain_with_the_same_dropout_masks(options):
     one = gradients(model, batch, seed=5)
     assert_same(one, gradients(plain, batch, seed=5))
     assert not torch.allclose(one["logit"], gradients(model, batch, seed=6)["logit"])
+
+
+@pytest.mark.parametrize("items", [23, 500])
+@pytest.mark.parametrize("training", [False, True])
+def test_the_way_of_a_gpu_to_distinct_items_equals_plain(items, training, monkeypatch):
+    """Fewer and more items than ids of the batch: the whole table, and distinct items filled up to a known number."""
+    monkeypatch.setattr(item_vectors, "_on_gpu", lambda ids: True)
+    monkeypatch.setattr(torch, "unique", None)  # a GPU would make the host wait
+    model, batch = example(features=feature_map(items=items), net_dropout=0.3)
+    model.train(training)
+    plain = copy.deepcopy(model)
+    plain.form = "plain"
+    assert_same(gradients(model, batch, seed=5), gradients(plain, batch, seed=5))
+    with torch.no_grad():
+        if not training:
+            assert_same(model(batch), plain(batch))
+
+
+@given(st.lists(st.integers(0, 30), max_size=50))
+@settings(deadline=None, derandomize=True, database=None)
+def test_padded_unique_is_unique_at_a_known_size(ids):
+    given_ids = torch.tensor(ids, dtype=torch.long)
+    distinct, index = item_vectors.padded_unique(given_ids, 31)
+    expected = torch.unique(given_ids)
+    assert len(distinct) == min(len(ids), 31)
+    assert torch.equal(distinct[: len(expected)], expected)
+    assert not distinct[len(expected) :].any()
+    assert torch.equal(distinct[index], given_ids)
+
+
+def test_meta_columns_are_not_copied_to_the_device(monkeypatch):
+    """They stay on the host; a copy would make it wait for the device."""
+    model, batch = example()
+    sent = []
+    to = Batch.to
+    monkeypatch.setattr(Batch, "to", lambda self, device, **options: sent.append(self) or to(self, device, **options))
+    expected = model.forward(batch)
+    meta = torch.empty(len(batch), device="meta")  # holds nothing, and cannot be copied from
+    found = model.forward(replace(batch, features={**batch.features, "user_id": meta}, group=meta))
+    assert_same(found, expected)
+    assert all(not ids.features and ids.group is None for ids in sent)
 
 
 def test_fast_equals_plain_in_float32():

@@ -77,12 +77,16 @@ class ItemVectors:
         scoring = not torch.is_grad_enabled()
         if not scoring:
             self.forget()
+        rowwise = self._rowwise()
+        # How many distinct ids there are, a GPU has to tell the host, and the step would wait for it. So items are
+        # embedded there up to a number that the host knows; only row-wise updates need to know which, and wait.
+        unknown = _on_gpu(ids) and not rowwise
         if scoring and (items_UD := self._whole_table(table, len(ids))) is not None:
             index = ids
-        elif len(ids) >= 2 * table.num_items and not self._rowwise():
+        elif len(ids) >= (1 if unknown else 2) * table.num_items and not rowwise:
             items_UD, index = self.embed(table.features), ids
         else:
-            distinct, index = torch.unique(ids, return_inverse=True)
+            distinct, index = padded_unique(ids, table.num_items) if unknown else torch.unique(ids, return_inverse=True)
             items_UD = self.embed(table.gather(distinct))
         count = len(batch.history.values)
         history = Jagged(index[:count], batch.history.offsets)
@@ -120,6 +124,28 @@ class ItemVectors:
             if one.nbytes * table.num_items <= MAX_TABLE_BYTES:
                 self._table_UD = self.embed(table.features)
         return self._table_UD
+
+
+def padded_unique(ids: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """`torch.unique` with the inverse, at a size that the host knows: min(N, most) ids, filled up with 0 at the end.
+
+    Args:
+        ids: (N,).
+        most: there are no more different ids than this.
+
+    >>> padded_unique(torch.tensor([7, 3, 7, 7]), 9)
+    (tensor([3, 7, 0, 0]), tensor([1, 0, 1, 1]))
+    """
+    sorted_N, order_N = ids.sort()
+    new_N = torch.ones_like(sorted_N)
+    new_N[1:] = sorted_N[1:] != sorted_N[:-1]
+    place_N = new_N.cumsum(0) - 1
+    distinct = ids.new_zeros(min(len(ids), most)).scatter_(0, place_N, sorted_N)
+    return distinct, torch.empty_like(ids).scatter_(0, order_N, place_N)
+
+
+def _on_gpu(ids: Tensor) -> bool:
+    return ids.device.type == "cuda"
 
 
 def _mean_of_tags(lookup: nn.Embedding, tags_UT: Tensor) -> Tensor:
