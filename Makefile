@@ -48,6 +48,7 @@ bench: install ## Run the benchmarks small; each prints one JSON object last
 	$(BIN)/python benchmarks/build.py
 	$(BIN)/python benchmarks/train_step.py $(SMALL) --loader-steps 20
 	$(BIN)/python benchmarks/score.py $(SMALL)
+	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/metrics.py --rows 20000 --groups 1000
 	$(BIN)/python benchmarks/startup.py --repeats 1
 	$(BIN)/python benchmarks/zoo_models.py

@@ -18,7 +18,7 @@ from fuxictr_multimodal.batch import Batch, Jagged
 from fuxictr_multimodal.item_table import ItemTable
 from model_zoo.QIN import QIN
 
-ITEMS, TAGS, LEVELS, MAX_LEN = 91_718, 11_740, 11, 64
+ITEMS, TAGS, TAGS_PER_ITEM, GIVEN_DIM, LEVELS, MAX_LEN = 91_718, 11_740, 5, 128, 11, 64
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -35,7 +35,15 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def challenge_model(options: argparse.Namespace, *, form: str) -> QIN:
+def challenge_model(
+    options: argparse.Namespace,
+    *,
+    form: str,
+    tags_per_item: int = TAGS_PER_ITEM,
+    given_dim: int = GIVEN_DIM,
+    num_layers: int = 4,
+    embedding_update: str = "dense",
+) -> QIN:
     """QIN with published widths, and a table of random items of which 28 % of the tag slots are padding."""
     items = options.items
     torch.manual_seed(0)
@@ -51,9 +59,9 @@ def challenge_model(options: argparse.Namespace, *, form: str) -> QIN:
             "feature_encoder": "layers.MaskedAveragePooling()",
             "padding_idx": 0,
             "vocab_size": TAGS,
-            "max_len": 5,
+            "max_len": tags_per_item,
         },
-        item_emb_d128={"source": "item", "type": "embedding", "pretrain_dim": 128},
+        item_emb_d128={"source": "item", "type": "embedding", "pretrain_dim": given_dim},
     )
     features.labels = ["label"]
     model = QIN(
@@ -61,13 +69,16 @@ def challenge_model(options: argparse.Namespace, *, form: str) -> QIN:
         form=form,
         embedding_dim=options.embedding_dim,
         num_row=options.num_row,
+        num_layers=num_layers,
+        embedding_update=embedding_update,
+        rowwise_min_rows=items,
         gpu=options.gpu,
         verbose=0,
     )
     rng = np.random.default_rng(1)
-    tags = rng.integers(1, TAGS, (items, 5))
-    tags[rng.random((items, 5)) < 0.28] = 0
-    vectors = rng.standard_normal((items, 128), dtype=np.float32)
+    tags = rng.integers(1, TAGS, (items, tags_per_item))
+    tags[rng.random((items, tags_per_item)) < 0.28] = 0
+    vectors = rng.standard_normal((items, given_dim), dtype=np.float32)
     tags[0], vectors[0] = 0, 0
     table = {
         "item_id": torch.arange(items),
@@ -79,11 +90,16 @@ def challenge_model(options: argparse.Namespace, *, form: str) -> QIN:
     return model
 
 
-def challenge_batch(options: argparse.Namespace, *, seed: int) -> Batch:
-    """Random rows; lengths are geometric, cut to 64, so at a mean of 9.6 about 85 % of padded slots are padding."""
+def challenge_batch(options: argparse.Namespace, *, seed: int, length: int | None = None) -> Batch:
+    """Random rows; lengths are geometric, cut to 64, so at a mean of 9.6 about 85 % of padded slots are padding.
+
+    With `length`, every history has that many items.
+    """
     rng = np.random.default_rng(seed)
     rows, items = options.batch_size, options.items
     lengths = np.minimum(rng.geometric(1 / options.mean_length, rows), MAX_LEN)
+    if length is not None:
+        lengths = np.full(rows, length)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
 
     def ids(low: int, high: int, count: int) -> torch.Tensor:
