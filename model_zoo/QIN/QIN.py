@@ -55,6 +55,7 @@ class QIN(BaseModel):
         form: `plain` computes everything as the paper writes it, over padded histories; `fast` gives the same values
             and gradients up to rounding; `auto` is `fast`.
         precision: of the matrix products: `float32`, `tf32` or `bf16` (`precision.py`).
+        compile: fuse the quadratic layers of the fast form by `torch.compile` (`quadratic_compiled.py`).
         embedding_dim: width of each embedded feature that does not set its own.
         num_layers: quadratic layers.
         num_row: linear maps in each of them, R; 3 where training with 4 is unstable.
@@ -104,6 +105,7 @@ class QIN(BaseModel):
         gpu: int = -1,
         form: str = "auto",
         precision: str = "float32",
+        compile: bool = False,
         embedding_dim: int = 128,
         num_layers: int = 4,
         num_row: int = 4,
@@ -146,6 +148,8 @@ class QIN(BaseModel):
         _one_of("pooling", pooling, ("attention", "mean"))
         _one_of("quadratic_variant", quadratic_variant, ("rows", "heads"))
         _one_of("embedding_update", embedding_update, ("dense", "rowwise"))
+        if compile and (form == "plain" or interaction != "quadratic" or quadratic_variant != "rows"):
+            raise ConfigError("compile is for the fast form of quadratic layers: set it to False, or form to fast")
         if self_ensemble and not net_dropout:
             raise ConfigError("self_ensemble compares two passes with different dropout: set net_dropout above 0")
         if isinstance(learning_rate, str):
@@ -212,6 +216,7 @@ class QIN(BaseModel):
                     dropout=net_dropout,
                     batch_norm=batch_norm,
                     activation=activation,
+                    compiled=compile,
                 )
             elif interaction == "quadratic":
                 self.qnn = HeadsNetwork(

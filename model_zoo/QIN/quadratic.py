@@ -63,6 +63,7 @@ class QuadraticNetwork(nn.Module):
         dropout: rate of both dropouts.
         batch_norm: normalise each layer's product over the batch.
         activation: `prelu` (one slope a layer) or `relu`.
+        compiled: compute the fast form by `torch.compile` (`quadratic_compiled.py`).
 
     Raises:
         ValueError: a number below 1 or an unknown activation.
@@ -77,6 +78,7 @@ class QuadraticNetwork(nn.Module):
         dropout: float = 0.1,
         batch_norm: bool = True,
         activation: str = "prelu",
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         if num_layers < 1 or num_row < 1:
@@ -90,6 +92,7 @@ class QuadraticNetwork(nn.Module):
         self.activation = nn.ModuleList(nn.PReLU() if activation == "prelu" else nn.ReLU() for _ in layers)
         self.dropout = Dropout(dropout)
         self.fc = nn.Linear(width, 1)
+        self.compiled = compiled
         self._folded: list[FoldedBlock] | None = None
         self._folded_from: tuple = ()
 
@@ -138,6 +141,7 @@ class QuadraticNetwork(nn.Module):
             keep_rows=keep_rows,
             keep_out=keep_out,
             scale=drop.scale,
+            compiled=self.compiled,
         )
 
     def _score(self, x_BF: Tensor) -> Tensor:
@@ -151,4 +155,4 @@ class QuadraticNetwork(nn.Module):
             ]
             self._folded_from = versions
         with own_types(x_BF):
-            return FoldedBlock.run(self._folded, x_BF)
+            return FoldedBlock.run(self._folded, x_BF, compiled=self.compiled)

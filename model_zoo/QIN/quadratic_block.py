@@ -8,10 +8,8 @@ Shape legend: B rows, F width, R maps, b rows of a block.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from model_zoo.QIN.precision import own_types, product_type
+from model_zoo.QIN.quadratic_compiled import compiled_folded, compiled_layer
 
 BLOCK_ROWS = 1024  # on the CPU; other devices take all rows at once
 
@@ -33,6 +32,7 @@ def quadratic_block(
     keep_rows: Tensor | None,
     keep_out: Tensor | None,
     scale: float,
+    compiled: bool = False,
 ) -> Tensor:
     """x + drop_out(PReLU(BatchNorm(x * z))) with z = sum_r drop_r(W_r x + b_r).
 
@@ -45,6 +45,7 @@ def quadratic_block(
         keep_rows: uint8 mask (B, R F), or None.
         keep_out: uint8 mask (B, F), or None.
         scale: what dropout multiplies kept elements with.
+        compiled: compute it by `quadratic_compiled.py`.
 
     Under autocast the products are of its type; everything else, and the gradients of the parameters, are of that of x.
 
@@ -52,13 +53,16 @@ def quadratic_block(
         (B, F), differentiable in x, weight, bias, slope and the affine parameters of the norm.
     """
     rest = slope, keep_rows, keep_out, scale, product_type(x_BF)
+    layer = compiled_layer if compiled else _Block.apply
     if norm is None:
-        return _Block.apply(x_BF, weight, bias, None, None, None, None, 0.0, *rest)[0]
+        with own_types(x_BF):
+            return layer(x_BF, weight, bias, None, None, None, None, 0.0, *rest)[0]
     batch = len(x_BF)
     if norm.training and batch < 2:
         raise ValueError("batch norm needs at least 2 rows in training: choose a batch_size that leaves no last row")
     statistics = (None, None) if norm.training else (norm.running_mean, norm.running_var)
-    out, mean, var = _Block.apply(x_BF, weight, bias, norm.weight, norm.bias, *statistics, norm.eps, *rest)
+    with own_types(x_BF):
+        out, mean, var = layer(x_BF, weight, bias, norm.weight, norm.bias, *statistics, norm.eps, *rest)
     if norm.training:
         with torch.no_grad():
             norm.num_batches_tracked += 1
@@ -67,22 +71,10 @@ def quadratic_block(
     return out
 
 
-def _in_own_types(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Keep autocast out of a pass of `_Block`, whose types are chosen by hand."""
-
-    @functools.wraps(function)
-    def run(ctx, first, *rest):
-        with own_types(first):
-            return function(ctx, first, *rest)
-
-    return run
-
-
 class _Block(torch.autograd.Function):
     """See `quadratic_block`. `mean` and `var` are None where the batch's own are to be used; they are returned."""
 
     @staticmethod
-    @_in_own_types
     def forward(ctx, x, weight, bias, gamma, beta, mean, var, eps, slope, keep_rows, keep_out, scale, products):
         x = x.contiguous()
         weight, bias = weight.to(products), bias.to(products)
@@ -118,8 +110,12 @@ class _Block(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @_in_own_types
     def backward(ctx, grad, _mean, _var):
+        with own_types(grad):  # autocast may be on around the backward pass
+            return _Block._backward(ctx, grad)
+
+    @staticmethod
+    def _backward(ctx, grad):
         x, z, weight, gamma, beta, mean, var, slope, keep_rows, keep_out = ctx.saved_tensors
         batch, width = x.shape
         grad = grad.contiguous()
@@ -194,8 +190,12 @@ class FoldedBlock:
         return cls(weight.to(products), bias.to(products), shift, slope)
 
     @staticmethod
-    def run(blocks: list[FoldedBlock], x_BF: Tensor) -> Tensor:
+    def run(blocks: list[FoldedBlock], x_BF: Tensor, *, compiled: bool = False) -> Tensor:
         """Apply all layers to a block of rows before the next one, so that rows stay in the cache."""
+        if compiled:
+            for block in blocks:
+                x_BF = compiled_folded(x_BF, block.weight, block.bias, block.shift, block.slope)
+            return x_BF
         out = torch.empty_like(x_BF)
         for rows in _blocks(x_BF):
             x = x_BF[rows]
