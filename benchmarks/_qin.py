@@ -16,7 +16,9 @@ from fuxictr.features import FeatureMap
 
 from fuxictr_multimodal.batch import Batch, Jagged
 from fuxictr_multimodal.item_table import ItemTable
+from fuxictr_multimodal.machine import keep_freed_memory
 from model_zoo.QIN import QIN
+from model_zoo.QIN.precision import PRECISIONS, Precision
 
 ITEMS, TAGS, TAGS_PER_ITEM, GIVEN_DIM, LEVELS, MAX_LEN = 91_718, 11_740, 5, 128, 11, 64
 
@@ -31,7 +33,10 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--num-row", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5, help="timed steps of the fast form")
     parser.add_argument("--plain-repeats", type=int, default=1, help="timed steps of the plain form; 0 leaves it out")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the fast form's products")
+    parser.add_argument("--compile", action="store_true", help="torch.compile for the fast form's quadratic layers")
     parser.add_argument("--gpu", type=int, default=-1)
+    keep_freed_memory()  # as every run does
     return parser
 
 
@@ -72,6 +77,8 @@ def challenge_model(
         num_layers=num_layers,
         embedding_update=embedding_update,
         rowwise_min_rows=items,
+        precision=options.precision if form == "fast" else "float32",
+        compile=options.compile and form == "fast",
         gpu=options.gpu,
         verbose=0,
     )
@@ -116,17 +123,21 @@ def challenge_batch(options: argparse.Namespace, *, seed: int, length: int | Non
     )
 
 
-def product_rate(device: torch.device, width: int = 8192) -> float:
-    """Measured float32 operations a second of a matrix product on the device."""
-    if device.type == "cpu":
+def product_rate(device: torch.device, precision: str = "float32") -> float:
+    """Measured operations a second of a matrix product on the device, in a precision of the model."""
+    if device.type == "cpu" and precision != "bf16":
         return product_flops_per_s()
-    left, right = torch.randn(width, width, device=device), torch.randn(width, width, device=device)
+    width = 2048 if device.type == "cpu" else 8192
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = (torch.randn(width, width, device=device, dtype=dtype) for _ in range(2))
 
     def product() -> None:
         torch.mm(left, right)
-        torch.cuda.synchronize(device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
-    return 2 * width**3 / min(seconds(product, repeats=10, warm_up=3))
+    with Precision(precision, device).step():
+        return 2 * width**3 / min(seconds(product, repeats=10, warm_up=3))
 
 
 def quadratic_flops(model: QIN, *, rows: int, products: int) -> int:
@@ -166,4 +177,6 @@ def shapes(options: argparse.Namespace, batch: Batch) -> dict[str, object]:
         "embedding_dim": options.embedding_dim,
         "num_row": options.num_row,
         "num_layers": 4,
+        "precision": options.precision,
+        "compile": options.compile,
     }

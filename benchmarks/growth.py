@@ -163,7 +163,14 @@ def measure_point(point: Point, repeats: int, gpu: int, ceiling: bool) -> dict[s
 
     imported = peak_rss_mib()
     options = argparse.Namespace(
-        batch_size=point.batch, items=point.items, embedding_dim=point.dim, num_row=4, mean_length=1.0, gpu=gpu
+        batch_size=point.batch,
+        items=point.items,
+        embedding_dim=point.dim,
+        num_row=4,
+        mean_length=1.0,
+        precision="float32",
+        compile=False,
+        gpu=gpu,
     )
     model = challenge_model(
         options,

@@ -32,13 +32,14 @@ def main() -> None:
                 parameter[1:] = torch.randn(parameter[1:].shape, generator=torch.Generator().manual_seed(2)) * 0.1
         model.eval()
         on_device = [batch.to(model.device) for batch in batches]
-        rates.append(product_rate(model.device))  # before and after: other work on the machine hides the ceiling
+        # Before and after: other work on the machine hides the ceiling.
+        rates.append(product_rate(model.device, options.precision))
         warm_up = 3 if form == "fast" else 0  # the fast form keeps item vectors from its second or third batch on
         taken[form] = measure(on_device, model, repeats=repeats, warm_up=warm_up)
         scores[form] = model(on_device[0])["y_pred"]
         if form == "fast":
             peak = peak_rss_mib()
-    rate = max(*rates, product_rate(model.device))
+    rate = max(*rates, product_rate(model.device, options.precision))
     flops = quadratic_flops(model, rows=1, products=1)
     difference = float((scores["fast"] - scores["plain"]).abs().max()) if len(scores) > 1 else None
     emit(

@@ -41,7 +41,8 @@ def main() -> None:
             continue
         model = challenge_model(options, form=form)
         on_device = [batch.to(model.device) for batch in batches]
-        rates.append(product_rate(model.device))  # before and after: other work on the machine hides the ceiling
+        # Before and after: other work on the machine hides the ceiling.
+        rates.append(product_rate(model.device, options.precision))
         model.train()
         torch.manual_seed(1)
         losses[form] = [model.train_step(batch).item() for batch in on_device[:2]]
@@ -49,7 +50,7 @@ def main() -> None:
         if form == "fast":
             peak = peak_rss_mib()
             loading = with_loader(options, model)
-    rate = max(*rates, product_rate(model.device))
+    rate = max(*rates, product_rate(model.device, options.precision))
     flops = quadratic_flops(model, rows=options.num_row, products=3)
     pairs = zip(losses["fast"], losses.get("plain", losses["fast"]), strict=True)
     emit(
