@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 from fuxictr_multimodal.config import list_expids
+from fuxictr_multimodal.leaderboard.board import Board
+from fuxictr_multimodal.leaderboard.tables import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +26,14 @@ def test_commands_name_scripts_and_expids_that_exist():
     expids = [name for group in re.findall(r"--expid '?([\w,]+)", README) for name in group.split(",")]
     assert [name for name in expids if name not in known] == []
     assert [f for f in re.findall(r"config/[\w/]+\.yaml", README) if not (ROOT / f).is_file()] == []
+
+
+def test_leaderboards_are_those_of_the_results():
+    boards = sorted(ROOT.glob("results/leaderboard_*.json"))
+    assert boards
+    for path in boards:
+        rows = [line for line in markdown(Board.read(path), short=True).splitlines() if line.startswith("|")]
+        assert "\n".join(rows) in README, path.name
 
 
 def test_make_targets_exist():
