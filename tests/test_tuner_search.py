@@ -108,6 +108,19 @@ def test_trials_of_a_gone_worker_are_taken_over(search):
         assert third.next() is None
 
 
+def test_a_worker_killed_before_it_drew_a_setting_adds_no_trial(search):
+    gone = search(SPACE, trials=3)
+    gone._study.ask()
+    assert len(run_all(search(SPACE, trials=2))) == 2
+    gone._study.ask()
+    last = search(SPACE, trials=2)
+    with last.working():
+        assert last.open_trials() == 0
+        assert last.next() is None
+        assert last.open_trials() == 0
+    assert len(last.records) == 2
+
+
 def test_a_worker_that_joins_keeps_the_configuration_of_its_fellows_trials(search):
     first, second = search(SPACE, trials=3), search(SPACE, trials=3)
     with first.working(), second.working():

@@ -113,7 +113,12 @@ class Search:
             for repeats in range(2 * REPEATS):
                 tried = self._tried()
                 if self._orphans:
-                    trial = optuna.trial.Trial(self._study, self._orphans.pop(0)._trial_id)
+                    orphan = self._orphans.pop(0)
+                    trial = optuna.trial.Trial(self._study, orphan._trial_id)
+                    if not _is_drawn(orphan) and len(tried) >= self.trials:
+                        # Its worker was gone before it drew a setting, and the others used up the trials meanwhile.
+                        self._study.tell(trial, state=TrialState.FAIL)
+                        continue
                 elif len(tried) >= self.trials:
                     return None
                 else:
@@ -128,7 +133,7 @@ class Search:
 
     def open_trials(self) -> int:
         """Trials that the study still lacks."""
-        return len(self._orphans) + max(0, self.trials - len(self._tried()))
+        return sum(map(_is_drawn, self._orphans)) + max(0, self.trials - len(self._tried()))
 
     def should_stop(self, record: Record) -> bool:
         """Tell the study the new evaluations of a running trial, and ask its pruner."""
@@ -189,9 +194,8 @@ class Search:
         """Trials of the study by expid, in their order; repeats of a setting are left out."""
         found: dict[str, FrozenTrial] = {}
         for trial in self._study.get_trials(deepcopy=False):
-            expid = trial.user_attrs.get("expid")
-            if expid is not None and "repeats" not in trial.user_attrs:
-                found.setdefault(expid, trial)
+            if _is_drawn(trial) and "repeats" not in trial.user_attrs:
+                found.setdefault(trial.user_attrs["expid"], trial)
         return found
 
     def _past(self, frozen: FrozenTrial) -> Record:
@@ -236,6 +240,11 @@ def _storage(path: Path) -> optuna.storages.RDBStorage:
         return connection
 
     return optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": connect})
+
+
+def _is_drawn(trial: FrozenTrial) -> bool:
+    """Whether the worker of a trial lived to draw its setting."""
+    return "expid" in trial.user_attrs
 
 
 def _sampler(algorithm: str, *, seed: int, trials: int) -> optuna.samplers.BaseSampler:
