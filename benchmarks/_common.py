@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import multiprocessing
-import os
 import platform
 import resource
 import statistics
@@ -18,13 +17,15 @@ from typing import Any
 import psutil
 import torch
 
+from fuxictr_multimodal.machine import available_cores
+
 
 def machine() -> dict[str, Any]:
     """Processor, cores that this process may use, memory, GPU if there is one, and versions of what matters."""
     packages = ("fuxictr", "h5py", "numpy", "torch")
     return {
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -14,6 +14,7 @@ from bilingual_embedding.published import load_published
 from bilingual_embedding.run_report import EmbeddingReport, print_summary
 from bilingual_embedding.runner import EmbeddingRun
 from bilingual_embedding.settings import load_experiment
+from bilingual_embedding.start import Start, run_name
 from bilingual_embedding.text_vectors import encode_file
 from fuxictr_multimodal.errors import ConfigError
 
@@ -90,5 +91,5 @@ def _run(config_dir: Path, expid: str, gpu: int, seed: int | None, overrides: Se
     if gpu >= torch.cuda.device_count():
         raise ConfigError(f"--gpu {gpu}: this machine has {torch.cuda.device_count()} GPUs; -1 is the CPU")
     device = torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
-    name = expid if seed is None else f"{expid}_s{seed}"
-    return EmbeddingRun(expid, experiment, run_name=name, device=device)
+    start = Start.of(experiment, seed)
+    return EmbeddingRun(expid, experiment, run_name=run_name(expid, seed), device=device, start=start)

@@ -13,6 +13,8 @@ from rich.table import Table
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.files import write_json
 
+REPORT = "report.json"
+
 
 @dataclass
 class EmbeddingReport:
@@ -23,7 +25,8 @@ class EmbeddingReport:
         tokenizer: vocabulary size and tokens a word of each language.
         data: rows of each source and kind, read, dropped and kept; see `cleaning.Counts`.
         stages: by name: steps, seconds, texts, tokens, rates a second and the loss curve.
-        evaluation: scores in percent by name, by the stage they were taken after (`untrained` first).
+        evaluation: scores in percent by name, by the stage they were taken after (`untrained` or the start's name
+            first).
         floors: the same scores by character n-grams, without learning.
     """
 

@@ -6,8 +6,6 @@ it (`mlm` with `head.safetensors` too), and `<stage>.state.pt` while a stage run
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import shutil
 import zlib
 from collections.abc import Sequence
@@ -23,15 +21,15 @@ from bilingual_embedding.encoding import encode_texts
 from bilingual_embedding.evaluation import evaluate, lexical_floors
 from bilingual_embedding.masking import MaskedLanguageModel, accuracy_by_length
 from bilingual_embedding.presets import preset
-from bilingual_embedding.run_report import EmbeddingReport
-from bilingual_embedding.settings import Experiment
+from bilingual_embedding.run_report import REPORT, EmbeddingReport
+from bilingual_embedding.settings import STAGES, Experiment
 from bilingual_embedding.stage_trainer import StageProgress, StageTrainer
 from bilingual_embedding.stages import Machine, TakeStep, TokenizedPairs, masked_steps, multitask_steps, pairs_steps
+from bilingual_embedding.start import Start, plain_settings
 from bilingual_embedding.tokenizer import FILE_NAME, BilingualTokenizer
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.report import git_commit, peak_memory_mib, versions
 
-STAGES = ("mlm", "pairs", "multitask")
 UNTRAINED = "untrained"
 WHOLE = 1 << 30  # more tokens than any text has
 
@@ -44,15 +42,23 @@ class EmbeddingRun:
         experiment: its settings.
         run_name: name of its folder.
         device: where it trains.
+        start: where it starts; None for a fresh encoder and tokenizer.
         progress: show progress lines.
     """
 
     def __init__(
-        self, expid: str, experiment: Experiment, *, run_name: str, device: torch.device, progress: bool = True
+        self,
+        expid: str,
+        experiment: Experiment,
+        *,
+        run_name: str,
+        device: torch.device,
+        start: Start | None = None,
+        progress: bool = True,
     ) -> None:
-        self.experiment, self.device, self.progress = experiment, device, progress
+        self.experiment, self.device, self.start, self.progress = experiment, device, start, progress
         self.folder = Path(experiment.model_root) / run_name
-        self.report_file = self.folder / "report.json"
+        self.report_file = self.folder / REPORT
         if self.report_file.is_file():
             self.report = EmbeddingReport.read(self.report_file)
         else:
@@ -66,7 +72,9 @@ class EmbeddingRun:
             ConfigError: a stage that the experiment leaves out, that is trained already, or whose start is missing.
         """
         chosen = self._chosen(stage, resume=resume, overwrite=overwrite)
-        self.report.config = json.loads(json.dumps(dataclasses.asdict(self.experiment)))
+        if self.start is not None and self._last_trained() is None:
+            self.start.check(self.experiment)
+        self.report.config = plain_settings(self.experiment)
         self.report.versions, self.report.commit = versions(), git_commit()
         self.report.status, self.report.error = "running", None
         self.report.write(self.report_file)
@@ -74,7 +82,7 @@ class EmbeddingRun:
             data = ExperimentData(self.experiment)
             self.report.data = data.counts
             if stage == "evaluate":
-                self._evaluate(self._last_trained() or UNTRAINED, *self._start(data), data)
+                self._evaluate(self._last_trained() or self.start_name, *self._start(data), data)
             for name in chosen:
                 self._train(name, data, resume=resume)
         except BaseException as error:
@@ -87,6 +95,11 @@ class EmbeddingRun:
             self.report.peak_memory_mib = peak_memory_mib()
             self.report.write(self.report_file)
         return self.report
+
+    @property
+    def start_name(self) -> str:
+        """Under what name the scores before the first stage are kept."""
+        return UNTRAINED if self.start is None else self.start.name
 
     def trained(self, stage: str) -> bool:
         """Whether the weights of a stage are there."""
@@ -140,7 +153,7 @@ class EmbeddingRun:
         return self.folder / f"{stage}.state.pt"
 
     def _start(self, data: ExperimentData) -> tuple[Encoder, BilingualTokenizer]:
-        """The encoder after the last trained stage, or a fresh one and its tokenizer."""
+        """The encoder after the last trained stage, or that of the start, or a fresh one; and its tokenizer."""
         experiment = self.experiment
         last = self._last_trained()
         if last is not None:
@@ -150,17 +163,17 @@ class EmbeddingRun:
                 gradient_checkpointing=experiment.gradient_checkpointing,
             )
             return encoder.to(self.device), tokenizer
+        if self.start is not None:
+            encoder, tokenizer = self.start.load(experiment)
+            self._describe(tokenizer, data)
+            return encoder.to(self.device), tokenizer
         size = preset(experiment.preset).vocabulary_size
         if (self.folder / FILE_NAME).is_file():
             tokenizer = BilingualTokenizer.read(self.folder)
         else:
             tokenizer = train_tokenizer(experiment, data, size)
             tokenizer.write(self.folder)
-        languages = data.by_language(experiment.tokenizer.sources)
-        self.report.tokenizer = {
-            "vocabulary_size": tokenizer.vocabulary_size,
-            "tokens_per_word": {language: tokenizer.fertility(texts) for language, texts in languages.items()},
-        }
+        self._describe(tokenizer, data)
         torch.manual_seed(experiment.seed)
         encoder = Encoder.from_preset(
             experiment.preset,
@@ -172,14 +185,25 @@ class EmbeddingRun:
         )
         return encoder.to(self.device), tokenizer
 
+    def _describe(self, tokenizer: BilingualTokenizer, data: ExperimentData) -> None:
+        # All languages that are read, be the vocabulary learnt from one of them only.
+        settings = self.experiment
+        read = [*settings.tokenizer.sources, *(settings.mlm.sources if settings.mlm else ())]
+        read += settings.pairs.rates if settings.pairs else ()
+        languages = data.by_language(list(dict.fromkeys(read)))
+        self.report.tokenizer = {
+            "vocabulary_size": tokenizer.vocabulary_size,
+            "tokens_per_word": {language: tokenizer.fertility(texts) for language, texts in languages.items()},
+        }
+
     def _train(self, stage: str, data: ExperimentData, *, resume: bool) -> None:
         encoder, tokenizer = self._start(data)
         self.report.parameters = {
             "total": sum(p.numel() for p in encoder.parameters()),
             "embedding": encoder.token_embedding.weight.numel(),
         }
-        if self._last_trained() is None and UNTRAINED not in self.report.evaluation:
-            self._evaluate(UNTRAINED, encoder, tokenizer, data)
+        if self._last_trained() is None and self.start_name not in self.report.evaluation:
+            self._evaluate(self.start_name, encoder, tokenizer, data)
         # Each stage has random numbers of its own, so that it is the same after a stop between stages.
         torch.manual_seed(self.experiment.seed + zlib.crc32(stage.encode()))
         model, take_step = self._steps(stage, encoder, tokenizer, data)

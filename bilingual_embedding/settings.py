@@ -20,6 +20,7 @@ from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
 TASK_KINDS = ("retrieval", "sts")
 STS_OBJECTIVES = ("pearson", "squared_error")
+STAGES = ("mlm", "pairs", "multitask")
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -116,6 +117,8 @@ class Experiment:
         model_root: runs are written to `<model_root>/<expid>/`.
         data: sources by name.
         tokenizer, mlm, pairs, multitask, evaluation: the stages; None leaves one out.
+        start_from: `<expid>/<stage>`, another run below `model_root` with the same seed: its encoder and tokenizer
+            are the start, instead of fresh ones.
         backend, precision, gradient_checkpointing: see `Encoder` and `gradient_cache.autocast`.
         memory_tokens: tokens that are encoded with gradients at a time; contrastive batches above it are cached.
         save_steps: steps between two resumable states.
@@ -130,6 +133,7 @@ class Experiment:
     pairs: PairsSettings | None = None
     multitask: MultitaskSettings | None = None
     model_root: str = "./checkpoints/embedding"
+    start_from: str | None = None
     seed: int = 2024
     dropout: float | None = None
     positions: str | None = None
@@ -141,6 +145,12 @@ class Experiment:
 
     def __post_init__(self) -> None:
         _check_choice("precision", self.precision, PRECISIONS)
+        if self.start_from is not None:
+            expid, _, stage = self.start_from.rpartition("/")
+            if not expid or "/" in expid or stage not in STAGES:
+                raise ConfigError(
+                    f"start_from {self.start_from!r}: write <expid>/<stage> with a stage of {', '.join(STAGES)}"
+                )
         named = [*self.tokenizer.sources]
         named += self.mlm.sources if self.mlm else ()
         named += self.pairs.rates if self.pairs else ()

@@ -127,7 +127,7 @@ def compare(comparison: Comparison, *, gpus: Sequence[int]) -> list[Outcome]:
 
 
 def _tune(tuning: Tuning, expid: str, gpus: Sequence[int]) -> None:
-    """Bring one model's sweep to its end; a sweep that is summarised already is not looked at again."""
+    """Bring one model's sweep to its end: trials that are complete are kept, the rest run."""
     records = tune(
         tuning.config, expid=expid, gpus=gpus, search=tuning.search, trials=tuning.trials, seed=tuning.seed, prune=False
     )

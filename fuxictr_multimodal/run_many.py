@@ -92,19 +92,35 @@ def expand(config_dir: Path, expids: str, seeds: str | None = None) -> list[Plan
     Raises:
         ConfigError: an expid or glob that names nothing, or a malformed list of seeds.
     """
-    known = list_expids(config_dir)
+    return plans_of(select(expids, list_expids(config_dir), where=config_dir), seeds, config_dir)
+
+
+def plans_of(names: Sequence[str], seeds: str | None, config_dir: Path) -> list[Plan]:
+    """The runs of some expids, an expid's seeds together; `seeds` is as in `parse_seeds`."""
+    numbers = parse_seeds(seeds) if seeds else [None]
+    return [Plan(name, seed, config_dir) for name in names for seed in numbers]
+
+
+def select(expids: str, known: Sequence[str], *, where: Path) -> list[str]:
+    """The known expids that `--expid` names: a name, a glob, or a list of both.
+
+    >>> select("QIN*,DIN", ["DCN", "DIN", "QIN_a", "QIN_b"], where=Path("config"))
+    ['QIN_a', 'QIN_b', 'DIN']
+
+    Raises:
+        ConfigError: a name or glob that names nothing; `where` says where was looked.
+    """
     names: list[str] = []
     for pattern in filter(None, (part.strip() for part in expids.split(","))):
         found = [pattern] if pattern in known else []
         if GLOB_CHARACTERS & set(pattern):
             found = [name for name in known if fnmatch.fnmatchcase(name, pattern)]
         if not found:
-            raise ConfigError(f"--expid: {pattern!r} names nothing in {config_dir}. {did_you_mean(pattern, known)}")
+            raise ConfigError(f"--expid: {pattern!r} names nothing in {where}. {did_you_mean(pattern, known)}")
         names += found
     if not names:
         raise ConfigError("--expid is empty: give a name, a glob or a list")
-    numbers = parse_seeds(seeds) if seeds else [None]
-    return [Plan(name, seed, config_dir) for name in dict.fromkeys(names) for seed in numbers]
+    return list(dict.fromkeys(names))
 
 
 def parse_seeds(text: str) -> list[int]:
