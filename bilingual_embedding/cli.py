@@ -8,22 +8,50 @@ from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
 
-STAGES = ("all", "mlm", "pairs", "multitask", "evaluate", "encode")
+STAGES = ("all", "mlm", "pairs", "multitask", "evaluate", "encode", "compare")
 
 
 def run_embedding_main(argv: Sequence[str] | None = None) -> None:
-    """Train, evaluate or use one text encoder; exit status 2 on bad input."""
+    """Train, evaluate, use or compare text encoders; exit status 2 on bad input."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.stage == "encode" and not (args.input and args.output):
+        parser.error("--stage encode needs --input and --output")
+    if args.published and args.stage != "evaluate":
+        parser.error("--published goes with --stage evaluate")
+    if args.stage in ("encode", "compare") and args.seeds:
+        parser.error(f"--seeds trains several runs; it does not go with --stage {args.stage}")
+    with exit_on_input_error():
+        # torch takes seconds to import: only now, after the arguments are known to be good.
+        from fuxictr_multimodal.run_many import is_one_run
+
+        if args.stage == "compare":
+            _compare(args)
+        elif args.stage == "encode" or args.published or is_one_run(args.expid, args.seeds):
+            _one_run(args)
+        else:
+            _several_runs(args)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run_embedding.py",
-        description="Train a bilingual text encoder in its stages, evaluate it, or turn texts into vectors.",
-        epilog="A finished stage is not trained again unless --overwrite; a killed one goes on with --resume.",
+        description="Train a bilingual text encoder in its stages, evaluate it, turn texts into vectors, compare runs.",
+        epilog="A finished stage is not trained again unless --overwrite; a killed one goes on with --resume, which "
+        "leaves finished runs alone.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--config", default="./config/embedding", type=Path, help="folder of YAML files")
-    parser.add_argument("--expid", default="BiEncoder_nano", help="the experiment to run")
+    parser.add_argument(
+        "--expid",
+        default="BiEncoder_nano",
+        help="the experiment to run; to train or compare also a glob, or a list with commas",
+    )
     parser.add_argument("--stage", default="all", choices=STAGES, help="what to do")
     parser.add_argument("--gpu", default=-1, type=int, help="the gpu index, -1 for cpu")
-    parser.add_argument("--seed", type=int, help="replaces the seed; the run is then named <expid>_s<seed>")
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=int, help="replaces the seed; the run is then named <expid>_s<seed>")
+    seeds.add_argument("--seeds", metavar="1,2,3", help="train these seeds in turn; also a range, 1-3")
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
         help="replace a setting, a dot between levels (pairs.steps=100); may be given several times",
@@ -35,37 +63,61 @@ def run_embedding_main(argv: Sequence[str] | None = None) -> None:
     )
     texts = parser.add_argument_group("encode")
     texts.add_argument("--input", type=Path, help="texts: .txt, .gz, .csv, .jsonl or .parquet")
-    texts.add_argument("--output", type=Path, help="vectors: .parquet")
+    texts.add_argument("--output", type=Path, help="vectors: .parquet; with --stage compare the table: .md")
     texts.add_argument("--text-column", action="append", help="column of the texts (text); several are joined")
     texts.add_argument("--id-column", help="column of integer ids that travels with the vectors")
     texts.add_argument("--item-dim", type=int, help="write an item table of this width, row i is item i")
-    args = parser.parse_args(argv)
-    if args.stage == "encode" and not (args.input and args.output):
-        parser.error("--stage encode needs --input and --output")
-    if args.published and args.stage != "evaluate":
-        parser.error("--published goes with --stage evaluate")
-    with exit_on_input_error():
-        # torch takes seconds to import: only now, after the arguments are known to be good.
-        from bilingual_embedding.door import encode, evaluate_published, train
+    return parser
 
-        common = {"config_dir": args.config, "expid": args.expid, "gpu": args.gpu, "seed": args.seed}
-        if args.stage == "encode":
-            encode(
-                **common,
-                overrides=args.overrides,
-                source=args.input,
-                target=args.output,
-                text_columns=args.text_column or ["text"],
-                id_column=args.id_column,
-                item_dim=args.item_dim,
-            )
-        elif args.published:
-            evaluate_published(**common, overrides=args.overrides, name=args.published)
-        else:
-            train(
-                **common,
-                overrides=args.overrides,
-                stage=args.stage,
-                resume=args.resume,
-                overwrite=args.overwrite,
-            )
+
+def _one_run(args: argparse.Namespace) -> None:
+    from bilingual_embedding.door import encode, evaluate_published, train
+
+    common = {
+        "config_dir": args.config,
+        "expid": args.expid,
+        "gpu": args.gpu,
+        "seed": args.seed,
+        "overrides": args.overrides,
+    }
+    if args.stage == "encode":
+        encode(
+            **common,
+            source=args.input,
+            target=args.output,
+            text_columns=args.text_column or ["text"],
+            id_column=args.id_column,
+            item_dim=args.item_dim,
+        )
+    elif args.published:
+        evaluate_published(**common, name=args.published)
+    else:
+        train(**common, stage=args.stage, resume=args.resume, overwrite=args.overwrite)
+
+
+def _several_runs(args: argparse.Namespace) -> None:
+    from bilingual_embedding import many
+    from fuxictr_multimodal.run_many import exit_status
+
+    seeds = args.seeds if args.seed is None else str(args.seed)
+    settings = {
+        "overrides": args.overrides,
+        "stage": args.stage,
+        "resume": args.resume,
+        "overwrite": args.overwrite,
+    }
+    outcomes = many.train_in_turn(many.expand(args.config, args.expid, seeds), settings, gpu=args.gpu)
+    many.print_outcomes(outcomes)
+    raise SystemExit(exit_status(outcomes))
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from bilingual_embedding.compare import compare
+    from bilingual_embedding.many import expand
+
+    expids = [plan.expid for plan in expand(args.config, args.expid, None)]
+    text = compare(args.config, expids, overrides=args.overrides)
+    print(text, end="")
+    if args.output is not None:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(text, encoding="utf-8")

@@ -29,12 +29,15 @@ def train(
     stage: str = "all",
     resume: bool = False,
     overwrite: bool = False,
-) -> EmbeddingReport:
-    """Train or evaluate, print the summary, return the report."""
+) -> tuple[EmbeddingReport, Path]:
+    """Train or evaluate, print the summary, return the report and its file; `resume` leaves a finished run alone."""
     run = _run(config_dir, expid, gpu, seed, overrides)
-    report = run.execute(stage, resume=resume, overwrite=overwrite)
+    if stage == "all" and resume and not overwrite and run.complete:
+        report = run.report
+    else:
+        report = run.execute(stage, resume=resume, overwrite=overwrite)
     print_summary(report, run.report_file)
-    return report
+    return report, run.report_file
 
 
 def encode(

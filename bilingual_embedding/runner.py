@@ -56,6 +56,7 @@ class EmbeddingRun:
         start: Start | None = None,
         progress: bool = True,
     ) -> None:
+        assert (start is None) == (experiment.start_from is None), experiment.start_from
         self.experiment, self.device, self.start, self.progress = experiment, device, start, progress
         self.folder = Path(experiment.model_root) / run_name
         self.report_file = self.folder / REPORT
@@ -89,8 +90,7 @@ class EmbeddingRun:
             self.report.status, self.report.error = "failed", f"{type(error).__name__}: {error}"
             raise
         else:
-            done = all(self.trained(name) for name in self.planned)
-            self.report.status = "completed" if done else "running"
+            self.report.status = "completed" if self._all_trained() else "running"
         finally:
             self.report.peak_memory_mib = peak_memory_mib()
             self.report.write(self.report_file)
@@ -100,6 +100,11 @@ class EmbeddingRun:
     def start_name(self) -> str:
         """Under what name the scores before the first stage are kept."""
         return UNTRAINED if self.start is None else self.start.name
+
+    @property
+    def complete(self) -> bool:
+        """Whether all stages are trained and scored."""
+        return self.report.status == "completed" and self._all_trained()
 
     def trained(self, stage: str) -> bool:
         """Whether the weights of a stage are there."""
@@ -145,6 +150,9 @@ class EmbeddingRun:
         if missing:
             raise ConfigError(f"stage {chosen[0]!r} starts from stage {missing[-1]!r}, which is not trained yet")
         return list(chosen)
+
+    def _all_trained(self) -> bool:
+        return all(self.trained(stage) for stage in self.planned)
 
     def _last_trained(self) -> str | None:
         return next((stage for stage in reversed(self.planned) if self.trained(stage)), None)
