@@ -74,7 +74,10 @@ class EmbeddingRun:
         """
         chosen = self._chosen(stage, resume=resume, overwrite=overwrite)
         if self.start is not None and self._last_trained() is None:
-            self.start.check(self.experiment)
+            known = self.start.check(self.experiment)
+            if known is not None:
+                self.report.floors = known.floors
+                self.report.evaluation.setdefault(self.start.name, known.evaluation[self.start.stage])
         self.report.config = plain_settings(self.experiment)
         self.report.versions, self.report.commit = versions(), git_commit()
         self.report.status, self.report.error = "running", None

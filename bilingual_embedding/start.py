@@ -54,8 +54,16 @@ class Start:
         seeded = "" if seed is None else f" --seed {seed}"
         return cls(experiment.start_from, folder, f"python run_embedding.py --expid {expid} --stage all{seeded}")
 
-    def check(self, experiment: Experiment) -> None:
+    @property
+    def stage(self) -> str:
+        """The stage of the other run."""
+        return self.folder.name
+
+    def check(self, experiment: Experiment) -> EmbeddingReport | None:
         """Refuse a start that is missing, or that may have been trained on what is evaluated here.
+
+        Returns:
+            The other run's report where it was evaluated as this one is, so that its floors and scores hold here.
 
         Raises:
             ConfigError: naming the folder and the command that makes it, or the source.
@@ -66,14 +74,16 @@ class Start:
                 "(with the same --set data_root and model_root)"
             )
         report = EmbeddingReport.read(self.folder.parent / REPORT)
-        there = _held_out(report.config)
-        here = _held_out(plain_settings(experiment))
+        config = plain_settings(experiment)
+        here, there = _held_out(config), _held_out(report.config)
         unseen = sorted(name for name, settings in here.items() if settings not in there.values())
         if unseen:
             raise ConfigError(
                 f"start_from {self.name!r}: {', '.join(unseen)} is evaluated here but was not held out there, so the "
                 "start may know its texts: add it to the evaluation of the other experiment and train that again"
             )
+        same = all(config[key] == report.config[key] for key in ("evaluation", "precision", "data_root"))
+        return report if same and here == there and self.stage in report.evaluation else None
 
     def load(self, experiment: Experiment) -> tuple[Encoder, BilingualTokenizer]:
         """The encoder and its tokenizer, on the CPU.
