@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from fuxictr.pytorch.layers import FeatureEmbedding, FeatureEmbeddingDict, MLP_Block
+from fuxictr.pytorch.layers import FeatureEmbedding, MLP_Block
 from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import get_regularizer
 from fuxictr.utils import not_in_whitelist
@@ -22,12 +22,14 @@ from torch import Tensor, nn
 from fuxictr_multimodal.batch import Batch, Jagged
 from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
 from model_zoo.QIN.attention import MeanPooling, SparseTargetAttention
+from model_zoo.QIN.first_order import FirstOrder
 from model_zoo.QIN.item_vectors import ItemVectors
-from model_zoo.QIN.penalty import as_regularizer, penalty
+from model_zoo.QIN.optimizer import own_optimizer, without
+from model_zoo.QIN.penalty import as_regularizer, penalty, split_parameters
 from model_zoo.QIN.precision import PRECISIONS, Precision, in_precision
 from model_zoo.QIN.quadratic import QuadraticNetwork
 from model_zoo.QIN.quadratic_heads import HeadsNetwork
-from model_zoo.QIN.rowwise import RowwiseAdam, add_penalty, clip_gradients, update_rowwise
+from model_zoo.QIN.rowwise import add_penalty, clip_gradients, update_rowwise
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -66,6 +68,11 @@ class QIN(BaseModel):
         quadratic_variant: `rows`, or `heads` with the activation inside (`quadratic_heads.py`).
         heads: maps in each layer of the `heads` variant.
         self_ensemble: train on two passes with different dropout, each also towards their mean (see `add_loss`).
+        first_order: names of features whose values get a weight each, in the logit (`first_order.py`); none by default.
+        first_order_loss: `joint` adds their logit; `own` trains both logits on the label, each by itself, and predicts
+            with their mean (see `add_loss`).
+        first_order_regularizer: L2 weight of these weights, or one for each feature by name.
+        first_order_learning_rate: of these weights at the start.
         mlp_hidden_units: widths of the MLP of the ablation.
         pooling: `attention`, or `mean` for the ablation.
         attention_dim: attention width A, 2 D by default.
@@ -116,6 +123,10 @@ class QIN(BaseModel):
         quadratic_variant: str = "rows",
         heads: int = 4,
         self_ensemble: bool = False,
+        first_order: Sequence[str] = (),
+        first_order_loss: str = "joint",
+        first_order_regularizer: float | Mapping[str, float] = 1e-5,
+        first_order_learning_rate: float = 0.03,
         mlp_hidden_units: Sequence[int] = (1024, 512, 256),
         pooling: str = "attention",
         attention_dim: int | None = None,
@@ -148,14 +159,18 @@ class QIN(BaseModel):
         _one_of("pooling", pooling, ("attention", "mean"))
         _one_of("quadratic_variant", quadratic_variant, ("rows", "heads"))
         _one_of("embedding_update", embedding_update, ("dense", "rowwise"))
+        _one_of("first_order_loss", first_order_loss, ("joint", "own"))
         if compile and (form == "plain" or interaction != "quadratic" or quadratic_variant != "rows"):
             raise ConfigError("compile is for the fast form of quadratic layers: set it to False, or form to fast")
         if self_ensemble and not net_dropout:
             raise ConfigError("self_ensemble compares two passes with different dropout: set net_dropout above 0")
-        if isinstance(learning_rate, str):
-            raise ConfigError(
-                f"learning_rate is the text {learning_rate!r}: YAML reads 1.e-3 as a number, 1e-3 as text"
-            )
+        if self_ensemble and first_order and first_order_loss == "own":
+            raise ConfigError("self_ensemble and first_order_loss=own both change what is learnt: choose one of them")
+        for name, rate in (("", learning_rate), ("first_order_", first_order_learning_rate)):
+            if isinstance(rate, str):
+                raise ConfigError(
+                    f"{name}learning_rate is the text {rate!r}: YAML reads 1.e-3 as a number, 1e-3 as text"
+                )
         if accumulation_steps < 1:
             raise ConfigError(f"accumulation_steps must be at least 1, got {accumulation_steps}")
         super().__init__(
@@ -242,6 +257,9 @@ class QIN(BaseModel):
         if embedding_update == "rowwise":
             tables = self.embedding_layer.embedding_layer.embedding_layers
             self.rowwise_tables = update_rowwise(tables, min_rows=rowwise_min_rows)
+        self.first_order = FirstOrder(specs, first_order, first_order_regularizer) if first_order else None
+        self.first_order_loss = first_order_loss
+        self._first_order_rate = first_order_learning_rate
         self.compile(optimizer, loss, learning_rate)
         self.reset_parameters()
         self.model_to_device()
@@ -275,27 +293,40 @@ class QIN(BaseModel):
         """Return `y_pred` (B, 1), a probability in classification, and `logit` (B, 1).
 
         With `self_ensemble`, in training, they are means of two passes, and `passes` (2, B, 1) are their `y_pred`.
+        With `first_order_loss=own`, the logit is a mean of two, and `parts` (2, B, 1) are their `y_pred`.
         """
         if self.form == "fast" and isinstance(inputs, Batch):
             context = self._context(inputs.features)
             # Meta columns stay on the host: copying them would wait for the device.
             ids = replace(inputs, features={}, group=None).to(self.device)
             target_BD, history = self.item_vectors.of_batch(ids, self._table())
+            values = self._first_order_values(context, self._table().features, lambda column: column[ids.target])
         else:
             context, item_dict, mask_BT = self.get_inputs(inputs)
             vectors = self.item_vectors.jagged if self.form == "fast" else self.item_vectors.padded
             target_BD, history = vectors(item_dict, mask_BT)
+            slots = mask_BT.shape[1] + 1
+            values = self._first_order_values(context, item_dict, lambda column: column[slots - 1 :: slots])
         with self.precision.layers():
             parts = [target_BD, self.attention_layers(target_BD, history)]
         if context:
             parts.insert(0, self.embedding_layer(context, flatten_emb=True))
         x_BF = torch.cat(parts, dim=-1)
-        if self.self_ensemble and self.training:
-            logits_2B1 = torch.stack([self._interact(x_BF), self._interact(x_BF)])
-            passes_2B1 = self.output_activation(logits_2B1)
-            return {"y_pred": passes_2B1.mean(dim=0), "logit": logits_2B1.mean(dim=0), "passes": passes_2B1}
-        logit_B1 = self._interact(x_BF)
-        return {"y_pred": self.output_activation(logit_B1), "logit": logit_B1}
+        passes = 2 if self.self_ensemble and self.training else 1
+        logits_PB1 = torch.stack([self._interact(x_BF) for _ in range(passes)])
+        found = {}
+        if self.first_order is not None:
+            linear_B1 = self.first_order(values)
+            if self.first_order_loss == "own":
+                logits_PB1 = torch.cat([logits_PB1, linear_B1[None]])
+                found["parts"] = self.output_activation(logits_PB1)
+            else:
+                logits_PB1 = logits_PB1 + linear_B1
+        logit_B1 = logits_PB1.mean(dim=0)
+        if passes == 1:
+            return {"y_pred": self.output_activation(logit_B1), "logit": logit_B1, **found}
+        passes_PB1 = self.output_activation(logits_PB1)
+        return {"y_pred": passes_PB1.mean(dim=0), "logit": logit_B1, "passes": passes_PB1}
 
     @torch.no_grad()
     def attention_weights(self, batch: Batch) -> Jagged:
@@ -353,8 +384,13 @@ class QIN(BaseModel):
         """The toolkit's loss of the probabilities, in the precision of the model.
 
         With `self_ensemble`: loss(y, label) + loss(y_1, y) + loss(y_2, y) with y = (y_1 + y_2) / 2 the mean of two
-        passes, held fixed in the last two terms.
+        passes, held fixed in the last two terms. With `first_order_loss=own`: loss(y_q, label) + loss(y_1, label) of
+        the quadratic network and the first-order terms, the auxiliary losses of DCNv3 (arXiv 2407.13349) alone.
         """
+        if "parts" in return_dict:
+            parts_2B1 = return_dict["parts"]
+            y_true_2B1 = y_true.to(parts_2B1.dtype).expand_as(parts_2B1)
+            return self.loss_fn(parts_2B1, y_true_2B1, reduction="mean") * len(parts_2B1)
         y_pred = return_dict["y_pred"]
         loss = self.loss_fn(y_pred, y_true.to(y_pred.dtype), reduction="mean")
         for y_pass in return_dict.get("passes", ()):
@@ -365,32 +401,31 @@ class QIN(BaseModel):
         """lambda / p * sum |w|^p over the parameters of embedding layers, and over all others: the toolkit's value.
 
         Tables that are updated row by row are left out: `train_step` adds the gradient of their rows' penalty.
+        First-order terms have a penalty of their own.
         """
-        if self.form == "plain" and not self.rowwise_tables:
+        if self.form == "plain" and not self.rowwise_tables and self.first_order is None:
             return super().regularization_loss()
-        layers = [m for m in self.modules() if type(m) is FeatureEmbeddingDict]
-        embedding = {id(p): p for layer in layers for p in layer.parameters() if p.requires_grad}
-        net = [p for p in self.parameters() if p.requires_grad and id(p) not in embedding]
-        for table in self.rowwise_tables.values():
-            embedding.pop(id(table.weight), None)
-        total = 0.0
-        for parameters, regularizer in (
-            (list(embedding.values()), self._embedding_regularizer),
-            (net, self._net_regularizer),
+        embedding, net = split_parameters(self)
+        own = [] if self.first_order is None else list(self.first_order.parameters())
+        total = 0.0 if self.first_order is None else self.first_order.penalty()
+        for parameters, left_out, regularizer in (
+            (embedding, [table.weight for table in self.rowwise_tables.values()], self._embedding_regularizer),
+            (net, own, self._net_regularizer),
         ):
             for order, weight in get_regularizer(regularizer):
-                total = total + penalty(parameters, order=order, weight=weight)
+                total = total + penalty(without(parameters, left_out), order=order, weight=weight)
         return total
 
     def compile(self, optimizer: str, loss: str, lr: float) -> None:
         """Make the optimizer and the loss; Adam in its fused form, which is one pass over the weights."""
         super().compile(optimizer, loss, lr)
-        if self.rowwise_tables:
-            if type(self.optimizer) is not torch.optim.Adam:
-                raise ConfigError(f"embedding_update=rowwise needs optimizer=adam, got {optimizer!r}")
-            self.optimizer = RowwiseAdam(self.parameters(), lr=lr, fused=self.form == "fast")
-        elif type(self.optimizer) is torch.optim.Adam and self.form == "fast":
-            self.optimizer = torch.optim.Adam(self.parameters(), lr=lr, fused=True)
+        first_order = [] if self.first_order is None else list(self.first_order.parameters())
+        self.optimizer = own_optimizer(
+            self.optimizer,
+            fused=self.form == "fast",
+            rowwise=bool(self.rowwise_tables),
+            apart={self._first_order_rate: first_order} if first_order else {},
+        )
         forget = weakref.WeakMethod(self.forget)  # no reference cycle: a dropped model is freed at once
         self.optimizer.register_step_post_hook(lambda *_: (known := forget()) and known())
 
@@ -418,6 +453,16 @@ class QIN(BaseModel):
             return self.mlp(x_BF)
         with self.precision.layers():
             return self.qnn(x_BF, form=self.form)
+
+    def _first_order_values(
+        self,
+        context: Mapping[str, Tensor],
+        item_features: Mapping[str, Tensor],
+        of_targets: Callable[[Tensor], Tensor],
+    ) -> dict[str, Tensor]:
+        """Values of the row's features with first-order terms; `of_targets` picks those of the targets."""
+        names = () if self.first_order is None else self.first_order.tables
+        return {name: context[name] if name in context else of_targets(item_features[name]) for name in names}
 
     def _context(
         self, columns: Mapping[str, Tensor], feature_source: str | Sequence[str] | None = None

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from fuxictr.pytorch.layers import FeatureEmbeddingDict
 from fuxictr.pytorch.torch_utils import get_regularizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fuxictr_multimodal.errors import ConfigError
@@ -44,6 +45,13 @@ def penalty(parameters: Sequence[Tensor], *, order: int, weight: float) -> Tenso
     if order not in (1, 2):
         raise ConfigError(f"regularisers are of order 1 or 2, got l{order}")
     return _Penalty.apply(order, weight, *parameters)
+
+
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The trained parameters of a model's embedding layers, as the toolkit tells them from others, and all others."""
+    layers = [module for module in model.modules() if type(module) is FeatureEmbeddingDict]
+    embedding = {id(p): p for layer in layers for p in layer.parameters() if p.requires_grad}
+    return list(embedding.values()), [p for p in model.parameters() if p.requires_grad and id(p) not in embedding]
 
 
 class _Penalty(torch.autograd.Function):
