@@ -175,7 +175,7 @@ def test_weights_start_at_zero_and_padding_stays_there():
         ({"first_order_regularizer": "1e-5"}, "must be a number"),
         ({"first_order_learning_rate": "3e-2"}, "first_order_learning_rate is the text"),
         ({"first_order_loss": "both"}, "first_order_loss='both'"),
-        ({"first_order_loss": "own", "self_ensemble": True, "net_dropout": 0.1}, "choose one of them"),
+        ({"first_order_loss": "own", "self_ensemble": True, "net_dropout": 0.1}, "a loss of its own"),
     ],
 )
 def test_wrong_options_are_named(options, message):

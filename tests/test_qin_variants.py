@@ -81,7 +81,7 @@ def test_the_self_ensemble_loss_is_the_formula():
     model, batch = example(self_ensemble=True, net_dropout=0.3, embedding_regularizer=None)
     model.train()
     found = model(batch)
-    one, two = found["passes"]
+    one, two = found["parts"]
     assert not torch.equal(one, two)
     mean = (one + two) / 2
     torch.testing.assert_close(found["y_pred"], mean)
@@ -137,3 +137,61 @@ def test_weights_of_mean_pooling():
     lengths = batch.history.lengths
     weights = model.attention_weights(batch)
     assert weights.values.tolist() == pytest.approx([1 / n for n in lengths.tolist() for _ in range(n)])
+
+
+@pytest.mark.parametrize("form", ["plain", "fast"])
+def test_several_networks_are_that_many_models_side_by_side(form):
+    model, batch = example(networks=3, form=form, embedding_regularizer=None)
+    single, _ = example(form=form, embedding_regularizer=None)
+    found = model(batch)
+    label = model.get_labels(batch)
+    model.compute_loss(found, label).backward()
+    logits, losses = [], []
+    prefixes = ["", "other_networks.0.", "other_networks.1."]
+    for prefix in prefixes:
+        names = {name: prefix + name for name in single.state_dict()}
+        state = model.state_dict()
+        single.load_state_dict({name: state[whole] for name, whole in names.items()})
+        single.zero_grad()
+        alone = single(batch)
+        loss = single.compute_loss(alone, label)
+        loss.backward()
+        logits.append(alone["logit"].detach())
+        losses.append(loss.item())
+        gradients = dict(model.named_parameters())
+        for name, parameter in single.named_parameters():
+            torch.testing.assert_close(gradients[prefix + name].grad, parameter.grad, rtol=1e-9, atol=1e-12, msg=name)
+    assert not torch.allclose(logits[0], logits[1])
+    torch.testing.assert_close(found["logit"].detach(), torch.stack(logits).mean(dim=0))
+    assert model.compute_loss(found, label).item() == pytest.approx(sum(losses))
+    assert sum(p.numel() for p in model.parameters()) == 3 * sum(p.numel() for p in single.parameters())
+    expected = []
+    with torch.no_grad():
+        for network in model.networks:
+            target, history = network.item_vectors.of_batch(batch, model.item_table)
+            expected.append(network.attention_layers.weights(target, history))
+    torch.testing.assert_close(model.attention_weights(batch).values, sum(expected) / 3)
+
+
+def test_networks_and_first_order_terms_halve_the_logit():
+    model, batch = example(networks=2, first_order=["item_id"], first_order_loss="own")
+    model.first_order.bias.data.fill_(2.0)
+    with torch.no_grad():
+        found = model(batch)
+    assert found["parts"].shape == (3, len(batch), 1)
+    logits = torch.logit(found["parts"])
+    torch.testing.assert_close(found["logit"], (logits[:2].mean(dim=0) + logits[2]) / 2)
+
+
+def test_rowwise_updates_cover_the_tables_of_all_networks():
+    model, _ = example(networks=2, embedding_update="rowwise", rowwise_min_rows=20)
+    assert sorted(model.rowwise_tables) == ["item_id of network 1", "item_id of network 2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"networks": 0}, "at least 1"), ({"networks": 2, "self_ensemble": True, "net_dropout": 0.1}, "networks=1")],
+)
+def test_wrong_numbers_of_networks_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        small_qin(**options)

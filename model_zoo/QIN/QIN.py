@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from fuxictr.pytorch.layers import FeatureEmbedding, MLP_Block
 from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import get_regularizer
 from fuxictr.utils import not_in_whitelist
@@ -21,14 +20,13 @@ from torch import Tensor, nn
 
 from fuxictr_multimodal.batch import Batch, Jagged
 from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
-from model_zoo.QIN.attention import MeanPooling, SparseTargetAttention
+from model_zoo.QIN.attention import JaggedHistory, PaddedHistory
 from model_zoo.QIN.first_order import FirstOrder
+from model_zoo.QIN.interest_network import InterestNetwork
 from model_zoo.QIN.item_vectors import ItemVectors
 from model_zoo.QIN.optimizer import own_optimizer, without
 from model_zoo.QIN.penalty import as_regularizer, penalty, split_parameters
 from model_zoo.QIN.precision import PRECISIONS, Precision, in_precision
-from model_zoo.QIN.quadratic import QuadraticNetwork
-from model_zoo.QIN.quadratic_heads import HeadsNetwork
 from model_zoo.QIN.rowwise import add_penalty, clip_gradients, update_rowwise
 
 if TYPE_CHECKING:
@@ -68,9 +66,11 @@ class QIN(BaseModel):
         quadratic_variant: `rows`, or `heads` with the activation inside (`quadratic_heads.py`).
         heads: maps in each layer of the `heads` variant.
         self_ensemble: train on two passes with different dropout, each also towards their mean (see `add_loss`).
+        networks: independent networks with embeddings of their own, each trained on the label by itself; the logit is
+            the mean of theirs.
         first_order: names of features whose values get a weight each, in the logit (`first_order.py`); none by default.
-        first_order_loss: `joint` adds their logit; `own` trains both logits on the label, each by itself, and predicts
-            with their mean (see `add_loss`).
+        first_order_loss: `joint` adds their logit; `own` trains it on the label by itself, and the logit is the mean of
+            theirs and the networks' (see `add_loss`).
         first_order_regularizer: L2 weight of these weights, or one for each feature by name.
         first_order_learning_rate: of these weights at the start.
         mlp_hidden_units: widths of the MLP of the ablation.
@@ -123,6 +123,7 @@ class QIN(BaseModel):
         quadratic_variant: str = "rows",
         heads: int = 4,
         self_ensemble: bool = False,
+        networks: int = 1,
         first_order: Sequence[str] = (),
         first_order_loss: str = "joint",
         first_order_regularizer: float | Mapping[str, float] = 1e-5,
@@ -164,8 +165,10 @@ class QIN(BaseModel):
             raise ConfigError("compile is for the fast form of quadratic layers: set it to False, or form to fast")
         if self_ensemble and not net_dropout:
             raise ConfigError("self_ensemble compares two passes with different dropout: set net_dropout above 0")
-        if self_ensemble and first_order and first_order_loss == "own":
-            raise ConfigError("self_ensemble and first_order_loss=own both change what is learnt: choose one of them")
+        if networks < 1:
+            raise ConfigError(f"networks must be at least 1, got {networks}")
+        if self_ensemble and (networks > 1 or (first_order and first_order_loss == "own")):
+            raise ConfigError("self_ensemble has a loss of its own: use it with networks=1 and first_order_loss=joint")
         for name, rate in (("", learning_rate), ("first_order_", first_order_learning_rate)):
             if isinstance(rate, str):
                 raise ConfigError(
@@ -199,64 +202,38 @@ class QIN(BaseModel):
         # What the toolkit's `fit` sets; these values make a single `train_step` outside of it a whole epoch.
         self._batch_index, self._steps_per_epoch, self._max_gradient_norm = 0, 1, 10.0
 
-        specs = {name: spec for name, spec in feature_map.features.items() if spec["type"] != "meta"}
-        item_features = [name for name, spec in specs.items() if spec.get("source") == "item"]
-        if not item_features:
-            raise ConfigError(
-                f"QIN pools histories of items: no feature of {feature_map.dataset_id} has `source: item`"
-            )
-        self.context_features = [name for name in specs if name not in item_features]
-        widths = {n: s.get("emb_output_dim", s.get("embedding_dim", embedding_dim)) for n, s in specs.items()}
-        item_width = sum(widths[name] for name in item_features)
-        width = sum(widths[name] for name in self.context_features) + 2 * item_width
-
-        self.qnn: QuadraticNetwork | HeadsNetwork | None = None
-        self.mlp: MLP_Block | None = None
-        try:
-            self.embedding_layer = FeatureEmbedding(feature_map, embedding_dim)
-            if pooling == "attention":
-                self.attention_layers = SparseTargetAttention(
-                    item_width,
-                    attention_dim=attention_dim or 2 * item_width,
-                    activation=attention_activation,
-                    dropout=attention_dropout,
-                )
-            else:
-                self.attention_layers = MeanPooling()
-            if interaction == "quadratic" and quadratic_variant == "rows":
-                self.qnn = QuadraticNetwork(
-                    width,
-                    num_layers=num_layers,
-                    num_row=num_row,
-                    dropout=net_dropout,
-                    batch_norm=batch_norm,
-                    activation=activation,
-                    compiled=compile,
-                )
-            elif interaction == "quadratic":
-                self.qnn = HeadsNetwork(
-                    width,
-                    num_layers=num_layers,
-                    heads=heads,
-                    dropout=net_dropout,
-                    batch_norm=batch_norm,
-                    activation=activation,
-                )
-            else:
-                self.mlp = MLP_Block(
-                    input_dim=width,
-                    output_dim=1,
-                    hidden_units=list(mlp_hidden_units),
-                    dropout_rates=net_dropout,
-                    batch_norm=batch_norm,
-                )
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-        self.item_vectors = ItemVectors(self.embedding_layer, item_features)
+        options = {
+            "embedding_dim": embedding_dim,
+            "pooling": pooling,
+            "attention_dim": attention_dim,
+            "attention_activation": attention_activation,
+            "attention_dropout": attention_dropout,
+            "interaction": interaction,
+            "quadratic_variant": quadratic_variant,
+            "num_layers": num_layers,
+            "num_row": num_row,
+            "heads": heads,
+            "mlp_hidden_units": mlp_hidden_units,
+            "net_dropout": net_dropout,
+            "batch_norm": batch_norm,
+            "activation": activation,
+            "compile": compile,
+        }
+        first, *others = self.networks = [InterestNetwork(feature_map, **options) for _ in range(networks)]
+        # The parts of the first one are the model's own: published weights have these names.
+        self.embedding_layer, self.attention_layers = first.embedding_layer, first.attention_layers
+        self.qnn, self.mlp, self.item_vectors = first.qnn, first.mlp, first.item_vectors
+        self.other_networks = nn.ModuleList(others)
+        self.context_features = first.context_features
         self.rowwise_tables: dict[str, nn.Embedding] = {}
         if embedding_update == "rowwise":
-            tables = self.embedding_layer.embedding_layer.embedding_layers
+            tables = {
+                f"{name} of network {number}" if networks > 1 else name: table
+                for number, network in enumerate(self.networks, start=1)
+                for name, table in network.embedding_layer.embedding_layer.embedding_layers.items()
+            }
             self.rowwise_tables = update_rowwise(tables, min_rows=rowwise_min_rows)
+        specs = {name: spec for name, spec in feature_map.features.items() if spec["type"] != "meta"}
         self.first_order = FirstOrder(specs, first_order, first_order_regularizer) if first_order else None
         self.first_order_loss = first_order_loss
         self._first_order_rate = first_order_learning_rate
@@ -284,59 +261,67 @@ class QIN(BaseModel):
 
     def forget(self) -> None:
         """Drop what was prepared for scoring. Needed only after writing to weights through `.data`."""
-        self.item_vectors.forget()
-        if self.qnn is not None:
-            self.qnn.forget()
+        for network in self.networks:
+            network.forget()
 
     @in_precision
     def forward(self, inputs: Batch | Triple) -> dict[str, Tensor]:
         """Return `y_pred` (B, 1), a probability in classification, and `logit` (B, 1).
 
-        With `self_ensemble`, in training, they are means of two passes, and `passes` (2, B, 1) are their `y_pred`.
-        With `first_order_loss=own`, the logit is a mean of two, and `parts` (2, B, 1) are their `y_pred`.
+        Where several logits are trained, the logit is their mean (of the networks' mean and that of the first-order
+        terms, if these have their own loss), and `parts` (K, B, 1) are their `y_pred`. With `self_ensemble`, in
+        training, `parts` are those of two passes, and `y_pred` is the mean of them.
         """
         if self.form == "fast" and isinstance(inputs, Batch):
             context = self._context(inputs.features)
             # Meta columns stay on the host: copying them would wait for the device.
             ids = replace(inputs, features={}, group=None).to(self.device)
-            target_BD, history = self.item_vectors.of_batch(ids, self._table())
-            values = self._first_order_values(context, self._table().features, lambda column: column[ids.target])
+            table = self._table()
+            values = self._first_order_values(context, table.features, lambda column: column[ids.target])
+
+            def items(vectors: ItemVectors) -> tuple[Tensor, JaggedHistory]:
+                return vectors.of_batch(ids, table)
         else:
             context, item_dict, mask_BT = self.get_inputs(inputs)
-            vectors = self.item_vectors.jagged if self.form == "fast" else self.item_vectors.padded
-            target_BD, history = vectors(item_dict, mask_BT)
             slots = mask_BT.shape[1] + 1
             values = self._first_order_values(context, item_dict, lambda column: column[slots - 1 :: slots])
-        with self.precision.layers():
-            parts = [target_BD, self.attention_layers(target_BD, history)]
-        if context:
-            parts.insert(0, self.embedding_layer(context, flatten_emb=True))
-        x_BF = torch.cat(parts, dim=-1)
+
+            def items(vectors: ItemVectors) -> tuple[Tensor, JaggedHistory | PaddedHistory]:
+                return (vectors.jagged if self.form == "fast" else vectors.padded)(item_dict, mask_BT)
+
         passes = 2 if self.self_ensemble and self.training else 1
-        logits_PB1 = torch.stack([self._interact(x_BF) for _ in range(passes)])
-        found = {}
+        logits = []
+        for network in self.networks:
+            x_BF = network.read(context, items, self.precision)
+            logits += [network.interact(x_BF, form=self.form, precision=self.precision) for _ in range(passes)]
+        logits_KB1 = torch.stack(logits)
+        logit_B1 = logits_KB1.mean(dim=0)
         if self.first_order is not None:
             linear_B1 = self.first_order(values)
             if self.first_order_loss == "own":
-                logits_PB1 = torch.cat([logits_PB1, linear_B1[None]])
-                found["parts"] = self.output_activation(logits_PB1)
+                logits_KB1 = torch.cat([logits_KB1, linear_B1[None]])
+                logit_B1 = (logit_B1 + linear_B1) / 2
             else:
-                logits_PB1 = logits_PB1 + linear_B1
-        logit_B1 = logits_PB1.mean(dim=0)
-        if passes == 1:
-            return {"y_pred": self.output_activation(logit_B1), "logit": logit_B1, **found}
-        passes_PB1 = self.output_activation(logits_PB1)
-        return {"y_pred": passes_PB1.mean(dim=0), "logit": logit_B1, "passes": passes_PB1}
+                logits_KB1, logit_B1 = logits_KB1 + linear_B1, logit_B1 + linear_B1
+        found = {"y_pred": self.output_activation(logit_B1), "logit": logit_B1}
+        if len(logits_KB1) > 1:
+            found["parts"] = self.output_activation(logits_KB1)
+            if passes == 2:
+                found["y_pred"] = found["parts"].mean(dim=0)
+        return found
 
     @torch.no_grad()
     def attention_weights(self, batch: Batch) -> Jagged:
         """The weight a_s of every history item, in the order of `batch.history`; dropout is off.
 
-        Those of `pooling: mean` are 1 / (length of the history).
+        Those of `pooling: mean` are 1 / (length of the history); several networks give the mean of theirs.
         """
         batch = batch.to(self.device)
-        target_BD, history = self.item_vectors.of_batch(batch, self._table())
-        return Jagged(self.attention_layers.weights(target_BD, history), history.slots.offsets)
+        weights = []
+        for network in self.networks:
+            target_BD, history = network.item_vectors.of_batch(batch, self._table())
+            weights.append(network.attention_layers.weights(target_BD, history))
+        return Jagged(torch.stack(weights).mean(dim=0), history.slots.offsets)
 
     def get_inputs(self, inputs: Batch | Triple, feature_source: str | Sequence[str] | None = None) -> Triple:
         """Return the LongCTR triple on the model's device; labels and meta columns are left out."""
@@ -383,19 +368,21 @@ class QIN(BaseModel):
     def add_loss(self, return_dict: dict[str, Tensor], y_true: Tensor) -> Tensor:
         """The toolkit's loss of the probabilities, in the precision of the model.
 
-        With `self_ensemble`: loss(y, label) + loss(y_1, y) + loss(y_2, y) with y = (y_1 + y_2) / 2 the mean of two
-        passes, held fixed in the last two terms. With `first_order_loss=own`: loss(y_q, label) + loss(y_1, label) of
-        the quadratic network and the first-order terms, the auxiliary losses of DCNv3 (arXiv 2407.13349) alone.
+        With several logits, each is trained on the label by itself: the sum of loss(y_k, label). These are networks, as
+        in a deep ensemble (arXiv 1612.01474), and first-order terms with `first_order_loss=own`, as the auxiliary
+        losses of DCNv3 (arXiv 2407.13349). With `self_ensemble`: loss(y, label) + loss(y_1, y) + loss(y_2, y) with y =
+        (y_1 + y_2) / 2 the mean of two passes, held fixed in the last two terms.
         """
-        if "parts" in return_dict:
-            parts_2B1 = return_dict["parts"]
-            y_true_2B1 = y_true.to(parts_2B1.dtype).expand_as(parts_2B1)
-            return self.loss_fn(parts_2B1, y_true_2B1, reduction="mean") * len(parts_2B1)
         y_pred = return_dict["y_pred"]
-        loss = self.loss_fn(y_pred, y_true.to(y_pred.dtype), reduction="mean")
-        for y_pass in return_dict.get("passes", ()):
-            loss = loss + self.loss_fn(y_pass, y_pred.detach(), reduction="mean")
-        return loss
+        y_true = y_true.to(y_pred.dtype)
+        parts = return_dict.get("parts", ())
+        if self.self_ensemble:
+            loss = self.loss_fn(y_pred, y_true, reduction="mean")
+            for y_pass in parts:
+                loss = loss + self.loss_fn(y_pass, y_pred.detach(), reduction="mean")
+            return loss
+        losses = [self.loss_fn(y_part, y_true, reduction="mean") for y_part in (parts if len(parts) else [y_pred])]
+        return torch.stack(losses).sum()
 
     def regularization_loss(self) -> Tensor | float:
         """lambda / p * sum |w|^p over the parameters of embedding layers, and over all others: the toolkit's value.
@@ -435,7 +422,8 @@ class QIN(BaseModel):
 
     def train(self, mode: bool = True) -> QIN:
         """Switch between training and scoring."""
-        self.item_vectors.forget()
+        for network in self.networks:
+            network.item_vectors.forget()
         return super().train(mode)
 
     def save_weights(self, checkpoint: str | Path) -> None:
@@ -446,13 +434,6 @@ class QIN(BaseModel):
     def load_weights(self, checkpoint: str | Path) -> None:
         """Load weights; tensors only, no code from the file is run."""
         self.load_state_dict(torch.load(checkpoint, map_location=self.device, weights_only=True))
-
-    def _interact(self, x_BF: Tensor) -> Tensor:
-        """Logits (B, 1) of the interaction's input."""
-        if self.qnn is None:
-            return self.mlp(x_BF)
-        with self.precision.layers():
-            return self.qnn(x_BF, form=self.form)
 
     def _first_order_values(
         self,
