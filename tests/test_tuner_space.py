@@ -164,6 +164,15 @@ def test_a_model_that_names_a_key_differently(sweep, monkeypatch):
         Space.read(path, expid="MLP_fake").refuse_unlisted_keys()
 
 
+def test_a_key_that_a_model_lacks_is_no_axis_of_its_space(sweep, monkeypatch):
+    lacking = {"DIN": {"num_layers": []}}
+    space = sweep.tuner({"num_layers": [1, 2, 3], "net_dropout": [0.2, 0.3]}, model_keys=lacking).space(monkeypatch)
+    assert list(space.axes) == ["net_dropout"]
+    assert space.size == 2
+    assert all("num_layers" not in trial.entry for trial in space.grid())
+    space.refuse_unlisted_keys()
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

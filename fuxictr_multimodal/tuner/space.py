@@ -95,7 +95,8 @@ class Space:
     * a dataset keeps its own id until a trial changes how it is built: a store that is there is found;
     * `dataset_id` itself can be tuned, which the toolkit reads and then forgets;
     * `model_keys` lets one file fit models that name a parameter differently: `FinalMLP: {net_dropout: [mlp1_dropout,
-      mlp2_dropout]}` gives both keys of FinalMLP the value that the space calls `net_dropout`.
+      mlp2_dropout]}` gives both keys of FinalMLP the value that the space calls `net_dropout`; with an empty list the
+      model has no such key, and the space of its trials lacks the axis.
     """
 
     path: Path
@@ -145,7 +146,10 @@ class Space:
         if isinstance(ids, Range):
             raise ConfigError(f"{path}: tuner_space: dataset_id must be a list of ids, not a range")
         datasets = {name: _dataset_entry(content, path, config_dir, name) for name in ids}
-        return cls(path, base_expid, axes, entry, datasets, _model_keys(content, path, axes))
+        model_keys = _model_keys(content, path, axes)
+        lacking = {key for key, names in model_keys.get(entry["model"], {}).items() if not names}
+        axes = {key: axis for key, axis in axes.items() if key not in lacking}
+        return cls(path, base_expid, axes, entry, datasets, model_keys)
 
     @property
     def varied(self) -> list[str]:
@@ -266,7 +270,7 @@ def _model_keys(content: Mapping[str, Any], path: Path, axes: Mapping[str, Axis]
         where = f"{path}: model_keys: {model}"
         check_keys(keys, axes, where)
         for key, names in keys.items():
-            if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise ConfigError(f"{where}: {key}: {form}, found {names!r}")
             for name in axes.keys() & set(names):
                 raise ConfigError(f"{where}: {key}: {name} is in tuner_space itself; write it in one place")
