@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from fuxictr_multimodal import run_many
+from fuxictr_multimodal.cli.experiment import run_expid_main
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.report import Report
 from fuxictr_multimodal.run_many import Outcome, Plan, launch_in_process
@@ -33,6 +34,21 @@ def config(tmp_path):
 )
 def test_expansion(config, expids, seeds, names):
     assert [plan.name for plan in run_many.expand(config, expids, seeds)] == names
+
+
+@pytest.mark.parametrize("option", [["--seed", "7"], ["--seeds", "7"]])
+def test_one_seed_is_that_of_every_run(config, monkeypatch, option):
+    asked = []
+
+    def run(plans, settings, *, gpus):
+        asked.extend(plan.name for plan in plans)
+        return [Outcome(plan, "completed") for plan in plans]
+
+    monkeypatch.setattr(run_many, "run_many", run)
+    with pytest.raises(SystemExit) as ended:
+        run_expid_main(["--config", str(config), "--expid", "QIN_*", *option])
+    assert ended.value.code == 0
+    assert asked == ["QIN_x_s7", "QIN_y_s7"]
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ def run_expid_main(argv: Sequence[str] | None = None, *, config: str = "./config
         from fuxictr_multimodal import run_many
 
         if not run_many.is_one_run(args.expid, args.seeds):
-            plans = run_many.expand(args.config, args.expid, args.seeds)
+            seeds = args.seeds if args.seed is None else str(args.seed)
+            plans = run_many.expand(args.config, args.expid, seeds)
             outcomes = run_many.run_many(plans, settings, gpus=args.gpu)
             run_many.print_outcomes(outcomes)
             raise SystemExit(run_many.exit_status(outcomes))
