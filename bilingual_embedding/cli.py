@@ -113,11 +113,14 @@ def _several_runs(args: argparse.Namespace) -> None:
 
 def _compare(args: argparse.Namespace) -> None:
     from bilingual_embedding.compare import compare
-    from bilingual_embedding.many import expand
+    from bilingual_embedding.settings import list_experiments
+    from fuxictr_multimodal.files import replace_atomically
+    from fuxictr_multimodal.run_many import select
 
-    expids = [plan.expid for plan in expand(args.config, args.expid, None)]
+    expids = select(args.expid, list_experiments(args.config), where=args.config)
     text = compare(args.config, expids, overrides=args.overrides)
     print(text, end="")
     if args.output is not None:
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(text, encoding="utf-8")
+        with replace_atomically(args.output) as temporary:
+            temporary.write_text(text, encoding="utf-8")
