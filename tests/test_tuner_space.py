@@ -173,6 +173,18 @@ def test_a_key_that_a_model_lacks_is_no_axis_of_its_space(sweep, monkeypatch):
     space.refuse_unlisted_keys()
 
 
+def test_an_expid_may_name_its_keys_otherwise_than_its_model(sweep, monkeypatch):
+    names = {"DIN": {"depth": ["num_layers"]}, "DIN_other": {"depth": [], "net_dropout": ["attention_dropout"]}}
+    depth = {"num_layers": 1, "attention_dropout": 0.1}
+    sweep.write(
+        "config/model_config/deep.yaml", {name: {**BASE, **FAKE, **depth} for name in ("DIN_deep", "DIN_other")}
+    )
+    path = sweep.tuner({"depth": [2, 3], "net_dropout": [0.2]}, model_keys=names).space(monkeypatch).path
+    deep, other = (Space.read(path, expid=expid).grid() for expid in ("DIN_deep", "DIN_other"))
+    assert [(trial.params["num_layers"], trial.params["net_dropout"]) for trial in deep] == [(2, 0.2), (3, 0.2)]
+    assert [(trial.params["num_layers"], trial.params["attention_dropout"]) for trial in other] == [(1, 0.2)]
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

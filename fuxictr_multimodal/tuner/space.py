@@ -96,7 +96,8 @@ class Space:
     * `dataset_id` itself can be tuned, which the toolkit reads and then forgets;
     * `model_keys` lets one file fit models that name a parameter differently: `FinalMLP: {net_dropout: [mlp1_dropout,
       mlp2_dropout]}` gives both keys of FinalMLP the value that the space calls `net_dropout`; with an empty list the
-      model has no such key, and the space of its trials lacks the axis.
+      model has no such key, and the space of its trials lacks the axis. An expid in the place of the model says it for
+      that experiment alone.
     """
 
     path: Path
@@ -147,7 +148,7 @@ class Space:
             raise ConfigError(f"{path}: tuner_space: dataset_id must be a list of ids, not a range")
         datasets = {name: _dataset_entry(content, path, config_dir, name) for name in ids}
         model_keys = _model_keys(content, path, axes)
-        lacking = {key for key, names in model_keys.get(entry["model"], {}).items() if not names}
+        lacking = {key for key, names in _names_of(model_keys, base_expid, entry["model"]).items() if not names}
         axes = {key: axis for key, axis in axes.items() if key not in lacking}
         return cls(path, base_expid, axes, entry, datasets, model_keys)
 
@@ -227,7 +228,7 @@ class Space:
 
     def _in_terms_of(self, model: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Settings under the names that a model gives their keys."""
-        names = self.model_keys.get(model, {})
+        names = _names_of(self.model_keys, self.base_expid, model)
         return {name: value for key, value in settings.items() for name in names.get(key, [key])}
 
     def hash(self) -> str:
@@ -275,6 +276,10 @@ def _model_keys(content: Mapping[str, Any], path: Path, axes: Mapping[str, Axis]
             for name in axes.keys() & set(names):
                 raise ConfigError(f"{where}: {key}: {name} is in tuner_space itself; write it in one place")
     return given
+
+
+def _names_of(model_keys: Mapping[str, dict[str, list[str]]], expid: str, model: str) -> dict[str, list[str]]:
+    return model_keys.get(expid, model_keys.get(model, {}))
 
 
 def _axis(value: Any, where: str) -> Axis:
