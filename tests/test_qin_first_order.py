@@ -13,10 +13,11 @@ from fuxictr_multimodal.errors import ConfigError
 from model_zoo.QIN.first_order import FirstOrder
 from tests.reference_qin import feature_map, random_batch, small_qin
 
-TERMS = ["likes_level", "item_id", "item_tags"]
+TERMS = ["likes_level", "item_id", "item_tags", "likes_level*item_tags"]
 SPECS = {
     "user": {"type": "categorical", "vocab_size": 8},
     "tags": {"type": "sequence", "vocab_size": 6},
+    "level": {"type": "categorical", "vocab_size": 4},
     "vector": {"type": "embedding"},
 }
 
@@ -28,29 +29,35 @@ def example(*, rows=40, **options):
             torch.manual_seed(number)
             parameter.data.normal_()
             if parameter.dim() == 2:
-                parameter.data[0] = 0
+                parameter.data[0] = 0  # padding
     return model, random_batch(model.feature_map, np.random.default_rng(3), rows=rows)
 
 
 def weights_of_values(model, batch) -> np.ndarray:
     """The sum of the weights of each row's values, one row and one value after the other."""
-    state = {name: value.detach().numpy() for name, value in model.first_order.state_dict().items()}
+    terms = model.first_order
+    weight, bias = terms.weight.detach().numpy()[:, 0], terms.bias.item()
     table = {name: value.numpy() for name, value in model.item_table.features.items()}
+    num_tags = model.feature_map.features["item_tags"]["vocab_size"]
+    at = {term: rows.start - 1 for term, rows in terms.rows.items()}
     sums = []
     for row in range(len(batch)):
-        item = int(batch.target[row])
-        total = state["bias"][0] + state["tables.likes_level.weight"][int(batch.features["likes_level"][row]), 0]
-        total += state["tables.item_id.weight"][table["item_id"][item], 0]
-        total += sum(state["tables.item_tags.weight"][tag, 0] for tag in table["item_tags"][item] if tag)
+        item, level = int(batch.target[row]), int(batch.features["likes_level"][row])
+        total = bias + (weight[at["likes_level"] + level] if level else 0)
+        total += weight[at["item_id"] + table["item_id"][item]] if table["item_id"][item] else 0
+        for tag in table["item_tags"][item]:
+            if tag:
+                total += weight[at["item_tags"] + tag]
+                total += weight[at["likes_level*item_tags"] + level * num_tags + tag] if level else 0
         sums.append(total)
     return np.array(sums)
 
 
 @pytest.mark.parametrize("layout", ["batch", "triple"])
 @pytest.mark.parametrize("form", ["plain", "fast"])
-@pytest.mark.parametrize("loss", ["joint", "own"])
-def test_logit_is_the_networks_and_the_sum_of_the_weights(loss, form, layout):
-    model, batch = example(first_order_loss=loss, form=form)
+@pytest.mark.parametrize(("loss", "share"), [("joint", 0.5), ("own", 0.5), ("own", 0.75)])
+def test_logit_is_the_networks_and_the_sum_of_the_weights(loss, share, form, layout):
+    model, batch = example(first_order_loss=loss, first_order_share=share, form=form)
     inputs = batch if layout == "batch" else batch.as_longctr(model.item_table, max_len=9)
     model.eval()
     with torch.no_grad():
@@ -59,7 +66,7 @@ def test_logit_is_the_networks_and_the_sum_of_the_weights(loss, form, layout):
         network = model(inputs)["logit"][:, 0].numpy()
     model.first_order = terms
     linear = weights_of_values(model, batch)
-    expected = network + linear if loss == "joint" else (network + linear) / 2
+    expected = network + linear if loss == "joint" else (1 - share) * network + share * linear
     np.testing.assert_allclose(logit, expected, rtol=1e-10)
 
 
@@ -131,7 +138,7 @@ def test_the_optimum_is_that_of_logistic_regression():
 
 
 def test_own_learning_rate_and_penalty():
-    regularizers = {"likes_level": 0.5, "item_id": 0.25, "item_tags": 0.0}
+    regularizers = {"likes_level": 0.5, "item_id": 0.25, "item_tags": 0.0, "likes_level*item_tags": 1}
     model, _ = example(
         first_order_learning_rate=0.07,
         learning_rate=0.01,
@@ -144,7 +151,7 @@ def test_own_learning_rate_and_penalty():
     for name, parameter in model.named_parameters():
         assert rates[id(parameter)] == (0.07 if name.startswith("first_order.") else 0.01)
     expected = sum(
-        weight / 2 * (model.first_order.tables[name].weight.detach() ** 2).sum().item()
+        weight / 2 * (model.first_order.weight[model.first_order.rows[name]].detach() ** 2).sum().item()
         for name, weight in regularizers.items()
     )
     assert model.regularization_loss().item() == pytest.approx(expected)
@@ -155,15 +162,56 @@ def test_own_learning_rate_and_penalty():
 def test_weights_start_at_zero_and_padding_stays_there():
     model = small_qin(features=feature_map(), first_order=TERMS)
     batch = random_batch(model.feature_map, np.random.default_rng(3), rows=40)
-    assert all(
-        not parameter.any() for name, parameter in model.named_parameters() if "first_order.tables.item_id" in name
-    )
-    before = copy.deepcopy(model.first_order.state_dict())
+    terms = model.first_order
+    assert not terms.weight.any()
     model.train_step(batch)
-    for name in TERMS:
-        table = model.first_order.tables[name].weight
-        assert table[0].item() == 0
-        assert not torch.equal(table, before[f"tables.{name}.weight"])
+    assert terms.weight[0].item() == 0
+    for rows in terms.rows.values():
+        assert terms.weight[rows].any()
+
+
+def test_every_pair_of_values_has_a_weight_of_its_own():
+    terms = FirstOrder(SPECS, ["user", "user*tags", "tags*user*level"])
+    values = {"user": torch.arange(1, 8), "tags": torch.tensor([[2, 5]]).expand(7, 2), "level": torch.full((7,), 2)}
+    seen = []
+    for name, count in (("user*tags", 14), ("tags*user*level", 14), ("user", 7)):
+        terms.zero_grad()
+        terms(values).sum().backward()
+        read = terms.weight.grad[terms.rows[name]]
+        assert read.sum() == (read > 0).sum() == count
+        seen.append(read)
+    # A pair with padding, whichever side it is on, has none.
+    for padded in ({"user": torch.zeros(7).long()}, {"tags": torch.zeros(7, 2).long()}):
+        terms.zero_grad()
+        terms({**values, **padded}).sum().backward()
+        assert not terms.weight.grad[terms.rows["user*tags"]].any()
+        assert not terms.weight.grad[terms.rows["tags*user*level"]].any()
+
+
+def test_scoring_takes_the_average_of_the_last_steps():
+    model, batch = example(first_order_averaging=0.75)
+    terms, seen = model.first_order, []
+    for _ in range(6):
+        model.train_step(batch)
+        seen.append(terms.weight.detach().clone())
+    expected = seen[0]
+    for step, weight in enumerate(seen[1:], start=2):
+        share = max(1 / step, 0.25)
+        expected = (1 - share) * expected + share * weight
+    torch.testing.assert_close(terms.averaged_weight, expected)
+    values = model._first_order_values(
+        batch.features, model.item_table.features, lambda column: column[batch.target.long()]
+    )
+    training = terms(values)
+    terms.eval()
+    averaged = terms(values)
+    terms.weight.data.copy_(terms.averaged_weight)
+    terms.bias.data.copy_(terms.averaged_bias)
+    terms.train()
+    torch.testing.assert_close(averaged, terms(values))
+    assert not torch.allclose(averaged, training)
+    # A model that goes on from its state keeps the average.
+    assert {"first_order.averaged_weight", "first_order.averaged_steps"} <= model.state_dict().keys()
 
 
 @pytest.mark.parametrize(
@@ -171,7 +219,11 @@ def test_weights_start_at_zero_and_padding_stays_there():
     [
         ({"first_order": ["like_level"]}, "no feature 'like_level'.*likes_level"),
         ({"first_order": ["item_emb_d128"]}, "of type embedding"),
-        ({"first_order_regularizer": {"item_id": 1e-5}}, "one for each of likes_level, item_id, item_tags"),
+        ({"first_order": ["item_id*item_tag"]}, "no feature 'item_tag'.*item_tags"),
+        ({"first_order": ["item_id*item_id"]}, "crosses item_id with itself"),
+        ({"first_order_averaging": 1}, "first_order_averaging must be from 0 to below 1"),
+        ({"first_order_share": 1.5}, "first_order_share must be from 0 to 1"),
+        ({"first_order_regularizer": {"item_id": 1e-5}}, "one for each of likes_level, item_id, item_tags, "),
         ({"first_order_regularizer": "1e-5"}, "must be a number"),
         ({"first_order_learning_rate": "3e-2"}, "first_order_learning_rate is the text"),
         ({"first_order_loss": "both"}, "first_order_loss='both'"),
@@ -181,3 +233,9 @@ def test_weights_start_at_zero_and_padding_stays_there():
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
         small_qin(**{"first_order": TERMS, **options})
+
+
+def test_a_cross_of_too_many_values_is_refused():
+    specs = {name: {"type": "categorical", "vocab_size": 20_000} for name in ("user", "item")}
+    with pytest.raises(ConfigError, match=r"'user\*item' would have 400,000,000 weights"):
+        FirstOrder(specs, ["user*item"])

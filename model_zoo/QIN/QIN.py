@@ -68,11 +68,15 @@ class QIN(BaseModel):
         self_ensemble: train on two passes with different dropout, each also towards their mean (see `add_loss`).
         networks: independent networks with embeddings of their own, each trained on the label by itself; the logit is
             the mean of theirs.
-        first_order: names of features whose values get a weight each, in the logit (`first_order.py`); none by default.
-        first_order_loss: `joint` adds their logit; `own` trains it on the label by itself, and the logit is the mean of
+        first_order: names of features whose values get a weight each, in the logit, and of crosses of them, as in
+            `user*item_tags` (`first_order.py`); none by default.
+        first_order_loss: `joint` adds their logit; `own` trains it on the label by itself, and the logit is a mean of
             theirs and the networks' (see `add_loss`).
+        first_order_share: the weight of their logit in this mean.
         first_order_regularizer: L2 weight of these weights, or one for each feature by name.
         first_order_learning_rate: of these weights at the start.
+        first_order_averaging: above 0, scoring takes the weights' average over the last steps; what it keeps of itself
+            in a step, such as 0.995.
         mlp_hidden_units: widths of the MLP of the ablation.
         pooling: `attention`, or `mean` for the ablation.
         attention_dim: attention width A, 2 D by default.
@@ -126,8 +130,10 @@ class QIN(BaseModel):
         networks: int = 1,
         first_order: Sequence[str] = (),
         first_order_loss: str = "joint",
+        first_order_share: float = 0.5,
         first_order_regularizer: float | Mapping[str, float] = 1e-5,
         first_order_learning_rate: float = 0.03,
+        first_order_averaging: float = 0.0,
         mlp_hidden_units: Sequence[int] = (1024, 512, 256),
         pooling: str = "attention",
         attention_dim: int | None = None,
@@ -169,6 +175,8 @@ class QIN(BaseModel):
             raise ConfigError(f"networks must be at least 1, got {networks}")
         if self_ensemble and (networks > 1 or (first_order and first_order_loss == "own")):
             raise ConfigError("self_ensemble has a loss of its own: use it with networks=1 and first_order_loss=joint")
+        if not 0 <= first_order_share <= 1:
+            raise ConfigError(f"first_order_share must be from 0 to 1, got {first_order_share}")
         for name, rate in (("", learning_rate), ("first_order_", first_order_learning_rate)):
             if isinstance(rate, str):
                 raise ConfigError(
@@ -234,8 +242,10 @@ class QIN(BaseModel):
             }
             self.rowwise_tables = update_rowwise(tables, min_rows=rowwise_min_rows)
         specs = {name: spec for name, spec in feature_map.features.items() if spec["type"] != "meta"}
-        self.first_order = FirstOrder(specs, first_order, first_order_regularizer) if first_order else None
-        self.first_order_loss = first_order_loss
+        self.first_order: FirstOrder | None = None
+        if first_order:
+            self.first_order = FirstOrder(specs, first_order, first_order_regularizer, averaging=first_order_averaging)
+        self.first_order_loss, self.first_order_share = first_order_loss, first_order_share
         self._first_order_rate = first_order_learning_rate
         self.compile(optimizer, loss, learning_rate)
         self.reset_parameters()
@@ -269,8 +279,8 @@ class QIN(BaseModel):
         """Return `y_pred` (B, 1), a probability in classification, and `logit` (B, 1).
 
         Where several logits are trained, the logit is their mean (of the networks' mean and that of the first-order
-        terms, if these have their own loss), and `parts` (K, B, 1) are their `y_pred`. With `self_ensemble`, in
-        training, `parts` are those of two passes, and `y_pred` is the mean of them.
+        terms in their share, if these have their own loss), and `parts` (K, B, 1) are their `y_pred`. With
+        `self_ensemble`, in training, `parts` are those of two passes, and `y_pred` is the mean of them.
         """
         if self.form == "fast" and isinstance(inputs, Batch):
             context = self._context(inputs.features)
@@ -300,7 +310,7 @@ class QIN(BaseModel):
             linear_B1 = self.first_order(values)
             if self.first_order_loss == "own":
                 logits_KB1 = torch.cat([logits_KB1, linear_B1[None]])
-                logit_B1 = (logit_B1 + linear_B1) / 2
+                logit_B1 = torch.lerp(logit_B1, linear_B1, self.first_order_share)
             else:
                 logits_KB1, logit_B1 = logits_KB1 + linear_B1, logit_B1 + linear_B1
         found = {"y_pred": self.output_activation(logit_B1), "logit": logit_B1}
@@ -363,6 +373,8 @@ class QIN(BaseModel):
             else:
                 nn.utils.clip_grad_norm_(self.parameters(), self._max_gradient_norm)
             self.optimizer.step()
+            if self.first_order is not None:
+                self.first_order.average()
         return loss.detach()
 
     def add_loss(self, return_dict: dict[str, Tensor], y_true: Tensor) -> Tensor:
@@ -442,7 +454,7 @@ class QIN(BaseModel):
         of_targets: Callable[[Tensor], Tensor],
     ) -> dict[str, Tensor]:
         """Values of the row's features with first-order terms; `of_targets` picks those of the targets."""
-        names = () if self.first_order is None else self.first_order.tables
+        names = () if self.first_order is None else self.first_order.features
         return {name: context[name] if name in context else of_targets(item_features[name]) for name in names}
 
     def _context(

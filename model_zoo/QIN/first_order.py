@@ -2,14 +2,17 @@
 
     z = b + sum over the chosen features f, over the values v of f in the row: w[f, v]
 
-The wide part of Wide & Deep (arXiv 1606.07792). An embedding that is a product with others needs many steps to become
-"this user likes most films"; a weight of its own, with a learning rate and a penalty of its own, says it at once.
+The wide part of Wide & Deep (arXiv 1606.07792), with its cross products: `user*item_tags` is a feature whose values are
+the pairs of a user and a tag. An embedding that is a product with others needs many steps to become "this user likes
+most films" or "this user likes westerns"; a weight of its own, with a learning rate and a penalty of its own, says it
+at once.
 
 Shape legend: B rows, T tags of an item.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,57 +20,124 @@ import torch
 from torch import Tensor, nn
 
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
-from model_zoo.QIN.penalty import penalty
 
 KINDS = ("categorical", "sequence")
+CROSS = "*"
+MAX_WEIGHTS = 100_000_000  # of one term: 1.6 GB with its gradient and Adam's moments
 
 
 class FirstOrder(nn.Module):
     """The sum of the weights of a row's values; all weights start at 0, that of padding stays there.
 
+    A weight is read by few rows of an epoch, so what the last batches made of it is noise in good part; scoring takes
+    its average over the last steps instead (Polyak and Juditsky, "Acceleration of stochastic approximation by
+    averaging", SIAM J. Control Optim. 30(4), 1992).
+
     Args:
         specs: of the feature map, by name.
-        features: names of categorical features and of tags, of the context or of the target item.
-        regularizer: L2 weight of all of them, or of each by name; lambda / 2 * sum w^2, as the toolkit counts it.
+        terms: names of categorical features and of tags, of the context or of the target item, or of several crossed:
+            `user*item_tags`.
+        regularizer: L2 weight of all terms, or of each by name; lambda / 2 * sum w^2, as the toolkit counts it.
+        averaging: what the average keeps of itself in a step, from 0 (none is taken) to below 1.
+
+    Attributes:
+        features: names of the features that `forward` reads.
+        rows: where the weights of a term are; its id i has row `rows[term].start + i - 1`, and row 0 is padding.
 
     Raises:
-        ConfigError: a feature that is not there or has no values, or a regulariser that does not fit.
+        ConfigError: a feature that is not there or has no values, a cross of too many values, or a number that does
+            not fit.
     """
 
     def __init__(
-        self, specs: Mapping[str, Mapping[str, Any]], features: Sequence[str], regularizer: float | Mapping[str, float]
+        self,
+        specs: Mapping[str, Mapping[str, Any]],
+        terms: Sequence[str],
+        regularizer: float | Mapping[str, float] = 0.0,
+        *,
+        averaging: float = 0.0,
     ) -> None:
         super().__init__()
-        for name in features:
-            if name not in specs:
-                raise ConfigError(f"first_order: there is no feature {name!r}. {did_you_mean(name, specs)}")
-            if specs[name]["type"] not in KINDS:
-                raise ConfigError(f"first_order: {name!r} is of type {specs[name]['type']}, not {' or '.join(KINDS)}")
-        self.regularizers = _for_each(features, regularizer)
-        self.tables = nn.ModuleDict(
-            {name: nn.Embedding(specs[name]["vocab_size"], 1, padding_idx=0) for name in features}
-        )
+        if not 0 <= averaging < 1:
+            raise ConfigError(f"first_order_averaging must be from 0 to below 1, got {averaging}")
+        self.averaging = averaging
+        self.factors = {term: _factors(term, specs) for term in terms}
+        self.features = list(dict.fromkeys(name for factors in self.factors.values() for name in factors))
+        self.rows: dict[str, slice] = {}
+        end = 1
+        for term, sizes in self.factors.items():
+            start, end = end, end + math.prod(sizes.values()) - 1
+            self.rows[term] = slice(start, end)
+        self.weight = nn.Parameter(torch.zeros(end, 1))
         self.bias = nn.Parameter(torch.zeros(1))
-        for table in self.tables.values():
-            nn.init.zeros_(table.weight)
+        strength = torch.zeros(end, 1)
+        for term, value in _for_each(terms, regularizer).items():
+            strength[self.rows[term]] = value
+        self.register_buffer("_strength", strength, persistent=False)
+        if averaging:
+            self.register_buffer("averaged_weight", torch.zeros(end, 1))
+            self.register_buffer("averaged_bias", torch.zeros(1))
+            self.register_buffer("averaged_steps", torch.zeros(()))
 
     def forward(self, ids: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, 1) of ids (B,) or tags (B, T), by the name of the feature."""
-        parts = [table(ids[name].long()).flatten(1).sum(dim=1) for name, table in self.tables.items()]
-        return (torch.stack(parts).sum(dim=0) + self.bias)[:, None]
+        averaged = self.averaging and not self.training
+        weight, bias = (self.averaged_weight, self.averaged_bias) if averaged else (self.weight, self.bias)
+        rows = []
+        for term, sizes in self.factors.items():
+            values = _crossed(ids, sizes)
+            rows.append(torch.where(values > 0, values + (self.rows[term].start - 1), 0))
+        return nn.functional.embedding(torch.cat(rows, dim=1), weight, padding_idx=0).sum(dim=1) + bias
 
     def penalty(self) -> Tensor:
         """The penalty of all weights but the bias, a scalar."""
-        return sum(
-            penalty([table.weight], order=2, weight=self.regularizers[name]) for name, table in self.tables.items()
-        )
+        return (self._strength * self.weight.square()).sum() / 2
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Take the weights after an optimizer step into their average; the first ones count alike."""
+        if self.averaging:
+            self.averaged_steps += 1
+            share = (1 / self.averaged_steps).clamp(min=1 - self.averaging)
+            self.averaged_weight.lerp_(self.weight, share)
+            self.averaged_bias.lerp_(self.bias, share)
 
 
-def _for_each(features: Sequence[str], regularizer: float | Mapping[str, float]) -> dict[str, float]:
-    given = regularizer if isinstance(regularizer, Mapping) else dict.fromkeys(features, regularizer)
-    if given.keys() != set(features) or not all(map(_is_number, given.values())):
+def _factors(term: str, specs: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """The features that a term crosses, and how many ids each has."""
+    names = term.split(CROSS)
+    for name in names:
+        if name not in specs:
+            raise ConfigError(f"first_order: there is no feature {name!r}. {did_you_mean(name, specs)}")
+        if specs[name]["type"] not in KINDS:
+            raise ConfigError(f"first_order: {name!r} is of type {specs[name]['type']}, not {' or '.join(KINDS)}")
+        if names.count(name) > 1:
+            raise ConfigError(f"first_order: {term!r} crosses {name} with itself")
+    sizes = {name: specs[name]["vocab_size"] for name in names}
+    if math.prod(sizes.values()) > MAX_WEIGHTS:
         raise ConfigError(
-            f"first_order_regularizer={regularizer!r} must be a number, or one for each of {', '.join(features)}"
+            f"first_order: {term!r} would have {math.prod(sizes.values()):,} weights, more than {MAX_WEIGHTS:,}: "
+            "cross features with fewer values"
+        )
+    return sizes
+
+
+def _crossed(ids: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Tensor:
+    """Ids (B, ...) of the combinations of values; a combination with padding is padding."""
+    first, *others = sizes
+    crossed = ids[first].long().reshape(len(ids[first]), -1)
+    for name in others:
+        values = ids[name].long().reshape(len(crossed), 1, -1)
+        crossed = crossed[:, :, None]
+        crossed = ((crossed * sizes[name] + values) * ((crossed > 0) & (values > 0))).flatten(1)
+    return crossed
+
+
+def _for_each(terms: Sequence[str], regularizer: float | Mapping[str, float]) -> dict[str, float]:
+    given = regularizer if isinstance(regularizer, Mapping) else dict.fromkeys(terms, regularizer)
+    if given.keys() != set(terms) or not all(map(_is_number, given.values())):
+        raise ConfigError(
+            f"first_order_regularizer={regularizer!r} must be a number, or one for each of {', '.join(terms)}"
         )
     return dict(given)
 
