@@ -32,10 +32,7 @@ def train(
 ) -> tuple[EmbeddingReport, Path]:
     """Train or evaluate, print the summary, return the report and its file; `resume` leaves a finished run alone."""
     run = _run(config_dir, expid, gpu, seed, overrides)
-    if stage == "all" and resume and not overwrite and run.complete:
-        report = run.report
-    else:
-        report = run.execute(stage, resume=resume, overwrite=overwrite)
+    report = run.execute(stage, resume=resume, overwrite=overwrite)
     print_summary(report, run.report_file)
     return report, run.report_file
 

@@ -69,9 +69,13 @@ class EmbeddingRun:
     def execute(self, stage: str, *, resume: bool = False, overwrite: bool = False) -> EmbeddingReport:
         """Train `all` stages or one of them, or `evaluate` the last trained one; write the report at each turn.
 
+        With `resume`, all stages of a finished run stay as they are.
+
         Raises:
             ConfigError: a stage that the experiment leaves out, that is trained already, or whose start is missing.
         """
+        if stage == "all" and resume and not overwrite and self._complete():
+            return self.report
         chosen = self._chosen(stage, resume=resume, overwrite=overwrite)
         if self.start is not None and self._last_trained() is None:
             known = self.start.check(self.experiment)
@@ -103,11 +107,6 @@ class EmbeddingRun:
     def start_name(self) -> str:
         """Under what name the scores before the first stage are kept."""
         return UNTRAINED if self.start is None else self.start.name
-
-    @property
-    def complete(self) -> bool:
-        """Whether all stages are trained and scored."""
-        return self.report.status == "completed" and self._all_trained()
 
     def trained(self, stage: str) -> bool:
         """Whether the weights of a stage are there."""
@@ -153,6 +152,9 @@ class EmbeddingRun:
         if missing:
             raise ConfigError(f"stage {chosen[0]!r} starts from stage {missing[-1]!r}, which is not trained yet")
         return list(chosen)
+
+    def _complete(self) -> bool:
+        return self.report.status == "completed" and self._all_trained()
 
     def _all_trained(self) -> bool:
         return all(self.trained(stage) for stage in self.planned)

@@ -4,14 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from fuxictr_multimodal.comparison import Comparison
-from fuxictr_multimodal.config import read_yaml
+from fuxictr_multimodal.config import check_model_keys, read_yaml
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.tuner.space import Space
+from fuxictr_multimodal.zoo import resolve
 
+SHIPPED = sorted(Path(__file__).parents[1].glob("config/comparison/*.yaml"))
 SMALL = {"dataset_id": "Synthetic_test", "epochs": 1, "batch_size": 512, "embedding_dim": 8, "learning_rate": 1.0e-3}
 DCN = {"model": "DCNv2", "num_cross_layers": 1, "parallel_dnn_hidden_units": [16], "net_dropout": 0.1}
 FILE = {
@@ -68,6 +72,21 @@ def test_what_is_wrong_is_named(home, change, message):
     write(home / "comparison.yaml", {**FILE, **change})
     with pytest.raises(ConfigError, match=message):
         Comparison.read(home / "comparison.yaml")
+
+
+@pytest.mark.parametrize(
+    "name", ["demo", "MovieLens", "protocol_MovieLens", "protocol_MovieLens_small", "protocol_Synthetic_100k"]
+)
+def test_shipped_comparisons_fit_their_models(name, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    comparison = Comparison.read(repository / f"config/comparison/{name}.yaml")
+    assert comparison.baseline in comparison.names
+    for expid in comparison.tuning.expids if comparison.tuning else ():
+        space = Space.read(comparison.tuning.config, expid=expid)
+        space.refuse_unlisted_keys()
+        for trial in space.representatives():
+            assert trial.dataset_id == comparison.dataset_id
+            check_model_keys(trial.params, resolve(trial.params["model"]).model_class)
 
 
 @pytest.mark.slow
