@@ -1,4 +1,4 @@
-"""Show what a trained model attended to: `python run_explain.py --expid QIN_demo --row 0 --out row.png`."""
+"""Show why a trained model ranks as it does: `python run_explain.py --expid QIN_demo --row 0 --out row.png`."""
 
 from fuxictr_multimodal.cli.explain import run_explain_main
 

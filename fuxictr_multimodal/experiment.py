@@ -14,7 +14,7 @@ from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_multimodal.batch import Batch
 from fuxictr_multimodal.config import check_model_keys, load_config
-from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.errors import DataError, did_you_mean
 from fuxictr_multimodal.item_table import ItemTable
 from fuxictr_multimodal.loader import MultimodalDataLoader
 from fuxictr_multimodal.store import Store
@@ -68,15 +68,51 @@ class Experiment:
         """The toolkit's feature map of the store, with this expid's `use_features` and `feature_specs`."""
         return load_feature_map(self.store.dir, self.params["dataset_id"], self.params)
 
-    def build_model(self, feature_map: FeatureMap) -> tuple[BaseModel, Callable[[Batch], Any]]:
-        """Construct the model; return it with the function that turns a `Batch` into what its `forward` reads."""
+    def item_table(self, feature_map: FeatureMap, device: Any) -> ItemTable:
+        """The store's item table on a device: the features with `source: item`."""
         names = [name for name, spec in feature_map.features.items() if spec.get("source") == "item"]
+        return ItemTable.from_store(self.store.dir, names, device=device, feature_map=feature_map)
 
-        def item_table(device: Any) -> ItemTable:
-            return ItemTable.from_store(self.store.dir, names, device=device, feature_map=feature_map)
+    def build_model(
+        self, feature_map: FeatureMap, *, item_table: Callable[[Any], ItemTable] | None = None
+    ) -> tuple[BaseModel, Callable[[Batch], Any]]:
+        """Construct the model; return it with the function that turns a `Batch` into what its `forward` reads.
+
+        Args:
+            feature_map: of the store.
+            item_table: makes the item table on a device, for a caller that wants to hold it too.
+        """
+        if item_table is None:
+
+            def item_table(device: Any) -> ItemTable:
+                return self.item_table(feature_map, device)
 
         max_len = self.params.get("max_len") or self.store.manifest.max_len
         return self.zoo_model.build(feature_map, item_table, {**self.params, "max_len": max_len})
+
+    def split_loader(
+        self, split: str, feature_map: FeatureMap, device: Any, *, shuffle: bool = False
+    ) -> MultimodalDataLoader:
+        """One split in stored order, which may lack labels; with `shuffle` in the order of training, with labels.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        path = self.store.split_path(split)
+        if path is None:
+            raise DataError(
+                f"{self.store.dir} has no split {split!r}. {did_you_mean(split, self.store.manifest.splits)}"
+            )
+        names = ("batch_size", "max_len", *(("seed", "shuffle_window") if shuffle else ()))
+        return MultimodalDataLoader(
+            feature_map,
+            path,
+            split="train" if shuffle else "test",
+            shuffle=shuffle,
+            mode=self.params.get("loader_mode", "auto"),
+            device=device,
+            **{name: self.params[name] for name in names if name in self.params},
+        )
 
     def loaders(self, stage: str, feature_map: FeatureMap, device: Any) -> Any:
         """`RankDataLoader` of the toolkit over our loader: `train` gives (train, valid), `test` gives test."""

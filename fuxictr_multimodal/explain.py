@@ -16,7 +16,7 @@ import torch
 from fuxictr.pytorch.torch_utils import seed_everything
 
 from fuxictr_multimodal.batch import Batch
-from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
+from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.experiment import Experiment
 from fuxictr_multimodal.item_table import item_features
 from fuxictr_multimodal.loader import MultimodalDataLoader
@@ -167,19 +167,7 @@ class Explainer:
         return found
 
     def _loader(self, split: str) -> MultimodalDataLoader:
-        store, params = self.experiment.store, self.experiment.params
-        path = store.split_path(split)
-        if path is None:
-            raise DataError(f"{store.dir} has no split {split!r}. {did_you_mean(split, store.manifest.splits)}")
-        return MultimodalDataLoader(
-            self.feature_map,
-            path,
-            # A split without labels can be looked at too.
-            split="test",
-            batch_size=params["batch_size"],
-            max_len=params.get("max_len"),
-            device=self.model.device,
-        )
+        return self.experiment.split_loader(split, self.feature_map, self.model.device)
 
     @staticmethod
     def _batches(loader: MultimodalDataLoader) -> Iterator[tuple[int, Batch]]:

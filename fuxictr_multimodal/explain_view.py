@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from fuxictr_multimodal.block_importance import CONTEXT, ITEM, BlockImportance
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.explain import RowExplanation, Sparsity
 from fuxictr_multimodal.files import replace_atomically
+from fuxictr_multimodal.layer_scales import LayerScale, Scales
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,6 +51,36 @@ def sparsity_table(rows: Sequence[Sparsity]) -> Table:
     table.add_section()
     totals = [sum(getattr(row, key) for row in rows) for key in ("rows", "items", "zeros", "rows_all_zero")]
     table.add_row("all", *_counts(*totals))
+    return table
+
+
+def blocks_table(found: BlockImportance) -> Table:
+    """The fall of AUC without each block, the greatest first; a red bar is a rise."""
+    repeats = len(found.blocks[0].falls)
+    title = f"{found.split}, {found.rows:,} rows: AUC {found.auc:.4f}"
+    table = Table("block", "kind", "fall of AUC", "spread", "", title=title, title_justify="left")
+    largest = max((abs(block.mean) for block in found.blocks), default=0) or 1
+    for block in found.blocks:
+        bar = Text("█" * round(BAR * abs(block.mean) / largest), style="blue" if block.mean > 0 else "red")
+        spread = "" if block.spread is None else f"{block.spread:.4f}"
+        table.add_row(block.block, block.kind, f"{block.mean:.4f}", spread, bar)
+    times = "once" if repeats == 1 else f"{repeats} times; spread: standard deviation over these"
+    table.caption = f"each block shuffled {times}"
+    return table
+
+
+def scales_table(found: Scales) -> Table:
+    """Sizes of outputs, weights and gradients of each layer, in the order in which layers are done."""
+    start = "weights as initialised" if found.fresh else "trained weights"
+    loss = "a prediction is not a number" if found.loss is None else f"mean loss {found.loss:.4f}"
+    title = f"{start}, {found.batches} batches of train, {loss}"
+    headings = ("output", "zeros", "gradient", "weights", "gradient", "ratio")
+    table = Table(Column("layer", overflow="fold"), title=title, title_justify="left")
+    for heading in headings:
+        table.add_column(heading, no_wrap=True, justify="right")
+    for layer in found.layers:
+        table.add_row(layer.name, *_scales(layer))
+    table.caption = "root mean squares; zeros: share of the output; ratio: gradient of the weights / weights"
     return table
 
 
@@ -90,13 +122,40 @@ def draw_sparsity(rows: Sequence[Sparsity], title: str, path: Path) -> None:
     _save(figure, path)
 
 
+def draw_blocks(found: BlockImportance, title: str, path: Path) -> None:
+    """Draw the fall of AUC without each block as bars, the greatest on top, with the spread over repeats.
+
+    Raises:
+        ConfigError: matplotlib is missing, or cannot write such a file.
+    """
+    blocks = found.blocks[::-1]
+    figure, (axes,) = _figure((8, 1.3 + 0.3 * len(blocks)), 1, [1])
+    falls = [block.mean for block in blocks]
+    spreads = [block.spread or 0 for block in blocks]
+    colors = [INK if fall > 0 else SOFT for fall in falls]
+    axes.barh(range(len(blocks)), falls, xerr=spreads, color=colors, height=0.7, ecolor="0.35", capsize=3)
+    labels = [
+        _short(block.block if block.block == block.kind else f"{block.block}  · {block.kind}") for block in blocks
+    ]
+    axes.set_yticks(range(len(blocks)), labels, fontsize=8)
+    axes.axvline(0, color="0.35", linewidth=0.8)
+    axes.set_xlabel(f"fall of AUC with the block shuffled (AUC {found.auc:.4f})", fontsize=8)
+    axes.set_title(_short(title, 110), fontsize=9, loc="left")
+    _save(figure, path)
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a picture that cannot be written before the work for it is done.
+
+    Raises:
+        ConfigError: matplotlib is missing, or cannot write such a file.
+    """
+    _picture_kind(path)
+    _figure_class()
+
+
 def _figure(size: tuple[float, float], panels: int, heights: Sequence[float]) -> tuple:
-    try:
-        # Not pyplot: it keeps global state and may look for a screen.
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise ConfigError("drawing needs matplotlib: pip install matplotlib; text needs no --out") from None
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    figure = _figure_class()(figsize=size, dpi=110, layout="constrained")
     axes: list[Axes] = list(figure.subplots(panels, 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0])
     for panel in axes:
         panel.spines[["top", "right"]].set_visible(False)
@@ -104,10 +163,24 @@ def _figure(size: tuple[float, float], panels: int, heights: Sequence[float]) ->
     return figure, axes
 
 
-def _save(figure, path: Path) -> None:
+def _figure_class() -> type:
+    try:
+        # Not pyplot: it keeps global state and may look for a screen.
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise ConfigError("drawing needs matplotlib: pip install matplotlib; text needs no --out") from None
+    return Figure
+
+
+def _picture_kind(path: Path) -> str:
     kind = path.suffix.lstrip(".").lower()
     if kind not in ("png", "svg", "pdf"):
         raise ConfigError(f"--out {path}: pictures are written as .png, .svg or .pdf")
+    return kind
+
+
+def _save(figure, path: Path) -> None:
+    kind = _picture_kind(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_atomically(path) as temporary:
         figure.savefig(temporary, format=kind)
@@ -127,6 +200,15 @@ def _title(found: RowExplanation, name: Callable[[int], str]) -> str:
 def _counts(rows: int, items: int, zeros: int, empty: int) -> list[str]:
     share = f"{zeros / items:.1%}" if items else ""
     return [f"{rows:,}", f"{items:,}", share, f"{empty / rows:.1%}" if rows else ""]
+
+
+def _scales(layer: LayerScale) -> list[str]:
+    columns = (layer.output_gradient, layer.weights, layer.weight_gradient, layer.ratio)
+    return [
+        _number(layer.output),
+        f"{layer.zeros:.1%}",
+        *("" if value is None else _number(value) for value in columns),
+    ]
 
 
 def _number(weight: float) -> str:

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fuxictr_multimodal.cli.trained_run import add_trained_run
-from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fuxictr_multimodal.experiment import Experiment
 
 
 def run_explain_main(argv: Sequence[str] | None = None) -> None:
-    """`run_explain.py`: show what a trained model attended to; exit status 2 on bad input."""
+    """`run_explain.py`: show why a trained model ranks as it does; exit status 2 on bad input."""
     args = _parser().parse_args(argv)
     with exit_on_input_error():
+        _check(args)
         # The toolkit, torch and Ray take seconds to import: only now, after the arguments are known to be good.
         from rich.console import Console
 
         from fuxictr_multimodal.experiment import Experiment
-        from fuxictr_multimodal.explain import Explainer
+        from fuxictr_multimodal.explain_view import check_picture
 
+        if args.out:
+            check_picture(args.out)
         experiment = Experiment.load(args.config, args.expid, gpu=args.gpu, seed=args.seed, overrides=args.overrides)
-        show = _show_sparsity if args.sparsity else _show_rows
-        found = show(Explainer(experiment), args, Console())
+        found = _view(args)(experiment, args, Console())
         if args.json:
             args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
             print(args.json)
@@ -32,12 +40,28 @@ def run_explain_main(argv: Sequence[str] | None = None) -> None:
             print(args.out)
 
 
-def _show_rows(explainer, args: argparse.Namespace, console) -> list[dict]:
-    from fuxictr_multimodal.explain import ItemNames, read_titles
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that the chosen view does not have, rather than leave them unused."""
+    if args.fresh and not args.scales:
+        raise ConfigError("--fresh is for --scales: the other views need trained weights")
+    if args.scales and args.out:
+        raise ConfigError("--out does not draw --scales: leave it out, or write the numbers with --json FILE")
+
+
+def _view(args: argparse.Namespace) -> Callable[[Experiment, argparse.Namespace, Console], list | dict]:
+    if args.blocks:
+        return _show_blocks
+    if args.scales:
+        return _show_scales
+    return _show_sparsity if args.sparsity else _show_rows
+
+
+def _show_rows(experiment: Experiment, args: argparse.Namespace, console: Console) -> list[dict]:
+    from fuxictr_multimodal.explain import Explainer, ItemNames, read_titles
     from fuxictr_multimodal.explain_view import draw_rows, row_table
     from fuxictr_multimodal.store import read_item_table
 
-    store = explainer.experiment.store
+    explainer, store = Explainer(experiment), experiment.store
     titles = read_titles(args.titles) if args.titles else None
     if args.user is not None:
         found = explainer.user(args.split, args.user, limit=args.limit)
@@ -51,12 +75,13 @@ def _show_rows(explainer, args: argparse.Namespace, console) -> list[dict]:
     return [{**asdict(row), "names": [name(item) for item in row.items]} for row in found]
 
 
-def _show_sparsity(explainer, args: argparse.Namespace, console) -> dict:
+def _show_sparsity(experiment: Experiment, args: argparse.Namespace, console: Console) -> dict:
+    from fuxictr_multimodal.explain import Explainer
     from fuxictr_multimodal.explain_view import draw_sparsity, sparsity_table
 
-    rows = explainer.sparsity(args.split)
+    rows = Explainer(experiment).sparsity(args.split)
     console.print(sparsity_table(rows))
-    run, dataset = explainer.experiment.run, explainer.experiment.params["dataset_id"]
+    run, dataset = experiment.run, experiment.params["dataset_id"]
     if args.out:
         draw_sparsity(rows, f"{run}: attention over {args.split} of {dataset}", args.out)
     items, zeros = sum(row.items for row in rows), sum(row.zeros for row in rows)
@@ -72,11 +97,60 @@ def _show_sparsity(explainer, args: argparse.Namespace, console) -> dict:
     return found
 
 
+def _show_blocks(experiment: Experiment, args: argparse.Namespace, console: Console) -> dict:
+    from fuxictr_multimodal.block_importance import BlockShuffler
+    from fuxictr_multimodal.explain_view import blocks_table, draw_blocks
+
+    measured = BlockShuffler(experiment).measure(args.split, repeats=args.repeats)
+    console.print(blocks_table(measured))
+    run, dataset = experiment.run, experiment.params["dataset_id"]
+    if args.out:
+        draw_blocks(measured, f"{run}: what each block adds on {args.split} of {dataset}", args.out)
+    found = {
+        "expid": run,
+        "dataset_id": dataset,
+        "split": args.split,
+        "rows": measured.rows,
+        "repeats": args.repeats,
+        "AUC": measured.auc,
+        "blocks": [block.as_dict() for block in measured.blocks],
+    }
+    if not args.json:
+        print(json.dumps(found))
+    return found
+
+
+def _show_scales(experiment: Experiment, args: argparse.Namespace, console: Console) -> dict:
+    from fuxictr_multimodal.explain_view import scales_table
+    from fuxictr_multimodal.layer_scales import experiment_scales
+
+    measured = experiment_scales(experiment, batches=args.batches, fresh=args.fresh)
+    if not console.is_terminal:
+        # A pipe has no width of its own, and names of layers are long.
+        console.width = max(console.width, 120)
+    console.print(scales_table(measured))
+    found = {
+        "expid": experiment.run,
+        "dataset_id": experiment.params["dataset_id"],
+        "fresh": args.fresh,
+        "batches": measured.batches,
+        "loss": measured.loss,
+        "layers": [layer.as_dict() for layer in measured.layers],
+    }
+    if not args.json:
+        print(json.dumps(found))
+    return found
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run_explain.py",
-        description="Show which history items a trained model gave weight to, and how sparse the weights are.",
-        epilog="Titles are those that the store has, or of --titles; without them items are shown by id and tags.",
+        description="Show why a trained model ranks as it does: which history items it gave weight to and how sparse "
+        "the weights are (models with attention weights, as QIN), what each input block contributes, and how large the "
+        "activations and gradients of its layers are (any model).",
+        epilog="Titles are those that the store has, or of --titles; without them items are shown by id and tags. "
+        "--blocks scores the split once for each block and repeat. --scales takes the first batches of training; "
+        "where they do not fit into memory, --set batch_size=1024 makes them smaller.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_trained_run(parser)
@@ -85,9 +159,25 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--row", type=int, metavar="N", help="number of a row of the split, from 0 (the default)")
     what.add_argument("--user", type=int, metavar="ID", help="group id: all its rows, at most --limit")
     what.add_argument("--sparsity", action="store_true", help="share of weights that are exactly 0, by history length")
+    what.add_argument(
+        "--blocks",
+        action="store_true",
+        help="fall of the split's AUC when one input block is shuffled: each context feature, the history, the target "
+        "item, each item feature",
+    )
+    what.add_argument(
+        "--scales",
+        action="store_true",
+        help="size of outputs, weights and their gradients by layer, over batches of train; --split is not read",
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="with --blocks: shuffles of each block")
+    parser.add_argument("--batches", type=int, default=4, help="with --scales: batches of train")
+    parser.add_argument(
+        "--fresh", action="store_true", help="with --scales: weights as training starts with them; needs no training"
+    )
     parser.add_argument("--limit", type=int, default=5, help="rows of a user at most")
     parser.add_argument("--top", type=int, default=20, help="history items of a row at most")
     parser.add_argument("--titles", type=Path, metavar="FILE", help="csv, tsv or parquet with item_id and title")
-    parser.add_argument("--out", type=Path, metavar="PNG", help="also draw it, as .png, .svg or .pdf")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="also draw it, as .png, .svg or .pdf; not --scales")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers")
     return parser
