@@ -74,13 +74,13 @@ def scales_table(found: Scales) -> Table:
     start = "weights as initialised" if found.fresh else "trained weights"
     loss = "a prediction is not a number" if found.loss is None else f"mean loss {found.loss:.4f}"
     title = f"{start}, {found.batches} batches of train, {loss}"
-    headings = ("output", "zeros", "gradient", "weights", "gradient", "ratio")
+    headings = ("output", "zeros", "d output", "weights", "d weights", "ratio")
     table = Table(Column("layer", overflow="fold"), title=title, title_justify="left")
     for heading in headings:
         table.add_column(heading, no_wrap=True, justify="right")
     for layer in found.layers:
         table.add_row(layer.name, *_scales(layer))
-    table.caption = "root mean squares; zeros: share of the output; ratio: gradient of the weights / weights"
+    table.caption = "root mean squares; d: gradient of the loss; zeros: share of the output; ratio: d weights / weights"
     return table
 
 
@@ -134,9 +134,8 @@ def draw_blocks(found: BlockImportance, title: str, path: Path) -> None:
     spreads = [block.spread or 0 for block in blocks]
     colors = [INK if fall > 0 else SOFT for fall in falls]
     axes.barh(range(len(blocks)), falls, xerr=spreads, color=colors, height=0.7, ecolor="0.35", capsize=3)
-    labels = [
-        _short(block.block if block.block == block.kind else f"{block.block}  · {block.kind}") for block in blocks
-    ]
+    named = [f"{block.block}  · {block.kind}" if block.kind in (CONTEXT, ITEM) else block.block for block in blocks]
+    labels = [_short(name) for name in named]
     axes.set_yticks(range(len(blocks)), labels, fontsize=8)
     axes.axvline(0, color="0.35", linewidth=0.8)
     axes.set_xlabel(f"fall of AUC with the block shuffled (AUC {found.auc:.4f})", fontsize=8)

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from types import EllipsisType
 from typing import Any
 
 import torch
@@ -48,10 +49,10 @@ class LayerScale:
 
     @property
     def ratio(self) -> float | None:
-        """Gradient of the weights over the weights: the relative size of a step of plain descent at rate 1."""
-        if self.weights is None or self.weight_gradient is None:
+        """Gradient of the weights over the weights: a step of plain descent at rate 1. None where these are all 0."""
+        if not self.weights or self.weight_gradient is None:
             return None
-        return self.weight_gradient / self.weights if self.weights else math.inf
+        return self.weight_gradient / self.weights
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers by name, for JSON, which has no infinity: what is not finite is written as text."""
@@ -101,8 +102,8 @@ def experiment_scales(experiment: Experiment, *, batches: int = 4, fresh: bool =
 
     QIN is built in its plain form, which has the same values and gradients: the fast form reads the weights of
     quadratic layers, of the attention and of tags without calling these modules, so that hooks saw neither outputs nor
-    their gradients. The plain form embeds every slot of a history, padding too, which counts among the zeros of
-    embeddings; it takes more memory: `batch_size` may be set lower.
+    their gradients. The plain form has every slot of a history, padding too, which counts among the zeros of
+    projections of items (not of tables, see `layer_scales`); it takes more memory: `batch_size` may be set lower.
 
     Args:
         experiment: loaded.
@@ -135,8 +136,8 @@ def layer_scales(model: BaseModel, to_inputs: Callable[[Batch], Any], batches: I
 
     Listed are modules that are called and return a tensor: those with parameters, in themselves or below, and the
     activations of torch. A container of torch speaks through its members. A module that is called several times counts
-    all calls. The loss is that of training, with the penalties: they are in the gradients of the weights, not in those
-    of the outputs.
+    all calls, and an embedding table what it looked up, without padding. The loss is that of training, with the
+    penalties: they are in the gradients of the weights, not in those of the outputs.
 
     Weights stay; running statistics of batch norm move as in training.
 
@@ -187,16 +188,25 @@ def _is_listed(module: nn.Module) -> bool:
 
 
 def _watch(name: str, seen: dict[str, _Seen]) -> Callable[[nn.Module, Any, Any], None]:
-    def look(module: nn.Module, _: Any, output: Any) -> None:
+    def look(module: nn.Module, args: tuple, output: Any) -> None:
         if not isinstance(output, Tensor) or not output.is_floating_point():
             return
         one = seen.setdefault(name, _Seen(module))
-        one.output.add(output)
-        one.zeros += output.numel() - int(torch.count_nonzero(output.detach()))
+        real = _not_padding(module, args)
+        values = output.detach()[real]
+        one.output.add(values)
+        one.zeros += values.numel() - int(torch.count_nonzero(values))
         if output.requires_grad:
-            output.register_hook(one.gradient.add)
+            output.register_hook(lambda gradient: one.gradient.add(gradient[real]))
 
     return look
+
+
+def _not_padding(module: nn.Module, args: tuple) -> Tensor | EllipsisType:
+    """Where an output counts. The table drops the gradient of padding, which the toolkit's mean of no tags blows up."""
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        return args[0] != module.padding_idx
+    return ...
 
 
 def _loss(model: BaseModel, inputs: Any) -> Tensor | None:

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -224,3 +225,25 @@ def test_the_door(arguments, tmp_path, capsys):
         run_explain_main([*base, "--row", "1000000"])
     assert left.value.code == 2
     assert "rows 0 to 999" in capsys.readouterr().err
+
+
+def test_the_door_on_blocks_and_scales_of_a_trained_model(arguments, tmp_path, capsys):
+    base = ["--config", str(arguments["config_dir"]), "--expid", "QIN_test"]
+    for text in arguments["overrides"]:
+        base += ["--set", text]
+    run_explain_main([*base, "--blocks", "--repeats", "2", "--json", str(tmp_path / "blocks.json")])
+    run_explain_main([*base, "--scales", "--batches", "2", "--json", str(tmp_path / "scales.json")])
+    text = capsys.readouterr().out
+    assert "fall of AUC" in text
+    assert "trained weights, 2 batches of train" in text
+    blocks, scales = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("blocks", "scales"))
+    report = json.loads(next(Path(settings_of(arguments)["model_root"]).rglob("*.report.json")).read_text())
+    assert blocks["AUC"] == pytest.approx(report["metrics"]["test"]["AUC"], abs=1e-5)
+    assert {"history", "target item", "likes_level", "item_tags"} <= {block["block"] for block in blocks["blocks"]}
+    # Of trained weights, not of those that a run starts with.
+    table = next(layer for layer in scales["layers"] if layer["name"].endswith("embedding_layers.views_level"))
+    assert table["weights"] > 1e-3
+
+
+def settings_of(arguments) -> dict[str, str]:
+    return dict(text.split("=", 1) for text in arguments["overrides"])
