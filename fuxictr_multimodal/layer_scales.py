@@ -7,10 +7,10 @@ import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from types import EllipsisType
 from typing import Any
 
 import torch
+from fuxictr.pytorch.layers import FeatureEmbedding
 from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
 from torch import Tensor, nn
@@ -102,8 +102,8 @@ def experiment_scales(experiment: Experiment, *, batches: int = 4, fresh: bool =
 
     QIN is built in its plain form, which has the same values and gradients: the fast form reads the weights of
     quadratic layers, of the attention and of tags without calling these modules, so that hooks saw neither outputs nor
-    their gradients. The plain form has every slot of a history, padding too, which counts among the zeros of
-    projections of items (not of tables, see `layer_scales`); it takes more memory: `batch_size` may be set lower.
+    their gradients. The plain form has every slot of a history, padding too: it takes more memory, and `batch_size` may
+    be set lower.
 
     Args:
         experiment: loaded.
@@ -136,8 +136,8 @@ def layer_scales(model: BaseModel, to_inputs: Callable[[Batch], Any], batches: I
 
     Listed are modules that are called and return a tensor: those with parameters, in themselves or below, and the
     activations of torch. A container of torch speaks through its members. A module that is called several times counts
-    all calls, and an embedding table what it looked up, without padding. The loss is that of training, with the
-    penalties: they are in the gradients of the weights, not in those of the outputs.
+    all calls. Embedding layers and maps without a bias count without their rows of zeros, which are padding. The loss
+    is that of training, with the penalties: they are in the gradients of the weights, not in those of the outputs.
 
     Weights stay; running statistics of batch norm move as in training.
 
@@ -188,12 +188,13 @@ def _is_listed(module: nn.Module) -> bool:
 
 
 def _watch(name: str, seen: dict[str, _Seen]) -> Callable[[nn.Module, Any, Any], None]:
-    def look(module: nn.Module, args: tuple, output: Any) -> None:
+    def look(module: nn.Module, _: tuple, output: Any) -> None:
         if not isinstance(output, Tensor) or not output.is_floating_point():
             return
         one = seen.setdefault(name, _Seen(module))
-        real = _not_padding(module, args)
-        values = output.detach()[real]
+        values = output.detach()
+        real = (values != 0).any(dim=-1) if _shows_padding(module) else ...
+        values = values[real]
         one.output.add(values)
         one.zeros += values.numel() - int(torch.count_nonzero(values))
         if output.requires_grad:
@@ -202,11 +203,14 @@ def _watch(name: str, seen: dict[str, _Seen]) -> Callable[[nn.Module, Any, Any],
     return look
 
 
-def _not_padding(module: nn.Module, args: tuple) -> Tensor | EllipsisType:
-    """Where an output counts. The table drops the gradient of padding, which the toolkit's mean of no tags blows up."""
-    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-        return args[0] != module.padding_idx
-    return ...
+def _shows_padding(module: nn.Module) -> bool:
+    """Whether rows of zeros in its output are padding: of lookups, and of maps without a bias, which give 0 for 0.
+
+    No gradient reaches a weight from there, but a large one may arrive: the toolkit's mean of nothing divides by 1e-12.
+    """
+    if isinstance(module, nn.Linear):
+        return module.bias is None
+    return isinstance(module, nn.Embedding | FeatureEmbedding)
 
 
 def _loss(model: BaseModel, inputs: Any) -> Tensor | None:
