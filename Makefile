@@ -8,7 +8,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU ?= -1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench leaderboard clean
+.PHONY: help install demo test lint format bench leaderboard protocol clean
 
 help: ## Say what each command does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,11 @@ SLOTS ?= -1 -1
 leaderboard: install ## Repeat the comparisons of results/ (MovieLens must be built); goes on where it stopped
 	$(BIN)/python run_comparison.py --config config/comparison/demo.yaml --gpu $(SLOTS)
 	$(BIN)/python run_comparison.py --config config/comparison/MovieLens.yaml --gpu $(SLOTS)
+
+protocol: install ## Repeat the long searches for every model (both MovieLens must be built): hours; goes on where it stopped
+	$(BIN)/python run_comparison.py --config config/comparison/protocol_MovieLens.yaml --gpu $(SLOTS)
+	$(BIN)/python run_comparison.py --config config/comparison/protocol_MovieLens_small.yaml --gpu $(SLOTS)
+	$(BIN)/python run_comparison.py --config config/comparison/protocol_Synthetic_100k.yaml --gpu $(SLOTS)
 
 SMALL := --batch-size 512 --items 5000 --embedding-dim 32
 bench: install ## Run the benchmarks small; each prints one JSON object last
