@@ -173,13 +173,11 @@ def test_weights_start_at_zero_and_padding_stays_there():
 def test_every_pair_of_values_has_a_weight_of_its_own():
     terms = FirstOrder(SPECS, ["user", "user*tags", "tags*user*level"])
     values = {"user": torch.arange(1, 8), "tags": torch.tensor([[2, 5]]).expand(7, 2), "level": torch.full((7,), 2)}
-    seen = []
     for name, count in (("user*tags", 14), ("tags*user*level", 14), ("user", 7)):
         terms.zero_grad()
         terms(values).sum().backward()
         read = terms.weight.grad[terms.rows[name]]
         assert read.sum() == (read > 0).sum() == count
-        seen.append(read)
     # A pair with padding, whichever side it is on, has none.
     for padded in ({"user": torch.zeros(7).long()}, {"tags": torch.zeros(7, 2).long()}):
         terms.zero_grad()

@@ -28,12 +28,21 @@ def test_commands_name_scripts_and_expids_that_exist():
     assert [f for f in re.findall(r"config/[\w/]+\.yaml", README) if not (ROOT / f).is_file()] == []
 
 
+def table_rows(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if line.startswith("|"))
+
+
 def test_leaderboards_are_those_of_the_results():
+    boards = sorted(path for kind in ("leaderboard", "protocol") for path in ROOT.glob(f"results/{kind}_*.json"))
     shown = re.findall(r"--from (results/\w+\.json) --short", README)
+    assert boards
     assert shown
-    for name in shown:
-        rows = [line for line in markdown(Board.read(ROOT / name), short=True).splitlines() if line.startswith("|")]
-        assert "\n".join(rows) in README, name
+    for path in boards:
+        board, name = Board.read(path), path.relative_to(ROOT)
+        table = path.with_suffix(".md")
+        assert table_rows(table.read_text(encoding="utf-8")) == table_rows(markdown(board)), name
+        assert f"({table.relative_to(ROOT)})" in README, name
+        assert (str(name) in shown) == (table_rows(markdown(board, short=True)) in README), name
 
 
 def test_make_targets_exist():

@@ -33,9 +33,13 @@ def run_explain_main(argv: Sequence[str] | None = None) -> None:
             check_picture(args.out)
         experiment = Experiment.load(args.config, args.expid, gpu=args.gpu, seed=args.seed, overrides=args.overrides)
         found = _view(args)(experiment, args, Console())
+        if isinstance(found, dict):
+            found = {"expid": experiment.run, "dataset_id": experiment.params["dataset_id"], **found}
         if args.json:
             args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
             print(args.json)
+        elif isinstance(found, dict):
+            print(json.dumps(found))
         if args.out:
             print(args.out)
 
@@ -81,20 +85,15 @@ def _show_sparsity(experiment: Experiment, args: argparse.Namespace, console: Co
 
     rows = Explainer(experiment).sparsity(args.split)
     console.print(sparsity_table(rows))
-    run, dataset = experiment.run, experiment.params["dataset_id"]
     if args.out:
-        draw_sparsity(rows, f"{run}: attention over {args.split} of {dataset}", args.out)
+        dataset = experiment.params["dataset_id"]
+        draw_sparsity(rows, f"{experiment.run}: attention over {args.split} of {dataset}", args.out)
     items, zeros = sum(row.items for row in rows), sum(row.zeros for row in rows)
-    found = {
-        "expid": run,
-        "dataset_id": dataset,
+    return {
         "split": args.split,
         "share_of_zeros": zeros / items if items else None,
         "by_length": [row.as_dict() for row in rows],
     }
-    if not args.json:
-        print(json.dumps(found))
-    return found
 
 
 def _show_blocks(experiment: Experiment, args: argparse.Namespace, console: Console) -> dict:
@@ -103,21 +102,16 @@ def _show_blocks(experiment: Experiment, args: argparse.Namespace, console: Cons
 
     measured = BlockShuffler(experiment).measure(args.split, repeats=args.repeats)
     console.print(blocks_table(measured))
-    run, dataset = experiment.run, experiment.params["dataset_id"]
     if args.out:
-        draw_blocks(measured, f"{run}: what each block adds on {args.split} of {dataset}", args.out)
-    found = {
-        "expid": run,
-        "dataset_id": dataset,
+        dataset = experiment.params["dataset_id"]
+        draw_blocks(measured, f"{experiment.run}: what each block adds on {args.split} of {dataset}", args.out)
+    return {
         "split": args.split,
         "rows": measured.rows,
         "repeats": args.repeats,
         "AUC": measured.auc,
         "blocks": [block.as_dict() for block in measured.blocks],
     }
-    if not args.json:
-        print(json.dumps(found))
-    return found
 
 
 def _show_scales(experiment: Experiment, args: argparse.Namespace, console: Console) -> dict:
@@ -129,17 +123,12 @@ def _show_scales(experiment: Experiment, args: argparse.Namespace, console: Cons
         # A pipe has no width of its own, and names of layers are long.
         console.width = max(console.width, 120)
     console.print(scales_table(measured))
-    found = {
-        "expid": experiment.run,
-        "dataset_id": experiment.params["dataset_id"],
+    return {
         "fresh": args.fresh,
         "batches": measured.batches,
         "loss": measured.loss,
         "layers": [layer.as_dict() for layer in measured.layers],
     }
-    if not args.json:
-        print(json.dumps(found))
-    return found
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,7 +23,7 @@ from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
 KINDS = ("categorical", "sequence")
 CROSS = "*"
-MAX_WEIGHTS = 100_000_000  # of one term: 1.6 GB with its gradient and Adam's moments
+MAX_WEIGHTS = 100_000_000  # of one term: 2.4 GB with gradient, Adam's moments, penalties and averages
 
 
 class FirstOrder(nn.Module):
