@@ -9,8 +9,10 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from fuxictr_multimodal.batch import Jagged
 from fuxictr_multimodal.errors import ConfigError
 from model_zoo.QIN.first_order import FirstOrder
+from model_zoo.QIN.row_items import RowItems
 from tests.reference_qin import feature_map, random_batch, small_qin
 
 TERMS = ["likes_level", "item_id", "item_tags", "likes_level*item_tags"]
@@ -20,6 +22,7 @@ SPECS = {
     "level": {"type": "categorical", "vocab_size": 4},
     "vector": {"type": "embedding"},
 }
+NO_ITEMS = RowItems({}, torch.zeros(0).int(), Jagged(torch.zeros(0).int(), torch.zeros(1).long()))
 
 
 def example(*, rows=40, **options):
@@ -121,7 +124,7 @@ def test_the_optimum_is_that_of_logistic_regression():
 
     def loss():
         optimizer.zero_grad()
-        logit = terms(values)[:, 0]
+        logit = terms(values, NO_ITEMS)[:, 0]
         total = torch.nn.functional.binary_cross_entropy_with_logits(logit, torch.from_numpy(label)) + terms.penalty()
         total.backward()
         return total
@@ -134,7 +137,7 @@ def test_the_optimum_is_that_of_logistic_regression():
         indicators[np.flatnonzero(present), 8 + tags[present, column]] = 1
     expected = LogisticRegression(C=1 / (rows * penalty), tol=1e-10, max_iter=1000).fit(indicators, label)
     with torch.no_grad():
-        np.testing.assert_allclose(terms(values)[:, 0], expected.decision_function(indicators), atol=1e-4)
+        np.testing.assert_allclose(terms(values, NO_ITEMS)[:, 0], expected.decision_function(indicators), atol=1e-4)
 
 
 def test_own_learning_rate_and_penalty():
@@ -175,13 +178,13 @@ def test_every_pair_of_values_has_a_weight_of_its_own():
     values = {"user": torch.arange(1, 8), "tags": torch.tensor([[2, 5]]).expand(7, 2), "level": torch.full((7,), 2)}
     for name, count in (("user*tags", 14), ("tags*user*level", 14), ("user", 7)):
         terms.zero_grad()
-        terms(values).sum().backward()
+        terms(values, NO_ITEMS).sum().backward()
         read = terms.weight.grad[terms.rows[name]]
         assert read.sum() == (read > 0).sum() == count
     # A pair with padding, whichever side it is on, has none.
     for padded in ({"user": torch.zeros(7).long()}, {"tags": torch.zeros(7, 2).long()}):
         terms.zero_grad()
-        terms({**values, **padded}).sum().backward()
+        terms({**values, **padded}, NO_ITEMS).sum().backward()
         assert not terms.weight.grad[terms.rows["user*tags"]].any()
         assert not terms.weight.grad[terms.rows["tags*user*level"]].any()
 
@@ -197,16 +200,14 @@ def test_scoring_takes_the_average_of_the_last_steps():
         share = max(1 / step, 0.25)
         expected = (1 - share) * expected + share * weight
     torch.testing.assert_close(terms.averaged_weight, expected)
-    values = model._first_order_values(
-        batch.features, model.item_table.features, lambda column: column[batch.target.long()]
-    )
-    training = terms(values)
+    items = RowItems.of_batch(batch, model.item_table)
+    training = terms(batch.features, items)
     terms.eval()
-    averaged = terms(values)
+    averaged = terms(batch.features, items)
     terms.weight.data.copy_(terms.averaged_weight)
     terms.bias.data.copy_(terms.averaged_bias)
     terms.train()
-    torch.testing.assert_close(averaged, terms(values))
+    torch.testing.assert_close(averaged, terms(batch.features, items))
     assert not torch.allclose(averaged, training)
     # A model that goes on from its state keeps the average.
     assert {"first_order.averaged_weight", "first_order.averaged_steps"} <= model.state_dict().keys()

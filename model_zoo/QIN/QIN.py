@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,16 @@ from torch import Tensor, nn
 from fuxictr_multimodal.batch import Batch, Jagged
 from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
 from model_zoo.QIN.attention import JaggedHistory, PaddedHistory
+from model_zoo.QIN.feature_dropout import FeatureDropout
 from model_zoo.QIN.first_order import FirstOrder
 from model_zoo.QIN.interest_network import InterestNetwork
 from model_zoo.QIN.item_vectors import ItemVectors
 from model_zoo.QIN.optimizer import own_optimizer, without
 from model_zoo.QIN.penalty import as_regularizer, penalty, split_parameters
 from model_zoo.QIN.precision import PRECISIONS, Precision, in_precision
+from model_zoo.QIN.row_items import RowItems
 from model_zoo.QIN.rowwise import add_penalty, clip_gradients, update_rowwise
+from model_zoo.QIN.similarity import SimilarityTiers
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -68,6 +71,10 @@ class QIN(BaseModel):
         self_ensemble: train on two passes with different dropout, each also towards their mean (see `add_loss`).
         networks: independent networks with embeddings of their own, each trained on the label by itself; the logit is
             the mean of theirs.
+        similarity_tiers: above 0, the network also reads how many history items are how similar to the target in each
+            given embedding, as a histogram of that many parts (`similarity.py`).
+        feature_dropout: names of context features, each with the share of training rows in which the networks read it
+            as unknown, as for users whom train does not know (`feature_dropout.py`); first-order terms still read it.
         first_order: names of features whose values get a weight each, in the logit, and of crosses of them, as in
             `user*item_tags` (`first_order.py`); none by default.
         first_order_loss: `joint` adds their logit; `own` trains it on the label by itself, and the logit is a mean of
@@ -128,6 +135,8 @@ class QIN(BaseModel):
         heads: int = 4,
         self_ensemble: bool = False,
         networks: int = 1,
+        similarity_tiers: int = 0,
+        feature_dropout: Mapping[str, float] | None = None,
         first_order: Sequence[str] = (),
         first_order_loss: str = "joint",
         first_order_share: float = 0.5,
@@ -226,11 +235,19 @@ class QIN(BaseModel):
             "batch_norm": batch_norm,
             "activation": activation,
             "compile": compile,
+            "histogram_width": 0,
         }
+        specs = {name: spec for name, spec in feature_map.features.items() if spec["type"] != "meta"}
+        self.similarity: SimilarityTiers | None = None
+        if similarity_tiers:
+            self.similarity = SimilarityTiers(specs, tiers=similarity_tiers)
+            options["histogram_width"] = self.similarity.width
+        self.feature_dropout = FeatureDropout(feature_dropout or {}, specs)
         first, *others = self.networks = [InterestNetwork(feature_map, **options) for _ in range(networks)]
         # The parts of the first one are the model's own: published weights have these names.
         self.embedding_layer, self.attention_layers = first.embedding_layer, first.attention_layers
-        self.qnn, self.mlp, self.item_vectors = first.qnn, first.mlp, first.item_vectors
+        self.qnn, self.mlp, self.similarity_map = first.qnn, first.mlp, first.similarity_map
+        self.item_vectors = first.item_vectors
         self.other_networks = nn.ModuleList(others)
         self.context_features = first.context_features
         self.rowwise_tables: dict[str, nn.Embedding] = {}
@@ -241,7 +258,6 @@ class QIN(BaseModel):
                 for name, table in network.embedding_layer.embedding_layer.embedding_layers.items()
             }
             self.rowwise_tables = update_rowwise(tables, min_rows=rowwise_min_rows)
-        specs = {name: spec for name, spec in feature_map.features.items() if spec["type"] != "meta"}
         self.first_order: FirstOrder | None = None
         if first_order:
             self.first_order = FirstOrder(specs, first_order, first_order_regularizer, averaging=first_order_averaging)
@@ -267,6 +283,8 @@ class QIN(BaseModel):
             if name not in item_table.features:
                 raise InputError(f"the item table lacks {name!r}. {did_you_mean(name, item_table.features)}")
         self.item_table = item_table.to(self.device)
+        if self.similarity is not None:
+            self.similarity.fit(self.item_table.features)
         self.forget()
 
     def forget(self) -> None:
@@ -287,27 +305,28 @@ class QIN(BaseModel):
             # Meta columns stay on the host: copying them would wait for the device.
             ids = replace(inputs, features={}, group=None).to(self.device)
             table = self._table()
-            values = self._first_order_values(context, table.features, lambda column: column[ids.target])
+            row_items = RowItems.of_batch(ids, table)
 
             def items(vectors: ItemVectors) -> tuple[Tensor, JaggedHistory]:
                 return vectors.of_batch(ids, table)
         else:
             context, item_dict, mask_BT = self.get_inputs(inputs)
-            slots = mask_BT.shape[1] + 1
-            values = self._first_order_values(context, item_dict, lambda column: column[slots - 1 :: slots])
+            row_items = RowItems.of_triple(item_dict, mask_BT)
 
             def items(vectors: ItemVectors) -> tuple[Tensor, JaggedHistory | PaddedHistory]:
                 return (vectors.jagged if self.form == "fast" else vectors.padded)(item_dict, mask_BT)
 
         passes = 2 if self.self_ensemble and self.training else 1
+        histogram_BH = None if self.similarity is None else self.similarity(row_items)
+        seen = self.feature_dropout(context)
         logits = []
         for network in self.networks:
-            x_BF = network.read(context, items, self.precision)
+            x_BF = network.read(seen, items, self.precision, histogram_BH=histogram_BH)
             logits += [network.interact(x_BF, form=self.form, precision=self.precision) for _ in range(passes)]
         logits_KB1 = torch.stack(logits)
         logit_B1 = logits_KB1.mean(dim=0)
         if self.first_order is not None:
-            linear_B1 = self.first_order(values)
+            linear_B1 = self.first_order(context, row_items)
             if self.first_order_loss == "own":
                 logits_KB1 = torch.cat([logits_KB1, linear_B1[None]])
                 logit_B1 = torch.lerp(logit_B1, linear_B1, self.first_order_share)
@@ -446,16 +465,6 @@ class QIN(BaseModel):
     def load_weights(self, checkpoint: str | Path) -> None:
         """Load weights; tensors only, no code from the file is run."""
         self.load_state_dict(torch.load(checkpoint, map_location=self.device, weights_only=True))
-
-    def _first_order_values(
-        self,
-        context: Mapping[str, Tensor],
-        item_features: Mapping[str, Tensor],
-        of_targets: Callable[[Tensor], Tensor],
-    ) -> dict[str, Tensor]:
-        """Values of the row's features with first-order terms; `of_targets` picks those of the targets."""
-        names = () if self.first_order is None else self.first_order.features
-        return {name: context[name] if name in context else of_targets(item_features[name]) for name in names}
 
     def _context(
         self, columns: Mapping[str, Tensor], feature_source: str | Sequence[str] | None = None

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from model_zoo.QIN.row_items import RowItems
 
 KINDS = ("categorical", "sequence")
 CROSS = "*"
@@ -41,7 +42,6 @@ class FirstOrder(nn.Module):
         averaging: what the average keeps of itself in a step, from 0 (none is taken) to below 1.
 
     Attributes:
-        features: names of the features that `forward` reads.
         rows: where the weights of a term are; its id i has row `rows[term].start + i - 1`, and row 0 is padding.
 
     Raises:
@@ -62,7 +62,6 @@ class FirstOrder(nn.Module):
             raise ConfigError(f"first_order_averaging must be from 0 to below 1, got {averaging}")
         self.averaging = averaging
         self.factors = {term: _factors(term, specs) for term in terms}
-        self.features = list(dict.fromkeys(name for factors in self.factors.values() for name in factors))
         self.rows: dict[str, slice] = {}
         end = 1
         for term, sizes in self.factors.items():
@@ -79,12 +78,13 @@ class FirstOrder(nn.Module):
             self.register_buffer("averaged_bias", torch.zeros(1))
             self.register_buffer("averaged_steps", torch.zeros(()))
 
-    def forward(self, ids: Mapping[str, Tensor]) -> Tensor:
-        """Logits (B, 1) of ids (B,) or tags (B, T), by the name of the feature."""
+    def forward(self, context: Mapping[str, Tensor], items: RowItems) -> Tensor:
+        """Logits (B, 1) of the context features, (B,) or (B, T), and of the targets among the items."""
         averaged = self.averaging and not self.training
         weight, bias = (self.averaged_weight, self.averaged_bias) if averaged else (self.weight, self.bias)
         rows = []
         for term, sizes in self.factors.items():
+            ids = {name: context[name] if name in context else items.of_targets(name) for name in sizes}
             values = _crossed(ids, sizes)
             rows.append(torch.where(values > 0, values + (self.rows[term].start - 1), 0))
         return nn.functional.embedding(torch.cat(rows, dim=1), weight, padding_idx=0).sum(dim=1) + bias

@@ -1,8 +1,9 @@
 """One interest network: embeddings, history pooled for the target, and the interaction of all of it, to a logit.
 
-logit = interaction(x), x = [context features, x_t, out]: x_t the target item, out its history pooled for it.
+logit = interaction(x), x = [context features, x_t, out]: x_t the target item, out its history pooled for it. Where
+similarities are counted (`similarity.py`), W log(1 + c) stands between the context features and x_t.
 
-Shape legend: B rows, D item width, C context width, F = C + 2 D width of the interaction.
+Shape legend: B rows, D item width, C context width, F = C + 2 D width of the interaction, H numbers of a histogram.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ ReadItems = Callable[[ItemVectors], tuple[Tensor, PaddedHistory | JaggedHistory]
 
 class InterestNetwork(nn.Module):
     """From features to a logit; the arguments are those of `QIN` with the same names.
+
+    Args:
+        histogram_width: numbers a row of `SimilarityTiers`; 0 for none.
 
     Attributes:
         context_features, item_features: names, in the order of the feature map.
@@ -57,6 +61,7 @@ class InterestNetwork(nn.Module):
         batch_norm: bool,
         activation: str,
         compile: bool,
+        histogram_width: int,
     ) -> None:
         super().__init__()
         specs = {name: spec for name, spec in feature_map.features.items() if spec["type"] != "meta"}
@@ -69,6 +74,10 @@ class InterestNetwork(nn.Module):
         widths = {n: s.get("emb_output_dim", s.get("embedding_dim", embedding_dim)) for n, s in specs.items()}
         item_width = sum(widths[name] for name in self.item_features)
         width = sum(widths[name] for name in self.context_features) + 2 * item_width
+        self.similarity_map: nn.Linear | None = None
+        if histogram_width:
+            self.similarity_map = nn.Linear(histogram_width, embedding_dim, bias=False)
+            width += embedding_dim
         common = {"dropout": net_dropout, "batch_norm": batch_norm, "activation": activation}
         self.qnn: QuadraticNetwork | HeadsNetwork | None = None
         self.mlp: MLP_Block | None = None
@@ -99,11 +108,20 @@ class InterestNetwork(nn.Module):
             raise ConfigError(str(error)) from None
         self.item_vectors = ItemVectors(self.embedding_layer, self.item_features)
 
-    def read(self, context: Mapping[str, Tensor], items: ReadItems, precision: Precision) -> Tensor:
+    def read(
+        self,
+        context: Mapping[str, Tensor],
+        items: ReadItems,
+        precision: Precision,
+        *,
+        histogram_BH: Tensor | None = None,
+    ) -> Tensor:
         """The input (B, F) of the interaction; `items` turns item vectors into the target's and a history."""
         target_BD, history = items(self.item_vectors)
         with precision.layers():
             parts = [target_BD, self.attention_layers(target_BD, history)]
+        if self.similarity_map is not None:
+            parts.insert(0, self.similarity_map(histogram_BH.to(target_BD.dtype)))
         if context:
             parts.insert(0, self.embedding_layer(context, flatten_emb=True))
         return torch.cat(parts, dim=-1)

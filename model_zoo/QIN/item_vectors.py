@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fuxictr_multimodal.batch import Batch, Jagged
 from model_zoo.QIN.attention import JaggedHistory, PaddedHistory
+from model_zoo.QIN.row_items import RowItems
 
 if TYPE_CHECKING:
     from fuxictr_multimodal.item_table import ItemTable
@@ -59,14 +60,12 @@ class ItemVectors:
 
     def jagged(self, item_dict: Mapping[str, Tensor], mask_BT: Tensor) -> tuple[Tensor, JaggedHistory]:
         """The fast form for flat item features: embed real history items and targets only."""
-        batch, slots = mask_BT.shape
-        row_N, slot_N = (mask_BT != 0).nonzero(as_tuple=True)
-        targets = torch.arange(batch, device=mask_BT.device) * (slots + 1) + slots
-        real = torch.cat([row_N * (slots + 1) + slot_N, targets])
+        items = RowItems.of_triple(item_dict, mask_BT)
+        count = len(items.history.values)
+        real = torch.cat([items.history.values, items.target])
         items_UD = self.embed({name: item_dict[name].index_select(0, real) for name in self.features})
-        offsets = F.pad(torch.bincount(row_N, minlength=batch).cumsum(0), (1, 0))
-        history = Jagged(torch.arange(len(row_N), device=mask_BT.device), offsets)
-        return items_UD[len(row_N) :], JaggedHistory(items_UD, history)
+        history = Jagged(torch.arange(count, device=mask_BT.device), items.history.offsets)
+        return items_UD[count:], JaggedHistory(items_UD, history)
 
     def of_batch(self, batch: Batch, table: ItemTable) -> tuple[Tensor, JaggedHistory]:
         """The fast form for ids: embed each distinct item of the batch once, or the whole table where that is less.

@@ -1,0 +1,61 @@
+"""Context features hidden in some training rows, so that a model learns to do without them (DropoutNet, NeurIPS 2017).
+
+A user whom train does not know has neither an id nor levels, and all of them are read as 0. A model that never saw that
+together in training meets it for the first time when it is scored.
+
+Shape legend: B rows, T values of a sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fuxictr_multimodal.errors import ConfigError, did_you_mean
+
+
+class FeatureDropout(nn.Module):
+    """Sets features to 0, which stands for unknown, in a share of the training rows; scoring hides nothing.
+
+    One number is drawn a row, so that features of one rate are hidden in the same rows.
+
+    Args:
+        rates: share of rows by the name of a context feature.
+        specs: of the feature map, by name.
+
+    Raises:
+        ConfigError: a feature that is not there or belongs to items, or a rate that is no share.
+
+    >>> dropout = FeatureDropout({"user": 0.5}, {"user": {"type": "categorical"}})
+    >>> _ = torch.manual_seed(0)
+    >>> dropout({"user": torch.tensor([3, 4, 5, 6])})["user"].tolist()
+    [0, 4, 0, 0]
+    >>> dropout.eval()({"user": torch.tensor([3, 4, 5, 6])})["user"].tolist()
+    [3, 4, 5, 6]
+    """
+
+    def __init__(self, rates: Mapping[str, float], specs: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__()
+        context = [name for name, spec in specs.items() if spec.get("source") != "item"]
+        for name, rate in rates.items():
+            if name not in context:
+                raise ConfigError(
+                    f"feature_dropout: there is no context feature {name!r}. {did_you_mean(name, context)}"
+                )
+            if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+                raise ConfigError(f"feature_dropout: the rate of {name} must be from 0 to below 1, got {rate!r}")
+        self.rates = dict(rates)
+
+    def forward(self, context: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The features (B,) or (B, T) by name; what comes in is not written to."""
+        seen = dict(context)
+        if self.training and self.rates:
+            first = seen[next(iter(self.rates))]
+            drawn_B = torch.rand(len(first), device=first.device)
+            for name, rate in self.rates.items():
+                keep_B = drawn_B >= rate
+                seen[name] = seen[name] * keep_B.view(-1, *[1] * (seen[name].dim() - 1))
+        return seen

@@ -1,0 +1,100 @@
+"""How similar the target is to its history in a given embedding, as a histogram: SimTier (arXiv 2407.19467).
+
+    c[k] = number of history items s whose cos(e_t - m, e_s - m) lies in the k-th of K equal parts of [-1, 1]
+    out  = W log(1 + c)
+
+A network has to learn from clicks alone that two given embeddings are alike, through the projection that it shares with
+everything else; their cosine is known before the first click. m is the mean embedding of all items: given embeddings
+mostly share one direction, and without it all cosines are alike.
+
+Shape legend: B rows, N real history items of all rows, K tiers, E given embeddings, d width of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fuxictr_multimodal.errors import ConfigError
+from model_zoo.QIN.row_items import RowItems
+from model_zoo.QIN.sparse_attend import dots
+
+
+class SimilarityTiers(nn.Module):
+    """The histogram of a row's similarities; it has no weights, and no gradient passes through it.
+
+    Args:
+        specs: of the feature map, by name; items' given embeddings are compared.
+        tiers: K, parts of equal width.
+
+    Raises:
+        ConfigError: no given embedding, or fewer than two tiers.
+    """
+
+    def __init__(self, specs: Mapping[str, Mapping[str, Any]], *, tiers: int) -> None:
+        super().__init__()
+        given = {n: spec for n, spec in specs.items() if spec["type"] == "embedding" and spec.get("source") == "item"}
+        if not given:
+            raise ConfigError("similarity_tiers compares given embeddings: no item feature has `type: embedding`")
+        if tiers < 2:
+            raise ConfigError(f"similarity_tiers must be 0 (none) or at least 2, got {tiers}")
+        self.names = tuple(given)
+        self.tiers = tiers
+        for name, spec in given.items():
+            self.register_buffer(f"mean_{name}", torch.zeros(spec["pretrain_dim"]))
+        # Whether the means are set: those of a checkpoint stay, also with another item table.
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+
+    @property
+    def width(self) -> int:
+        """Numbers a row: E K."""
+        return len(self.names) * self.tiers
+
+    @torch.no_grad()
+    def fit(self, features: Mapping[str, Tensor]) -> None:
+        """Set the means m once, from the items of a table that have an embedding; row 0, padding, has none."""
+        if self.fitted:
+            return
+        for name in self.names:
+            values_Nd = features[name].float()
+            there_N = (values_Nd != 0).any(dim=1)
+            mean = values_Nd.sum(dim=0) / there_N.sum().clamp(min=1)
+            getattr(self, f"mean_{name}").copy_(mean)
+        self.fitted.fill_(True)
+
+    @torch.no_grad()
+    def forward(self, items: RowItems) -> Tensor:
+        """log(1 + c), (B, E K). Items whose embedding is all zero are similar to none and not counted."""
+        history = items.history
+        row_N, index_N = history.row_index(), history.values.long()
+        counts = []
+        for name in self.names:
+            values_Sd, mean_d = items.features[name].float(), getattr(self, f"mean_{name}").float()
+            target_Bd = values_Sd.index_select(0, items.target)
+            query_Bd = F.normalize(_centred(target_Bd, mean_d), dim=-1)
+            # (e_s - m).q / |e_s - m|, without a centred copy of the table.
+            length_N = _lengths(values_Sd, mean_d, index_N)
+            dot_N = dots(query_Bd, row_N, values_Sd, index_N) - (query_Bd @ mean_d)[row_N]
+            there_N = (length_N > 0) & (query_Bd != 0).any(dim=-1)[row_N]
+            cosine_N = dot_N / length_N.clamp(min=1e-12)
+            tier_N = ((cosine_N + 1) * (self.tiers / 2)).long().clamp(0, self.tiers - 1)
+            count_BK = dot_N.new_zeros(len(history) * self.tiers)
+            count_BK.index_add_(0, row_N * self.tiers + tier_N, there_N.to(dot_N.dtype))
+            counts.append(count_BK.view(-1, self.tiers))
+        return torch.cat(counts, dim=1).log1p()
+
+
+def _centred(values_Bd: Tensor, mean_d: Tensor) -> Tensor:
+    """values - mean; zeros stay zeros."""
+    return (values_Bd - mean_d) * (values_Bd != 0).any(dim=-1, keepdim=True)
+
+
+def _lengths(values_Sd: Tensor, mean_d: Tensor, index_N: Tensor) -> Tensor:
+    """|values - mean| of the history items, (N,); 0 where there is no embedding."""
+    if len(index_N) < len(values_Sd):
+        values_Sd, index_N = values_Sd.index_select(0, index_N), slice(None)
+    return _centred(values_Sd, mean_d).norm(dim=-1)[index_N]
