@@ -14,7 +14,7 @@ from fuxictr_multimodal.run_many import Outcome, Plan
 from fuxictr_multimodal.tuner.folder import SweepFolder, write_yaml
 from fuxictr_multimodal.tuner.run import tune
 
-FILE_KEYS = ("base_config", "expids", "tuning", "dataset_id", "seeds", "baseline", "out")
+FILE_KEYS = ("base_config", "expids", "tuning", "dataset_id", "seeds", "baseline", "resample", "out")
 TUNING_KEYS = ("config", "expids", "search", "trials", "seed")
 DEFAULT_SEEDS = "1-3"
 
@@ -53,6 +53,7 @@ class Comparison:
         tuning: run as the best of their trials, `<expid>_tuned`; None for no tuning.
         seeds: of every expid, as in `run_expid.py --seeds`.
         baseline: what differences refer to.
+        resample: what the bootstrap draws, `rows`, or `groups`: users with all their rows, where these are few.
         out: the leaderboard's files without their endings.
     """
 
@@ -62,6 +63,7 @@ class Comparison:
     tuning: Tuning | None
     seeds: str
     baseline: str | None
+    resample: str
     out: Path
 
     @classmethod
@@ -81,6 +83,9 @@ class Comparison:
         config_dir = Path(content.get("base_config", "./config/"))
         dataset_id, seeds = content["dataset_id"], str(content.get("seeds", DEFAULT_SEEDS))
         run_many.parse_seeds(seeds)
+        resample = content.get("resample", "rows")
+        if resample not in ("rows", "groups"):
+            raise ConfigError(f"{path}: `resample` is rows or groups, got {resample!r}")
         tuning = content.get("tuning")
         return cls(
             config_dir=config_dir,
@@ -89,6 +94,7 @@ class Comparison:
             tuning=None if tuning is None else _read_tuning(path, tuning, config_dir, dataset_id),
             seeds=seeds,
             baseline=content.get("baseline"),
+            resample=resample,
             out=Path(content["out"]),
         )
 

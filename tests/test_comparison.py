@@ -20,7 +20,7 @@ SMALL = {"dataset_id": "Synthetic_test", "epochs": 1, "batch_size": 512, "embedd
 DCN = {"model": "DCNv2", "num_cross_layers": 1, "parallel_dnn_hidden_units": [16], "net_dropout": 0.1}
 FILE = {
     "expids": "QIN_small", "dataset_id": "Synthetic_test", "seeds": "1", "out": "out/board",
-    "baseline": "DCNv2_small_tuned",
+    "baseline": "DCNv2_small_tuned", "resample": "groups",
     "tuning": {"config": "config/tuner/shared.yaml", "expids": "*_small", "trials": 1, "seed": 3},
 }  # fmt: skip
 
@@ -61,6 +61,7 @@ def test_globs_take_the_expids_of_the_dataset(home):
         ({"expid": "x"}, "unknown key 'expid'. Did you mean 'expids'"),
         ({"out": None}, "`out` is missing"),
         ({"seeds": "one"}, "'one' is no seed"),
+        ({"resample": "users"}, "`resample` is rows or groups, got 'users'"),
         ({"expids": "QIN_smal"}, "Did you mean 'QIN_small'"),
         ({"expids": "QIN_other"}, "none of these expids is of dataset Synthetic_test"),
         ({"tuning": {"config": "x.yaml", "expids": "*"}}, "tuning: `trials` is missing"),
@@ -108,6 +109,7 @@ def test_one_command_tunes_runs_and_ranks_and_then_repeats_nothing(home, reposit
     names = {"DCNv2_small_tuned", "QIN_small_tuned", "QIN_small"}
     assert {entry["name"] for entry in board["entries"]} == names
     assert all(name in table for name in names)
+    assert "95 % over users" in table
     assert len(reports) == 2 + 3  # a trial of each model, and the runs that are compared
     assert run() == table
     assert {path: path.stat().st_mtime_ns for path in reports} == reports

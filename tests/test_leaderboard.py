@@ -162,6 +162,10 @@ def test_resampling_users_widens_the_interval_or_not_but_differs(store, written,
     grouped = make_board(collect(written / DATASET), store=store, replicates=60, unit="groups")
     assert grouped.bootstrap["unit"] == "groups"
     assert grouped.entries[0].difference.rows != board.entries[0].difference.rows
+    for one, drawn in ((board, "rows"), (grouped, "users")):
+        assert one.resampled == drawn
+        assert f"| 95 % over {drawn} |" in tables.markdown(one)
+        assert any(f"; over {drawn} by the paired bootstrap" in text for text in tables.explanations(one))
 
 
 def test_a_test_split_without_labels_leaves_valid_to_decide(store, tmp_path):

@@ -37,6 +37,7 @@ def run_comparison_main(argv: Sequence[str] | None = None) -> None:
         out = comparison.out
         chosen = ["--dataset", comparison.dataset_id, "--expid", ",".join(comparison.names)]
         chosen += ["--baseline", comparison.baseline] if comparison.baseline else []
+        chosen += ["--resample", comparison.resample]
         run_leaderboard_main([*chosen, "--export", f"{out}.json", "--out", f"{out}.md"])
         print(f"the page: python run_leaderboard.py --from {out}.json --out {out.name}.html")
     raise SystemExit(run_many.exit_status(outcomes))

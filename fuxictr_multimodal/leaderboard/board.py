@@ -150,6 +150,11 @@ class Board:
     notes: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
 
+    @property
+    def resampled(self) -> str:
+        """What the bootstrap draws, in words: `rows`, or `users` with all their rows."""
+        return "users" if self.bootstrap and self.bootstrap["unit"] == "groups" else "rows"
+
     def best(self, split: str, metric: str) -> frozenset[str]:
         """Names of the entries whose mean is the best, ties included."""
         means = {e.name: v.mean for e in self.entries if (v := e.value(split, metric)) is not None}

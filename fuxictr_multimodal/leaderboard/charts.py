@@ -84,7 +84,9 @@ def auc_chart(board: Board, drawn: Sequence[Series]) -> str:
         (lines if near else beyond).append((reference.name, value))
     axis = Axis.over([*values, *(value for _, value in lines)])
     caption = "Dot: mean over seeds. "
-    caption += "Line: 95 % bootstrap interval over rows. " if _has(item.entry.auc_rows for item in drawn) else ""
+    caption += (
+        f"Line: 95 % bootstrap interval over {board.resampled}. " if _has(item.entry.auc_rows for item in drawn) else ""
+    )
     caption += "Ticks: the seeds."
     if beyond:
         caption += " Outside the plot: " + ", ".join(f"{name} {value:.4f}" for name, value in beyond) + "."
@@ -96,7 +98,9 @@ def auc_chart(board: Board, drawn: Sequence[Series]) -> str:
         mean=lambda item: spread(item).mean,
         interval=lambda item: item.entry.auc_rows,
         ticks=lambda item: spread(item).values,
-        tip=lambda item: f"{item.entry.name}: {spread_text(spread(item))}, rows {_plain(item.entry.auc_rows)}",
+        tip=lambda item: (
+            f"{item.entry.name}: {spread_text(spread(item))}, {board.resampled} {_plain(item.entry.auc_rows)}"
+        ),
         marked=lines,
         digits=3,
     )
@@ -120,13 +124,13 @@ def difference_chart(board: Board, drawn: Sequence[Series]) -> str:
         if difference is None:
             return f"{item.entry.name}: the baseline"
         return (
-            f"{item.entry.name}: {difference.mean:+.4f}, rows {interval_text(difference.rows)}, "
+            f"{item.entry.name}: {difference.mean:+.4f}, {board.resampled} {interval_text(difference.rows)}, "
             f"seeds {interval_text(difference.seeds)}"
         )
 
     return _dots(
         f"Difference to {board.baseline}",
-        f"{board.compared.capitalize()} AUC. Line: paired 95 % interval over rows. "
+        f"{board.compared.capitalize()} AUC. Line: paired 95 % interval over {board.resampled}. "
         "Pale bar: over the seeds that both have.",
         drawn,
         Axis.over(values),

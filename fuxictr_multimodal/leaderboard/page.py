@@ -93,7 +93,11 @@ def _cards(board: Board) -> str:
         cards.append((f"Best {board.compared} AUC", f"{value.mean:.4f}", best.name))
         if best.difference is not None:
             rows = best.difference.rows
-            under = interval_text(rows) + " over rows" if rows else f"{best.difference.shared_seeds} shared seeds"
+            under = (
+                f"{interval_text(rows)} over {board.resampled}"
+                if rows
+                else f"{best.difference.shared_seeds} shared seeds"
+            )
             cards.append((f"Ahead of {board.baseline}", f"{best.difference.mean:+.4f}", under))
         for reference in board.references:
             known = reference.metrics.get(board.compared, {}).get("AUC")

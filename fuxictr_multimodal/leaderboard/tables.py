@@ -49,7 +49,7 @@ def columns(board: Board, *, short: bool = False) -> list[Column]:
         found += [
             Column(f"vs {board.baseline}", _difference, of_quality=True, short=True),
             Column(
-                "95 % over rows",
+                f"95 % over {board.resampled}",
                 lambda e: interval_text(e.difference.rows) if e.difference else "",
                 of_quality=True,
                 short=True,
@@ -83,16 +83,18 @@ def explanations(board: Board) -> list[str]:
         text = f"Differences are to {board.baseline} on {board.compared} AUC, with 95 % intervals: over seeds by "
         text += "Student's t on the seeds that both have"
         if board.bootstrap:
-            unit = "rows" if board.bootstrap["unit"] == "rows" else "users with all their rows"
+            unit = "rows" if board.resampled == "rows" else "users with all their rows"
             text += (
-                f"; over rows by the paired bootstrap of {board.compared} {unit} "
+                f"; over {board.resampled} by the paired bootstrap of {board.compared} {unit} "
                 f"({board.bootstrap['replicates']:,} replicates, seed {board.bootstrap['seed']})"
             )
         said.append(text + ".")
     tied = [entry.name for entry in board.entries if entry.tied_with_best]
     if tied:
         first = board.entries[0].name
-        said.append(f"Too close to {first} to tell on these {board.compared} rows (95 %): {', '.join(tied)}.")
+        said.append(
+            f"Too close to {first} to tell on these {board.compared} {board.resampled} (95 %): {', '.join(tied)}."
+        )
     said.append(f"Dataset build {board.manifest_hash[:12]}.")
     return [*said, *board.notes]
 
