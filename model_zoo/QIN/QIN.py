@@ -314,7 +314,7 @@ class QIN(BaseModel):
             row_items = RowItems.of_triple(item_dict, mask_BT)
 
             def items(vectors: ItemVectors) -> tuple[Tensor, JaggedHistory | PaddedHistory]:
-                return (vectors.jagged if self.form == "fast" else vectors.padded)(item_dict, mask_BT)
+                return vectors.jagged(row_items) if self.form == "fast" else vectors.padded(item_dict, mask_BT)
 
         passes = 2 if self.self_ensemble and self.training else 1
         histogram_BH = None if self.similarity is None else self.similarity(row_items)

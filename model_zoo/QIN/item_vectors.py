@@ -58,13 +58,12 @@ class ItemVectors:
         vectors = self.embedding(item_dict, flatten_emb=True).view(batch, slots + 1, -1)
         return vectors[:, -1], PaddedHistory(vectors[:, :-1], mask_BT != 0)
 
-    def jagged(self, item_dict: Mapping[str, Tensor], mask_BT: Tensor) -> tuple[Tensor, JaggedHistory]:
+    def jagged(self, items: RowItems) -> tuple[Tensor, JaggedHistory]:
         """The fast form for flat item features: embed real history items and targets only."""
-        items = RowItems.of_triple(item_dict, mask_BT)
         count = len(items.history.values)
         real = torch.cat([items.history.values, items.target])
-        items_UD = self.embed({name: item_dict[name].index_select(0, real) for name in self.features})
-        history = Jagged(torch.arange(count, device=mask_BT.device), items.history.offsets)
+        items_UD = self.embed({name: items.features[name].index_select(0, real) for name in self.features})
+        history = Jagged(torch.arange(count, device=real.device), items.history.offsets)
         return items_UD[count:], JaggedHistory(items_UD, history)
 
     def of_batch(self, batch: Batch, table: ItemTable) -> tuple[Tensor, JaggedHistory]:
