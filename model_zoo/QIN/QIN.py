@@ -219,6 +219,8 @@ class QIN(BaseModel):
         # What the toolkit's `fit` sets; these values make a single `train_step` outside of it a whole epoch.
         self._batch_index, self._steps_per_epoch, self._max_gradient_norm = 0, 1, 10.0
 
+        specs = {name: spec for name, spec in feature_map.features.items() if spec["type"] != "meta"}
+        self.similarity = SimilarityTiers(specs, tiers=similarity_tiers) if similarity_tiers else None
         options = {
             "embedding_dim": embedding_dim,
             "pooling": pooling,
@@ -235,13 +237,8 @@ class QIN(BaseModel):
             "batch_norm": batch_norm,
             "activation": activation,
             "compile": compile,
-            "histogram_width": 0,
+            "histogram_width": 0 if self.similarity is None else self.similarity.width,
         }
-        specs = {name: spec for name, spec in feature_map.features.items() if spec["type"] != "meta"}
-        self.similarity: SimilarityTiers | None = None
-        if similarity_tiers:
-            self.similarity = SimilarityTiers(specs, tiers=similarity_tiers)
-            options["histogram_width"] = self.similarity.width
         self.feature_dropout = FeatureDropout(feature_dropout or {}, specs)
         first, *others = self.networks = [InterestNetwork(feature_map, **options) for _ in range(networks)]
         # The parts of the first one are the model's own: published weights have these names.
