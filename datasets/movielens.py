@@ -2,6 +2,7 @@
 
     python datasets/movielens.py --raw ml-1m.zip
     python datasets/movielens.py --raw ml-latest-small/ --history all
+    python datasets/movielens.py --raw ml-latest-small/ --until 0.8 --data-root windows/0.8
     python datasets/movielens.py --raw FOLDER --embedding item_vectors.h5 --levels-on-items
 
 The data comes from https://grouplens.org/datasets/movielens/; its terms forbid redistribution. Known layouts are
@@ -45,6 +46,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="put the film's levels on history items too (dataset id with _levels)",
     )
+    parser.add_argument(
+        "--until",
+        default=1.0,
+        metavar="SHARE",
+        type=float,
+        help="keep the first share of all ratings by time and split these: several of them, each in a --data-root of "
+        "its own, are windows of time to choose on, and up to 0.9 they leave the test rows of the whole log out",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
     args = parser.parse_args(argv)
     with exit_on_input_error():
@@ -60,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             history=args.history,
             user_levels=args.user_levels,
             levels_on_items=args.levels_on_items,
+            until=args.until,
             overwrite=args.overwrite,
         )
 

@@ -311,6 +311,40 @@ def test_user_levels_of_all_earlier_rows_on_request(tmp_path):
     assert (np.diff(test["user_activity_level"].to_numpy()[order]) >= 0).all()
 
 
+def test_an_earlier_window_is_a_store_of_the_log_as_it_stood_then(tmp_path):
+    """The same files as of a download that ends there, and no test row of the whole log."""
+    files = ml_latest()
+    whole, window, ended = tmp_path / "whole", tmp_path / "window", tmp_path / "ended"
+    raw = write(tmp_path / "raw", files)
+    build_quietly(raw, whole)
+    manifest = build_quietly(raw, window, until=0.9)
+    rows = read_all(Store.open(whole, "MovieLens_small"))
+    before_test = rows.filter(pl.col("split") != "test")
+    last = before_test["timestamp"].max()
+    kept = [line for line in files["ratings.csv"].splitlines()[1:] if int(line.split(",")[3]) <= last]
+    tags = [line for line in files["tags.csv"].splitlines()[1:] if int(line.split(",")[3]) <= last]
+    assert len(kept) == len(before_test) < len(rows)
+    head = {name: files[name].splitlines()[0] for name in ("ratings.csv", "tags.csv")}
+    cut = {
+        **files,
+        "ratings.csv": "\n".join([head["ratings.csv"], *kept, ""]),
+        "tags.csv": "\n".join([head["tags.csv"], *tags, ""]),
+    }
+    expected = build_quietly(write(tmp_path / "cut", cut), ended)
+    assert manifest.files == expected.files
+    assert manifest.recipe["until"] == 0.9
+
+
+def test_a_window_needs_a_log_that_is_split_by_time_and_a_share(tmp_path):
+    with pytest.raises(DataError, match="layout tail20 are split for each user"):
+        build_quietly(write(tmp_path / "tail", tail()), tmp_path, until=0.5)
+    raw = write(tmp_path / "raw", ml_latest())
+    for share in (0.0, -1.0, 1.5, float("nan")):
+        with pytest.raises(DataError, match="must be above 0 and at most 1"):
+            build_quietly(raw, tmp_path, until=share)
+    assert not list(tmp_path.glob("*MovieLens*"))
+
+
 def test_levels_on_items_count_all_training_rows(tmp_path):
     manifest = build_quietly(write(tmp_path / "raw", tail()), tmp_path, levels_on_items=True)
     assert manifest.dataset_id == "MovieLens_levels"

@@ -210,10 +210,11 @@ def build(
     history: str = "liked",
     user_levels: str = "train",
     levels_on_items: bool = False,
+    until: float = 1.0,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Any:
-    """Build the store of a MovieLens download and return its manifest.
+    """Build the store of a MovieLens download and return its manifest; `until` is of `MovieLensRaw`.
 
     Raises:
         DataError: the download or the table of vectors is wrong.
@@ -224,6 +225,8 @@ def build(
     from fuxictr_multimodal.store.feature_cols import check_feature_cols, check_label_col, is_fitted
 
     raw = read_raw(raw_path)
+    if until != 1:
+        raw = raw.until(until)
     dataset_id = dataset_id or DATASET_IDS[raw.layout] + (LEVELS_SUFFIX if levels_on_items else "")
     entry = load_dataset_config(config_dir, dataset_id)
     where = f"dataset {dataset_id!r} in {config_dir}"
@@ -269,6 +272,7 @@ def build(
             "history": history,
             "user_levels": user_levels,
             "embedding": embedding and embedding.name,
+            **({} if until == 1 else {"until": until}),  # a whole log's manifest stays what it was
         },
         sources={**raw.sources, **({embedding.name: embedding} if embedding else {})},
         overwrite=overwrite,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,25 @@ class MovieLensRaw:
     movies: pl.DataFrame
     users: pl.DataFrame | None
     tags: pl.DataFrame | None
+
+    def until(self, share: float) -> MovieLensRaw:
+        """The download as it stood when the first `share` of its ratings were given; rows of one second go together.
+
+        Films stay, as a catalogue does. The same moments as `split_by_time` cuts at: the first 90 % of a log that is
+        split 80/10/10 are its train and valid rows.
+
+        Raises:
+            DataError: a layout that is not split by time over all ratings, or a share that is none.
+        """
+        if self.layout == TAIL:
+            raise DataError(f"the ratings of layout {TAIL} are split for each user: there is no moment to cut them at")
+        if not 0 < share <= 1:
+            raise DataError(f"the share of the ratings to keep must be above 0 and at most 1, got {share}")
+        times = self.ratings["timestamp"].sort()
+        last = times[math.ceil(share * len(times)) - 1]
+        known = pl.col("timestamp") <= last
+        tags = None if self.tags is None else self.tags.filter(known)
+        return replace(self, ratings=self.ratings.filter(known), tags=tags)
 
 
 def read_raw(path: Path) -> MovieLensRaw:
