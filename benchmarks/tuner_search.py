@@ -57,7 +57,9 @@ def run(config: Path, *, trials: int, repeats: int, gpus: list[int]) -> None:
         for search in best:
             started = time.perf_counter()
             console = Console(stderr=True)
-            records = tune(config, gpus=gpus, search=search, trials=trials, prune=False, seed=seed, console=console)
+            (records,) = tune(
+                config, [None], gpus=gpus, search=search, trials=trials, prune=False, seed=seed, console=console
+            )
             values = [record.value for record in records if record.value is not None]
             best[search].append(max(values))
             so_far[search].append([max(values[:count]) for count in range(1, len(values) + 1)])

@@ -25,7 +25,7 @@ class Tuning:
 
     Attributes:
         config: the tuner file; each expid takes the place of its `base_expid`.
-        expids: names, tuned one after the other.
+        expids: names; their trials share the slots, those of the first one first.
         search: `random` or `tpe`. With `random` and a space that fits all, every model tries the same settings.
         trials: of each model.
         seed: of the search.
@@ -124,21 +124,27 @@ def compare(comparison: Comparison, *, gpus: Sequence[int]) -> list[Outcome]:
     """
     plans: list[Plan] = []
     if comparison.tuning is not None:
-        for expid in comparison.tuning.expids:
-            _tune(comparison.tuning, expid, gpus)
+        _tune(comparison.tuning, gpus)
         winners = _write_winners(comparison.tuning)
         plans += run_many.expand(winners, "*", comparison.seeds)
     plans += run_many.expand(comparison.config_dir, ",".join(comparison.expids), comparison.seeds)
     return run_many.run_many(plans, {"resume": True}, gpus=gpus)
 
 
-def _tune(tuning: Tuning, expid: str, gpus: Sequence[int]) -> None:
-    """Bring one model's sweep to its end: trials that are complete are kept, the rest run."""
-    records = tune(
-        tuning.config, expid=expid, gpus=gpus, search=tuning.search, trials=tuning.trials, seed=tuning.seed, prune=False
+def _tune(tuning: Tuning, gpus: Sequence[int]) -> None:
+    """Bring every model's sweep to its end: trials that are complete are kept, the rest run."""
+    sweeps = tune(
+        tuning.config,
+        tuning.expids,
+        gpus=gpus,
+        search=tuning.search,
+        trials=tuning.trials,
+        seed=tuning.seed,
+        prune=False,
     )
-    if not any(record.status == "completed" for record in records):
-        raise ConfigError(f"{expid}: no trial was completed; see {tuning.folder(expid).path / 'summary.md'}")
+    for expid, records in zip(tuning.expids, sweeps, strict=True):
+        if not any(record.status == "completed" for record in records):
+            raise ConfigError(f"{expid}: no trial was completed; see {tuning.folder(expid).path / 'summary.md'}")
 
 
 def _write_winners(tuning: Tuning) -> Path:

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from fuxictr_multimodal.config import load_config
-from tests.tuner_sweep import ROOT, Sweep
+from tests.tuner_sweep import FAKE, ROOT, Sweep
 
 RATES = [1.0e-3, 5.0e-4, 2.0e-3]
 
@@ -63,6 +63,36 @@ def test_twelve_trials_on_two_slots_one_crashing_and_one_killed(sweep):
     assert "DIN got 12 trials: 10 completed, 2 failed." in text
     assert "killed by SIGKILL" in text
     assert {"slices.png", "slices.svg"} <= {path.name for path in sweep.folder.iterdir()}
+
+
+def test_sweeps_of_several_models_share_the_slots(sweep):
+    """No slot waits for the last trial of the model before, and one model that fails stops no other."""
+    models = {"A": {"epoch_seconds": 0.5}, "B": {"behaviour": "crash"}, "C": {}}
+    sweep.write("config/model_config/din.yaml", {f"DIN_{name}": {**FAKE, **own} for name, own in models.items()})
+    sweep.tuner({"learning_rate": [1.0e-3], "epochs": [2]})
+    done = sweep.run("--expid", "DIN_A, DIN_B,DIN_C", "--gpu", "-1", "-1")
+    assert done.returncode == 1
+    events = [line.split() for line in done.stdout.splitlines()]
+    events = [(words[0], words[1][:5]) for words in events if words[0] in ("start", "completed", "failed")]
+    assert events[:2] == [("start", "DIN_A"), ("start", "DIN_B")]
+    assert sorted(events[2:]) == [
+        ("completed", "DIN_A"),
+        ("completed", "DIN_C"),
+        ("failed", "DIN_B"),
+        ("start", "DIN_C"),
+    ]
+    for name, trials in (("A", "1 completed"), ("B", "1 failed"), ("C", "1 completed")):
+        summary = sweep.folder.with_name(f"fake_tuner_DIN_{name}") / "summary.md"
+        assert f"{trials}; summary in {summary.relative_to(sweep.home)}" in done.stdout
+        assert summary.is_file()
+
+
+def test_what_is_wrong_with_the_last_model_is_said_before_the_first_trial(sweep):
+    sweep.write("config/model_config/din.yaml", {"DIN_A": FAKE})
+    done = sweep.tuner({"learning_rate": RATES}).run("--expid", "DIN_A,DIN_a")
+    assert done.returncode == 2
+    assert "Did you mean 'DIN_A'" in done.stderr
+    assert sweep.starts() == []
 
 
 def test_a_killed_tuner_leaves_no_orphan_and_goes_on_where_it_was(sweep):

@@ -4,6 +4,7 @@ import csv
 import json
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,9 @@ from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.tuner.folder import SweepFolder
 from fuxictr_multimodal.tuner.outcome import Record
 from fuxictr_multimodal.tuner.restart import Restart
-from fuxictr_multimodal.tuner.run import publish
 from fuxictr_multimodal.tuner.search import Search
+from fuxictr_multimodal.tuner.space import Trial
+from fuxictr_multimodal.tuner.sweep import Sweep as SearchedSweep
 from tests.tuner_sweep import FAKE, Sweep
 
 RATE = {"low": 1.0e-4, "high": 1.0e-2, "log": True}
@@ -42,6 +44,10 @@ def search(sweep, monkeypatch):
 def value(settings: dict) -> float:
     """A peak at learning_rate 1e-3."""
     return 0.9 - abs(settings["learning_rate"] - 1e-3)
+
+
+def publish(search: Search, *more: Trial) -> None:
+    SearchedSweep(search.space, search.folder, search, search.restart, "tpe", Path("run_expid.py")).publish(*more)
 
 
 def finish(record: Record, result: float | None = None) -> None:
@@ -125,10 +131,10 @@ def test_a_worker_that_joins_keeps_the_configuration_of_its_fellows_trials(searc
     first, second = search(SPACE, trials=3), search(SPACE, trials=3)
     with first.working(), second.working():
         drawn = first.next()
-        publish(first.folder, first, drawn.trial)
+        publish(first, drawn.trial)
         # The second one looked at the study before the first one drew.
         assert second.records == []
-        publish(second.folder, second)
+        publish(second)
         assert load_config(second.folder.path, drawn.trial.expid) == drawn.trial.params
 
 

@@ -23,8 +23,9 @@ def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--config", default="./config/tuner/QIN_demo_tuner.yaml", type=Path, help="the tuner file")
     parser.add_argument(
         "--expid",
-        metavar="NAME",
-        help="tune this instead of the file's base_expid, in a folder named after both; "
+        metavar="NAME[,NAME]",
+        type=parse_names,
+        help="tune this instead of the file's base_expid, in a folder named after both, or several on the same slots; "
         "config/tuner/shared_*_search.yaml fit QIN and the ten baselines",
     )
     parser.add_argument("--tag", help="run only trials whose expid contains this text; of a grid")
@@ -47,10 +48,10 @@ def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
         from fuxictr_multimodal.tuner.run import tune
 
         try:
-            records = tune(
+            sweeps = tune(
                 args.config,
+                args.expid or [None],
                 gpus=args.gpu,
-                expid=args.expid,
                 tag=args.tag,
                 script=args.script,
                 search=args.search,
@@ -62,8 +63,20 @@ def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
             )
         except KeyboardInterrupt:
             raise SystemExit(130) from None
-    if any(record.status == "failed" for record in records):
+    if any(record.status == "failed" for records in sweeps for record in records):
         raise SystemExit(1)
+
+
+def parse_names(text: str) -> list[str]:
+    """Names between commas, each once.
+
+    >>> parse_names("DIN_demo, SIM_demo,DIN_demo")
+    ['DIN_demo', 'SIM_demo']
+    """
+    names = list(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
+    if not names:
+        raise argparse.ArgumentTypeError(f"{text!r} names no expid")
+    return names
 
 
 def parse_seconds(text: str) -> float:

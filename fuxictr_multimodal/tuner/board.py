@@ -19,12 +19,12 @@ STYLES = {"running": "cyan", "completed": "green", "failed": "red", "pruned": "y
 
 
 class Board:
-    """Shows the trials of a sweep.
+    """Shows the trials of one or several sweeps.
 
     Args:
         records: gives the trials that are known.
         open_trials: gives how many have not been started.
-        varied: the tuned keys that tell trials apart.
+        varied: the tuned keys that tell trials apart; a trial has those of its model.
         console: where to; a terminal gets the live table.
     """
 
@@ -133,7 +133,7 @@ def count(records: Sequence[Record]) -> dict[str, int]:
 
 def short_settings(trial: Trial, keys: Sequence[str]) -> str:
     """The tuned values that tell a trial from the others."""
-    return " ".join(f"{key}={short(trial.settings[key])}" for key in keys)
+    return " ".join(f"{key}={short(trial.settings[key])}" for key in keys if key in trial.settings)
 
 
 def short(value: object) -> str:

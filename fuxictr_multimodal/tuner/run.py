@@ -1,4 +1,4 @@
-"""One sweep from a tuner file to its summary."""
+"""From a tuner file to summaries: one sweep, or those of several models on the same slots."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rich.console import Console
 import fuxictr_multimodal
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.tuner import prepare
-from fuxictr_multimodal.tuner.board import Board, count
+from fuxictr_multimodal.tuner.board import Board
 from fuxictr_multimodal.tuner.folder import SweepFolder, write_config
 from fuxictr_multimodal.tuner.outcome import Record
 from fuxictr_multimodal.tuner.restart import Restart
-from fuxictr_multimodal.tuner.scheduler import Grid, Scheduler, Source
+from fuxictr_multimodal.tuner.scheduler import Grid, Scheduler
 from fuxictr_multimodal.tuner.slots import Slots, exit_text, start_guarded
-from fuxictr_multimodal.tuner.space import Space, Trial
-from fuxictr_multimodal.tuner.summary import write_summary
+from fuxictr_multimodal.tuner.space import Space
+from fuxictr_multimodal.tuner.sweep import Source, Sweep
 
 ROOT = Path(fuxictr_multimodal.__file__).resolve().parent.parent
 SCRIPT = "run_expid.py"
@@ -31,9 +31,9 @@ SCRIPT = "run_expid.py"
 
 def tune(
     config: Path,
+    expids: Sequence[str | None],
     *,
     gpus: Sequence[int],
-    expid: str | None = None,
     tag: str | None = None,
     script: Path | None = None,
     search: str = "grid",
@@ -43,68 +43,79 @@ def tune(
     prune: bool = True,
     seed: int = 0,
     console: Console | None = None,
-) -> list[Record]:
-    """Run a sweep and write its summary.
+) -> list[list[Record]]:
+    """Run the same sweep of several models on the same slots, and write the summary of each at its end.
+
+    A model's trials start when those before it have all started, so no slot waits for another model's last trial.
 
     Args:
         config: the tuner file.
+        expids: each tuned instead of the file's `base_expid`, in a folder of its own; None is `base_expid`.
         gpus: one GPU index a slot, -1 for the CPU.
-        expid: tuned instead of the file's `base_expid`, in a folder of its own.
-        tag: run only trials whose expid contains it.
+        tag: run only trials whose expid contains it; of a grid.
         script: what runs a trial instead of `run_expid.py`. It gets `--config`, `--expid` and `--gpu`, and writes the
             trial's report; where a report is there, it gets `--resume`, or `--overwrite` when that report is complete.
         search: `grid`, `random` or `tpe`.
-        trials: of a search, over all its restarts.
+        trials: of each search, over all its restarts.
         seconds: after this long no trial starts any more.
         retry_oom: run a trial that was out of memory once more with half the batch.
         prune: stop hopeless trials of a search early.
         seed: of the search.
+        console: where to say what happens; standard output by default.
 
     Returns:
-        The trials and what became of them.
+        For each expid, its trials and what became of them.
 
     Raises:
-        InputError: whatever is wrong with the tuner file, its experiment or its data.
-        KeyboardInterrupt: on Ctrl-C or SIGTERM; running trials are ended, the summary so far is written.
+        InputError: whatever is wrong with the tuner file, an experiment or its data; then no trial was started.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM; running trials are ended, the summaries so far are written.
     """
     console = console or Console()
     deadline = None if seconds is None else time.monotonic() + seconds
     if search != "grid" and trials is None and seconds is None:
         raise ConfigError(f"--search {search} has no end: give --trials or --time")
-    space = Space.read(config, expid=expid)
-    folder = SweepFolder.of(config, search=search, seed=seed, expid=expid)
-    restart = Restart(space, retry_oom=retry_oom)
     command, own = _script(script)
+    spaces = [Space.read(config, expid=expid) for expid in expids]
     if not own:
-        space.refuse_unlisted_keys()
-    with _source(space, folder, restart, search=search, tag=tag, trials=trials, prune=prune, seed=seed) as source:
-        total = len(source.records) if search == "grid" else trials or "as many as the time allows"
-        console.print(f"{space.base_expid}, {search}: {total} trials in {folder.path}", soft_wrap=True)
-        publish(folder, source)
-        if own and source.open_trials():
-            _prepare(space)
+        for space in spaces:
+            space.refuse_unlisted_keys()
+    with contextlib.ExitStack() as stack:
+        sweeps: list[Sweep] = []
+        for space, expid in zip(spaces, expids, strict=True):
+            folder = SweepFolder.of(config, search=search, seed=seed, expid=expid)
+            restart = Restart(space, retry_oom=retry_oom)
+            source = stack.enter_context(
+                _source(space, folder, restart, search=search, tag=tag, trials=trials, prune=prune, seed=seed)
+            )
+            total = len(source.records) if search == "grid" else trials or "as many as the time allows"
+            console.print(f"{space.base_expid}, {search}: {total} trials in {folder.path}", soft_wrap=True)
+            sweeps.append(Sweep(space, folder, source, restart, search, command))
+            sweeps[-1].publish()
+        lacking = [sweep.space for sweep in sweeps if sweep.source.open_trials()]
+        if own and lacking:
+            _prepare(config, lacking)
         board = Board(
-            records=lambda: source.records, open_trials=source.open_trials, varied=space.varied, console=console
+            records=lambda: [record for sweep in sweeps for record in sweep.source.records],
+            open_trials=lambda: sum(sweep.source.open_trials() for sweep in sweeps),
+            varied=list(dict.fromkeys(key for space in spaces for key in space.varied)),
+            console=console,
         )
+        unsaid = list(sweeps)
+
+        def end(sweep: Sweep) -> None:
+            unsaid.remove(sweep)
+            sweep.summarise(console)
+
         scheduler = Scheduler(
-            source,
-            Slots(gpus, script=command, folder=folder),
-            restart=restart,
-            add_trial=lambda trial: publish(folder, source, trial),
-            on_change=board.on_change,
-            deadline=deadline,
+            sweeps, Slots(gpus, script=command), on_change=board.on_change, on_end=end, deadline=deadline
         )
         try:
             with _terminated_as_interrupt(), board:
                 scheduler.run()
         finally:
-            source.refresh()
-            best = write_summary(folder, space, source.records, search=search, script=command)
-            fates = ", ".join(f"{n} {status}" for status, n in count(source.records).items() if n)
-            console.print(f"{fates or 'no trial'}; summary in {folder.path / 'summary.md'}", soft_wrap=True)
-            if best is not None:
-                console.print(f"best {best.ran.expid}: valid {best.value:.6f}", soft_wrap=True, highlight=False)
-    return source.records
+            for sweep in unsaid:
+                sweep.summarise(console)
+    return [sweep.source.records for sweep in sweeps]
 
 
 @contextlib.contextmanager
@@ -139,18 +150,6 @@ def _source(
         yield source
 
 
-def publish(folder: SweepFolder, source: Source, *more: Trial) -> None:
-    """Write the folder's configuration: every trial of the source, its retries, and `more`.
-
-    The files are written whole, and a fellow worker's trial may be about to read them: under the lock that a worker
-    holds when it draws a trial, and after a look at what the others have drawn.
-    """
-    with folder.shared():
-        source.refresh()
-        known = [trial for record in source.records for trial in (record.trial, record.ran)]
-        write_config(folder.path, {trial.expid: trial for trial in (*known, *more)})
-
-
 def _script(script: Path | None) -> tuple[Path, bool]:
     """What runs a trial, and whether it is this project's own runner."""
     ours = ROOT / SCRIPT
@@ -161,11 +160,12 @@ def _script(script: Path | None) -> tuple[Path, bool]:
     return script, ours.is_file() and script.samefile(ours)
 
 
-def _prepare(space: Space) -> None:
+def _prepare(config: Path, spaces: Sequence[Space]) -> None:
     """Check keys and build datasets in a process of its own, before the first trial."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory(prefix="tuner-") as directory:
-        write_config(Path(directory), {trial.expid: trial for trial in space.representatives()})
+        trials = [trial for space in spaces for trial in space.representatives()]
+        write_config(Path(directory), {trial.expid: trial for trial in trials})
         process = start_guarded(
             [sys.executable, "-m", prepare.__name__, directory], environment={**os.environ, "PYTHONPATH": path}
         )
@@ -178,9 +178,7 @@ def _prepare(space: Space) -> None:
         finally:
             process.stdin.close()
     if status:
-        raise ConfigError(
-            f"no trial of {space.path} was started: preparing it ended with {exit_text(status)}, see above"
-        )
+        raise ConfigError(f"no trial of {config} was started: preparing it ended with {exit_text(status)}, see above")
 
 
 @contextlib.contextmanager

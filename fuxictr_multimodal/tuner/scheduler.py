@@ -1,11 +1,11 @@
-"""Runs the trials of a source on slots until the source, the time or the user says stop."""
+"""Runs the trials of sweeps on slots until the sources, the time or the user say stop."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.tuner import outcome
@@ -13,29 +13,9 @@ from fuxictr_multimodal.tuner.outcome import Record
 from fuxictr_multimodal.tuner.restart import Restart
 from fuxictr_multimodal.tuner.slots import Process, Slots
 from fuxictr_multimodal.tuner.space import Trial
+from fuxictr_multimodal.tuner.sweep import Sweep
 
 POLL_SECONDS = 0.2
-
-
-class Source(Protocol):
-    """Where trials come from: the list of a grid, or a search."""
-
-    records: list[Record]
-
-    def next(self) -> Record | None:
-        """The next trial to run; None when there is none."""
-
-    def open_trials(self) -> int:
-        """How many trials may still come from `next`."""
-
-    def should_stop(self, record: Record) -> bool:
-        """Whether a running trial, whose curve has grown, is not worth its time."""
-
-    def ended(self, record: Record) -> None:
-        """Take note of a trial that is completed, failed or pruned."""
-
-    def refresh(self) -> None:
-        """Bring `records` up to date with what other workers did."""
 
 
 class Grid:
@@ -78,40 +58,50 @@ class Grid:
         """Nothing: a grid has one worker."""
 
 
+@dataclass
+class Running:
+    """A trial on a slot; `seen` is the state of its report that was read last."""
+
+    sweep: Sweep
+    record: Record
+    process: Process
+    seen: int
+
+
 class Scheduler:
     """Keeps every slot busy; a trial that fails does not stop the others.
+
+    A slot that one sweep has nothing for goes to the next one: no model waits for the last trial of another.
 
     NOTE[DIFF]: the toolkit's `grid_search` does the same in one function that splits its command at spaces, takes
     `python` from PATH, forgets exit codes and leaves orphans; nothing in it can be replaced. The command that starts a
     trial is kept: `script --config <folder> --expid <trial> --gpu <index>`.
 
     Args:
-        source: where trials come from.
+        sweeps: whose trials run, the first ones first.
         slots: where they run.
-        restart: finds complete reports, and the smaller twin of a trial that was out of memory.
-        add_trial: writes a trial's configuration before it starts.
         on_change: called with `(event, record)` after each `start`, `end` and `retry`, and with `("tick", None)`.
+        on_end: called with each sweep that has neither trials left nor running ones.
         deadline: `time.monotonic()` after which no trial starts; running ones may end.
     """
 
     def __init__(
         self,
-        source: Source,
+        sweeps: Sequence[Sweep],
         slots: Slots,
         *,
-        restart: Restart,
-        add_trial: Callable[[Trial], None],
         on_change: Callable[[str, Record | None], None],
+        on_end: Callable[[Sweep], None],
         deadline: float | None = None,
     ) -> None:
-        self.source = source
         self.slots = slots
-        self.restart = restart
-        self.add_trial = add_trial
         self.on_change = on_change
+        self.on_end = on_end
         self.deadline = deadline
-        self.running: dict[str, tuple[Record, Process, int]] = {}
-        self._retries: deque[Record] = deque()
+        self.running: dict[str, Running] = {}
+        self._waiting = deque(sweeps)
+        self._exhausted: list[Sweep] = []
+        self._retries: deque[tuple[Sweep, Record]] = deque()
 
     def run(self) -> None:
         """Run until nothing is left; whatever interrupts, no trial's process stays behind."""
@@ -121,92 +111,105 @@ class Scheduler:
                 if not self.running:
                     return
                 time.sleep(POLL_SECONDS)
-                for record, process, seen in list(self.running.values()):
-                    self._look_at(record, process, seen)
+                for running in list(self.running.values()):
+                    self._look_at(running)
                 self.on_change("tick", None)
         finally:
-            for record, process, _ in self.running.values():
-                process.kill()
-                record.status = "queued"
+            for running in self.running.values():
+                running.process.kill()
+                running.record.status = "queued"
 
     def _fill_slots(self) -> None:
         while self.slots.free:
             if self._retries:
-                record = self._retries.popleft()
-            elif self.deadline is not None and time.monotonic() >= self.deadline:
+                sweep, record = self._retries.popleft()
+            elif not self._waiting or (self.deadline is not None and time.monotonic() >= self.deadline):
                 return
             else:
-                record = self.source.next()
+                sweep = self._waiting[0]
+                record = sweep.source.next()
                 if record is None:
-                    return
-            self._start(record)
+                    self._exhausted.append(self._waiting.popleft())
+                    self._tell_ended()
+                    continue
+            self._start(sweep, record)
 
-    def _start(self, record: Record) -> None:
+    def _tell_ended(self) -> None:
+        busy = [*(running.sweep for running in self.running.values()), *(sweep for sweep, _ in self._retries)]
+        for sweep in list(self._exhausted):
+            if sweep not in busy:
+                self._exhausted.remove(sweep)
+                self.on_end(sweep)
+
+    def _start(self, sweep: Sweep, record: Record) -> None:
         trial = record.ran
-        report = self.restart.complete_report(trial)
+        report = sweep.restart.complete_report(trial)
         if report is not None:
             record.complete_from(report)
             record.reused = True
-            self.source.ended(record)
+            sweep.source.ended(record)
             self.on_change("end", record)
             return
-        self.add_trial(trial)
+        sweep.publish(trial)
         # A report that is there is of a killed run, or of another build of the data.
         report = outcome.read_report(trial.report)
         complete = report is not None and report.get("status") == "completed"
         options = [] if report is None else ["--overwrite" if complete else "--resume"]
         record.status = "running"
-        process = self.slots.start(trial.expid, options=options)
-        self.running[record.trial.expid] = (record, process, _mtime(record))
+        process = self.slots.start(sweep.folder, trial.expid, options=options)
+        self.running[record.trial.expid] = Running(sweep, record, process, _mtime(record))
         self.on_change("start", record)
 
-    def _look_at(self, record: Record, process: Process, seen: int) -> None:
-        status = process.poll()
+    def _look_at(self, running: Running) -> None:
+        record = running.record
+        status = running.process.poll()
         if status is not None:
-            self._end(record, process, status)
+            self._end(running, status)
             return
         changed = _mtime(record)
-        if changed == seen:
+        if changed == running.seen:
             return
-        self.running[record.trial.expid] = (record, process, changed)
+        running.seen = changed
         report = outcome.read_report(record.ran.report)
         if report is None:
             return
         known = len(record.curve)
         record.read_progress(report)
-        if len(record.curve) > known and self.source.should_stop(record):
-            process.kill()
+        if len(record.curve) > known and running.sweep.source.should_stop(record):
+            running.process.kill()
             record.status = "pruned"
             record.exit_code = None
-            self._leave(record, process)
+            self._leave(running)
 
-    def _end(self, record: Record, process: Process, status: int) -> None:
+    def _end(self, running: Running, status: int) -> None:
+        sweep, record = running.sweep, running.record
         record.exit_code = status
-        report = self.restart.complete_report(record.ran)
+        report = sweep.restart.complete_report(record.ran)
         if report is not None:
             record.complete_from(report)
         else:
-            record.fail(outcome.read_report(record.ran.report), status, process.last_lines())
-            if self._may_retry(record):
+            record.fail(outcome.read_report(record.ran.report), status, running.process.last_lines())
+            if self._may_retry(sweep.restart, record):
                 del self.running[record.trial.expid]
-                self.slots.release(process)
+                self.slots.release(running.process)
                 record.status, record.curve = "queued", []
-                self._retries.append(record)
+                self._retries.append((sweep, record))
                 self.on_change("retry", record)
                 return
-        self._leave(record, process)
+        self._leave(running)
 
-    def _leave(self, record: Record, process: Process) -> None:
-        del self.running[record.trial.expid]
-        self.slots.release(process)
-        self.source.ended(record)
-        self.on_change("end", record)
+    def _leave(self, running: Running) -> None:
+        del self.running[running.record.trial.expid]
+        self.slots.release(running.process)
+        running.sweep.source.ended(running.record)
+        self.on_change("end", running.record)
+        self._tell_ended()
 
-    def _may_retry(self, record: Record) -> bool:
+    def _may_retry(self, restart: Restart, record: Record) -> bool:
         """Point a trial that was out of memory at its smaller twin, once."""
-        if record.retried or not self.restart.retry_oom or not outcome.is_out_of_memory(record):
+        if record.retried or not restart.retry_oom or not outcome.is_out_of_memory(record):
             return False
-        smaller = self.restart.smaller(record.trial)
+        smaller = restart.smaller(record.trial)
         if smaller is None:
             return False
         record.ran = smaller

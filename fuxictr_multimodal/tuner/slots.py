@@ -76,28 +76,26 @@ class Slots:
     Args:
         gpus: one GPU index a slot, -1 for the CPU; the same index may come several times.
         script: what runs a trial.
-        folder: the sweep's.
 
     The cores are split evenly between the slots through `OMP_NUM_THREADS`, unless the user has set it.
     """
 
-    def __init__(self, gpus: Sequence[int], *, script: Path, folder: SweepFolder) -> None:
+    def __init__(self, gpus: Sequence[int], *, script: Path) -> None:
         assert gpus, "at least one slot"
         self.gpus = list(gpus)
         self.script = script
-        self.folder = folder
         self.free = list(range(len(self.gpus)))
         threads = max(1, available_cores() // len(self.gpus))
         self.environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
 
-    def start(self, expid: str, *, options: Sequence[str] = ()) -> Process:
-        """Start a trial on a free slot."""
+    def start(self, folder: SweepFolder, expid: str, *, options: Sequence[str] = ()) -> Process:
+        """Start a trial of a sweep's folder on a free slot."""
         slot = self.free.pop(0)
         command = [
-            *(sys.executable, "-u", str(self.script), "--config", str(self.folder.path)),
+            *(sys.executable, "-u", str(self.script), "--config", str(folder.path)),
             *("--expid", expid, "--gpu", str(self.gpus[slot]), *options),
         ]
-        log = self.folder.log(expid)
+        log = folder.log(expid)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             start = file.tell()
