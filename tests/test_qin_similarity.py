@@ -1,4 +1,4 @@
-"""Similarity tiers and feature dropout of QIN: against loops over rows, both forms and layouts, what is refused."""
+"""Similarity tiers of QIN: against loops over rows, both forms and layouts, what is refused."""
 
 from __future__ import annotations
 
@@ -142,40 +142,9 @@ def test_the_tiers_are_learnt_where_only_similarity_decides():
     assert losses[20] < 0.5 * losses[0]
 
 
-def test_hidden_features_are_read_as_unknown_in_training_only():
-    model, batch = example(feature_dropout={"likes_level": 0.5, "views_level": 0.5}, first_order=["likes_level"])
-    context = {name: batch.features[name] for name in model.context_features}
-    torch.manual_seed(0)
-    seen = model.feature_dropout(context)
-    there = (context["likes_level"] > 0) & (context["views_level"] > 0)
-    hidden = (seen["likes_level"] == 0) & there
-    assert 0.3 < hidden.float().mean() / there.float().mean() < 0.7
-    assert torch.equal(hidden, (seen["views_level"] == 0) & there)  # the same rows
-    assert ((seen["likes_level"] == 0) | (seen["likes_level"] == context["likes_level"])).all()
-    assert context["likes_level"].any()  # what came in is not written to
-    model.eval()
-    torch.manual_seed(1)
-    first = model(batch)["logit"]
-    torch.manual_seed(2)
-    assert torch.equal(first, model(batch)["logit"])
-    model.train()
-    torch.manual_seed(1)
-    assert not torch.allclose(first, model(batch)["logit"])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"similarity_tiers": 1}, "similarity_tiers must be 0 .none. or at least 2, got 1"),
-        ({"feature_dropout": {"like_level": 0.5}}, "no context feature 'like_level'.*likes_level"),
-        ({"feature_dropout": {"item_id": 0.5}}, "no context feature 'item_id'"),
-        ({"feature_dropout": {"likes_level": 1}}, "likes_level must be from 0 to below 1, got 1"),
-        ({"feature_dropout": {"likes_level": True}}, "got True"),
-    ],
-)
-def test_wrong_options_are_named(options, message):
-    with pytest.raises(ConfigError, match=message):
-        small_qin(**options)
+def test_one_tier_is_refused():
+    with pytest.raises(ConfigError, match="similarity_tiers must be 0 .none. or at least 2, got 1"):
+        small_qin(similarity_tiers=1)
 
 
 def test_tiers_need_a_given_embedding():

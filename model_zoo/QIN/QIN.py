@@ -73,8 +73,9 @@ class QIN(BaseModel):
             the mean of theirs.
         similarity_tiers: above 0, the network also reads how many history items are how similar to the target in each
             given embedding, as a histogram of that many parts (`similarity.py`).
-        feature_dropout: names of context features, each with the share of training rows in which the networks read it
-            as unknown, as for users whom train does not know (`feature_dropout.py`); first-order terms still read it.
+        feature_dropout: names of features, each with the share of training in which the networks read it as unknown, as
+            for users whom train does not know: of the rows, or of the values of a categorical item feature, such as the
+            ids of items (`feature_dropout.py`); first-order terms still read it.
         first_order: names of features whose values get a weight each, in the logit, and of crosses of them, as in
             `user*item_tags` (`first_order.py`); none by default.
         first_order_loss: `joint` adds their logit; `own` trains it on the label by itself, and the logit is a mean of
@@ -305,17 +306,19 @@ class QIN(BaseModel):
             row_items = RowItems.of_batch(ids, table)
 
             def items(vectors: ItemVectors) -> tuple[Tensor, JaggedHistory]:
-                return vectors.of_batch(ids, table)
+                return vectors.of_batch(ids, table, shown)
         else:
             context, item_dict, mask_BT = self.get_inputs(inputs)
             row_items = RowItems.of_triple(item_dict, mask_BT)
 
             def items(vectors: ItemVectors) -> tuple[Tensor, JaggedHistory | PaddedHistory]:
-                return vectors.jagged(row_items) if self.form == "fast" else vectors.padded(item_dict, mask_BT)
+                if self.form == "fast":
+                    return vectors.jagged(row_items, shown)
+                return vectors.padded(item_dict, mask_BT, shown)
 
         passes = 2 if self.self_ensemble and self.training else 1
         histogram_BH = None if self.similarity is None else self.similarity(row_items)
-        seen = self.feature_dropout(context)
+        seen, shown = self.feature_dropout(context), self.feature_dropout.of_items(self.device)
         logits = []
         for network in self.networks:
             x_BF = network.read(seen, items, self.precision, histogram_BH=histogram_BH)

@@ -1,9 +1,10 @@
-"""Context features hidden in some training rows, so that a model learns to do without them (DropoutNet, NeurIPS 2017).
+"""Features hidden in part of training, so that a model learns to do without them (DropoutNet, NeurIPS 2017).
 
 A user whom train does not know has neither an id nor levels, and all of them are read as 0. A model that never saw that
-together in training meets it for the first time when it is scored.
+together in training meets it for the first time when it is scored. The id of an item can be learnt by heart where its
+content would carry over to others; without it in some steps, the content has to say what it can.
 
-Shape legend: B rows, T values of a sequence.
+Shape legend: B rows, T values of a sequence, V values of a feature, 0 (unknown) included.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
 
 class FeatureDropout(nn.Module):
-    """Sets features to 0, which stands for unknown, in a share of the training rows; scoring hides nothing.
+    """Sets features to 0, which stands for unknown, in a share of training; scoring hides nothing.
 
-    One number is drawn a row, so that features of one rate are hidden in the same rows.
+    A context feature is hidden in a share of the rows: one number is drawn a row, so that features of one rate are
+    hidden in the same rows. An item feature is hidden for a share of its values: in a step, an item without its id has
+    none as a target and in every history.
 
     Args:
-        rates: share of rows by the name of a context feature.
+        rates: share by the name of a context feature, or of a categorical feature of items.
         specs: of the feature map, by name.
 
     Raises:
-        ConfigError: a feature that is not there or belongs to items, or a rate that is no share.
+        ConfigError: a feature that is not there or has no values that could be hidden, or a rate that is no share.
 
     >>> dropout = FeatureDropout({"user": 0.5}, {"user": {"type": "categorical"}})
     >>> _ = torch.manual_seed(0)
@@ -39,15 +42,20 @@ class FeatureDropout(nn.Module):
 
     def __init__(self, rates: Mapping[str, float], specs: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__()
-        context = [name for name, spec in specs.items() if spec.get("source") != "item"]
+        of_items = {name: spec for name, spec in specs.items() if spec.get("source") == "item"}
         for name, rate in rates.items():
-            if name not in context:
+            if name not in specs:
+                raise ConfigError(f"feature_dropout: there is no feature {name!r}. {did_you_mean(name, list(specs))}")
+            if name in of_items and specs[name]["type"] != "categorical":
                 raise ConfigError(
-                    f"feature_dropout: there is no context feature {name!r}. {did_you_mean(name, context)}"
+                    f"feature_dropout: {name} is of items and of type {specs[name]['type']}; of items, only "
+                    "categorical features are hidden"
                 )
             if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
                 raise ConfigError(f"feature_dropout: the rate of {name} must be from 0 to below 1, got {rate!r}")
-        self.rates = dict(rates)
+        self.rates = {name: rate for name, rate in rates.items() if name not in of_items}
+        self.item_rates = {name: rate for name, rate in rates.items() if name in of_items}
+        self._sizes = {name: int(specs[name]["vocab_size"]) for name in self.item_rates}
 
     def forward(self, context: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The features (B,) or (B, T) by name; what comes in is not written to."""
@@ -59,3 +67,9 @@ class FeatureDropout(nn.Module):
                 keep_B = drawn_B >= rate
                 seen[name] = seen[name] * keep_B.view(-1, *[1] * (seen[name].dim() - 1))
         return seen
+
+    def of_items(self, device: torch.device) -> dict[str, Tensor]:
+        """What a step shows of items: by feature, (V,), False at the values that it hides; nothing when scoring."""
+        if not self.training:
+            return {}
+        return {name: torch.rand(self._sizes[name], device=device) >= rate for name, rate in self.item_rates.items()}

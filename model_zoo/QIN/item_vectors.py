@@ -6,6 +6,7 @@ Shape legend: B rows, T padded slots, N real history items of all rows, U item v
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # The vectors of a whole table are kept for scoring up to this size.
 MAX_TABLE_BYTES = 2 << 30
+NOTHING_HIDDEN: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class ItemVectors:
@@ -46,27 +48,32 @@ class ItemVectors:
         self._kept_for: tuple = ()
         self._ids_seen = 0
 
-    def padded(self, item_dict: Mapping[str, Tensor], mask_BT: Tensor) -> tuple[Tensor, PaddedHistory]:
+    def padded(
+        self, item_dict: Mapping[str, Tensor], mask_BT: Tensor, shown: Mapping[str, Tensor] = NOTHING_HIDDEN
+    ) -> tuple[Tensor, PaddedHistory]:
         """The plain form: embed all B (T + 1) slots, history then target, padding included.
 
         Args:
             item_dict: the toolkit's flat item features.
             mask_BT: other than 0 on real items.
+            shown: of `FeatureDropout.of_items`, as in the other forms.
         """
         batch, slots = mask_BT.shape
-        item_dict = {name: item_dict[name] for name in self.features}
+        item_dict = _hide({name: item_dict[name] for name in self.features}, shown)
         vectors = self.embedding(item_dict, flatten_emb=True).view(batch, slots + 1, -1)
         return vectors[:, -1], PaddedHistory(vectors[:, :-1], mask_BT != 0)
 
-    def jagged(self, items: RowItems) -> tuple[Tensor, JaggedHistory]:
+    def jagged(self, items: RowItems, shown: Mapping[str, Tensor] = NOTHING_HIDDEN) -> tuple[Tensor, JaggedHistory]:
         """The fast form for flat item features: embed real history items and targets only."""
         count = len(items.history.values)
         real = torch.cat([items.history.values, items.target])
-        items_UD = self.embed({name: items.features[name].index_select(0, real) for name in self.features})
+        items_UD = self.embed({name: items.features[name].index_select(0, real) for name in self.features}, shown)
         history = Jagged(torch.arange(count, device=real.device), items.history.offsets)
         return items_UD[count:], JaggedHistory(items_UD, history)
 
-    def of_batch(self, batch: Batch, table: ItemTable) -> tuple[Tensor, JaggedHistory]:
+    def of_batch(
+        self, batch: Batch, table: ItemTable, shown: Mapping[str, Tensor] = NOTHING_HIDDEN
+    ) -> tuple[Tensor, JaggedHistory]:
         """The fast form for ids: embed each distinct item of the batch once, or the whole table where that is less.
 
         Without gradients the vectors of the table are kept, once as many ids were asked for as it has items.
@@ -79,19 +86,20 @@ class ItemVectors:
         # How many distinct ids there are, a GPU has to tell the host, and the step would wait for it. So items are
         # embedded there up to a number that the host knows; only row-wise updates need to know which, and wait.
         unknown = _on_gpu(ids) and not rowwise
-        if scoring and (items_UD := self._whole_table(table, len(ids))) is not None:
+        if scoring and not shown and (items_UD := self._whole_table(table, len(ids))) is not None:
             index = ids
         elif len(ids) >= (1 if unknown else 2) * table.num_items and not rowwise:
-            items_UD, index = self.embed(table.features), ids
+            items_UD, index = self.embed(table.features, shown), ids
         else:
             distinct, index = padded_unique(ids, table.num_items) if unknown else torch.unique(ids, return_inverse=True)
-            items_UD = self.embed(table.gather(distinct))
+            items_UD = self.embed(table.gather(distinct), shown)
         count = len(batch.history.values)
         history = Jagged(index[:count], batch.history.offsets)
         return items_UD.index_select(0, index[count:]), JaggedHistory(items_UD, history)
 
-    def embed(self, item_dict: Mapping[str, Tensor]) -> Tensor:
+    def embed(self, item_dict: Mapping[str, Tensor], shown: Mapping[str, Tensor] = NOTHING_HIDDEN) -> Tensor:
         """Embed the items of flat features, (U, D)."""
+        item_dict = _hide(item_dict, shown)
         layers = self.embedding.embedding_layer
         encoders = dict(layers.feature_encoders.items())
         parts = []
@@ -140,6 +148,11 @@ def padded_unique(ids: Tensor, most: int) -> tuple[Tensor, Tensor]:
     place_N = new_N.cumsum(0) - 1
     distinct = ids.new_zeros(min(len(ids), most)).scatter_(0, place_N, sorted_N)
     return distinct, torch.empty_like(ids).scatter_(0, order_N, place_N)
+
+
+def _hide(item_dict: Mapping[str, Tensor], shown: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Item features with 0, unknown, in place of the values that are not shown."""
+    return {name: ids * shown[name][ids.long()] if name in shown else ids for name, ids in item_dict.items()}
 
 
 def _on_gpu(ids: Tensor) -> bool:
