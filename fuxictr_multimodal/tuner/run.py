@@ -100,20 +100,18 @@ def tune(
             varied=list(dict.fromkeys(key for space in spaces for key in space.varied)),
             console=console,
         )
-        unsaid = list(sweeps)
-
-        def end(sweep: Sweep) -> None:
-            unsaid.remove(sweep)
-            sweep.summarise(console)
-
         scheduler = Scheduler(
-            sweeps, Slots(gpus, script=command), on_change=board.on_change, on_end=end, deadline=deadline
+            sweeps,
+            Slots(gpus, script=command),
+            on_change=board.on_change,
+            on_end=lambda sweep: sweep.summarise(console),
+            deadline=deadline,
         )
         try:
             with _terminated_as_interrupt(), board:
                 scheduler.run()
         finally:
-            for sweep in unsaid:
+            for sweep in scheduler.unended:
                 sweep.summarise(console)
     return [sweep.source.records for sweep in sweeps]
 

@@ -83,6 +83,9 @@ class Scheduler:
         on_change: called with `(event, record)` after each `start`, `end` and `retry`, and with `("tick", None)`.
         on_end: called with each sweep that has neither trials left nor running ones.
         deadline: `time.monotonic()` after which no trial starts; running ones may end.
+
+    Attributes:
+        unended: sweeps that `on_end` was not called with: of a deadline, an error or an interruption.
     """
 
     def __init__(
@@ -99,8 +102,8 @@ class Scheduler:
         self.on_end = on_end
         self.deadline = deadline
         self.running: dict[str, Running] = {}
+        self.unended = list(sweeps)
         self._waiting = deque(sweeps)
-        self._exhausted: list[Sweep] = []
         self._retries: deque[tuple[Sweep, Record]] = deque()
 
     def run(self) -> None:
@@ -129,17 +132,16 @@ class Scheduler:
                 sweep = self._waiting[0]
                 record = sweep.source.next()
                 if record is None:
-                    self._exhausted.append(self._waiting.popleft())
+                    self._waiting.popleft()
                     self._tell_ended()
                     continue
             self._start(sweep, record)
 
     def _tell_ended(self) -> None:
-        busy = [*(running.sweep for running in self.running.values()), *(sweep for sweep, _ in self._retries)]
-        for sweep in list(self._exhausted):
-            if sweep not in busy:
-                self._exhausted.remove(sweep)
-                self.on_end(sweep)
+        busy = {running.sweep for running in self.running.values()} | {sweep for sweep, _ in self._retries}
+        for sweep in [sweep for sweep in self.unended if sweep not in busy and sweep not in self._waiting]:
+            self.unended.remove(sweep)
+            self.on_end(sweep)
 
     def _start(self, sweep: Sweep, record: Record) -> None:
         trial = record.ran
