@@ -23,9 +23,9 @@ from fuxictr_multimodal.errors import ConfigError, did_you_mean
 # What the experiment runner reads, beside what a model's signature names.
 RUN_KEYS = frozenset(
     "model dataset_id model_id model_root seed epochs batch_size shuffle max_gradient_norm metrics monitor "
-    "monitor_mode save_best_only early_stop_patience reduce_lr_on_plateau factor eval_steps verbose optimizer loss "
-    "task gpu group_id use_features feature_specs loader_mode shuffle_window embedding_regularizer net_regularizer "
-    "zoo_root tuning_trials".split()
+    "monitor_mode save_best_only early_stop_patience reduce_lr_on_plateau factor weight_averaging eval_steps verbose "
+    "optimizer loss task gpu group_id use_features feature_specs loader_mode shuffle_window embedding_regularizer "
+    "net_regularizer zoo_root tuning_trials".split()
 )
 # What a dataset entry may say.
 DATASET_KEYS = frozenset(
@@ -280,4 +280,7 @@ def _normalised(params: dict[str, Any]) -> dict[str, Any]:
     value = params.get("learning_rate")
     if value is not None and (isinstance(value, (bool, str)) or not 0 < value < 100):
         raise ConfigError(f"{where}: learning_rate must be a positive number, found {value!r}")
+    value = params.get("weight_averaging")
+    if value is not None and (isinstance(value, (bool, str)) or not 0 <= value < 1):
+        raise ConfigError(f"{where}: weight_averaging must be a number from 0, none, to below 1, found {value!r}")
     return params

@@ -124,6 +124,7 @@ def _run(experiment: Experiment, files: RunFiles, tracker: Tracker, *, resume: b
                 max_gradient_norm=params.get("max_gradient_norm", 10.0),
                 save_best_only=params.get("save_best_only", True),
                 plateau_factor=params.get("factor"),
+                weight_averaging=params.get("weight_averaging") or 0.0,
                 state_file=files.state,
                 on_evaluation=publish,
             )

@@ -7,6 +7,7 @@ replaces the best checkpoint, and a killed run goes on from its last evaluation 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -26,6 +27,7 @@ from fuxictr_multimodal.batch import Batch
 from fuxictr_multimodal.errors import ConfigError, InputError
 from fuxictr_multimodal.files import replace_atomically
 from fuxictr_multimodal.loader import MultimodalDataLoader
+from fuxictr_multimodal.weight_average import WeightAverage
 
 MIN_DELTA = 1e-6  # the toolkit's: a smaller gain of the monitored value is none
 
@@ -93,6 +95,7 @@ class Trainer:
         save_best_only: keep the checkpoint of the best evaluation, else of the last.
         plateau_factor: what the learning rate is multiplied with at an evaluation without a gain, the model's own by
             default (the toolkit's 0.1).
+        weight_averaging: decay of the `WeightAverage` that evaluations score and checkpoints hold; 0 takes none.
         state_file: where a resumable state is kept at each evaluation; removed by `discard_state`.
         on_evaluation: called with the progress after each evaluation, for example to write a report.
     """
@@ -106,6 +109,7 @@ class Trainer:
         max_gradient_norm: float = 10.0,
         save_best_only: bool = True,
         plateau_factor: float | None = None,
+        weight_averaging: float = 0.0,
         state_file: Path | None = None,
         on_evaluation: Callable[[Progress], None] | None = None,
     ) -> None:
@@ -115,6 +119,7 @@ class Trainer:
         self.max_gradient_norm = max_gradient_norm
         self.save_best_only = save_best_only
         self.plateau_factor = plateau_factor
+        self.average = WeightAverage(model, weight_averaging) if weight_averaging else None
         self.state_file = state_file
         self.on_evaluation = on_evaluation
         self.progress = Progress()
@@ -190,6 +195,8 @@ class Trainer:
         torch.set_rng_state(state["rng"])
         if torch.cuda.is_available() and state["rng_cuda"]:
             torch.cuda.set_rng_state_all(state["rng_cuda"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.progress = Progress.from_dict(state["progress"])
         self._loader_state = state["loader"]
         logging.info("Resume after epoch %d, step %d", self.progress.epoch, self.progress.step)
@@ -213,6 +220,8 @@ class Trainer:
         for index, batch in enumerate(self._with_progress(train, f"epoch {progress.epoch + 1}"), start=first):
             model._batch_index = index
             loss_sum += self._train_step(self.to_inputs(batch)).detach()
+            if self.average is not None:
+                self.average.update()
             loss_steps += 1
             progress.step += 1
             progress.train_rows += len(batch)
@@ -251,12 +260,18 @@ class Trainer:
         if not math.isfinite(train_loss):
             raise self._diverged(f"the training loss is {train_loss}")
         logging.info("Evaluation @epoch %d - batch %d: ", progress.epoch + 1, model._batch_index + 1)
-        try:
-            values = self.evaluate(valid, model._monitor.get_metrics())
-        except metrics.UndefinedMetric as error:
-            raise TrainingDiverged(f"validation in epoch {progress.epoch + 1}: {error}; nothing was saved") from None
-        monitored = float(model._monitor.get_value(values))
-        improved = self._improves(monitored)
+        # The checkpoint holds the weights that were scored.
+        with contextlib.nullcontext() if self.average is None else self.average.in_place():
+            try:
+                values = self.evaluate(valid, model._monitor.get_metrics())
+            except metrics.UndefinedMetric as error:
+                raise TrainingDiverged(
+                    f"validation in epoch {progress.epoch + 1}: {error}; nothing was saved"
+                ) from None
+            monitored = float(model._monitor.get_value(values))
+            improved = self._improves(monitored)
+            if improved or not self.save_best_only:
+                save_checkpoint(model)
         progress.curve.append(
             Evaluation(
                 epoch=progress.epoch + 1,
@@ -279,8 +294,6 @@ class Trainer:
             if model._reduce_lr_on_plateau:
                 given = {} if self.plateau_factor is None else {"factor": self.plateau_factor}
                 logging.info("Reduce learning rate on plateau: %.6f", model.lr_decay(**given))
-        if improved or not self.save_best_only:
-            save_checkpoint(model)
         if progress.stopping_steps >= model._early_stop_patience:
             progress.finished = True
             logging.info("********* Epoch=%d early stop *********", progress.epoch + 1)
@@ -304,6 +317,7 @@ class Trainer:
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.model.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "rng": torch.get_rng_state(),
             "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "loader": train.state_dict(),
