@@ -70,9 +70,11 @@ def test_one_seed_gives_one_loss_trace(run_qin):
     assert losses(first) != losses(streamed)
 
 
+@pytest.mark.parametrize("weight_averaging", [0, 0.9])
 @pytest.mark.parametrize("eval_steps", ["null", "5"])
-def test_a_killed_run_goes_on_with_the_same_trace(run_qin, monkeypatch, eval_steps):
-    whole, path = run_qin("epochs=3", f"eval_steps={eval_steps}", seed=1)
+def test_a_killed_run_goes_on_with_the_same_trace(run_qin, monkeypatch, eval_steps, weight_averaging):
+    settings = ("epochs=3", f"eval_steps={eval_steps}", f"weight_averaging={weight_averaging}")
+    whole, path = run_qin(*settings, seed=1)
     evaluate = Trainer._evaluation
     calls = []
 
@@ -84,11 +86,12 @@ def test_a_killed_run_goes_on_with_the_same_trace(run_qin, monkeypatch, eval_ste
 
     monkeypatch.setattr(Trainer, "_evaluation", killed)
     with pytest.raises(KeyboardInterrupt):
-        run_qin("epochs=3", f"eval_steps={eval_steps}", seed=1, overwrite=True)
+        run_qin(*settings, seed=1, overwrite=True)
     assert Report.read(path).status == "failed"
     monkeypatch.setattr(Trainer, "_evaluation", evaluate)
-    resumed, _ = run_qin("epochs=3", f"eval_steps={eval_steps}", seed=1, resume=True)
+    resumed, _ = run_qin(*settings, seed=1, resume=True)
     assert losses(resumed) == losses(whole)
+    assert [row["metrics"] for row in resumed.curve] == [row["metrics"] for row in whole.curve]
     assert resumed.metrics == whole.metrics
 
 
