@@ -109,6 +109,11 @@ def test_trials_of_a_gone_worker_are_taken_over(search):
             second.ended(taken)
     third = search(SPACE, trials=3)
     with third.working():
+        # What a gone worker left is open, not finished before.
+        assert {record.trial.expid: record.reused for record in third.records} == {
+            left.trial.expid: False,
+            taken.trial.expid: True,
+        }
         assert third.next().trial == left.trial
         assert third.next() is not None
         assert third.next() is None

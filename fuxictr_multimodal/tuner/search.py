@@ -203,7 +203,7 @@ class Search:
         record = Record.of(self.space.trial(frozen.user_attrs["settings"]))
         self.restart.restore(record)
         record.status = STATUS.get(frozen.state, "running")
-        record.reused = True
+        record.reused = frozen.state in STATUS
         record.value = frozen.value if frozen.state == TrialState.COMPLETE else None
         record.curve = record.curve or list(frozen.intermediate_values.values())
         record.error = list(frozen.user_attrs.get("error", ()))
