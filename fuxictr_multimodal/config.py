@@ -208,6 +208,14 @@ def config_hash(params: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
 
 
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], free: Iterable[str] = ()) -> list[str]:
+    """Keys that make two runs compute different things, each with both values; machine settings and `free` do not."""
+    # Parameters that were read from a report have been through JSON.
+    before, now = json.loads(json.dumps([before, now]))
+    keys = sorted((before.keys() | now.keys()) - UNHASHED_KEYS - set(free))
+    return [f"{key}: {before.get(key)} then, {now.get(key)} now" for key in keys if before.get(key) != now.get(key)]
+
+
 def _read_entries(config_dir: Path, kind: str) -> dict[str, dict[str, Any]]:
     """All top-level entries of `<kind>.yaml` or `<kind>/*.yaml`, each id in one file only."""
     single = config_dir / f"{kind}.yaml"

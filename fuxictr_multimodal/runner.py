@@ -17,7 +17,7 @@ from fuxictr.utils import print_to_json
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from fuxictr_multimodal import report as reports
-from fuxictr_multimodal.config import config_hash
+from fuxictr_multimodal.config import changed_keys, config_hash
 from fuxictr_multimodal.curves import draw_curves_beside
 from fuxictr_multimodal.errors import ConfigError, InputError
 from fuxictr_multimodal.experiment import Experiment
@@ -27,6 +27,9 @@ from fuxictr_multimodal.machine import keep_freed_memory
 from fuxictr_multimodal.report import Report
 from fuxictr_multimodal.tracking import Tracker, make_tracker
 from fuxictr_multimodal.trainer import Progress, Trainer
+
+# What a killed run may be given more of when it goes on.
+FREE_ON_RESUME = frozenset({"epochs", "early_stop_patience"})
 
 
 class RunFiles:
@@ -56,8 +59,8 @@ def run_experiment(
     """Train one expid with one seed, evaluate it once on test, and write its report.
 
     A run that is complete is not run again unless `overwrite`; its report is returned. With `resume` a killed run goes
-    on from its last evaluation, with the same loss trace as if it had not been killed. A `tracker` by name is told of
-    every evaluation.
+    on from its last evaluation, with the same loss trace as if it had not been killed; it may be given more epochs or
+    patience then, and nothing else. A `tracker` by name is told of every evaluation.
 
     Returns:
         The report and its file.
@@ -70,13 +73,14 @@ def run_experiment(
     experiment.directory.mkdir(parents=True, exist_ok=True)
     files = RunFiles(experiment.directory, experiment.run)
     with _only_process(files):
-        if files.report.is_file() and not overwrite:
-            finished = Report.read(files.report)
-            if finished.status == "completed":
-                _refuse_another(finished, experiment, files.report)
-                logging.warning("%s is complete; --overwrite runs it again", files.report)
-                return finished, files.report
+        before = Report.read(files.report) if files.report.is_file() and not overwrite else None
+        if before is not None and before.status == "completed":
+            _refuse_another(before, experiment, f"{files.report} holds a complete run")
+            logging.warning("%s is complete; --overwrite runs it again", files.report)
+            return before, files.report
         resume = resume and not overwrite and files.state.is_file()
+        if resume and before is not None:
+            _refuse_another(before, experiment, f"{files.state} is left of a run", free=FREE_ON_RESUME)
         with contextlib.closing(make_tracker(tracker, files.tracker)) as scalars:
             report = _run(experiment, files, scalars, resume=resume)
     # The toolkit names its result csv after the config folder and writes it into the working folder.
@@ -181,16 +185,20 @@ def _score(split: str, trainer: Trainer, loader: MultimodalDataLoader, report: R
     return predictions.scores.astype(np.float32)
 
 
-def _refuse_another(finished: Report, experiment: Experiment, path: Path) -> None:
-    """A report of another configuration or dataset build is neither returned as this run's nor overwritten."""
-    for what, before, now in (
-        ("configuration", finished.config_hash, config_hash(experiment.params)),
-        ("build of the dataset", finished.manifest_hash, experiment.store.manifest.hash),
-    ):
-        if before != now:
-            raise ConfigError(
-                f"{path} holds a complete run of another {what}: --overwrite replaces it; another expid keeps it"
-            )
+def _refuse_another(before: Report, experiment: Experiment, found: str, *, free: frozenset[str] = frozenset()) -> None:
+    """A run of other settings or another dataset build is not returned as this one, gone on with or overwritten.
+
+    Args:
+        before: the report that is there.
+        experiment: what is asked for.
+        found: what is there, for the error.
+        free: keys that may differ.
+    """
+    mend = "--overwrite replaces it; another expid keeps it"
+    if changed := changed_keys(before.config, experiment.params, free):
+        raise ConfigError(f"{found} of another configuration ({', '.join(changed)}): {mend}")
+    if before.manifest_hash != experiment.store.manifest.hash:
+        raise ConfigError(f"{found} of another build of the dataset: {mend}")
 
 
 @contextlib.contextmanager

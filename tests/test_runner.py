@@ -70,29 +70,53 @@ def test_one_seed_gives_one_loss_trace(run_qin):
     assert losses(first) != losses(streamed)
 
 
+@pytest.fixture
+def kill_at_evaluation(run_qin, monkeypatch):
+    """Run, and raise a KeyboardInterrupt after so many evaluations."""
+
+    def run(count, *settings, **options):
+        evaluate = Trainer._evaluation
+        calls = []
+
+        def killed(self, *arguments):
+            evaluate(self, *arguments)
+            calls.append(1)
+            if len(calls) == count:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_evaluation", killed)
+            with pytest.raises(KeyboardInterrupt):
+                run_qin(*settings, **options)
+
+    return run
+
+
 @pytest.mark.parametrize("weight_averaging", [0, 0.9])
 @pytest.mark.parametrize("eval_steps", ["null", "5"])
-def test_a_killed_run_goes_on_with_the_same_trace(run_qin, monkeypatch, eval_steps, weight_averaging):
+def test_a_killed_run_goes_on_with_the_same_trace(run_qin, kill_at_evaluation, eval_steps, weight_averaging):
     settings = ("epochs=3", f"eval_steps={eval_steps}", f"weight_averaging={weight_averaging}")
     whole, path = run_qin(*settings, seed=1)
-    evaluate = Trainer._evaluation
-    calls = []
-
-    def killed(self, *arguments):
-        evaluate(self, *arguments)
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "_evaluation", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run_qin(*settings, seed=1, overwrite=True)
+    kill_at_evaluation(2, *settings, seed=1, overwrite=True)
     assert Report.read(path).status == "failed"
-    monkeypatch.setattr(Trainer, "_evaluation", evaluate)
     resumed, _ = run_qin(*settings, seed=1, resume=True)
     assert losses(resumed) == losses(whole)
     assert [row["metrics"] for row in resumed.curve] == [row["metrics"] for row in whole.curve]
     assert resumed.metrics == whole.metrics
+
+
+def test_a_killed_run_goes_on_with_its_own_settings_and_data_only(run_qin, kill_at_evaluation, tmp_path):
+    kill_at_evaluation(1, "epochs=2")
+    files = {path: path.read_bytes() for path in (tmp_path / "checkpoints/Synthetic_test").iterdir()}
+    for change, said in (
+        ("weight_averaging=0.9", r"weight_averaging: None then, 0.9 now"),
+        ("learning_rate=1.e-3", r"learning_rate: 0.002 then, 0.001 now"),
+    ):
+        with pytest.raises(ConfigError, match=rf"QIN_test\.state .* another configuration \({said}\): --overwrite"):
+            run_qin("epochs=2", change, resume=True)
+    assert {path: path.read_bytes() for path in files} == files
+    more, _ = run_qin("epochs=3", "early_stop_patience=9", resume=True)
+    assert len(more.curve) == 3
 
 
 @pytest.mark.slow
@@ -129,7 +153,7 @@ def test_a_finished_run_is_returned_not_repeated(run_qin):
     again, _ = run_qin("epochs=1")
     assert again == first
     assert path.stat().st_mtime_ns == stamp
-    with pytest.raises(ConfigError, match="complete run of another configuration"):
+    with pytest.raises(ConfigError, match=r"complete run of another configuration \(learning_rate: .* now\)"):
         run_qin("epochs=1", "learning_rate=1.e-3")
 
 

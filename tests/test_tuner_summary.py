@@ -1,6 +1,7 @@
 """What a sweep says: live table and lines, importance, selection by validation, plots."""
 
 import io
+import json
 import sys
 
 import pytest
@@ -8,8 +9,9 @@ from rich.console import Console
 
 from fuxictr_multimodal.tuner.board import Board
 from fuxictr_multimodal.tuner.importance import importance
-from fuxictr_multimodal.tuner.outcome import Record, best_record, finished_report, is_out_of_memory, monitored
+from fuxictr_multimodal.tuner.outcome import Record, best_record, is_out_of_memory, monitored
 from fuxictr_multimodal.tuner.plots import slice_plots
+from fuxictr_multimodal.tuner.restart import Restart
 from tests.tuner_sweep import Sweep
 
 SPACE = {"learning_rate": [1.0e-3, 2.0e-3, 3.0e-3], "batch_size": [32, 64], "dnn_hidden_units": [[8], [8, 4]]}
@@ -75,21 +77,30 @@ def test_test_metrics_do_not_select(records):
     assert monitored({"metrics": {"valid": {"AUC": float("nan")}}}, {"monitor": "AUC"}) is None
 
 
-def test_a_report_of_another_configuration_or_build_of_the_data_is_not_finished(records, tmp_path, monkeypatch):
+def test_a_report_of_another_configuration_or_build_of_the_data_is_not_finished(space, records, monkeypatch):
     trial = records[0].trial
+    restart = Restart(space)
     report = {"status": "completed", "config_hash": trial.config_hash, "manifest_hash": "abc"}
     trial.report.parent.mkdir(parents=True)
-    for change, dataset, finished in (
-        ({}, "abc", True),
-        ({}, None, True),
-        ({}, "another", False),
-        ({"config_hash": "another"}, "abc", False),
-        ({"status": "running"}, "abc", False),
+    assert restart.options(trial) == []
+    for change, dataset, finished, options in (
+        ({}, "abc", True, ["--overwrite"]),
+        ({}, None, True, ["--overwrite"]),
+        ({}, "another", False, ["--overwrite"]),
+        ({"config_hash": "another"}, "abc", False, ["--overwrite"]),
+        ({"status": "running"}, "abc", False, ["--resume"]),
+        ({"status": "failed"}, None, False, ["--resume"]),
+        # Its state is of other settings, or of other rows.
+        ({"status": "running", "config_hash": "another"}, "abc", False, ["--overwrite"]),
+        ({"status": "running"}, "another", False, ["--overwrite"]),
     ):
-        trial.report.write_text(str({**report, **change}).replace("'", '"'))
-        assert (finished_report(trial, dataset) is not None) == finished
+        trial.report.write_text(json.dumps({**report, **change}))
+        monkeypatch.setattr("fuxictr_multimodal.tuner.outcome.dataset_hash", lambda trial, known=dataset: known)
+        restart = Restart(space)
+        assert (restart.complete_report(trial) is not None) == finished
+        assert restart.options(trial) == options
     trial.report.write_text("half a rep")
-    assert finished_report(trial, None) is None
+    assert restart.complete_report(trial) is None
 
 
 @pytest.mark.parametrize(

@@ -77,20 +77,6 @@ def test_models_of_the_zoo_are_averaged(run_qin, steps_of):
     assert averaged.status == "completed"
 
 
-def test_a_state_without_average_is_not_gone_on_from(run_qin, monkeypatch):
-    def killed(self, *arguments):
-        evaluate(self, *arguments)
-        raise KeyboardInterrupt
-
-    evaluate = Trainer._evaluation
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_evaluation", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run_qin("epochs=2")
-    with pytest.raises(ConfigError, match="another `weight_averaging`.*without --resume"):
-        run_qin("epochs=2", "weight_averaging=0.9", resume=True)
-
-
 def test_after_a_score_that_fails_training_has_its_own_weights():
     model = nn.Linear(2, 1)
     average = WeightAverage(model, 0.9)

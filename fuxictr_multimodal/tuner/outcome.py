@@ -94,12 +94,17 @@ def read_report(path: Path) -> Report | None:
     return content if isinstance(content, dict) else None
 
 
+def is_of(report: Report, trial: Trial, dataset_hash: str | None) -> bool:
+    """Whether a report is of a trial's configuration and, where it is known, of this build of the data."""
+    if report.get("config_hash") != trial.config_hash:
+        return False
+    return dataset_hash is None or report.get("manifest_hash") in (None, "", dataset_hash)
+
+
 def finished_report(trial: Trial, dataset_hash: str | None) -> Report | None:
-    """The report of a trial that is complete: of this configuration and, where it is known, this build of the data."""
+    """The report of a trial that is complete."""
     report = read_report(trial.report)
-    if report is None or report.get("status") != "completed" or report.get("config_hash") != trial.config_hash:
-        return None
-    if dataset_hash is not None and report.get("manifest_hash") not in (None, "", dataset_hash):
+    if report is None or report.get("status") != "completed" or not is_of(report, trial, dataset_hash):
         return None
     return report
 

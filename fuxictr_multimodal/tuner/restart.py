@@ -22,10 +22,15 @@ class Restart:
 
     def complete_report(self, trial: Trial) -> Report | None:
         """The report of a complete trial: of this configuration, and of the build of the data that is there now."""
-        key = (str(trial.params["data_root"]), trial.dataset_id)
-        if self._dataset_hashes.get(key) is None:
-            self._dataset_hashes[key] = outcome.dataset_hash(trial)
-        return outcome.finished_report(trial, self._dataset_hashes[key])
+        return outcome.finished_report(trial, self._dataset_hash(trial))
+
+    def options(self, trial: Trial) -> list[str]:
+        """How to start a trial beside its report: a killed run goes on unless its settings or data changed."""
+        report = outcome.read_report(trial.report)
+        if report is None:
+            return []
+        goes_on = report.get("status") != "completed" and outcome.is_of(report, trial, self._dataset_hash(trial))
+        return ["--resume" if goes_on else "--overwrite"]
 
     def restore(self, record: Record) -> None:
         """Complete a queued trial from its report, or point it at its twin where it was out of memory before."""
@@ -47,3 +52,9 @@ class Restart:
             return None
         steps = 2 * (trial.params.get("accumulation_steps") or 1)
         return self.space.trial({**trial.settings, "batch_size": batch_size // 2, "accumulation_steps": steps})
+
+    def _dataset_hash(self, trial: Trial) -> str | None:
+        key = (str(trial.params["data_root"]), trial.dataset_id)
+        if self._dataset_hashes.get(key) is None:
+            self._dataset_hashes[key] = outcome.dataset_hash(trial)
+        return self._dataset_hashes[key]

@@ -153,12 +153,8 @@ class Scheduler:
             self.on_change("end", record)
             return
         sweep.publish(trial)
-        # A report that is there is of a killed run, or of another build of the data.
-        report = outcome.read_report(trial.report)
-        complete = report is not None and report.get("status") == "completed"
-        options = [] if report is None else ["--overwrite" if complete else "--resume"]
         record.status = "running"
-        process = self.slots.start(sweep.folder, trial.expid, options=options)
+        process = self.slots.start(sweep.folder, trial.expid, options=sweep.restart.options(trial))
         self.running[record.trial.expid] = Running(sweep, record, process, _mtime(record))
         self.on_change("start", record)
 
