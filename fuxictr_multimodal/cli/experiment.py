@@ -39,7 +39,7 @@ def run_expid_main(argv: Sequence[str] | None = None, *, config: str = "./config
     )
     parser.add_argument("--zoo-root", type=Path, help="a FuxiCTR checkout whose zoo is looked up too; its code is run")
     parser.add_argument("--tracker", choices=("tensorboard",), help="write scalars for a tracker beside the report")
-    parser.add_argument("--resume", action="store_true", help="go on from the last evaluation of a killed run")
+    parser.add_argument("--resume", action="store_true", help="go on with a killed run, by its settings")
     parser.add_argument("--overwrite", action="store_true", help="run again although a finished report exists")
     args = parser.parse_args(argv)
     if args.zoo_root is not None:
