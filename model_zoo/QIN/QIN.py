@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from fuxictr_multimodal.batch import Batch, Jagged
 from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
-from model_zoo.QIN.attention import JaggedHistory, PaddedHistory
+from model_zoo.QIN.attention import JaggedHistory, MeanPooling, PaddedHistory
+from model_zoo.QIN.contrastive import history_contrast
 from model_zoo.QIN.feature_dropout import FeatureDropout
 from model_zoo.QIN.first_order import FirstOrder
 from model_zoo.QIN.interest_network import InterestNetwork
@@ -76,6 +77,8 @@ class QIN(BaseModel):
         feature_dropout: names of features, each with the share of training in which the networks read it as unknown, as
             for users whom train does not know: of the rows, or of the values of a categorical item feature, such as the
             ids of items (`feature_dropout.py`); first-order terms still read it.
+        contrastive_loss: weight of a second loss that ties the mean history of a positive row to its target
+            (`contrastive.py`); 0.1 where items have few rows.
         first_order: names of features whose values get a weight each, in the logit, and of crosses of them, as in
             `user*item_tags` (`first_order.py`); none by default.
         first_order_loss: `joint` adds their logit; `own` trains it on the label by itself, and the logit is a mean of
@@ -138,6 +141,7 @@ class QIN(BaseModel):
         networks: int = 1,
         similarity_tiers: int = 0,
         feature_dropout: Mapping[str, float] | None = None,
+        contrastive_loss: float = 0.0,
         first_order: Sequence[str] = (),
         first_order_loss: str = "joint",
         first_order_share: float = 0.5,
@@ -192,6 +196,8 @@ class QIN(BaseModel):
                 raise ConfigError(
                     f"{name}learning_rate is the text {rate!r}: YAML reads 1.e-3 as a number, 1e-3 as text"
                 )
+        if contrastive_loss < 0:
+            raise ConfigError(f"contrastive_loss must be 0 (none) or a weight above it, got {contrastive_loss}")
         if accumulation_steps < 1:
             raise ConfigError(f"accumulation_steps must be at least 1, got {accumulation_steps}")
         super().__init__(
@@ -216,6 +222,7 @@ class QIN(BaseModel):
         self.precision = Precision(precision, self.device)
         self.accumulation_steps = accumulation_steps
         self.self_ensemble = self_ensemble
+        self.contrastive_loss, self.mean_history = contrastive_loss, MeanPooling()
         self.item_table: ItemTable | None = None
         # What the toolkit's `fit` sets; these values make a single `train_step` outside of it a whole epoch.
         self._batch_index, self._steps_per_epoch, self._max_gradient_norm = 0, 1, 10.0
@@ -291,12 +298,13 @@ class QIN(BaseModel):
             network.forget()
 
     @in_precision
-    def forward(self, inputs: Batch | Triple) -> dict[str, Tensor]:
+    def forward(self, inputs: Batch | Triple) -> dict[str, Any]:
         """Return `y_pred` (B, 1), a probability in classification, and `logit` (B, 1).
 
         Where several logits are trained, the logit is their mean (of the networks' mean and that of the first-order
         terms in their share, if these have their own loss), and `parts` (K, B, 1) are their `y_pred`. With
-        `self_ensemble`, in training, `parts` are those of two passes, and `y_pred` is the mean of them.
+        `self_ensemble`, in training, `parts` are those of two passes, and `y_pred` is the mean of them. With
+        `contrastive_loss`, in training, `contrasted` are target and mean history, each (B, D), of every network.
         """
         if self.form == "fast" and isinstance(inputs, Batch):
             context = self._context(inputs.features)
@@ -319,9 +327,11 @@ class QIN(BaseModel):
         passes = 2 if self.self_ensemble and self.training else 1
         histogram_BH = None if self.similarity is None else self.similarity(row_items)
         seen, shown = self.feature_dropout(context), self.feature_dropout.of_items(self.device)
-        logits = []
+        logits, contrasted = [], []
         for network in self.networks:
-            x_BF = network.read(seen, items, self.precision, histogram_BH=histogram_BH)
+            x_BF, (target_BD, history) = network.read(seen, items, self.precision, histogram_BH=histogram_BH)
+            if self.contrastive_loss and self.training:
+                contrasted.append((target_BD, self.mean_history(target_BD, history)))
             logits += [network.interact(x_BF, form=self.form, precision=self.precision) for _ in range(passes)]
         logits_KB1 = torch.stack(logits)
         logit_B1 = logits_KB1.mean(dim=0)
@@ -337,6 +347,8 @@ class QIN(BaseModel):
             found["parts"] = self.output_activation(logits_KB1)
             if passes == 2:
                 found["y_pred"] = found["parts"].mean(dim=0)
+        if contrasted:
+            found["contrasted"] = contrasted
         return found
 
     @torch.no_grad()
@@ -396,23 +408,25 @@ class QIN(BaseModel):
                 self.first_order.average()
         return loss.detach()
 
-    def add_loss(self, return_dict: dict[str, Tensor], y_true: Tensor) -> Tensor:
+    def add_loss(self, return_dict: dict[str, Any], y_true: Tensor) -> Tensor:
         """The toolkit's loss of the probabilities, in the precision of the model.
 
         With several logits, each is trained on the label by itself: the sum of loss(y_k, label). These are networks, as
         in a deep ensemble (arXiv 1612.01474), and first-order terms with `first_order_loss=own`, as the auxiliary
         losses of DCNv3 (arXiv 2407.13349). With `self_ensemble`: loss(y, label) + loss(y_1, y) + loss(y_2, y) with y =
-        (y_1 + y_2) / 2 the mean of two passes, held fixed in the last two terms.
+        (y_1 + y_2) / 2 the mean of two passes, held fixed in the last two terms. With `contrastive_loss`, that weight
+        times the contrast of each network's target and history is added.
         """
         y_pred = return_dict["y_pred"]
         y_true = y_true.to(y_pred.dtype)
         parts = return_dict.get("parts", ())
         if self.self_ensemble:
-            loss = self.loss_fn(y_pred, y_true, reduction="mean")
-            for y_pass in parts:
-                loss = loss + self.loss_fn(y_pass, y_pred.detach(), reduction="mean")
-            return loss
-        losses = [self.loss_fn(y_part, y_true, reduction="mean") for y_part in (parts if len(parts) else [y_pred])]
+            losses = [self.loss_fn(y_pred, y_true, reduction="mean")]
+            losses += [self.loss_fn(y_pass, y_pred.detach(), reduction="mean") for y_pass in parts]
+        else:
+            losses = [self.loss_fn(y_part, y_true, reduction="mean") for y_part in (parts if len(parts) else [y_pred])]
+        for target_BD, mean_BD in return_dict.get("contrasted", ()):
+            losses.append(self.contrastive_loss * history_contrast(target_BD, mean_BD, y_true.view(-1)))
         return torch.stack(losses).sum()
 
     def regularization_loss(self) -> Tensor | float:

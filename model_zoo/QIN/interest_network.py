@@ -25,7 +25,9 @@ from model_zoo.QIN.quadratic_heads import HeadsNetwork
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
 
-ReadItems = Callable[[ItemVectors], tuple[Tensor, PaddedHistory | JaggedHistory]]
+# The target's vector (B, D) and its history.
+Interest = tuple[Tensor, PaddedHistory | JaggedHistory]
+ReadItems = Callable[[ItemVectors], Interest]
 
 
 class InterestNetwork(nn.Module):
@@ -115,8 +117,11 @@ class InterestNetwork(nn.Module):
         precision: Precision,
         *,
         histogram_BH: Tensor | None = None,
-    ) -> Tensor:
-        """The input (B, F) of the interaction; `items` turns item vectors into the target's and a history."""
+    ) -> tuple[Tensor, Interest]:
+        """The input (B, F) of the interaction, and what it was read from.
+
+        `items` turns item vectors into the target's and a history.
+        """
         target_BD, history = items(self.item_vectors)
         with precision.layers():
             parts = [target_BD, self.attention_layers(target_BD, history)]
@@ -124,7 +129,7 @@ class InterestNetwork(nn.Module):
             parts.insert(0, self.similarity_map(histogram_BH.to(target_BD.dtype)))
         if context:
             parts.insert(0, self.embedding_layer(context, flatten_emb=True))
-        return torch.cat(parts, dim=-1)
+        return torch.cat(parts, dim=-1), (target_BD, history)
 
     def interact(self, x_BF: Tensor, *, form: str, precision: Precision) -> Tensor:
         """Logits (B, 1) of the interaction's input; dropout is drawn anew in each call."""
