@@ -204,16 +204,23 @@ def check_model_keys(params: Mapping[str, Any], model_class: type) -> None:
 
 def config_hash(params: Mapping[str, Any]) -> str:
     """SHA-256 of what a run computes: canonical JSON of the parameters without machine settings."""
-    payload = {key: value for key, value in params.items() if key not in UNHASHED_KEYS}
-    return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_computed(params), sort_keys=True).encode()).hexdigest()
 
 
 def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], free: Iterable[str] = ()) -> list[str]:
-    """Keys that make two runs compute different things, each with both values; machine settings and `free` do not."""
+    """Keys but `free` by which two runs have different hashes, each with both values.
+
+    >>> changed_keys({"epochs": 2, "gpu": 0}, {"epochs": 3, "gpu": 1, "net_regularizer": None})
+    ['epochs: 2 then, 3 now', 'net_regularizer: not set then, None now']
+    """
     # Parameters that were read from a report have been through JSON.
-    before, now = json.loads(json.dumps([before, now]))
-    keys = sorted((before.keys() | now.keys()) - UNHASHED_KEYS - set(free))
-    return [f"{key}: {before.get(key)} then, {now.get(key)} now" for key in keys if before.get(key) != now.get(key)]
+    before, now = json.loads(json.dumps([_computed(before), _computed(now)]))
+    pairs = {key: (before.get(key, "not set"), now.get(key, "not set")) for key in sorted(before.keys() | now.keys())}
+    return [f"{key}: {old} then, {new} now" for key, (old, new) in pairs.items() if key not in free and old != new]
+
+
+def _computed(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in params.items() if key not in UNHASHED_KEYS}
 
 
 def _read_entries(config_dir: Path, kind: str) -> dict[str, dict[str, Any]]:

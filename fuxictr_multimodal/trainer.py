@@ -196,7 +196,7 @@ class Trainer:
         if torch.cuda.is_available() and state["rng_cuda"]:
             torch.cuda.set_rng_state_all(state["rng_cuda"])
         if self.average is not None:
-            self.average.load_state_dict(state["average"])
+            self.average.load_state_dict(state.get("average"))
         self.progress = Progress.from_dict(state["progress"])
         self._loader_state = state["loader"]
         logging.info("Resume after epoch %d, step %d", self.progress.epoch, self.progress.step)

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
+from fuxictr_multimodal.errors import ConfigError
+
 
 class WeightAverage:
     """The average of all trained weights and of the floating-point buffers that a checkpoint has, as batch statistics.
@@ -71,11 +73,21 @@ class WeightAverage:
         """The averages by the names of the weights, and the steps so far."""
         return {"steps": self.steps, "averages": dict(self._averages)}
 
-    def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Go on from what `state_dict` gave."""
+    def load_state_dict(self, state: Mapping[str, object] | None) -> None:
+        """Go on from a state; `None` is that of a training without average.
+
+        Raises:
+            ConfigError: it has no averages, or those of other weights.
+        """
+        averages = {} if state is None else state["averages"]
+        if averages.keys() != self._averages.keys():
+            raise ConfigError(
+                "the state to resume has no average of these weights: it is of a run with another `weight_averaging` "
+                "or model; run without --resume"
+            )
         self.steps = state["steps"]
         for name, average in self._averages.items():
-            average.copy_(state["averages"][name])
+            average.copy_(averages[name])
 
     @torch.no_grad()
     def _swap(self) -> None:

@@ -109,7 +109,7 @@ def test_a_killed_run_goes_on_with_its_own_settings_and_data_only(run_qin, kill_
     kill_at_evaluation(1, "epochs=2")
     files = {path: path.read_bytes() for path in (tmp_path / "checkpoints/Synthetic_test").iterdir()}
     for change, said in (
-        ("weight_averaging=0.9", r"weight_averaging: None then, 0.9 now"),
+        ("weight_averaging=0.9", r"weight_averaging: not set then, 0.9 now"),
         ("learning_rate=1.e-3", r"learning_rate: 0.002 then, 0.001 now"),
     ):
         with pytest.raises(ConfigError, match=rf"QIN_test\.state .* another configuration \({said}\): --overwrite"):
@@ -155,6 +155,9 @@ def test_a_finished_run_is_returned_not_repeated(run_qin):
     assert path.stat().st_mtime_ns == stamp
     with pytest.raises(ConfigError, match=r"complete run of another configuration \(learning_rate: .* now\)"):
         run_qin("epochs=1", "learning_rate=1.e-3")
+    # Nothing given is the default, which null is not.
+    with pytest.raises(ConfigError, match=r"another configuration \(attention_dim: not set then, None now\)"):
+        run_qin("epochs=1", "attention_dim=null")
 
 
 def test_divergence_keeps_the_best_checkpoint_and_says_so(run_qin, monkeypatch, tmp_path):

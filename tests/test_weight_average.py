@@ -77,6 +77,15 @@ def test_models_of_the_zoo_are_averaged(run_qin, steps_of):
     assert averaged.status == "completed"
 
 
+@pytest.mark.parametrize("state", [None, {"steps": 3, "averages": {"bias": torch.zeros(1)}}])
+def test_a_state_without_these_averages_is_not_gone_on_from(state):
+    """The runner refuses it by the report; this is what is left where the report is gone."""
+    average = WeightAverage(nn.Linear(2, 1), 0.9)
+    with pytest.raises(ConfigError, match="another `weight_averaging`.*without --resume"):
+        average.load_state_dict(state)
+    assert average.steps == 0
+
+
 def test_after_a_score_that_fails_training_has_its_own_weights():
     model = nn.Linear(2, 1)
     average = WeightAverage(model, 0.9)
