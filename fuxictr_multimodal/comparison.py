@@ -10,9 +10,11 @@ from typing import Any
 from fuxictr_multimodal import run_many
 from fuxictr_multimodal.config import check_keys, load_model_config, read_yaml
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.names import check_plain_name
 from fuxictr_multimodal.run_many import Outcome, Plan
 from fuxictr_multimodal.tuner.folder import SweepFolder, write_yaml
 from fuxictr_multimodal.tuner.run import tune
+from fuxictr_multimodal.user_paths import user_path
 
 FILE_KEYS = ("base_config", "expids", "tuning", "dataset_id", "seeds", "baseline", "resample", "out")
 TUNING_KEYS = ("config", "expids", "search", "trials", "seed")
@@ -80,7 +82,8 @@ class Comparison:
         for key in ("dataset_id", "expids", "out"):
             if not isinstance(content.get(key), str):
                 raise ConfigError(f"{path}: `{key}` is missing or no text")
-        config_dir = Path(content.get("base_config", "./config/"))
+        check_plain_name(content["dataset_id"], f"{path}: dataset_id")
+        config_dir = user_path(content.get("base_config", "./config/"))
         dataset_id, seeds = content["dataset_id"], str(content.get("seeds", DEFAULT_SEEDS))
         run_many.parse_seeds(seeds)
         resample = content.get("resample", "rows")
@@ -95,7 +98,7 @@ class Comparison:
             seeds=seeds,
             baseline=content.get("baseline"),
             resample=resample,
-            out=Path(content["out"]),
+            out=user_path(content["out"]),
         )
 
     @property
@@ -173,7 +176,7 @@ def _read_tuning(path: Path, content: Any, config_dir: Path, dataset_id: str) ->
     if search not in ("random", "tpe") or content["trials"] < 1:
         raise ConfigError(f"{path}: tuning: `search` is random or tpe, `trials` 1 or more")
     return Tuning(
-        config=Path(content["config"]),
+        config=user_path(content["config"]),
         expids=_expids_of(config_dir, content["expids"], dataset_id),
         search=search,
         trials=content["trials"],

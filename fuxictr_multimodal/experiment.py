@@ -15,6 +15,7 @@ from fuxictr.pytorch.models import BaseModel
 from fuxictr_multimodal.batch import Batch
 from fuxictr_multimodal.config import check_model_keys, load_config
 from fuxictr_multimodal.errors import DataError, did_you_mean
+from fuxictr_multimodal.gpus import check_gpus
 from fuxictr_multimodal.item_table import ItemTable
 from fuxictr_multimodal.loader import MultimodalDataLoader
 from fuxictr_multimodal.store import Store
@@ -46,6 +47,7 @@ class Experiment:
         Raises:
             InputError: whatever is wrong with the configuration or the data.
         """
+        check_gpus([gpu])
         params = load_config(config_dir, expid, overrides=overrides, seed=seed)
         params["gpu"] = gpu
         params["model_id"] = expid if seed is None else f"{expid}_s{seed}"

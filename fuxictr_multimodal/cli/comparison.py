@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from fuxictr_multimodal.cli.leaderboard import run_leaderboard_main
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.user_paths import user_path
 
 
 def run_comparison_main(argv: Sequence[str] | None = None) -> None:
@@ -18,13 +18,15 @@ def run_comparison_main(argv: Sequence[str] | None = None) -> None:
         epilog="Run the same command again after a crash or a kill: what is complete is kept, the rest goes on.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--config", default="./config/comparison/demo.yaml", type=Path, help="the comparison file")
+    parser.add_argument("--config", default="./config/comparison/demo.yaml", type=user_path, help="the comparison file")
     parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="gpu indices, one a slot; -1: the CPU")
     args = parser.parse_args(argv)
     with exit_on_input_error():
         from fuxictr_multimodal import run_many
         from fuxictr_multimodal.comparison import Comparison, compare
+        from fuxictr_multimodal.gpus import check_gpus
 
+        check_gpus(args.gpu)
         comparison = Comparison.read(args.config)
         try:
             outcomes = compare(comparison, gpus=args.gpu)

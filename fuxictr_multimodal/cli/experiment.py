@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
+from fuxictr_multimodal.user_paths import user_path
 
 
 def run_expid_main(argv: Sequence[str] | None = None, *, config: str = "./config/", expid: str = "QIN_test") -> None:
@@ -17,7 +17,7 @@ def run_expid_main(argv: Sequence[str] | None = None, *, config: str = "./config
         epilog="A finished run is not run again unless --overwrite; a killed one goes on with --resume.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--config", default=config, type=Path, help="the config directory")
+    parser.add_argument("--config", default=config, type=user_path, help="the config directory")
     parser.add_argument("--expid", default=expid, help="the experiment id to run; also a glob, or a list with commas")
     parser.add_argument(
         "--gpu",
@@ -37,7 +37,9 @@ def run_expid_main(argv: Sequence[str] | None = None, *, config: str = "./config
         metavar="KEY=VALUE",
         help="replace a parameter, value in YAML; may be given several times",
     )
-    parser.add_argument("--zoo-root", type=Path, help="a FuxiCTR checkout whose zoo is looked up too; its code is run")
+    parser.add_argument(
+        "--zoo-root", type=user_path, help="a FuxiCTR checkout whose zoo is looked up too; its code is run"
+    )
     parser.add_argument("--tracker", choices=("tensorboard",), help="write scalars for a tracker beside the report")
     parser.add_argument("--resume", action="store_true", help="go on with a killed run, by its settings")
     parser.add_argument("--overwrite", action="store_true", help="run again although a finished report exists")
@@ -52,7 +54,9 @@ def run_expid_main(argv: Sequence[str] | None = None, *, config: str = "./config
     }
     with exit_on_input_error():
         from fuxictr_multimodal import run_many
+        from fuxictr_multimodal.gpus import check_gpus
 
+        check_gpus(args.gpu)
         if not run_many.is_one_run(args.expid, args.seeds):
             seeds = args.seeds if args.seed is None else str(args.seed)
             plans = run_many.expand(args.config, args.expid, seeds)

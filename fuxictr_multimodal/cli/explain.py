@@ -6,11 +6,11 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fuxictr_multimodal.cli.trained_run import add_trained_run
 from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
+from fuxictr_multimodal.user_paths import user_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -166,7 +166,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--limit", type=int, default=5, help="rows of a user at most")
     parser.add_argument("--top", type=int, default=20, help="history items of a row at most")
-    parser.add_argument("--titles", type=Path, metavar="FILE", help="csv, tsv or parquet with item_id and title")
-    parser.add_argument("--out", type=Path, metavar="PNG", help="also draw it, as .png, .svg or .pdf; not --scales")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers")
+    parser.add_argument("--titles", type=user_path, metavar="FILE", help="csv, tsv or parquet with item_id and title")
+    parser.add_argument(
+        "--out", type=user_path, metavar="PNG", help="also draw it, as .png, .svg or .pdf; not --scales"
+    )
+    parser.add_argument("--json", type=user_path, metavar="FILE", help="also write the numbers")
     return parser

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.user_paths import user_path
 
 SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
@@ -20,7 +20,7 @@ def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
         epilog="Run the same command again after a crash or a kill: what is complete is kept, the rest goes on.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--config", default="./config/tuner/QIN_demo_tuner.yaml", type=Path, help="the tuner file")
+    parser.add_argument("--config", default="./config/tuner/QIN_demo_tuner.yaml", type=user_path, help="the tuner file")
     parser.add_argument(
         "--expid",
         metavar="NAME[,NAME]",
@@ -30,7 +30,7 @@ def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--tag", help="run only trials whose expid contains this text; of a grid")
     parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="gpu indices, one a slot; -1: the CPU")
-    parser.add_argument("--script", type=Path, help="what runs a trial instead of run_expid.py")
+    parser.add_argument("--script", type=user_path, help="what runs a trial instead of run_expid.py")
     parser.add_argument("--search", choices=("grid", "random", "tpe"), default="grid", help="how settings are chosen")
     parser.add_argument("--trials", type=int, metavar="N", help="settings to try in all; of a search")
     parser.add_argument("--time", type=parse_seconds, metavar="2h", help="start no trial after this: 2h, 1h30m, 90s")
@@ -45,8 +45,10 @@ def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
     if args.trials is not None and args.trials < 1:
         parser.error("--trials must be 1 or more")
     with exit_on_input_error():
+        from fuxictr_multimodal.gpus import check_gpus
         from fuxictr_multimodal.tuner.run import tune
 
+        check_gpus(args.gpu)
         try:
             sweeps = tune(
                 args.config,
