@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,8 @@ class Experiment:
             def item_table(device: Any) -> ItemTable:
                 return self.item_table(feature_map, device)
 
+        if self.params.get("note"):
+            logging.info("Note on this experiment: %s", self.params["note"])
         max_len = self.params.get("max_len") or self.store.manifest.max_len
         return self.zoo_model.build(feature_map, item_table, {**self.params, "max_len": max_len})
 

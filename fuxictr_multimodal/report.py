@@ -134,6 +134,8 @@ def print_summary(report: Report, report_file: Path) -> None:
         shown = [f"{part} {number:.4f}".strip() for part, number in parts.items() if isinstance(number, float)]
         if shown:
             console.print(f"  {name}: {', '.join(shown)}")
+    if report.config.get("note"):
+        console.print(f"  note: {report.config['note']}", markup=False, soft_wrap=True)
     host = report.peak_memory_mib.get("host") or 0.0
     console.print(
         f"  {report.parameters.get('total', 0):,} parameters, best epoch {report.best_epoch}, "

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
 from fuxictr_multimodal.user_paths import user_path
 
 
-def run_expid_main(argv: Sequence[str] | None = None, *, config: str = "./config/", expid: str = "QIN_test") -> None:
-    """`run_expid.py`: train one experiment and print its summary; exit status 2 on bad input."""
+def run_expid_main(
+    argv: Sequence[str] | None = None,
+    *,
+    config: str = "./config/",
+    expid: str = "QIN_test",
+    zoo_root: Path | None = None,
+) -> None:
+    """`run_expid.py`: train one experiment and print its summary; exit status 2 on bad input.
+
+    Args:
+        argv: the arguments, by default those of the process.
+        config: the default of --config.
+        expid: the default of --expid.
+        zoo_root: the default of --zoo-root.
+    """
     parser = argparse.ArgumentParser(
         prog="run_expid.py",
         description="Train one experiment of a config folder, evaluate it, and write its report.",
@@ -38,14 +53,17 @@ def run_expid_main(argv: Sequence[str] | None = None, *, config: str = "./config
         help="replace a parameter, value in YAML; may be given several times",
     )
     parser.add_argument(
-        "--zoo-root", type=user_path, help="a FuxiCTR checkout whose zoo is looked up too; its code is run"
+        "--zoo-root",
+        default=zoo_root,
+        type=user_path,
+        help="a FuxiCTR checkout whose zoo is looked up too; its code is run",
     )
     parser.add_argument("--tracker", choices=("tensorboard",), help="write scalars for a tracker beside the report")
     parser.add_argument("--resume", action="store_true", help="go on with a killed run, by its settings")
     parser.add_argument("--overwrite", action="store_true", help="run again although a finished report exists")
     args = parser.parse_args(argv)
     if args.zoo_root is not None:
-        args.overrides.append(f"zoo_root={args.zoo_root}")
+        args.overrides.insert(0, f"zoo_root={json.dumps(str(args.zoo_root))}")
     settings = {
         "overrides": args.overrides,
         "resume": args.resume,
