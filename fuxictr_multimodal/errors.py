@@ -27,11 +27,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     >>> did_you_mean("learning_rte", ["learning_rate", "epochs"])
     "Did you mean 'learning_rate'?"
+    >>> did_you_mean("gauc", ["AUC", "gAUC"])
+    "Did you mean 'gAUC'?"
     >>> did_you_mean("zzz", ["b", "a"])
     'Known: a, b.'
     """
     names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    near = [other for other in names if other.lower() == name.lower()]
+    near = near or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"Did you mean {near[0]!r}?"
     return f"Known: {', '.join(names)}." if names else ""

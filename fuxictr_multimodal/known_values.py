@@ -33,7 +33,7 @@ TASKS = ("binary_classification", "regression")
 # Optimizers of torch that need parameters and a learning rate only.
 OPTIMIZERS = ("Adam", "ASGD", "Adadelta", "Adagrad", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD")
 METRICS = ("AUC", "logloss", "binary_crossentropy", "ECE", "gAUC", "avgAUC", "MRR", "NDCG(k=5)")
-NDCG = re.compile(r"NDCG\((?:k *= *)?[1-9]\d{0,5}\)")
+NDCG = re.compile(r"NDCG\((?:k *= *)?(?P<k>[1-9]\d{0,5})\)", re.ASCII)
 INITIALIZERS = tuple(
     f"{name}_"
     for name in (
@@ -103,7 +103,8 @@ def check_known_values(settings: Mapping[str, Any], where: str, *, free: Iterabl
             continue
         for inner in value if isinstance(value, list) else [value]:
             if isinstance(inner, Mapping):
-                check_known_values(inner, where, free=None if free is None or key in free else free)
+                inside = f"{where}: {key} of {inner['name']!r}" if "name" in inner else f"{where}: {key}"
+                check_known_values(inner, inside, free=None if free is None or key in free else free)
         if free is not None and key not in free and (call := next(filter(_is_call, _texts(value)), None)):
             raise ConfigError(
                 f"{where}: {key} {call!r} reads like code, which a model could run: write a name or a number"
@@ -179,7 +180,7 @@ def _names(*names: str) -> Callable[[Any], str | None]:
 
 
 def _is_metric(name: str) -> bool:
-    return (name in METRICS and not name.startswith("NDCG")) or bool(NDCG.fullmatch(name))
+    return name in METRICS or bool(NDCG.fullmatch(name))
 
 
 def _is_activation(name: str) -> bool:
@@ -265,5 +266,5 @@ RULES = (
     Rule(r"(\w+_)?regularizer", "read at the first training step", _regularizer_problem),
     Rule("feature_encoder", "evaluated", _encoder_problem),
     Rule("dtype", "evaluated", _names(*DTYPES)),
-    Rule("normalizer", "looked up in sklearn.preprocessing and called", _names(*NORMALIZERS)),
+    Rule("normalizer", "compared with its own list; anything else ends the build", _names(*NORMALIZERS)),
 )

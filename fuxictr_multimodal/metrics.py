@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
-
-GROUPED = ("gAUC", "avgAUC")
-METRICS = ("AUC", "logloss", "binary_crossentropy", "ECE", *GROUPED)
+from fuxictr_multimodal.group_ranking import mean_reciprocal_rank, ndcg
+from fuxictr_multimodal.known_values import METRICS, NDCG
 
 
 class UndefinedMetric(ValueError):
@@ -95,8 +94,8 @@ def evaluate(
     Args:
         labels: (N,) in {0, 1}.
         probabilities: (N,) predictions.
-        metrics: names out of `METRICS`.
-        groups: (N,) group ids; needed by `gAUC` and `avgAUC`.
+        metrics: names out of `METRICS`, the `k` of NDCG at will.
+        groups: (N,) group ids; needed by all but AUC, log loss and calibration error.
 
     Raises:
         ConfigError: if a name is unknown or a grouped metric has no groups.
@@ -110,12 +109,16 @@ def evaluate(
             values[name] = log_loss(labels, probabilities)
         elif name == "ECE":
             values[name] = expected_calibration_error(labels, probabilities)
-        elif name in GROUPED:
-            if groups is None:
-                raise ConfigError(f"metrics: {name} needs `group_id` to name a meta column of the dataset")
-            values[name] = grouped_auc(labels, probabilities, groups, weighted=name == "gAUC")
-        else:
+        elif name not in METRICS and not NDCG.fullmatch(name):
             raise ConfigError(f"metrics: {name!r} is not known. {did_you_mean(name, METRICS)}")
+        elif groups is None:
+            raise ConfigError(f"metrics: {name} needs `group_id` to name a meta column of the dataset")
+        elif found := NDCG.fullmatch(name):
+            values[name] = ndcg(labels, probabilities, groups, k=int(found["k"]))
+        elif name == "MRR":
+            values[name] = mean_reciprocal_rank(labels, probabilities, groups)
+        else:
+            values[name] = grouped_auc(labels, probabilities, groups, weighted=name == "gAUC")
     return values
 
 
