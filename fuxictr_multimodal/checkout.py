@@ -92,12 +92,13 @@ def load_own(name: str, folder: Path) -> type:
     if loaded is None or Path(loaded.__file__ or "").resolve() != init:
         before = _take(package)
         try:
-            _run_package(package, init)
+            loaded = _run_package(package, init)
         except Exception as error:  # whatever an edited file raises when it runs
             _take(package)
             sys.modules.update(before)
             raise ConfigError(f"model {name!r}: importing {folder} failed: {type(error).__name__}: {error}") from error
-    return getattr(sys.modules[package], name)
+        setattr(importlib.import_module("model_zoo"), name, loaded)
+    return getattr(loaded, name)
 
 
 def _model_zoo(zoo_root: Path) -> Path:

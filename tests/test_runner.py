@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from fuxictr_multimodal.config import config_hash, trial_hash
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.metrics import auc
 from fuxictr_multimodal.report import Report
@@ -59,6 +60,21 @@ def test_report_files_and_result_line(run_qin, tmp_path, data_root):
     with SplitReader(data_root / "Synthetic_test/test.h5") as split:
         labels = split.read("label", 0, split.rows)
     assert auc(labels, kept["test_scores"]) == pytest.approx(report.metrics["test"]["AUC"])
+
+
+def test_a_run_of_an_earlier_version_is_finished(run_qin, data_root):
+    """Its report lacks the note and hashes the names of the dataset's files, which nobody reads."""
+    report, path = run_qin("epochs=1", seed=4)
+    stored = json.loads(path.read_text())
+    config = {key: value for key, value in stored["config"].items() if key != "note"}
+    config |= {"data_format": "h5", "train_data": "./elsewhere/train.h5", "data_root": "./data/"}
+    stored |= {"config": config, "config_hash": trial_hash(config)}
+    path.write_text(json.dumps(stored))
+    assert stored["config_hash"] != report.config_hash == config_hash(config)
+    again, _ = run_qin("epochs=1", seed=4)
+    assert (again.status, again.seconds) == ("completed", report.seconds)
+    with pytest.raises(ConfigError, match="learning_rate: 0.002 then, 0.01 now"):
+        run_qin("epochs=1", "learning_rate=0.01", seed=4)
 
 
 def test_one_seed_gives_one_loss_trace(run_qin):
