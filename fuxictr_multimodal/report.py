@@ -27,7 +27,10 @@ PACKAGES = ("fuxictr", "torch", "numpy", "h5py", "polars")
 
 @dataclass
 class Report:
-    """One experiment in numbers. `status` is `running`, `completed` or `failed`; times in seconds, memory in MiB."""
+    """One experiment in numbers. `status` is `running`, `completed` or `failed`; times in seconds, memory in MiB.
+
+    A metric that is not defined on a split, such as gAUC where no user has both labels, is None.
+    """
 
     expid: str
     model: str
@@ -35,7 +38,7 @@ class Report:
     seed: int
     status: str = "running"
     error: str | None = None
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     best_epoch: int | None = None
     curve: list[dict[str, Any]] = field(default_factory=list)
     rows_per_s: dict[str, float] = field(default_factory=dict)
@@ -105,8 +108,8 @@ def count_parameters(model: torch.nn.Module) -> dict[str, int]:
 def append_csv_line(path: Path, report: Report, arguments: Sequence[str]) -> None:
     """Append the line that the toolkit's `run_expid.py` writes, in its own form."""
 
-    def listed(values: Mapping[str, float]) -> str:
-        return " - ".join(f"{name}: {value:.6f}" for name, value in values.items())
+    def listed(values: Mapping[str, float | None]) -> str:
+        return " - ".join(f"{name}: {value:.6f}" for name, value in values.items() if value is not None)
 
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     with path.open("a", encoding="utf-8") as file:
@@ -125,7 +128,8 @@ def print_summary(report: Report, report_file: Path) -> None:
     for name in names:
         table.add_column(name, justify="right")
     for split, values in report.metrics.items():
-        table.add_row(split, *(f"{values[name]:.4f}" if name in values else "-" for name in names))
+        found = [values.get(name) for name in names]
+        table.add_row(split, *("-" if value is None else f"{value:.4f}" for value in found))
     console = Console()
     console.print(f"[bold]{report.expid}[/bold] on {report.dataset_id}, seed {report.seed}: {report.status}")
     console.print(table)
