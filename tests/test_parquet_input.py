@@ -171,7 +171,7 @@ def parts(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("name", ["", "part-*", "../*.parquet/part-0000[012]-*"])
+@pytest.mark.parametrize("name", ["", "part-*", "part-0000[012]-*"])
 def test_a_folder_of_parts_is_read_in_the_order_of_names(parts, name):
     table = ParquetInput(parts / name, {"x": Scalars(int), "seq": Lists()})
     assert (table.rows, parquet_rows(parts / name)) == (3, 3)

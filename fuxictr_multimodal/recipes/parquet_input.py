@@ -7,7 +7,6 @@ that is named.
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,7 +117,7 @@ def parquet_files(path: Path) -> list[Path]:
 
     Args:
         path: a file; a folder with the files `*.parquet` (Spark's `part-00000-....snappy.parquet`), of which hidden
-            ones and those that begin with `_` are left out; or a glob of files, such as `rows/part-*.parquet`.
+            ones and those that begin with `_` are left out; or files of a folder by a pattern, `rows/part-*.parquet`.
 
     Raises:
         DataError: there is no such file, or the folder has no part.
@@ -137,8 +136,7 @@ def parquet_files(path: Path) -> list[Path]:
         if not parts:
             raise DataError(f"{path} is a folder without a file *.parquet")
         return parts
-    parts = sorted(Path(name) for name in glob.glob(str(path)))
-    parts = [part for part in parts if part.is_file()]
+    parts = [part for part in sorted(path.parent.glob(path.name)) if part.is_file()]
     if not parts:
         raise DataError(f"{path}: no such file")
     return parts

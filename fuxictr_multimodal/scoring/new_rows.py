@@ -35,8 +35,9 @@ class NewRows:
     so does a target item that the item table lacks; history items that it lacks are left out.
 
     Args:
-        path: a parquet file, a folder of parts or a glob of them, with the context columns of the dataset in raw form, the target item, and the history as
-            lists of items, newest last, with or without 0 on the left. Columns of no use are ignored.
+        path: a parquet file, a folder of parts or a glob of them, with the context columns of the dataset in raw form,
+            the target item, and the history as lists of items, newest last, with or without 0 on the left. Columns of
+            no use are ignored.
         store: the dataset.
         feature_map: what the model reads.
         batch_size: rows of a batch.
