@@ -398,6 +398,8 @@ def test_door_exports_and_reads_back(written, tmp_path, capsys):
     assert run_door(capsys, "--from", kept, "--format", "markdown") == direct
     for name in ("t.md", "t.tex", "t.csv", "t.html", "t.txt"):
         assert run_door(capsys, "--from", kept, "--out", tmp_path / "out" / name).strip().endswith(name)
+    run_door(capsys, "--from", kept, "--out", tmp_path / "out/U.HTML")
+    assert (tmp_path / "out/U.HTML").read_bytes() == (tmp_path / "out/t.html").read_bytes()
     assert (tmp_path / "out/t.md").read_text() == direct
     assert (tmp_path / "out/t.html").read_text().startswith("<!DOCTYPE html>")
     assert json.loads(kept.read_text())["format_version"] == 1
