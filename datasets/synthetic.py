@@ -5,7 +5,8 @@
     python datasets/synthetic.py --format microlens_1m --out DIR --rows 100000 --items 5000
     python datasets/synthetic.py --format microlens_raw --out DIR --rows 100000 --items 5000
 
-A store's columns and sizes come from its entry in the dataset config; a size given here replaces that of the entry.
+A store's columns and sizes come from its entry in the dataset config; a size given here replaces that of the entry, and
+runs on it name it too (`--set synthetic.rows=1000000`).
 The other formats are the files of MicroLens_1M_MMCTR, with its counts where none are given, and of the raw MicroLens
 release: input for datasets/microlens_1m.py and datasets/microlens_raw.py.
 """

@@ -31,6 +31,8 @@ PACKAGES = ("fuxictr", "torch", "numpy", "h5py", "polars")
 class Report:
     """One experiment in numbers; times in seconds, memory in MiB.
 
+    A metric that is not defined on a split, such as gAUC where no user has both labels, is None.
+
     Attributes:
         expid: the run's name, under the key that readers of older reports know.
         run: the run's name, as its files carry it.
@@ -46,7 +48,7 @@ class Report:
     experiment: str = ""
     status: str = "running"
     error: str | None = None
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     best_epoch: int | None = None
     curve: list[dict[str, Any]] = field(default_factory=list)
     rows_per_s: dict[str, float] = field(default_factory=dict)
@@ -130,8 +132,8 @@ def count_parameters(model: torch.nn.Module) -> dict[str, int]:
 def append_csv_line(path: Path, report: Report, arguments: Sequence[str]) -> None:
     """Append the line that the toolkit's `run_expid.py` writes, in its own form; a warning where that is impossible."""
 
-    def listed(values: Mapping[str, float]) -> str:
-        return " - ".join(f"{name}: {value:.6f}" for name, value in values.items())
+    def listed(values: Mapping[str, float | None]) -> str:
+        return " - ".join(f"{name}: {value:.6f}" for name, value in values.items() if value is not None)
 
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     line = (
@@ -151,7 +153,8 @@ def print_summary(report: Report, report_file: Path) -> None:
     for name in names:
         table.add_column(name, justify="right")
     for split, values in report.metrics.items():
-        table.add_row(split, *(f"{values[name]:.4f}" if name in values else "-" for name in names))
+        found = [values.get(name) for name in names]
+        table.add_row(split, *("-" if value is None else f"{value:.4f}" for value in found))
     console = Console()
     console.print(f"[bold]{report.expid}[/bold] on {report.dataset_id}, seed {report.seed}: {report.status}")
     console.print(table)

@@ -342,9 +342,8 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
         table.add_column(name, justify="right")
     for outcome in outcomes:
         metrics = Report.read(outcome.report).metrics if outcome.report else {}
-        cells = [
-            f"{metrics[split]['AUC']:.4f}" if "AUC" in metrics.get(split, {}) else "-" for split in ("valid", "test")
-        ]
+        aucs = [metrics.get(split, {}).get("AUC") for split in ("valid", "test")]
+        cells = ["-" if value is None else f"{value:.4f}" for value in aucs]
         style = "" if outcome.status == "completed" else "red"
         table.add_row(Text(outcome.plan.name), Text(outcome.status, style=style), *cells, f"{outcome.seconds / 60:.1f}")
     console = Console()

@@ -246,14 +246,22 @@ def _build(experiment: Experiment, report: Report):
 
 
 def _score(split: str, trainer: Trainer, loader: MultimodalDataLoader, report: Report) -> np.ndarray:
-    """Score a split once; put its metrics, where it has labels, and the speed into the report."""
+    """Score a split once; put its metrics, where it has labels, and the speed into the report.
+
+    A metric that is not defined on the split, such as gAUC where no user has both labels, is None.
+    """
     predictions = trainer.predict(loader)
     report.rows_per_s["score"] = round(predictions.rows_per_s, 1)
     if predictions.labels is None:
         logging.info("The %s split has no labels: its scores are kept, it has no metrics", split)
     else:
-        report.metrics[split] = predictions.evaluate(trainer.model.validation_metrics)
-        logging.info("[Metrics] " + " - ".join(f"{k}: {v:.6f}" for k, v in report.metrics[split].items()))
+        names = trainer.model.validation_metrics
+        undefined = predictions.undefined(names)
+        values = predictions.evaluate([name for name in names if name not in undefined])
+        report.metrics[split] = {name: values.get(name) for name in names}
+        logging.info("[Metrics] " + " - ".join(f"{k}: {v:.6f}" for k, v in values.items()))
+        if undefined:
+            logging.warning("Left out of the metrics of the %s split: %s", split, "; ".join(undefined.values()))
     return predictions.scores.astype(np.float32)
 
 

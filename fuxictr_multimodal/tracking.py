@@ -19,7 +19,7 @@ class Tracker(Protocol):
     def evaluated(self, curve: Sequence[Mapping[str, Any]]) -> None:
         """Told after each evaluation, with the whole learning curve so far (rows of `Report.curve`)."""
 
-    def finished(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
+    def finished(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
         """Told once at the end, with the final metrics by split."""
 
     def close(self) -> None:
@@ -32,7 +32,7 @@ class NoTracker:
     def evaluated(self, curve: Sequence[Mapping[str, Any]]) -> None:
         """Nothing to do."""
 
-    def finished(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
+    def finished(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
         """Nothing to do."""
 
     def close(self) -> None:
@@ -68,11 +68,12 @@ class TensorBoardTracker:
         self._told = len(curve)
         self._writer.flush()
 
-    def finished(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        """Write the final metrics as `final_<split>/<metric>`."""
+    def finished(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
+        """Write the final metrics that are defined as `final_<split>/<metric>`."""
         for split, values in metrics.items():
             for name, value in values.items():
-                self._writer.add_scalar(f"final_{split}/{name}", value, global_step=0)
+                if value is not None:
+                    self._writer.add_scalar(f"final_{split}/{name}", value, global_step=0)
 
     def close(self) -> None:
         """Close the event file."""

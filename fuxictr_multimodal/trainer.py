@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from fuxictr.pytorch.models import BaseModel
 from numpy.typing import NDArray
+from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from fuxictr_multimodal import metrics
@@ -84,6 +85,11 @@ class Predictions:
         assert self.labels is not None, "a split without labels has no metrics"
         return metrics.evaluate(self.labels, self.scores, names, self.groups)
 
+    def undefined(self, names: list[str]) -> dict[str, str]:
+        """Which of these metrics no scores of these rows have, and why; see `metrics.undefined`."""
+        assert self.labels is not None, "a split without labels has no metrics"
+        return metrics.undefined(names, self.labels, self.groups)
+
 
 class Trainer:
     """Trains, evaluates and scores one model.
@@ -130,10 +136,13 @@ class Trainer:
         """Train until the patience or the epochs are used up, then load the best checkpoint.
 
         Raises:
+            ConfigError: before the first step, if a monitored metric has no value on the validation split, or the model
+                normalises over the rows of a batch and a batch has one.
             TrainingDiverged: if the loss or a validation score is not finite.
-            metrics.UndefinedMetric: if the validation split has one class only.
         """
         model, progress = self.model, self.progress
+        self._refuse_undefined_monitor(valid)
+        fit_batches(train, model)
         if self._loader_state is not None:
             train.load_state_dict(self._loader_state)
             # More patience than a run had that stopped early lets it train on.
@@ -212,6 +221,20 @@ class Trainer:
         if self.state_file is not None:
             self.state_file.unlink(missing_ok=True)
 
+    def _refuse_undefined_monitor(self, valid: MultimodalDataLoader) -> None:
+        """Say before hours of training what would end it at its first evaluation."""
+        monitored = self.model._monitor.get_metrics()
+        labels, groups = valid.labels_and_groups()
+        # Metrics that are not monitored are looked at too: their names must be known.
+        undefined = metrics.undefined([*monitored, *self.model.validation_metrics], labels, groups)
+        for name in monitored:
+            if name in undefined:
+                raise ConfigError(
+                    f"monitor: {name} has no value on the validation split {valid.data_path} ({undefined[name]}): "
+                    "monitor another metric, such as logloss with monitor_mode: min, or build the dataset with "
+                    "other splits"
+                )
+
     def _train_epoch(self, train: MultimodalDataLoader, valid: MultimodalDataLoader, eval_steps: int) -> None:
         model, progress = self.model, self.progress
         model._epoch_index = progress.epoch
@@ -270,6 +293,7 @@ class Trainer:
             try:
                 values = self.evaluate(valid, model._monitor.get_metrics())
             except metrics.UndefinedMetric as error:
+                # Labels and groups allow these metrics, see `fit`: it is the scores.
                 raise TrainingDiverged(
                     f"validation in epoch {progress.epoch + 1}: {error}; nothing was saved"
                 ) from None
@@ -346,6 +370,32 @@ class Trainer:
             for batch in loader:
                 yield batch
                 bar.update(len(batch))
+
+
+def fit_batches(train: MultimodalDataLoader, model: BaseModel) -> None:
+    """Let the loader make batches that the model can train on: none of a single row where it has BatchNorm.
+
+    BatchNorm has no variance of one row, so torch ends the step. A single row that is left at the end of an epoch joins
+    the batch before it: no row is lost, and their order stays. Other models keep their batches, and so their trace.
+
+    Raises:
+        ConfigError: the model has BatchNorm, and `batch_size` or the whole split is one row.
+    """
+    norm = next((name for name, part in model.named_modules() if isinstance(part, _BatchNorm)), None)
+    if norm is None:
+        return
+    for one, remedy in (
+        (train.batch_size == 1, "batch_size is 1: set it to 2 or more"),
+        (train.num_samples == 1, f"{train.data_path} has a single row: build the dataset with more training rows"),
+    ):
+        if one:
+            raise ConfigError(
+                f"{type(model).__name__} has BatchNorm ({norm}), which needs 2 rows a batch to train, but {remedy}, or "
+                "choose a model or setting without it (batch_norm: False)"
+            )
+    train.least_rows = 2
+    if train.num_samples % train.batch_size == 1:
+        logging.info("BatchNorm cannot train on one row: the last row of an epoch joins the batch before it")
 
 
 def read_progress(state_file: Path) -> Progress:

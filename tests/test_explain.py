@@ -152,7 +152,10 @@ def test_items_are_named_by_title_and_tags(explainer):
         titles.unlink()
 
 
-@pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t"), (".parquet", "")])
+@pytest.mark.parametrize(
+    ("suffix", "separator"),
+    [(".csv", ","), (".tsv", "\t"), (".parquet", ""), (".CSV", ","), (".TSV", "\t"), (".PARQUET", "")],
+)
 def test_titles_are_read_from_tables(tmp_path, suffix, separator):
     import polars as pl
 
@@ -164,8 +167,19 @@ def test_titles_are_read_from_tables(tmp_path, suffix, separator):
     assert read_titles(path) == {3: "Heat", 1: ""}
 
 
+def test_titles_with_a_byte_order_mark_and_blank_lines(tmp_path):
+    path = tmp_path / "titles.csv"
+    path.write_bytes("\ufeffitem,title\r\n3,L\u00e9on\r\n\r\n,\r\n".encode())
+    assert read_titles(path) == {3: "L\u00e9on"}
+
+
 def test_wrong_titles_are_refused(tmp_path):
     path = tmp_path / "titles.csv"
+    path.write_bytes(b"item,title\n3,L\xe9on\n")
+    with pytest.raises(DataError, match=r"titles\.csv: line 2 is no text in UTF-8"):
+        read_titles(path)
+    with pytest.raises(DataError, match=r"titles\.PARQUET is not readable as a table"):
+        read_titles(path.rename(tmp_path / "titles.PARQUET"))
     with pytest.raises(DataError, match="does not exist"):
         read_titles(path)
     path.write_text("a,b\n1,2\n")

@@ -198,6 +198,29 @@ def test_a_test_split_without_labels_leaves_valid_to_decide(store, tmp_path):
     assert "valid AUC" in tables.markdown(board)
 
 
+@pytest.mark.parametrize("spoilt", ["gAUC", "AUC"])
+def test_a_metric_that_is_not_defined_on_test(store, tmp_path, spoilt):
+    for strength, expid in ((0.5, "QIN_a"), (0.2, "DIN_a")):
+        report = write_run(tmp_path, store, expid=expid, model=expid[:3], strength=strength)
+        report.metrics["test"][spoilt] = None
+        report.write(tmp_path / f"{report.expid}.report.json")
+    board = make_board(collect(tmp_path), store=store, replicates=5)
+    assert board.compared == ("test" if spoilt == "gAUC" else "valid")
+    assert board.entries[0].value("test", spoilt) is None
+    assert board.entries[0].value("valid", spoilt) is not None
+    for form in (tables.terminal, tables.markdown, tables.latex, tables.as_csv, page):
+        assert "None" not in form(board)
+
+
+def test_auc_that_is_defined_nowhere_cannot_rank(store, tmp_path):
+    report = write_run(tmp_path, store, expid="QIN_a", model="QIN")
+    for values in report.metrics.values():
+        values["AUC"] = None
+    report.write(tmp_path / f"{report.expid}.report.json")
+    with pytest.raises(DataError, match="AUC, which ranks the runs, is not defined on the valid split"):
+        make_board(collect(tmp_path), store=store, replicates=5)
+
+
 def test_without_store_or_predictions_the_table_still_stands(store, tmp_path):
     write_run(tmp_path, store, expid="DIN_x", model="DIN", predictions=False)
     alone = make_board(collect(tmp_path))
@@ -396,6 +419,8 @@ def test_door_exports_and_reads_back(written, tmp_path, capsys):
     assert run_door(capsys, "--from", kept, "--format", "markdown") == direct
     for name in ("t.md", "t.tex", "t.csv", "t.html", "t.txt"):
         assert run_door(capsys, "--from", kept, "--out", tmp_path / "out" / name).strip().endswith(name)
+    run_door(capsys, "--from", kept, "--out", tmp_path / "out/U.HTML")
+    assert (tmp_path / "out/U.HTML").read_bytes() == (tmp_path / "out/t.html").read_bytes()
     assert (tmp_path / "out/t.md").read_text() == direct
     assert (tmp_path / "out/t.html").read_text().startswith("<!DOCTYPE html>")
     assert json.loads(kept.read_text())["format_version"] == 1

@@ -245,6 +245,25 @@ def test_a_missing_file(tmp_path, make, file, message):
         make(folder)
 
 
+@pytest.mark.parametrize("kind", ["lists", "timed"])
+def test_files_as_a_spreadsheet_on_windows_saves_them(request, tmp_path, kind):
+    raw = request.getfixturevalue(kind)
+    for file in raw.iterdir():
+        text = file.read_text(encoding="utf-8").replace("\n", "\r\n")
+        (tmp_path / file.name.upper()).write_bytes(f"{text}\r\n\r\n".encode("utf-8-sig"))
+    plain, saved = read_release(raw), read_release(tmp_path)
+    assert saved.size == plain.size.upper()
+    assert saved.pairs.equals(plain.pairs)
+    assert (saved.titles, saved.categories, saved.has_times) == (plain.titles, plain.categories, plain.has_times)
+    assert (saved.likes == plain.likes).all()
+    assert (saved.views == plain.views).all()
+
+
+def test_a_file_is_no_folder(lists):
+    with pytest.raises(DataError, match=r"_pairs\.tsv: is no folder; it must hold"):
+        read_release(lists / "MicroLens-50k_pairs.tsv")
+
+
 def test_sizes_and_headers(tmp_path, make):
     folder = write_release(tmp_path / "raw")
     write_release(folder, size="MicroLens-1M", seed=2)

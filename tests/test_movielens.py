@@ -384,6 +384,41 @@ def test_text_vectors_know_neither_untrained_films_nor_later_tags(tmp_path):
     np.testing.assert_array_equal(*vectors)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
+def test_titles_of_dat_files_in_utf_8(tmp_path, encoding):
+    raw = write(tmp_path / "raw", ml_1m())
+    first = make_movies()[0][1]
+    movies = (raw / "movies.dat").read_text(encoding="latin-1").replace(first, "L\u00e9on", 1)
+    (raw / "movies.dat").write_text(movies, encoding=encoding)
+    build_quietly(raw, tmp_path / "data")
+    assert read_item_titles(tmp_path / "data/MovieLens_1M")[1] == "L\u00e9on"
+
+
+def test_files_as_a_spreadsheet_on_windows_saves_them(built, tmp_path):
+    dataset_id, raw, store = built
+    (tmp_path / "raw").mkdir()
+    for file in raw.iterdir():
+        text = file.read_text(encoding="latin-1" if file.suffix == ".dat" else "utf-8").replace("\n", "\r\n")
+        (tmp_path / "raw" / file.name.upper()).write_bytes(f"{text}\r\n\r\n".encode("utf-8-sig"))
+    build_quietly(tmp_path / "raw", tmp_path / "data")
+    again = Store.open(tmp_path / "data", dataset_id)
+    assert again.manifest.files == store.manifest.files
+    assert again.manifest.facts == store.manifest.facts
+
+
+def test_films_whose_texts_are_all_equal(tmp_path):
+    files = ml_latest()
+    films = "".join(f"{row * 3 + 2},Dark Space (1950),Drama\n" for row in range(MOVIES))
+    raw = write(tmp_path / "raw", {**files, "movies.csv": f"movieId,title,genres\n{films}"})
+    (raw / "tags.csv").unlink()
+    manifest = build_quietly(raw, tmp_path / "data")
+    assert manifest.facts["item_emb_d128"]["explained_variance"] is None
+    vectors = read_item_table(tmp_path / "data/MovieLens_small")["item_emb_d128"]
+    assert np.isfinite(vectors).all()
+    assert np.linalg.norm(vectors[1:], axis=1) == pytest.approx(1)
+    assert Store.open(tmp_path / "data", "MovieLens_small").manifest.facts == manifest.facts
+
+
 def replaced(maker, file, old, new):
     files = maker()
     assert old in files[file]

@@ -123,11 +123,57 @@ def test_unknown_values_are_counted_and_scored_as_padding(score, trained, tmp_pa
     assert pl.read_parquet(found.out)["item_id"].to_list() == rows["item_id"]
 
 
+KEYS = {
+    "text": pa.array(["req-1", "req-2", "req-2"]),
+    "text with gaps": pa.array(["a", None, "c"]),
+    "categories": pa.array(["a", "b", "a"]).dictionary_encode(),
+    "numbers": pa.array([1.5, 2.0, 3.0]),
+    "nothing": pa.nulls(3),
+}
+
+
+@pytest.mark.parametrize("keys", KEYS.values(), ids=KEYS)
+@pytest.mark.parametrize("suffix", [".parquet", ".PARQUET", ".csv", ".CSV"])
+def test_keys_of_any_type_are_copied_and_cold_users_scored(score, tmp_path, keys, suffix):
+    rows = {"ID": keys, "user_id": keys, "item_id": [3, 4, 5], "likes_level": [1, 2, 3], "views_level": [1, 2, 3]}
+    pq.write_table(pa.table({**rows, "item_seq": [[], [], []]}), tmp_path / "new.parquet")
+    found = score(data=tmp_path / "new.parquet", out=tmp_path / f"scores{suffix}").out
+    table = pl.read_csv(found) if suffix.lower() == ".csv" else pl.read_parquet(found)
+    assert table.columns == ["ID", "user_id", "item_id", "score"]
+    assert table["ID"].to_list() == table["user_id"].to_list() == keys.to_pylist()
+    assert table["score"].is_between(0, 1).all()
+
+
+def test_a_folder_of_parts_scores_as_the_whole_file(score, trained, tmp_path):
+    whole = score(data=trained / TEST)
+    expected = pl.read_parquet(whole.out)
+    table, folder = pq.read_table(trained / TEST), tmp_path / "parts"
+    folder.mkdir()
+    for part, (start, rows) in enumerate([(0, 7), (7, 40), (47, len(table))]):
+        pq.write_table(table.slice(start, rows), folder / f"part-{part:05}.parquet")
+    (folder / "_SUCCESS").touch()
+    for data in (folder, folder / "part-*.parquet"):
+        found = score(data=data, out=tmp_path / "x.parquet", submission=True)
+        assert pl.read_parquet(found.out).drop("score").equals(expected.drop("score"))
+        assert np.abs(scores_of(found) - expected["score"].to_numpy()).max() < 1e-6
+        check_submission(found.submission, expected["ID"].to_numpy(), "Task2")
+
+
+def test_a_submission_needs_whole_ids(score, trained, tmp_path):
+    table = pq.read_table(trained / TEST)
+    table = table.set_column(table.column_names.index("ID"), "ID", table["ID"].cast(pa.string()))
+    pq.write_table(table, tmp_path / "new.parquet")
+    with pytest.raises(DataError, match=r"column 'ID': a submission needs a whole number in every row"):
+        score(data=tmp_path / "new.parquet", submission=True)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda p: files.drop(p, "views_level"), "test.parquet: column 'views_level' is missing"),
         (lambda p: files.drop(p, "item_seq"), "no column of histories: it is called item_seq or history"),
+        (lambda p: files.twice(p, "views_level"), "test.parquet: column 'views_level' is there 2 times"),
+        (lambda p: files.twice(p, "ID"), "test.parquet: column 'ID' is there 2 times"),
         (lambda p: files.spoil(p, "item_seq", 11, (63, 0)), "row 11, column 'item_seq': 0 after an item"),
         (lambda p: files.spoil(p, "likes_level", 11, None), "row 11, column 'likes_level': the value is missing"),
         (lambda p: files.cut(p), "test.parquet: damaged, cut short or no parquet file"),
@@ -309,6 +355,32 @@ def test_new_rows_go_through_the_stores_own_encoders(fitted, tmp_path, monkeypat
     found = predict(config_dir=folder / "config", expid=expid, data=folder / "new.parquet", out=tmp_path / "b.parquet")
     assert np.abs(scores_of(found) - expected).max() < 1e-6
     assert found.unknown == {"city": atlantis, "code": 1, "words": 1}
+
+
+def test_raw_columns_without_any_value_or_as_categories(fitted, tmp_path, monkeypatch):
+    folder, _ = fitted
+    monkeypatch.chdir(tmp_path)
+    run_experiment(config_dir=folder / "config", expid="QIN_fitted")
+    table = pq.read_table(folder / "new.parquet")
+    scores = {}
+    forms = {
+        "typed": {"city": pa.nulls(30, pa.string()), "words": pa.array([""] * 30)},
+        "untyped": {"city": pa.nulls(30), "words": pa.array([[]] * 30)},
+        "plain": {},
+        "categories": {"city": table["city"].dictionary_encode(), "code": table["code"].dictionary_encode()},
+    }
+    for form, changes in forms.items():
+        changed = table
+        for name, values in changes.items():
+            changed = changed.set_column(table.column_names.index(name), name, values)
+        pq.write_table(changed, tmp_path / "new.parquet")
+        found = predict(
+            config_dir=folder / "config", expid="QIN_fitted", data=tmp_path / "new.parquet", out=tmp_path / "x.parquet"
+        )
+        scores[form] = scores_of(found)
+    assert (scores["typed"] == scores["untyped"]).all()
+    assert (scores["plain"] == scores["categories"]).all()
+    assert (scores["plain"] != scores["typed"]).any()
 
 
 def test_a_raw_column_of_another_type(fitted, tmp_path, monkeypatch):

@@ -17,11 +17,13 @@ import torch
 from fuxictr_multimodal import runner
 from fuxictr_multimodal.config import config_hash, trial_hash
 from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.loader import MultimodalDataLoader
 from fuxictr_multimodal.metrics import auc
-from fuxictr_multimodal.report import Report
+from fuxictr_multimodal.report import Report, print_summary
 from fuxictr_multimodal.resume import patience_used
 from fuxictr_multimodal.store import SplitReader
-from fuxictr_multimodal.trainer import Evaluation, Progress, Trainer, TrainingDiverged
+from fuxictr_multimodal.trainer import Evaluation, Progress, Trainer, TrainingDiverged, fit_batches
+from tests.loader_store import feature_map, write_split
 
 
 def losses(report: Report) -> list[float]:
@@ -421,6 +423,118 @@ def test_missing_data_names_source_and_runnable_expids(run_qin):
 def test_evaluation_that_never_comes_is_refused(run_qin):
     with pytest.raises(ConfigError, match=r"eval_steps=99 is more than the 16 steps"):
         run_qin("epochs=1", "eval_steps=99")
+
+
+# Single rows at the end of an epoch, and metrics without a value
+
+
+@pytest.mark.parametrize("mode", ["resident", "streaming"])
+def test_batch_norm_trains_where_a_single_row_is_left(run_qin, kill_at_evaluation, mode):
+    # 4000 rows: three batches and a single row.
+    settings = ("epochs=2", "batch_size=1333", "batch_norm=True", "eval_steps=2", f"loader_mode={mode}")
+    whole, path = run_qin(*settings, seed=1)
+    log = path.with_name("QIN_test_s1.log").read_text()
+    assert "Start training: 3 batches/epoch" in log
+    assert log.count("the last row of an epoch joins the batch before it") == 1
+    assert whole.curve[-1]["step"] == 6
+    kill_at_evaluation(1, *settings, seed=1, overwrite=True)
+    resumed, _ = run_qin(*settings, seed=1, resume=True)
+    assert losses(resumed) == losses(whole)
+    assert resumed.metrics == whole.metrics
+
+
+def test_without_batch_norm_a_single_row_is_a_batch_of_its_own(run_qin):
+    report, path = run_qin("epochs=1", "batch_size=1333", "batch_norm=False")
+    assert report.curve[-1]["step"] == 4
+    assert "Start training: 4 batches/epoch" in path.with_name("QIN_test.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("expid", "settings"),
+    [
+        ("DIN_demo", ["batch_norm=True"]),
+        ("DIN_demo", ["dnn_activations=Dice", "batch_norm=False"]),
+        ("DCNv2_demo", ["batch_norm=True"]),
+    ],
+)
+def test_batch_norm_of_another_model_trains_too(run_qin, expid, settings):
+    small = ("dataset_id=Synthetic_test", "epochs=1", "batch_size=1333", "embedding_dim=4")
+    report, _ = run_qin(*small, *settings, expid=expid)
+    assert (report.status, report.curve[-1]["step"]) == ("completed", 3)
+
+
+def test_batch_norm_and_single_rows_only_is_said_before_training(run_qin, tmp_path):
+    with pytest.raises(ConfigError, match=r"QIN has BatchNorm \(.*norm.*\).*batch_size is 1: set it to 2 or more"):
+        run_qin("batch_size=1", "batch_norm=True")
+    assert Report.read(tmp_path / "checkpoints/Synthetic_test/QIN_test.report.json").curve == []
+    loader = MultimodalDataLoader(feature_map(), write_split(tmp_path, rows=1), batch_size=8)
+    with pytest.raises(ConfigError, match=r"train has a single row: build the dataset with more training rows"):
+        fit_batches(loader, torch.nn.Sequential(torch.nn.BatchNorm1d(3)))
+    fit_batches(loader, torch.nn.Sequential(torch.nn.LayerNorm(3)))
+    assert len(loader) == 1
+
+
+@pytest.fixture
+def one_class_users(tmp_path, repository):
+    """Settings of a run on a dataset whose users have one label each in every split."""
+    from fuxictr_multimodal.config import load_dataset_config
+    from fuxictr_multimodal.store.builder import StoreBuilder
+
+    entry = load_dataset_config(repository / "config", "Synthetic_test")
+    columns = [column for column in entry["feature_cols"] if column["name"] in ("user_id", "likes_level", "item_id")]
+    rng = np.random.default_rng(0)
+    with StoreBuilder(
+        dataset_id="Synthetic_test", data_root=tmp_path / "data", feature_cols=columns, label_col=entry["label_col"],
+        max_len=4, group_id="user_id", item_col="item_id", recipe={}, progress=False,
+    ) as builder:  # fmt: skip
+        builder.write_items({"item_id": np.arange(20)})
+        for split in ("train", "valid", "test"):
+            user = rng.integers(0, 8, 64)
+            rows = {"user_id": user, "likes_level": rng.integers(0, 11, 64), "item_id": rng.integers(1, 20, 64)}
+            rows["label"] = (user % 2).astype(np.uint8)
+            builder.append(split, rows, rng.integers(1, 20, 64), np.arange(65))
+        builder.finish(split_method="made up")
+    return [f"data_root={tmp_path / 'data'}", "synthetic=null", "epochs=1", "batch_norm=False"]
+
+
+def test_a_metric_that_is_not_defined_is_null_and_noted_once(run_qin, one_class_users, tmp_path, capsys):
+    report, path = run_qin(*one_class_users)
+    assert report.status == "completed"
+    for split in ("valid", "test"):
+        assert report.metrics[split]["gAUC"] is None
+        assert 0 <= report.metrics[split]["AUC"] <= 1
+    assert json.loads(path.read_text())["metrics"]["valid"]["gAUC"] is None
+    log = path.with_name("QIN_test.log").read_text()
+    for split in ("valid", "test"):
+        assert log.count(f"Left out of the metrics of the {split} split: gAUC is undefined: no group holds both") == 1
+    print_summary(report, path)
+    assert re.search(r"valid\s+│\s+[\d.]+\s+│\s+-\s+│\s+[\d.]+", capsys.readouterr().out)
+    assert re.search(r"\[test\] AUC: [\d.]+ - logloss: [\d.]+\n", (tmp_path / "config.csv").read_text())
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("monitor=gAUC", r"monitor: gAUC has no value .*valid\.h5 \(.*no group holds both"),
+        ("monitor={AUC: 1, avgAUC: 0.5}", "monitor: avgAUC has no value"),
+        ("metrics=[AUC, AUCC]", "'AUCC' is not known. Did you mean 'AUC'"),
+        ("group_id=null", "gAUC needs `group_id`"),
+    ],
+)
+def test_a_monitored_metric_that_is_not_defined_is_said_before_training(
+    run_qin, one_class_users, tmp_path, setting, message
+):
+    with pytest.raises(ConfigError, match=message):
+        run_qin(*one_class_users, setting)
+    report = Report.read(tmp_path / "checkpoints/Synthetic_test/QIN_test.report.json")
+    assert (report.status, report.curve) == ("failed", [])
+
+
+def test_a_validation_split_of_one_class_is_said_before_training(run_qin, monkeypatch):
+    monkeypatch.setattr(MultimodalDataLoader, "labels_and_groups", lambda self: (np.ones(64), np.arange(64)))
+    message = r"monitor: AUC has no value .*all 64 rows have label 1.*monitor another metric, such as logloss"
+    with pytest.raises(ConfigError, match=message):
+        run_qin("epochs=1")
 
 
 def test_two_processes_on_one_run(run_qin, tmp_path):

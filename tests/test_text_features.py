@@ -1,5 +1,7 @@
 """Text vectors know only the texts they are fitted on; given tables are aligned by id and checked."""
 
+import json
+
 import h5py
 import numpy as np
 import polars as pl
@@ -43,6 +45,24 @@ def test_a_small_vocabulary_leaves_zero_columns_and_unknown_words_a_zero_row():
     assert not found.vectors[:, found.facts["directions"] :].any()
     assert not found.vectors[6].any()
     assert found.facts["items_without_vector"] == 1
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        pytest.param(["red car"] * 4, id="all equal"),
+        pytest.param(["red car", "red car", "", ""], id="equal or empty"),
+        pytest.param(["red car", "red car"], id="fewer items than directions"),
+        pytest.param(["red car", "red car", "the of and", "!?"], id="without a known word"),
+    ],
+)
+def test_texts_without_variance_give_finite_numbers(texts):
+    found = tfidf_svd(texts, fit_rows=np.ones(len(texts), bool), dim=8)
+    assert found.vectors.shape == (len(texts), 8)
+    assert np.isfinite(found.vectors).all()
+    lengths = np.linalg.norm(found.vectors, axis=1)
+    assert lengths == pytest.approx([1.0 if "red" in text else 0.0 for text in texts])
+    json.dumps(found.facts, allow_nan=False)
 
 
 def test_same_texts_same_vectors():

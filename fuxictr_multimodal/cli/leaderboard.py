@@ -155,7 +155,7 @@ def _expected(config_dir: Path, dataset_id: str, patterns: Sequence[str]) -> lis
 
 
 def _rendered(board: Board, args: argparse.Namespace) -> str:
-    form = args.format or FORMAT_OF_SUFFIX.get(args.out.suffix if args.out else "", "terminal")
+    form = args.format or FORMAT_OF_SUFFIX.get(args.out.suffix.lower() if args.out else "", "terminal")
     if form == "html":
         from fuxictr_multimodal.leaderboard.page import page
 

@@ -21,7 +21,9 @@ def run_predict_main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_trained_run(parser)
-    parser.add_argument("--data", type=user_path, help="parquet file of new rows (default: the test split)")
+    parser.add_argument(
+        "--data", type=user_path, help="parquet file of new rows, or a folder of its parts (default: the test split)"
+    )
     parser.add_argument("--history-column", help="column of histories in --data (default: item_seq or history)")
     parser.add_argument(
         "--out",

@@ -56,7 +56,9 @@ def tfidf_svd(texts: Sequence[str], *, fit_rows: NDArray[np.bool_], dim: int, se
             "so no text vectors can be made; check the titles or give a table of vectors"
         )
     found = min(dim, weights.shape[0] - 1, weights.shape[1] - 1)
-    svd = TruncatedSVD(found, random_state=seed).fit(weights)
+    with np.errstate(divide="ignore", invalid="ignore"):  # equal texts have no variance to explain
+        svd = TruncatedSVD(found, random_state=seed).fit(weights)
+    explained = float(svd.explained_variance_ratio_.sum())
     vectors = np.zeros((len(texts), dim), dtype=np.float32)
     vectors[:, :found] = unit_length(svd.transform(tfidf.transform(texts)))
     facts = {
@@ -64,7 +66,7 @@ def tfidf_svd(texts: Sequence[str], *, fit_rows: NDArray[np.bool_], dim: int, se
         "fitted_on_items": len(fit_texts),
         "vocabulary": int(weights.shape[1]),
         "directions": found,
-        "explained_variance": round(float(svd.explained_variance_ratio_.sum()), 4),
+        "explained_variance": round(explained, 4) if np.isfinite(explained) else None,
         "items_without_vector": int((~vectors.any(axis=1)).sum()),
     }
     return TextVectors(vectors, facts)

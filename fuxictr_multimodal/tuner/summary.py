@@ -174,7 +174,7 @@ def _markdown(
         lines += ["", f"Best: `{best.ran.expid}`, valid {monitor} {best.value:.6f}, epoch {best.best_epoch}."]
         test = (read_report(best.ran.report) or {}).get("metrics", {}).get("test", {})
         if test:
-            told = ", ".join(f"{metric} {value:.6f}" for metric, value in test.items())
+            told = ", ".join(f"{metric} {value:.6f}" for metric, value in test.items() if value is not None)
             lines.append(f"Its test split, read once and not used to select: {told}.")
         lines += [
             "As an expid: [best/model_config.yaml](best/model_config.yaml). Its value is the best of many on one",

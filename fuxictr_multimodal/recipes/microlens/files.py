@@ -56,7 +56,7 @@ EMBEDDINGS = {
 
 
 def locate(raw: Path, names: Sequence[str]) -> dict[str, Path]:
-    """The files by name: in `raw` itself, in its folder `MicroLens_1M_x1`, or beside `raw`.
+    """The files, or folders of their parts, by name: in `raw` itself, in its folder `MicroLens_1M_x1`, or beside `raw`.
 
     Raises:
         DataError: the folder or a file is missing; the message names all that are.
@@ -69,7 +69,7 @@ def locate(raw: Path, names: Sequence[str]) -> dict[str, Path]:
         # `raw` may be the inner folder: then the files beside it are one up.
         if raw.resolve().name == FOLDER:
             places.append(raw.resolve().parent / name)
-        place = next((place for place in places if place.is_file()), None)
+        place = next((place for place in places if place.exists()), None)
         if place is None:
             missing.append(name)
         else:
