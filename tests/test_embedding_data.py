@@ -133,6 +133,48 @@ def test_filter_drops_what_is_evaluated_and_doubles_and_counts():
     assert counts["pairs"] == Counts(read=4, contaminated=1, duplicates=1, kept=2)
 
 
+# Pairs that differ in a mark alone.
+DIFFERENT = [
+    ("दिन", "दीन"), ("कल", "काला"), ("वह जाता है", "वह जाती है"), ("কি", "কী"), ("பல்", "பால்"), ("ไป", "ไป่"), ("ကို", "ကူ"),
+    ("كَتَبَ", "كُتِبَ"), ("שָׁלוֹם", "שָׂלוֹם"), ("ກິນ", "ກີນ"), ("a\u0323\u0311", "a\u0323\u0310"), ("कि", "क"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT)
+def test_texts_that_differ_in_a_mark_are_different(one, other):
+    assert key(one) != key(other)
+    texts = [one, other]
+    source = Source("s", {"x": texts}, Pairs(texts, texts), ScoredPairs(texts, texts, np.zeros(2, dtype=np.float32)))
+    _, counts = clean(source, set())
+    assert {count.kept for count in counts.values()} == {2}
+    _, counts = clean(source, keys([one]))
+    assert {(count.contaminated, count.kept) for count in counts.values()} == {(1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Größe", "GRÖSSE"),
+        ("naïve", "nai\u0308ve"),
+        ("\u03aa\u0301x", "\u0390x"),  # a capital that has no composed form
+        ("İstanbul", "istanbul"),
+        ("क\u093c", "क़"),
+        ("\ufb01ne \uff11\uff12", "fine 12"),
+        ("Schiff\u00adfahrt", "Schifffahrt"),
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0645\u06cc\u062e\u0648\u0627\u0647\u0645"),
+        ("\ufeffred ❤\ufe0f", "Red ❤!"),
+        ("snake_case", "snake case"),
+    ],
+)
+def test_texts_that_look_the_same_are_the_same(one, other):
+    assert key(one) == key(other)
+    assert key(key(one)) == key(one)
+
+
+def test_symbols_alone_are_no_text():
+    assert {key(text) for text in ("...", "❤️", "👨‍👩", "_", " \u200b ")} == {""}
+
+
 def test_filter_checks_hard_negatives_too():
     source = Source("s", {}, Pairs(["a", "b"], ["c", "d"], [["secret", "e"], ["f", "g"]]))
     found, counts = clean(source, {"secret"})

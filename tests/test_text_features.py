@@ -1,5 +1,7 @@
 """Text vectors know only the texts they are fitted on; given tables are aligned by id and checked."""
 
+import unicodedata
+
 import h5py
 import numpy as np
 import polars as pl
@@ -48,6 +50,26 @@ def test_a_small_vocabulary_leaves_zero_columns_and_unknown_words_a_zero_row():
 def test_same_texts_same_vectors():
     one, two = (tfidf_svd(TEXTS, fit_rows=np.ones(6, bool), dim=3).vectors for _ in range(2))
     np.testing.assert_array_equal(one, two)
+
+
+def test_words_keep_their_marks_however_they_are_composed():
+    texts = ["दिन जाता", "दिन जाता", "दीन जाती", "दीन जाती"]
+    found = tfidf_svd(texts, fit_rows=np.ones(4, bool), dim=4)
+    like = found.vectors @ found.vectors.T
+    assert like[0, 1] == pytest.approx(1)
+    assert like[0, 2] == pytest.approx(0, abs=1e-6)
+    composed, decomposed = (
+        tfidf_svd([unicodedata.normalize(form, text) for text in ["naïve café", "naïve café", "x"]],
+                  fit_rows=np.ones(3, bool), dim=2).vectors
+        for form in ("NFC", "NFD")
+    )  # fmt: skip
+    np.testing.assert_array_equal(composed, decomposed)
+
+
+def test_equal_texts_give_finite_vectors_and_no_variance():
+    found = tfidf_svd(["space war robots"] * 5, fit_rows=np.ones(5, bool), dim=3)
+    np.testing.assert_allclose(found.vectors @ found.vectors.T, 1, atol=1e-6)
+    assert found.facts["explained_variance"] is None
 
 
 @pytest.mark.parametrize("texts", [["", ""], ["one", "two"], ["the", "and"]])

@@ -5,6 +5,7 @@ Symbols: N items, D vector width, K keys of a given table, W its width.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.words import drop_invisible, word_characters
 
 SUFFIXES = (".h5", ".npz", ".parquet")
 
@@ -43,9 +45,16 @@ def tfidf_svd(texts: Sequence[str], *, fit_rows: NDArray[np.bool_], dim: int, se
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
+    texts = [drop_invisible(unicodedata.normalize("NFC", text)) for text in texts]
     fit_texts = [text for text, chosen in zip(texts, fit_rows, strict=True) if chosen]
     # A word of a single item cannot say how two items resemble each other.
-    tfidf = TfidfVectorizer(sublinear_tf=True, stop_words="english", ngram_range=(1, 2), min_df=2)
+    tfidf = TfidfVectorizer(
+        sublinear_tf=True,
+        stop_words="english",
+        ngram_range=(1, 2),
+        min_df=2,
+        token_pattern=f"[{word_characters()}]{{2,}}",
+    )
     try:
         weights = tfidf.fit_transform(fit_texts)
     except ValueError:  # the vectoriser's only complaint here is an empty vocabulary
@@ -56,7 +65,9 @@ def tfidf_svd(texts: Sequence[str], *, fit_rows: NDArray[np.bool_], dim: int, se
             "so no text vectors can be made; check the titles or give a table of vectors"
         )
     found = min(dim, weights.shape[0] - 1, weights.shape[1] - 1)
-    svd = TruncatedSVD(found, random_state=seed).fit(weights)
+    with np.errstate(divide="ignore", invalid="ignore"):  # equal texts have no variance to explain
+        svd = TruncatedSVD(found, random_state=seed).fit(weights)
+    explained = float(svd.explained_variance_ratio_.sum())
     vectors = np.zeros((len(texts), dim), dtype=np.float32)
     vectors[:, :found] = unit_length(svd.transform(tfidf.transform(texts)))
     facts = {
@@ -64,7 +75,7 @@ def tfidf_svd(texts: Sequence[str], *, fit_rows: NDArray[np.bool_], dim: int, se
         "fitted_on_items": len(fit_texts),
         "vocabulary": int(weights.shape[1]),
         "directions": found,
-        "explained_variance": round(float(svd.explained_variance_ratio_.sum()), 4),
+        "explained_variance": round(explained, 4) if np.isfinite(explained) else None,
         "items_without_vector": int((~vectors.any(axis=1)).sum()),
     }
     return TextVectors(vectors, facts)
