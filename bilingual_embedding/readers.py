@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bilingual_embedding.text_files import read_text
+from bilingual_embedding.text_files import read_text, without_half_characters
 from bilingual_embedding.texts import Pairs, ScoredPairs, Source
 from bilingual_embedding.user_tables import read_table
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
@@ -163,7 +163,10 @@ def read_bible(file: Path) -> list[list[list[str]]]:
     text = read_text(file)
     try:
         books = json.loads(text)
-        return [[[str(verse).strip() for verse in chapter] for chapter in book["chapters"]] for book in books]
+        return [
+            [[without_half_characters(str(verse)).strip() for verse in chapter] for chapter in book["chapters"]]
+            for book in books
+        ]
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"{file} is not a list of books with chapters of verses: {error!r}") from None
 

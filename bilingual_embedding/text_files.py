@@ -58,3 +58,12 @@ def read_text(file: Path) -> str:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise DataError(f"{file}, line {line}: there is a NUL character, so this is no text in UTF-8")
     return text.lstrip(BYTE_ORDER_MARK)
+
+
+def without_half_characters(text: str) -> str:
+    """The text without the halves of characters that JSON can escape, as cutting a text through an emoji leaves them.
+
+    >>> without_half_characters("cut \\ud83d")
+    'cut '
+    """
+    return text.encode("utf-8", "ignore").decode("utf-8")

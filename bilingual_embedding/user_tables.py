@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from bilingual_embedding.text_files import kind, read_bytes, read_text
+from bilingual_embedding.text_files import kind, read_bytes, read_text, without_half_characters
 from fuxictr_multimodal.errors import DataError
 
 KINDS = "`text`, or `left` and `right` with `score` (0 to 1) or `negative` (a text or a list) if wanted"
@@ -143,7 +143,9 @@ def _verbatim(file: Path, lines: Sequence[tuple[int, str]], names: Sequence[str]
             value = row.get(name)
             if isinstance(value, list | dict):
                 raise DataError(f"{file}, line {number}: {name!r} is {str(value)[:60]}, expected text")
-            column.append(json.dumps(value) if isinstance(value, bool) else value)
+            if isinstance(value, bool):
+                value = json.dumps(value)
+            column.append(value and without_half_characters(value))
     return {name: column for name, column in columns.items() if name in present}
 
 

@@ -144,6 +144,11 @@ def test_bible_chapters_are_texts_and_verses_are_pairs(tmp_path):
     assert source.pairs == Pairs(["a", "b", "c"], ["x", "y", "z"])
 
 
+def test_half_a_character_in_json_is_left_out(tmp_path):
+    (tmp_path / "en.json").write_text('[{"chapters": [["a \\ud83d", "b"]]}]')
+    assert read(tmp_path, "bible_json", ["en.json"]).texts == {"en": ["a b"]}
+
+
 def test_some_books(tmp_path):
     books = [{"book": str(i), "chapters": [[f"verse {i}"]]} for i in range(5)]
     (tmp_path / "en.json").write_text(json.dumps(books), encoding="utf-8")

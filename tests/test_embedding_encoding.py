@@ -275,6 +275,11 @@ def test_numbers_in_a_text_column_are_texts(encode, model):
             encode(name, content)
 
 
+def test_half_a_character_in_json_is_left_out(encode, model):
+    _, table = encode("t.jsonl", '{"text": "a \\ud83d b"}\n{"text": "a  b"}\n')
+    np.testing.assert_array_equal(table["vector"][0].to_numpy(), table["vector"][1].to_numpy())
+
+
 def test_other_columns_of_jsonl_keep_their_types(encode):
     _, table = encode("t.jsonl", '{"id": "1", "text": "a"}\n{"id": "02", "text": "b"}\n', id_column="id")
     assert table["id"].to_list() == ["1", "02"]
