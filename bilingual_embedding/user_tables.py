@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -69,7 +70,7 @@ def read_frame(file: Path, *, text_columns: Sequence[str] = ()) -> pl.DataFrame:
     try:
         frame = READERS[kind(file)](file, text_columns)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{file} cannot be read: {str(error).strip().splitlines()[0]}") from None
+        raise DataError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}") from None
     present = [name for name in dict.fromkeys(text_columns) if name in frame.columns]
     for name in present:
         if frame[name].dtype.is_nested() or frame[name].dtype in (pl.Binary, pl.Object):
@@ -89,6 +90,10 @@ def _separated(file: Path, separator: str) -> pl.DataFrame:
     text = read_text(file)
     if not text.strip():
         raise DataError(f"{file} is empty")
+    header = next(csv.reader([text.lstrip("\r\n").partition("\n")[0].rstrip("\r")], delimiter=separator))
+    for name in header:
+        if header.count(name) > 1:
+            raise DataError(f"{file}: column {name!r} is there {header.count(name)} times; remove or rename one")
     try:
         frame = pl.read_csv(text.encode(), separator=separator, infer_schema=False)
     except pl.exceptions.ComputeError:
@@ -100,14 +105,15 @@ def _separated(file: Path, separator: str) -> pl.DataFrame:
 
 def _check_widths(file: Path, text: str, separator: str) -> None:
     """Name the first row with more fields than there are columns, which a separator inside a text makes."""
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    width = len(next(rows))
-    for number, row in enumerate(rows, start=1):
-        if len(row) > width:
-            raise DataError(
-                f"{file}, row {number}: {len(row)} fields for {width} columns; put quotes around texts that hold "
-                f"{separator!r}"
-            )
+    with contextlib.suppress(csv.Error):  # the reader of polars has said what is wrong
+        rows = csv.reader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=separator)
+        width = len(next(rows))
+        for number, row in enumerate(rows, start=1):
+            if len(row) > width:
+                raise DataError(
+                    f"{file}, row {number}: {len(row)} fields for {width} columns; put quotes around texts that hold "
+                    f"{separator!r}"
+                )
 
 
 def _jsonl(file: Path, text_columns: Sequence[str]) -> pl.DataFrame:
@@ -133,7 +139,7 @@ def _verbatim(file: Path, lines: Sequence[tuple[int, str]], names: Sequence[str]
     present = set()
     for number, line in lines:
         try:
-            row = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
+            row = json.loads(line, parse_int=str, parse_float=str, parse_constant=_no_value)
         except ValueError as error:
             raise DataError(f"{file}, line {number}: not JSON: {error}") from None
         if not isinstance(row, dict):
@@ -147,6 +153,10 @@ def _verbatim(file: Path, lines: Sequence[tuple[int, str]], names: Sequence[str]
                 value = json.dumps(value)
             column.append(value and without_half_characters(value))
     return {name: column for name, column in columns.items() if name in present}
+
+
+def _no_value(constant: str) -> None:
+    raise ValueError(f"{constant} is no value of it, write null")
 
 
 READERS: dict[str, Callable[[Path, Sequence[str]], pl.DataFrame]] = {
