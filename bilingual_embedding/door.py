@@ -15,7 +15,7 @@ from bilingual_embedding.run_report import EmbeddingReport, print_summary
 from bilingual_embedding.runner import EmbeddingRun
 from bilingual_embedding.settings import load_experiment
 from bilingual_embedding.start import Start, run_name
-from bilingual_embedding.text_vectors import encode_file
+from bilingual_embedding.text_vectors import encode_file, encode_file_published
 from fuxictr_multimodal.errors import ConfigError
 
 
@@ -49,21 +49,17 @@ def encode(
     text_columns: Sequence[str] = ("text",),
     id_column: str | None = None,
     item_dim: int | None = None,
+    published: str | None = None,
 ) -> dict:
-    """Encode a file by the last trained stage; print and return the facts as JSON."""
-    run = _run(config_dir, expid, gpu, seed, overrides)
-    encoder, tokenizer = run.load()
-    facts = encode_file(
-        encoder,
-        tokenizer,
-        source=source,
-        target=target,
-        text_columns=text_columns,
-        id_column=id_column,
-        item_dim=item_dim,
-        precision=run.experiment.precision,
-        progress=True,
-    )
+    """Encode a file by the last trained stage, or by a published encoder; print and return the facts as JSON."""
+    columns = {"text_columns": text_columns, "id_column": id_column, "item_dim": item_dim}
+    if published is not None:
+        embed = load_published(published, device=str(_device(gpu)), progress=True)
+        facts = encode_file_published(embed, source=source, target=target, **columns)
+    else:
+        run = _run(config_dir, expid, gpu, seed, overrides)
+        precision = run.experiment.precision
+        facts = encode_file(*run.load(), source=source, target=target, **columns, precision=precision, progress=True)
     print(json.dumps({"output": str(target), **facts}))
     return facts
 
@@ -88,8 +84,12 @@ def evaluate_published(
 
 def _run(config_dir: Path, expid: str, gpu: int, seed: int | None, overrides: Sequence[str]) -> EmbeddingRun:
     experiment = load_experiment(config_dir, expid, overrides=overrides, seed=seed)
-    if gpu >= torch.cuda.device_count():
-        raise ConfigError(f"--gpu {gpu}: this machine has {torch.cuda.device_count()} GPUs; -1 is the CPU")
-    device = torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
+    device = _device(gpu)
     start = Start.of(experiment, seed)
     return EmbeddingRun(expid, experiment, run_name=run_name(expid, seed), device=device, start=start)
+
+
+def _device(gpu: int) -> torch.device:
+    if gpu >= torch.cuda.device_count():
+        raise ConfigError(f"--gpu {gpu}: this machine has {torch.cuda.device_count()} GPUs; -1 is the CPU")
+    return torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
