@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.terminal import prepare_streams
 
 STAGES = ("all", "mlm", "pairs", "multitask", "evaluate", "encode", "compare")
 
 
 def run_embedding_main(argv: Sequence[str] | None = None) -> None:
     """Train, evaluate, use or compare text encoders; exit status 2 on bad input."""
+    prepare_streams()
     parser = _parser()
     args = parser.parse_args(argv)
     if args.stage == "encode" and not (args.input and args.output):

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.escape import one_line
 from fuxictr_multimodal.files import write_json
+from fuxictr_multimodal.terminal import plain_console
 from fuxictr_multimodal.version import __version__
 
 PACKAGES = ("fuxictr", "torch", "numpy", "h5py", "polars")
@@ -111,7 +113,7 @@ def append_csv_line(path: Path, report: Report, arguments: Sequence[str]) -> Non
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     with path.open("a", encoding="utf-8") as file:
         file.write(
-            f" {stamp},[command] python {' '.join(arguments)},[exp_id] {report.expid},"
+            f" {stamp},[command] python {one_line(' '.join(arguments))},[exp_id] {report.expid},"
             f"[dataset_id] {report.dataset_id},[train] N.A.,[val] {listed(report.metrics.get('valid', {}))},"
             f"[test] {listed(report.metrics.get('test', {}))}\n"
         )
@@ -126,8 +128,9 @@ def print_summary(report: Report, report_file: Path) -> None:
         table.add_column(name, justify="right")
     for split, values in report.metrics.items():
         table.add_row(split, *(f"{values[name]:.4f}" if name in values else "-" for name in names))
-    console = Console()
-    console.print(f"[bold]{report.expid}[/bold] on {report.dataset_id}, seed {report.seed}: {report.status}")
+    console = plain_console()
+    head = Text.assemble((report.expid, "bold"), f" on {report.dataset_id}, seed {report.seed}: {report.status}")
+    console.print(head)
     console.print(table)
     for name, value in report.dataset_facts.items():
         parts = value if isinstance(value, dict) else {"": value}

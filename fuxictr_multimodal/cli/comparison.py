@@ -8,10 +8,12 @@ from pathlib import Path
 
 from fuxictr_multimodal.cli.leaderboard import run_leaderboard_main
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.terminal import prepare_streams
 
 
 def run_comparison_main(argv: Sequence[str] | None = None) -> None:
     """`run_comparison.py`: run a comparison; exit status 1 if a run failed, 2 on bad input, 130 when interrupted."""
+    prepare_streams()
     parser = argparse.ArgumentParser(
         prog="run_comparison.py",
         description="Tune every model of a comparison with equally many trials, run the seeds, write the leaderboard.",

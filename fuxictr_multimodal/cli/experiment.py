@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
+from fuxictr_multimodal.terminal import prepare_streams
 
 
 def run_expid_main(argv: Sequence[str] | None = None, *, config: str = "./config/", expid: str = "QIN_test") -> None:
     """`run_expid.py`: train one experiment and print its summary; exit status 2 on bad input."""
+    prepare_streams()
     parser = argparse.ArgumentParser(
         prog="run_expid.py",
         description="Train one experiment of a config folder, evaluate it, and write its report.",

@@ -15,6 +15,7 @@ from rich.console import Console
 
 import fuxictr_multimodal
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.terminal import plain_console
 from fuxictr_multimodal.tuner import prepare
 from fuxictr_multimodal.tuner.board import Board
 from fuxictr_multimodal.tuner.folder import SweepFolder, write_config
@@ -70,7 +71,7 @@ def tune(
         InputError: whatever is wrong with the tuner file, an experiment or its data; then no trial was started.
         KeyboardInterrupt: on Ctrl-C or SIGTERM; running trials are ended, the summaries so far are written.
     """
-    console = console or Console()
+    console = console or plain_console()
     deadline = None if seconds is None else time.monotonic() + seconds
     if search != "grid" and trials is None and seconds is None:
         raise ConfigError(f"--search {search} has no end: give --trials or --time")
