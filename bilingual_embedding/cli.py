@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fuxictr_multimodal.errors import exit_on_input_error
 from fuxictr_multimodal.interruption import exit_when_interrupted
+from fuxictr_multimodal.terminal import prepare_streams
 from fuxictr_multimodal.user_paths import user_path
 
 STAGES = ("all", "mlm", "pairs", "multitask", "evaluate", "encode", "compare")
@@ -14,6 +15,7 @@ STAGES = ("all", "mlm", "pairs", "multitask", "evaluate", "encode", "compare")
 
 def run_embedding_main(argv: Sequence[str] | None = None) -> None:
     """Train, evaluate, use or compare text encoders; exit status 2 on bad input, 130, 143 or 129 on a signal."""
+    prepare_streams()
     parser = _parser()
     args = parser.parse_args(argv)
     if args.stage == "encode" and not (args.input and args.output):

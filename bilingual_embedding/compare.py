@@ -13,6 +13,7 @@ from pathlib import Path
 from bilingual_embedding.run_report import REPORT, EmbeddingReport
 from bilingual_embedding.settings import load_experiment
 from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.escape import markdown
 from fuxictr_multimodal.leaderboard.statistics import Spread, paired_t_interval
 
 EXPLANATION = (
@@ -79,7 +80,7 @@ def compare(config_dir: Path, expids: Sequence[str], *, overrides: Sequence[str]
     missing = [expid for expid in expids if expid not in {runs.expid for runs in found}]
     parts = [EXPLANATION, *(_of_one(runs) for runs in found), *_differences(found)]
     if missing:
-        parts.append(f"Without a completed run: {', '.join(missing)}.")
+        parts.append(f"Without a completed run: {', '.join(map(markdown, missing))}.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -105,14 +106,15 @@ def read_seeds(model_root: Path, expid: str) -> Seeds:
 
 def _of_one(runs: Seeds) -> str:
     names = dict.fromkeys(name for stage in runs.stages for name in runs.scores(stage))
-    rows = [["score, %", "floor", *runs.stages]]
+    rows = [["score, %", "floor", *map(markdown, runs.stages)]]
     for name in names:
         floor = runs.first.floors.get(name)
         spreads = [runs.spread(stage, name) for stage in runs.stages]
-        rows.append([name, "-" if floor is None else f"{floor:.1f}", *map(_spread_text, spreads)])
+        rows.append([markdown(name), "-" if floor is None else f"{floor:.1f}", *map(_spread_text, spreads)])
     seeds = ", ".join(map(str, runs.reports))
     minutes = Spread(tuple(sum(s["seconds"] for s in r.stages.values()) / 60 for r in runs.reports.values())).mean
-    title = f"## {runs.expid}\n\nPreset {runs.first.preset}; {'seed' if len(runs.reports) == 1 else 'seeds'} {seeds}; "
+    several = "seed" if len(runs.reports) == 1 else "seeds"
+    title = f"## {markdown(runs.expid)}\n\nPreset {markdown(runs.first.preset)}; {several} {seeds}; "
     return f"{title}{minutes:.1f} minutes of training a run.\n\n{_table(rows)}"
 
 
@@ -125,11 +127,12 @@ def _differences(found: Sequence[Seeds]) -> list[str]:
 
 def _against_first(group: Sequence[Seeds]) -> str:
     base, *others = group
-    rows = [["score, %", *(f"{runs.expid} (n = {len(_shared(base, runs))})" for runs in others)]]
+    rows = [["score, %", *(f"{markdown(runs.expid)} (n = {len(_shared(base, runs))})" for runs in others)]]
     for name in base.scores(base.final):
-        rows.append([name, *(_difference_text(base, runs, name) for runs in others)])
+        rows.append([markdown(name), *(_difference_text(base, runs, name) for runs in others)])
     return (
-        f"## Minus {base.expid}\n\nDifference of the scores after the last stage, mean over the n seeds that both have "
+        f"## Minus {markdown(base.expid)}\n\n"
+        "Difference of the scores after the last stage, mean over the n seeds that both have "
         f"[95 % interval, Student's t over paired seeds].\n\n{_table(rows)}"
     )
 

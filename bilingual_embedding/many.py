@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bilingual_embedding.settings import list_experiments
+from fuxictr_multimodal.escape import visible
 from fuxictr_multimodal.run_many import Outcome, Plan, launch_in_process, plans_of, run_many, select
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     """Print one line a run, with the reason where it did not complete."""
     for outcome in outcomes:
         reason = "" if outcome.error is None else f": {outcome.error}"
-        print(f"{outcome.plan.name}: {outcome.status} in {outcome.seconds / 60:.1f} min{reason}")
+        print(visible(f"{outcome.plan.name}: {outcome.status} in {outcome.seconds / 60:.1f} min{reason}"))
 
 
 def _train(

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.files import write_json
+from fuxictr_multimodal.terminal import plain_console
 
 REPORT = "report.json"
 
@@ -82,8 +83,8 @@ def _finite(value: Any) -> Any:
 
 def print_summary(report: EmbeddingReport, path: Path) -> None:
     """Scores after each stage beside the floor, what the stages took, and where the report lies."""
-    console = Console()
-    console.print(f"[bold]{report.expid}[/bold] ({report.preset}), seed {report.seed}: {report.status}")
+    console = plain_console()
+    console.print(Text.assemble((report.expid, "bold"), f" ({report.preset}), seed {report.seed}: {report.status}"))
     table = Table()
     table.add_column("score, %")
     for name in ("floor", *report.evaluation):

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.terminal import prepare_streams
 from fuxictr_multimodal.user_paths import user_path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +27,7 @@ PUBLISHED, LEVELS, WITH_EMBEDDINGS = "MicroLens_1M_x1", "MicroLens_1M_x1_levels"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
+    prepare_streams()
     parser = argparse.ArgumentParser(
         description="Build the store of the challenge data MicroLens_1M_MMCTR.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

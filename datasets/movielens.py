@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.terminal import prepare_streams
 from fuxictr_multimodal.user_paths import user_path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
+    prepare_streams()
     parser = argparse.ArgumentParser(
         description="Build the store of a MovieLens download: ml-1m, ml-latest-small or alike, or the tail20 form.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

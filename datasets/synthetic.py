@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.terminal import prepare_streams
 from fuxictr_multimodal.user_paths import user_path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +27,7 @@ SIZES = ("rows", "valid_rows", "test_rows", "items", "seed")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
+    prepare_streams()
     parser = argparse.ArgumentParser(description="Write synthetic data with a known click probability.")
     parser.add_argument("--dataset-id", help="store: entry of the dataset config with a `synthetic:` block")
     parser.add_argument("--config", default=ROOT / "config", type=user_path, help="store: the config directory")

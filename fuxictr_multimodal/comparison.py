@@ -77,6 +77,8 @@ class Comparison:
         Raises:
             ConfigError: naming the file, the key and what to write.
         """
+        if not path.is_file():
+            raise ConfigError(f"comparison file {path} does not exist; give it with --config")
         content = read_yaml(path)
         check_keys(content, FILE_KEYS, str(path))
         for key in ("dataset_id", "expids", "out"):

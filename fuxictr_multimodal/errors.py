@@ -5,6 +5,8 @@ import difflib
 import sys
 from collections.abc import Iterable, Iterator
 
+from fuxictr_multimodal.escape import visible
+
 
 class InputError(ValueError):
     """Something that the user gave is wrong.
@@ -46,5 +48,5 @@ def exit_on_input_error() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None

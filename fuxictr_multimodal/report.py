@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.escape import one_line
 from fuxictr_multimodal.files import kept_if_possible, write_json
+from fuxictr_multimodal.terminal import plain_console
 from fuxictr_multimodal.version import __version__
 
 REPORT_SUFFIX = ".report.json"
@@ -139,7 +141,7 @@ def append_csv_line(path: Path, report: Report, arguments: Sequence[str]) -> Non
 
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     line = (
-        f" {stamp},[command] python {' '.join(arguments)},[exp_id] {report.expid},"
+        f" {stamp},[command] python {one_line(' '.join(arguments))},[exp_id] {report.expid},"
         f"[dataset_id] {report.dataset_id},[train] N.A.,[val] {listed(report.metrics.get('valid', {}))},"
         f"[test] {listed(report.metrics.get('test', {}))}\n"
     )
@@ -157,8 +159,9 @@ def print_summary(report: Report, report_file: Path) -> None:
     for split, values in report.metrics.items():
         found = [values.get(name) for name in names]
         table.add_row(split, *("-" if value is None else f"{value:.4f}" for value in found))
-    console = Console()
-    console.print(f"[bold]{report.expid}[/bold] on {report.dataset_id}, seed {report.seed}: {report.status}")
+    console = plain_console()
+    head = Text.assemble((report.expid, "bold"), f" on {report.dataset_id}, seed {report.seed}: {report.status}")
+    console.print(head)
     console.print(table)
     for name, value in report.dataset_facts.items():
         parts = value if isinstance(value, dict) else {"": value}

@@ -30,8 +30,10 @@ from typing import TYPE_CHECKING, Any
 from fuxictr_multimodal import interruption, supervisor
 from fuxictr_multimodal.config import list_expids
 from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
+from fuxictr_multimodal.escape import visible
 from fuxictr_multimodal.interruption import Interrupted, raised_on_signals
 from fuxictr_multimodal.machine import available_cores
+from fuxictr_multimodal.terminal import plain_console, prepare_streams
 
 if TYPE_CHECKING:
     from fuxictr_multimodal.report import Report
@@ -328,7 +330,6 @@ def exit_status(outcomes: Sequence[Outcome]) -> int:
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     """Print one line a run: state, AUC, minutes; then why those that failed did."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -346,11 +347,11 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
         cells = ["-" if value is None else f"{value:.4f}" for value in aucs]
         style = "" if outcome.status == "completed" else "red"
         table.add_row(Text(outcome.plan.name), Text(outcome.status, style=style), *cells, f"{outcome.seconds / 60:.1f}")
-    console = Console()
+    console = plain_console()
     console.print(table)
     for outcome in outcomes:
         if outcome.status != "completed":
-            console.print(f"{outcome.plan.name}: {outcome.status}: {outcome.error}", markup=False, soft_wrap=True)
+            console.print(f"{outcome.plan.name}: {outcome.status}: {outcome.error}", soft_wrap=True)
 
 
 def _run_one(
@@ -364,6 +365,7 @@ def _run_one(
     """In the process of a run: run it and say what became of it."""
     os.setsid()
     supervisor.end_with(reader.fileno())
+    prepare_streams()
     if quiet:
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
@@ -376,7 +378,7 @@ def _run_one(
             report, path = run(config_dir=plan.config_dir, expid=plan.expid, seed=plan.seed, **arguments)
         end = End(report.status, path, report.error)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         end = End("failed", error=str(error))
     except KeyboardInterrupt as error:
         interrupted = error if isinstance(error, Interrupted) else Interrupted.of(error)

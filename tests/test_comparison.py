@@ -94,7 +94,6 @@ def test_shipped_comparisons_fit_their_models(path, repository, monkeypatch):
 
 @pytest.mark.slow
 def test_one_command_tunes_runs_and_ranks_and_then_repeats_nothing(home, repository):
-    pytest.importorskip("optuna")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)}
     command = [sys.executable, repository / "run_comparison.py", "--config", "comparison.yaml", "--gpu", "-1", "-1"]
 

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,17 @@ def test_bad_input_is_one_line_and_status_2(repository, tmp_path, arguments, mes
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config"]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_bare_command_in_an_empty_folder_says_what_to_do(repository, tmp_path, door):
+    done = run(repository, repository / door, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    *_, last = done.stderr.splitlines()
+    assert re.match(r"(\w+\.py: )?error: .{20}", last)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")

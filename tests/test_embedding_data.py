@@ -14,8 +14,6 @@ from bilingual_embedding.readers import SourceSettings, read_source
 from bilingual_embedding.texts import Pairs, ScoredPairs, Source
 from fuxictr_multimodal.errors import ConfigError, DataError
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-
 
 def read(folder, form, paths, languages=("en", "de")):
     settings = SourceSettings(format=form, paths=tuple(paths), languages=tuple(languages[: len(paths)]))
@@ -276,20 +274,30 @@ def test_filter_checks_hard_negatives_too():
     assert counts["pairs"].contaminated == 1
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data sets are not at ../shared/data")
-def test_known_contamination_of_multi30k():
-    """Captions that occur in the STS test rows, by the comparison of `key`; a verbatim one finds 68 and 22 rows."""
+def test_captions_of_a_test_set_are_found_and_dropped(tmp_path):
+    """Compressed lines against a scored test set of each language: capitals and punctuation hide nothing."""
+    captions = {
+        "en": ["A girl styles her hair.", "Men play soccer", "A dog runs.", "Nobody is here.", "A boy  sings"],
+        "de": ["Ein Mädchen.", "Männer spielen", "Ein Hund läuft!", "Niemand da.", "Ein Junge singt"],
+    }
+    (tmp_path / "multi30k").mkdir()
+    for language, lines in captions.items():
+        with gzip.open(tmp_path / f"multi30k/train.{language}.gz", "wt", encoding="utf-8") as file:
+            file.write("".join(line + "\n" for line in lines))
+    tests = {
+        "en": '"a girl, styles her hair","She sings",2.5\nA cat sits.,A DOG RUNS,1.0\nNo one,None,0.0\n',
+        "de": "EIN HUND LÄUFT,Ein Hund läuft.,5.0\nEine Katze,Ein Tier,3.0\n",
+    }
     settings = SourceSettings(
         format="lines", paths=("multi30k/train.en.gz", "multi30k/train.de.gz"), languages=("en", "de")
     )
-    captions = read_source("multi30k", settings, SHARED)
-    for language, rows in (("en", 69), ("de", 25)):
-        test = read_source(
-            "sts", SourceSettings(format="sts_csv", paths=(f"stsb_multi_mt/stsb-{language}-test.csv",),
-                                  languages=(language,)), SHARED,
-        )  # fmt: skip
-        found = keys(captions.texts[language])
+    source = read_source("multi30k", settings, tmp_path)
+    for language, hits, kept in (("en", 2, [1, 3, 4]), ("de", 1, [0, 1, 3, 4])):
+        (tmp_path / f"stsb-{language}-test.csv").write_text(tests[language], encoding="utf-8")
+        test = read(tmp_path, "sts_csv", [f"stsb-{language}-test.csv"], (language,))
+        found = keys(source.texts[language])
         hit = [key(a) in found or key(b) in found for a, b in zip(test.scored.left, test.scored.right, strict=True)]
-        assert sum(hit) == rows
-        cleaned, _ = clean(captions, keys(test.texts[language]))
-        assert keys(cleaned.pairs.left + cleaned.pairs.right).isdisjoint(keys(test.texts[language]))
+        assert sum(hit) == hits
+        cleaned, counts = clean(source, keys(test.texts[language]))
+        assert cleaned.pairs == Pairs(*([captions[side][row] for row in kept] for side in ("en", "de")))
+        assert counts["pairs"] == Counts(read=5, contaminated=5 - len(kept), kept=len(kept))

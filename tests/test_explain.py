@@ -229,12 +229,23 @@ def test_the_door(arguments, tmp_path, capsys):
     assert "row 3, user" in capsys.readouterr().out
     (row,) = json.loads((tmp_path / "row.json").read_text())
     assert len(row["names"]) == len(row["items"]) == len(row["weights"])
+    run_explain_main([*base, "--row", "3"])
+    assert "{" not in capsys.readouterr().out
+    run_explain_main([*base, "--row", "3", "--json", "--out", str(tmp_path / "row.svg")])
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == [row]
+    assert str(tmp_path / "row.svg") in printed.err
     run_explain_main([*base, "--sparsity", "--split", "valid", "--out", str(tmp_path / "zeros.svg")])
-    lines = capsys.readouterr().out.splitlines()
-    found = json.loads(next(line for line in lines if line.startswith("{")))
-    assert found["split"] == "valid"
-    assert 0 < found["share_of_zeros"] < 1
+    text = capsys.readouterr().out
+    assert "rows with no weight at all" in text
+    assert "{" not in text
     assert (tmp_path / "zeros.svg").is_file()
+    run_explain_main([*base, "--sparsity", "--split", "valid", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["expid"], found["split"]) == ("QIN_test", "valid")
+    assert found["share_of_zeros"] == pytest.approx(
+        sum(one["zeros"] for one in found["by_length"]) / sum(one["items"] for one in found["by_length"])
+    )
     with pytest.raises(SystemExit) as left:
         run_explain_main([*base, "--row", "1000000"])
     assert left.value.code == 2

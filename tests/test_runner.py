@@ -89,10 +89,23 @@ def test_a_run_of_an_earlier_version_is_finished(run_qin, data_root):
 def test_one_seed_gives_one_loss_trace(run_qin):
     first, _ = run_qin("epochs=2", seed=1)
     again, _ = run_qin("epochs=2", seed=1, overwrite=True)
-    streamed, _ = run_qin("epochs=2", seed=2)
+    another, _ = run_qin("epochs=2", seed=2)
     assert losses(first) == losses(again)
     assert first.metrics == again.metrics
-    assert losses(first) != losses(streamed)
+    assert losses(first) != losses(another)
+
+
+def test_a_run_from_disk_has_the_trace_of_one_from_memory(run_qin, monkeypatch):
+    modes = []
+
+    def run_as(mode):
+        monkeypatch.setattr("fuxictr_multimodal.loader._choose_mode", lambda path: modes.append(mode) or mode)
+        return run_qin("epochs=2", seed=1, overwrite=True)[0]
+
+    resident, streamed = run_as("resident"), run_as("streaming")
+    assert modes == ["resident"] * 3 + ["streaming"] * 3  # train, valid and test
+    assert losses(streamed) == losses(resident)
+    assert streamed.metrics == resident.metrics
 
 
 @pytest.fixture

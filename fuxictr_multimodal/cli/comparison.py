@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from fuxictr_multimodal.cli.leaderboard import run_leaderboard_main
 from fuxictr_multimodal.errors import exit_on_input_error
 from fuxictr_multimodal.interruption import exit_when_interrupted
+from fuxictr_multimodal.terminal import prepare_streams
 from fuxictr_multimodal.user_paths import user_path
 
 
 def run_comparison_main(argv: Sequence[str] | None = None) -> None:
     """`run_comparison.py`: run a comparison; exit status 1 if a run failed, 2 on bad input, 128 + a signal."""
+    prepare_streams()
     parser = argparse.ArgumentParser(
         prog="run_comparison.py",
         description="Tune every model of a comparison with equally many trials, run the seeds, write the leaderboard.",

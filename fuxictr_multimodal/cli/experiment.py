@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
 from fuxictr_multimodal.interruption import exit_when_interrupted
+from fuxictr_multimodal.terminal import prepare_streams
 from fuxictr_multimodal.user_paths import user_path
 
 
@@ -27,6 +28,7 @@ def run_expid_main(
         expid: the default of --expid.
         zoo_root: the default of --zoo-root.
     """
+    prepare_streams()
     parser = argparse.ArgumentParser(
         prog="run_expid.py",
         description="Train one experiment of a config folder, evaluate it, and write its report.",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
+from fuxictr_multimodal.terminal import prepare_streams
 from fuxictr_multimodal.user_paths import user_path
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ FORMAT_OF_SUFFIX = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".html": 
 
 def run_leaderboard_main(argv: Sequence[str] | None = None) -> None:
     """`run_leaderboard.py`: compare the experiments of a dataset; exit status 2 on bad input."""
+    prepare_streams()
     args = _parser().parse_args(argv)
     with exit_on_input_error():
         board = _read_board(args) if args.source else _make_board(args)

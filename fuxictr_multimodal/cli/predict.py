@@ -8,11 +8,13 @@ from collections.abc import Sequence
 
 from fuxictr_multimodal.cli.trained_run import add_trained_run
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.terminal import prepare_streams
 from fuxictr_multimodal.user_paths import user_path
 
 
 def run_predict_main(argv: Sequence[str] | None = None) -> None:
     """`run_predict.py`: score the test split or new rows and write the scores; exit status 2 on bad input."""
+    prepare_streams()
     parser = argparse.ArgumentParser(
         prog="run_predict.py",
         description="Score the test split, or new raw rows, with a trained experiment or with published weights.",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from fuxictr_multimodal.errors import exit_on_input_error
 from fuxictr_multimodal.interruption import exit_when_interrupted
+from fuxictr_multimodal.terminal import prepare_streams
 from fuxictr_multimodal.user_paths import user_path
 
 SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
@@ -15,6 +16,7 @@ SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
     """`run_param_tuner.py`: run a sweep; exit status 1 if a trial failed, 2 on bad input, 128 + a signal."""
+    prepare_streams()
     parser = argparse.ArgumentParser(
         prog="run_param_tuner.py",
         description="Run the trials of a tuner file in parallel, each as a process, and summarise them.",

@@ -169,7 +169,7 @@ class _Transfer:
             # A weak ETag does not promise the same bytes.
             self.known = _Known(self.url, None if (validator or "").startswith("W/") else validator, total)
             with replace_atomically(self.facts) as temporary:
-                temporary.write_text(json.dumps(asdict(self.known)))
+                temporary.write_text(json.dumps(asdict(self.known)), encoding="utf-8")
             bar.total = total
             bar.n = have
             bar.refresh()
@@ -240,7 +240,7 @@ class _Transfer:
     def _read_facts(self) -> _Known:
         """What is known of the part; a part of another address, or of which nothing is known, is not continued."""
         try:
-            known = _Known(**json.loads(self.facts.read_text()))
+            known = _Known(**json.loads(self.facts.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             known = None
         if known is None or known.url != self.url:

@@ -16,6 +16,7 @@ import fuxictr_multimodal
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.interruption import Interrupted
 from fuxictr_multimodal.supervisor import kill_group
+from fuxictr_multimodal.terminal import plain_console
 from fuxictr_multimodal.tuner import prepare
 from fuxictr_multimodal.tuner.board import Board
 from fuxictr_multimodal.tuner.folder import SweepFolder, write_config
@@ -71,7 +72,7 @@ def tune(
         InputError: whatever is wrong with the tuner file, an experiment or its data; then no trial was started.
         Interrupted: running trials are ended, the summaries so far are written.
     """
-    console = console or Console()
+    console = console or plain_console()
     deadline = None if seconds is None else time.monotonic() + seconds
     if search != "grid" and trials is None and seconds is None:
         raise ConfigError(f"--search {search} has no end: give --trials or --time")

@@ -81,7 +81,8 @@ class Slots:
         self.script = script
         self.free = list(range(len(self.gpus)))
         threads = max(1, available_cores() // len(self.gpus))
-        self.environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+        # What a trial prints goes into a log file, which is UTF-8 whatever the terminal is.
+        self.environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONIOENCODING": "utf-8"}
 
     def start(self, folder: SweepFolder, expid: str, *, options: Sequence[str] = ()) -> Process:
         """Start a trial of a sweep's folder on a free slot."""
