@@ -16,6 +16,7 @@ from fuxictr.pytorch.models import BaseModel
 from fuxictr_multimodal.batch import Batch
 from fuxictr_multimodal.config import check_model_keys, load_config, load_dataset_config, load_model_config
 from fuxictr_multimodal.errors import DataError, did_you_mean
+from fuxictr_multimodal.files import make_folder
 from fuxictr_multimodal.gpus import check_gpus
 from fuxictr_multimodal.item_table import ItemTable
 from fuxictr_multimodal.loader import MultimodalDataLoader
@@ -193,7 +194,7 @@ def open_store(params: Mapping[str, Any]) -> Store:
         return Store.open(data_root, dataset_id)
     spec = SyntheticSpec.from_dict(params["synthetic"], where=f"dataset {dataset_id!r}: synthetic")
     if missing:
-        data_root.mkdir(parents=True, exist_ok=True)
+        make_folder(data_root)
         # Of several runs that start together, one builds and the others wait.
         with filelock.FileLock(data_root / f".{dataset_id}.request.lock"):
             if not (data_root / dataset_id).exists():

@@ -306,6 +306,17 @@ def test_counts_of_the_release_pass(raw, make, monkeypatch):
         make(raw, any_size=False)
 
 
+def test_names_in_upper_case(raw, make, store, tmp_path):
+    for file in (raw / "MicroLens_1M_x1").iterdir():
+        shutil.copy(file, tmp_path / file.name.upper())
+    assert make(tmp_path).manifest.files == store.manifest.files
+
+
+def test_a_file_instead_of_the_folder(raw, make):
+    with pytest.raises(DataError, match=r"train\.parquet: is a file, not a folder"):
+        make(raw / "MicroLens_1M_x1/train.parquet")
+
+
 def test_the_inner_folder_may_be_given(raw, make, store):
     assert make(raw / "MicroLens_1M_x1", LEVELS).manifest.splits == store.manifest.splits
 

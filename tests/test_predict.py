@@ -159,6 +159,15 @@ def test_a_folder_of_parts_scores_as_the_whole_file(score, trained, tmp_path):
         check_submission(found.submission, expected["ID"].to_numpy(), "Task2")
 
 
+def test_scores_do_not_replace_a_folder(score, tmp_path):
+    (tmp_path / "x.csv").mkdir()
+    with pytest.raises(ConfigError, match=r"--out .*x\.csv is a folder: name a file"):
+        score(out=tmp_path / "x.csv")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"the folder .*file cannot be made \(.*\): name another one"):
+        score(out=tmp_path / "file/x.csv")
+
+
 def test_a_submission_needs_whole_ids(score, trained, tmp_path):
     table = pq.read_table(trained / TEST)
     table = table.set_column(table.column_names.index("ID"), "ID", table["ID"].cast(pa.string()))

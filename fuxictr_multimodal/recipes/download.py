@@ -24,7 +24,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.files import replace_atomically, sha256
+from fuxictr_multimodal.files import make_folder, replace_atomically, sha256
 
 PIECE = 1 << 20
 TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -99,7 +99,7 @@ def download(
     """
     if urllib.parse.urlsplit(address).scheme not in ("http", "https") or not urllib.parse.urlsplit(address).hostname:
         raise ConfigError(f"{address!r} is no address to download from: it must begin with https:// or http://")
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     paths = []
     # A second process waits here and then finds the files.
     with FileLock(directory / ".download.lock"):

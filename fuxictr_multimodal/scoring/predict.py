@@ -20,7 +20,7 @@ from fuxictr.pytorch.torch_utils import seed_everything
 
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.experiment import Experiment
-from fuxictr_multimodal.files import replace_atomically
+from fuxictr_multimodal.files import make_folder, replace_atomically
 from fuxictr_multimodal.machine import keep_freed_memory
 from fuxictr_multimodal.scoring.new_rows import NewRows
 from fuxictr_multimodal.scoring.published_weights import export_weights, import_weights
@@ -93,6 +93,8 @@ def predict(
     """
     if out is not None and out.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"--out {out}: scores are written as {' or '.join(SUFFIXES)}")
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--out {out} is a folder: name a file")
     keep_freed_memory()
     experiment = Experiment.load(config_dir, expid, gpu=gpu, seed=seed, overrides=overrides, name=name)
     if score and data is None and experiment.store.split_path("test") is None:
@@ -164,7 +166,7 @@ def _kept_columns(experiment: Experiment, rows: Any) -> dict[str, pl.Series]:
 
 def _write(path: Path, kept: dict[str, pl.Series], scores: np.ndarray) -> None:
     frame = pl.DataFrame({**kept, "score": scores})
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replace_atomically(path) as temporary:
         if path.suffix.lower() == ".csv":
             frame.write_csv(temporary)
