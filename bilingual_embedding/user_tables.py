@@ -91,7 +91,7 @@ def _separated(file: Path, separator: str) -> pl.DataFrame:
     if not text.strip():
         raise DataError(f"{file} is empty")
     header = next(csv.reader([text.lstrip("\r\n").partition("\n")[0].rstrip("\r")], delimiter=separator))
-    for name in header:
+    for name in filter(None, header):
         if header.count(name) > 1:
             raise DataError(f"{file}: column {name!r} is there {header.count(name)} times; remove or rename one")
     try:

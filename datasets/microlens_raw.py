@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--embedding",
         type=user_path,
-        help="table of item vectors by item id (.h5, .npz, .parquet) instead of title vectors",
+        help="table of item vectors by item id (.h5, .npz, .parquet) instead of title vectors, also as "
+        "`run_embedding.py --stage encode --id-column` writes it",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
     args = parser.parse_args(argv)

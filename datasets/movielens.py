@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--embedding",
         type=user_path,
-        help="table of item vectors by movie id (.h5, .npz, .parquet) instead of text vectors",
+        help="table of item vectors by movie id (.h5, .npz, .parquet) instead of text vectors, also as "
+        "`run_embedding.py --stage encode --id-column` writes it",
     )
     parser.add_argument("--history", choices=("liked", "all"), default="liked", help="which earlier items count")
     parser.add_argument(

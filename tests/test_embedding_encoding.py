@@ -286,5 +286,7 @@ def test_other_columns_of_jsonl_keep_their_types(encode):
 
 
 def test_blank_last_rows_of_a_table_are_none(encode):
+    facts, _ = encode("excel.csv", "id,title,,\n1,a,,\n2,b,,\n", text_columns=["title"])
+    assert facts["texts"] == 2
     facts, _ = encode("t.csv", "id,title\r\n1,a\r\n,\r\n3,b\r\n\r\n  \r\n", text_columns=["title"])
     assert (facts["texts"], facts["items_without_text"]) == (3, 1)

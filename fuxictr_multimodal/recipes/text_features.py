@@ -151,7 +151,7 @@ def given_vectors(path: Path, *, item_ids: NDArray[np.integer], dim: int) -> Tex
     if not present.any():
         raise DataError(f"{path}: none of the {len(item_ids)} items is in this table of {len(keys)} keys")
     with np.errstate(over="ignore", invalid="ignore"):
-        values = values.astype(np.float32)
+        values = values.astype(np.float32, copy=False)
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
         raise DataError(
