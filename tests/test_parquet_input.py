@@ -103,6 +103,8 @@ SEQUENCES = [[1, 2], [], [3]]
     [
         pytest.param(pa.array([[], []]), Lists(), ([], [0, 0, 0]), id="all histories empty"),
         pytest.param(pa.array([[], []], pa.large_list(pa.null())), Lists(), ([], [0, 0, 0]), id="large, all empty"),
+        pytest.param(pa.array([[], []], pa.list_(pa.float64())), Lists(), ([], [0, 0, 0]), id="numbers, all empty"),
+        pytest.param(pa.array([[], []], pa.list_(pa.string())), Lists(), ([], [0, 0, 0]), id="text, all empty"),
         pytest.param(pa.array(SEQUENCES, pa.large_list(pa.int16())), Lists(), ([1, 2, 3], [0, 2, 2, 3]), id="large"),
         pytest.param(pa.array([[1], [2]], pa.list_(pa.uint32(), 1)), Lists(), ([1, 2], [0, 1, 2]), id="fixed size"),
         pytest.param(

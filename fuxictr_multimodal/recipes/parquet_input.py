@@ -159,7 +159,10 @@ def _decode(path: Path, name: str, form: ColumnForm, column: pa.Array, first: in
         row = first + int(np.searchsorted(offsets, at, side="right")) - 1
         raise DataError(f"{path}: row {row}, column {name!r}: a value is missing")
     if isinstance(form, Lists):
-        return _plain(values), offsets
+        # Lists that are all empty may have any type: their writer had no value to tell it from.
+        if len(values) and not _is(values.type, int):
+            raise DataError(f"{path}: column {name!r} holds {column.type}, wanted are lists of int")
+        return _plain(values) if len(values) else np.empty(0, np.int64), offsets
     if (lengths != form.width).any():
         row = int(np.argmax(lengths != form.width))
         raise DataError(
@@ -169,9 +172,7 @@ def _decode(path: Path, name: str, form: ColumnForm, column: pa.Array, first: in
 
 
 def _plain(values: pa.Array) -> np.ndarray:
-    """Values without nulls as numpy has them; of the type null, which then are none, as integers."""
-    if pa.types.is_null(values.type):
-        return np.empty(0, np.int64)
+    """Values without nulls as numpy has them."""
     return np.asarray(values.dictionary_decode() if pa.types.is_dictionary(values.type) else values)
 
 
@@ -250,11 +251,10 @@ def _check_column(path: Path, name: str, schema: pa.Schema, form: ColumnForm, fi
         wanted = form.kind.__name__
     else:
         lists = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
-        kind = int if isinstance(form, Lists) else form.kind
-        fits = lists and (_is(found.value_type, kind) or pa.types.is_null(found.value_type))
-        wanted = f"lists of {kind.__name__}"
+        fits, wanted = lists, "lists of int"
         if isinstance(form, Arrays):
-            wanted = f"arrays of {form.width} {kind.__name__}"
+            wanted = f"arrays of {form.width} {form.kind.__name__}"
+            fits = lists and (_is(found.value_type, form.kind) or pa.types.is_null(found.value_type))
             fits = fits and (not pa.types.is_fixed_size_list(found) or found.list_size == form.width)
     if not fits:
         raise DataError(f"{path}: column {name!r} holds {found}, wanted are {wanted}")
