@@ -383,10 +383,10 @@ def _normalised(params: dict[str, Any]) -> dict[str, Any]:
         # The toolkit ignores an integer regulariser without a word.
         if isinstance(params.get(key), int):
             params[key] = float(params[key])
-    check_known_values(params, where, free=RUN_KEYS | DATASET_KEYS | TOOLKIT_KEYS)
     for key in ("model_root", "seed", "metrics", "monitor", "epochs", "batch_size"):
         if params.get(key) is None:
             raise ConfigError(f"{where}: `{key}` is not set; `Base` is the place for what experiments share")
+    check_known_values(params, where, free=RUN_KEYS | DATASET_KEYS | TOOLKIT_KEYS)
     for key in ("epochs", "batch_size", "early_stop_patience"):
         value = params.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
