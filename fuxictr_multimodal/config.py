@@ -144,16 +144,8 @@ def load_model_config(config_dir: str | Path, expid: str) -> dict[str, Any]:
     if expid not in experiments or expid == "Base":
         known = [name for name in experiments if name != "Base"]
         raise ConfigError(f"expid {expid!r} is not in {config_dir}. {did_you_mean(expid, known)}")
-    return merge_entry(experiments.get("Base", {}), experiments[expid], f"expid {expid!r} in {config_dir}")
-
-
-def merge_entry(base: Mapping[str, Any], own: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The entry of one experiment with `Base` under it, as a copy that may be changed.
-
-    Raises:
-        ConfigError: it names no model or dataset, or by something that is no name.
-    """
-    entry = copy.deepcopy({**base, **own})
+    where = f"expid {expid!r} in {config_dir}"
+    entry = copy.deepcopy({**experiments.get("Base", {}), **experiments[expid]})
     for key in ("model", "dataset_id"):
         if entry.get(key) in (None, ""):
             raise ConfigError(f"{where} does not set `{key}`")
