@@ -144,16 +144,8 @@ def load_model_config(config_dir: str | Path, expid: str) -> dict[str, Any]:
     if expid not in experiments or expid == "Base":
         known = [name for name in experiments if name != "Base"]
         raise ConfigError(f"expid {expid!r} is not in {config_dir}. {did_you_mean(expid, known)}")
-    return merge_entry(experiments.get("Base", {}), experiments[expid], f"expid {expid!r} in {config_dir}")
-
-
-def merge_entry(base: Mapping[str, Any], own: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The entry of one experiment with `Base` under it, as a copy that may be changed.
-
-    Raises:
-        ConfigError: it names no model or dataset, or by something that is no name.
-    """
-    entry = copy.deepcopy({**base, **own})
+    where = f"expid {expid!r} in {config_dir}"
+    entry = copy.deepcopy({**experiments.get("Base", {}), **experiments[expid]})
     for key in ("model", "dataset_id"):
         if entry.get(key) in (None, ""):
             raise ConfigError(f"{where} does not set `{key}`")
@@ -384,10 +376,10 @@ def _normalised(params: dict[str, Any]) -> dict[str, Any]:
         # The toolkit ignores an integer regulariser without a word.
         if isinstance(params.get(key), int):
             params[key] = float(params[key])
-    check_known_values(params, where, free=RUN_KEYS | DATASET_KEYS | TOOLKIT_KEYS)
     for key in ("model_root", "seed", "metrics", "monitor", "epochs", "batch_size"):
         if params.get(key) is None:
             raise ConfigError(f"{where}: `{key}` is not set; `Base` is the place for what experiments share")
+    check_known_values(params, where, free=RUN_KEYS | DATASET_KEYS | TOOLKIT_KEYS)
     for key in ("epochs", "batch_size", "early_stop_patience"):
         value = params.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

@@ -164,11 +164,11 @@ def _is_call(text: str) -> bool:
 
 
 def _one_of(names: Iterable[str], known: Callable[[str], bool]) -> Callable[[Any], str | None]:
-    """A rule for one name or a list of names; a number or null is not evaluated, but no name either."""
+    """A rule for one name or a list of names."""
 
     def problem(value: Any) -> str | None:
         for one in value if isinstance(value, list) else [value]:
-            if one is not None and not (isinstance(one, str) and known(one)):
+            if not (isinstance(one, str) and known(one)):
                 return f"{one!r} is not known. {did_you_mean(str(one), names)}"
         return None
 
@@ -185,6 +185,12 @@ def _is_metric(name: str) -> bool:
 
 def _is_activation(name: str) -> bool:
     return name in ACTIVATIONS or name.lower() in ACTIVATIONS_OF_ANY_CASE
+
+
+def _metrics_problem(value: Any) -> str | None:
+    if not isinstance(value, list):
+        return f"{value!r} is no list: write [{value}]"
+    return _one_of(METRICS, _is_metric)(value)
 
 
 def _monitor_problem(value: Any) -> str | None:
@@ -258,7 +264,7 @@ RULES = (
         "looked up in torch.optim and called",
         _one_of(OPTIMIZERS, lambda name: name in OPTIMIZERS or name.lower() == "adam"),
     ),
-    Rule("metrics", "grouped ones are evaluated", _one_of(METRICS, _is_metric)),
+    Rule("metrics", "grouped ones are evaluated", _metrics_problem),
     Rule("monitor", "its metrics are computed as `metrics` are", _monitor_problem),
     Rule("monitor_mode", "compared with max and min; anything else keeps no checkpoint", _names("max", "min")),
     Rule(r"(\w+_)?initializer", "evaluated", _initializer_problem),

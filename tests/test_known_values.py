@@ -122,8 +122,10 @@ def test_other_commands_refuse_it_too(folder, capsys, command):
 @pytest.mark.parametrize("key", ["loss", "embedding_initializer", "metrics", "activation"])
 def test_a_tuner_file_is_refused_before_its_first_trial(folder, capsys, key):
     marker = folder() / "planted"
-    harmless = {"loss": "bce", "embedding_initializer": "nn.init.normal_", "metrics": "AUC", "activation": "relu"}[key]
-    value = planted_value("{planted}", marker)
+    harmless = {"loss": "bce", "embedding_initializer": "nn.init.normal_", "metrics": "[AUC]", "activation": "relu"}[
+        key
+    ]
+    value = planted_value("[{planted}]" if key == "metrics" else "{planted}", marker)
     Path("tuner.yaml").write_text(
         f"base_config: ./config\nbase_expid: E\ntuner_space: {{seed: [1, 2], {key}: [{harmless}, {value}]}}\n"
     )
@@ -192,6 +194,8 @@ def test_what_fuxictr_s_own_files_say_passes(settings):
         ({"task": "classification"}, "Did you mean 'binary_classification'"),
         ({"optimizer": "adamw"}, "Did you mean 'AdamW'"),
         ({"metrics": ["AUC", "gauc"]}, "metrics 'gauc' is not known. Did you mean 'gAUC'"),
+        ({"metrics": "AUC"}, r"metrics 'AUC' is no list: write \[AUC\]"),
+        ({"loss": None}, "loss None is not known"),
         ({"metrics": ["NDCG"]}, r"Did you mean 'NDCG\(k=5\)'"),
         ({"monitor": {"AUC": "1"}}, "gives AUC the weight '1'"),
         ({"embedding_initializer": "nn.init.xavier_norml_"}, "Did you mean 'xavier_normal_'"),
