@@ -22,13 +22,13 @@ import torch
 from fuxictr.pytorch.models import BaseModel
 from numpy.typing import NDArray
 from torch.nn.modules.batchnorm import _BatchNorm
-from tqdm import tqdm
 
 from fuxictr_multimodal import metrics
 from fuxictr_multimodal.batch import Batch
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
 from fuxictr_multimodal.files import replace_atomically
 from fuxictr_multimodal.loader import MultimodalDataLoader
+from fuxictr_multimodal.progress import followed
 from fuxictr_multimodal.weight_average import WeightAverage
 
 MIN_DELTA = 1e-6  # the toolkit's: a smaller gain of the monitored value is none
@@ -103,7 +103,7 @@ class Trainer:
         plateau_factor: what the learning rate is multiplied with at an evaluation without a gain, the model's own by
             default (the toolkit's 0.1).
         weight_averaging: decay of the `WeightAverage` that evaluations score and checkpoints hold; 0 takes none.
-        state_file: where a resumable state is kept at each evaluation; removed by `discard_state`.
+        state_file: where a resumable state is kept at each evaluation.
         on_evaluation: called with the progress after each evaluation, for example to write a report.
     """
 
@@ -215,11 +215,6 @@ class Trainer:
         self.progress = Progress.from_dict(state["progress"])
         self._loader_state = state["loader"]
         return True
-
-    def discard_state(self) -> None:
-        """Remove the resumable state, once the run is complete."""
-        if self.state_file is not None:
-            self.state_file.unlink(missing_ok=True)
 
     def _refuse_undefined_monitor(self, valid: MultimodalDataLoader) -> None:
         """Say before hours of training what would end it at its first evaluation."""
@@ -358,18 +353,8 @@ class Trainer:
             )
 
     def _with_progress(self, loader: MultimodalDataLoader, name: str, *, leave: bool = True) -> Iterator[Batch]:
-        with tqdm(
-            total=loader.num_samples,
-            desc=name,
-            unit="row",
-            unit_scale=True,
-            leave=leave,
-            disable=None if self.model._verbose else True,
-            mininterval=0.5,
-        ) as bar:
-            for batch in loader:
-                yield batch
-                bar.update(len(batch))
+        verbose = bool(self.model._verbose)
+        yield from followed(loader, size=len, total=loader.num_samples, what=name, verbose=verbose, leave=leave)
 
 
 def fit_batches(train: MultimodalDataLoader, model: BaseModel) -> None:

@@ -58,6 +58,13 @@ def test_one_seed_is_that_of_every_run(config, monkeypatch, option):
     assert asked == ["QIN_x_s7", "QIN_y_s7"]
 
 
+def test_a_name_is_of_one_experiment(config, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_expid_main(["--config", str(config), "--expid", "QIN_*", "--name", "mine"])
+    assert ended.value.code == 2
+    assert "--name mine would name the runs of several experiments" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("expids", "seeds", "message"),
     [
@@ -160,6 +167,18 @@ def test_a_run_that_is_told_to_stop_ends(monkeypatch, tmp_path, expid):
     assert not alive(started(tmp_path / f"{expid}.started"))
     quiet = {"run": stand_in, "stop": Stop()}
     assert launch_in_process(Plan("small", 7), arguments, **quiet).status == "completed"
+
+
+def test_a_quiet_run_is_heard_of(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(run_many, "PRELOADED", ())
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    plans = [Plan("slow", 7), Plan("small", 7)]
+    outcomes = run_many.run_many(plans, {"directory": tmp_path}, gpus=[-1, -1], run=stand_in)
+    assert [outcome.status for outcome in outcomes] == ["completed", "completed"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("slow_s7: ")]
+    assert [line.partition(" rows, ")[0] for line in lines] == [
+        "slow_s7: epoch 1: 20 % of 10", "slow_s7: epoch 1: 50 % of 10"
+    ]  # fmt: skip
 
 
 def started(path) -> list[int]:
