@@ -6,9 +6,15 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+# Clocks of machines that share a file system differ by less.
+CLOCK_SECONDS = 60.0
 
 
 @contextlib.contextmanager
@@ -20,6 +26,41 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_stale_temporaries(paths: Iterable[Path]) -> list[Path]:
+    """Remove what processes that were killed in `replace_atomically` left beside these files.
+
+    Call it while holding the lock of whatever the files belong to: a process of another machine or container cannot be
+    seen here, and only the lock says that it is not writing them. A file stays whose process is alive on this machine,
+    unless that process started after the file was last written and only has the same number.
+
+    Args:
+        paths: the files themselves; temporary files of other names are left alone.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    for path in paths:
+        name = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
+        for found in path.parent.iterdir() if path.parent.is_dir() else ():
+            match = name.fullmatch(found.name)
+            if match and not _may_be_writing(int(match[1]), found):
+                found.unlink(missing_ok=True)
+                removed.append(found)
+    return removed
+
+
+def _may_be_writing(pid: int, path: Path) -> bool:
+    try:
+        process = psutil.Process(pid)
+        ended = process.status() == psutil.STATUS_ZOMBIE
+        return not ended and process.create_time() < path.stat().st_mtime + CLOCK_SECONDS
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return False
+    except psutil.AccessDenied:
+        return True
 
 
 def write_json(path: Path, content: Any) -> None:
