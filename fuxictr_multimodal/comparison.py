@@ -120,7 +120,7 @@ def compare(comparison: Comparison, *, gpus: Sequence[int]) -> list[Outcome]:
     Raises:
         InputError: whatever is wrong with the files, the experiments or the data; a model none of whose trials was
             completed.
-        KeyboardInterrupt: on Ctrl-C or SIGTERM while trials run.
+        Interrupted: while trials run.
     """
     plans: list[Plan] = []
     if comparison.tuning is not None:

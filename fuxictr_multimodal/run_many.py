@@ -13,6 +13,7 @@ import fnmatch
 import functools
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -22,11 +23,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fuxictr_multimodal import interruption, supervisor
 from fuxictr_multimodal.config import list_expids
 from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
+from fuxictr_multimodal.interruption import Interrupted, raised_on_signals
 from fuxictr_multimodal.machine import available_cores
 
 if TYPE_CHECKING:
@@ -36,7 +40,6 @@ PRELOADED = ("torch", "sklearn.preprocessing", "ray.data")
 GLOB_CHARACTERS = frozenset("*?[")
 POLL_SECONDS = 0.5
 INTERRUPT_SECONDS = 30
-INTERRUPTED = "stopped from the keyboard; --resume goes on from its last evaluation"
 
 
 @dataclass(frozen=True)
@@ -64,14 +67,44 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class End:
+    """The last word of a run's process.
+
+    Attributes:
+        status: `completed`, `failed` or `interrupted`.
+        report: the file, where the run is complete.
+        error: why it is not.
+        signal: what interrupted it.
+    """
+
+    status: str
+    report: Path | None = None
+    error: str | None = None
+    signal: int | None = None
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What became of a run: `completed`, `failed`, `interrupted` or `not run`."""
+    """What became of a plan: as its run ended (see `End`), or `not run`."""
 
     plan: Plan
     status: str
     report: Path | None = None
     error: str | None = None
     seconds: float = 0.0
+    signal: int | None = None
+
+
+class Stop(threading.Event):
+    """Ends the runs of several slots once it is set; `number` is the signal that they get."""
+
+    number: int = signal.SIGTERM
+
+    def end_with(self, number: int | None) -> None:
+        """Set it; None is a run that was interrupted without a signal."""
+        if not self.is_set():
+            self.number = number or self.number
+            self.set()
 
 
 Launch = Callable[[Plan, Mapping[str, Any]], Outcome]
@@ -159,7 +192,7 @@ def run_many(
     if len(gpus) == 1:
         return _run_in_turn(plans, {**arguments, "gpu": gpus[0]}, launch or launch_in_process)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // len(gpus))))
-    stop = threading.Event()
+    stop = Stop()
     return _run_on_slots(plans, arguments, gpus, launch or functools.partial(launch_in_process, stop=stop), stop)
 
 
@@ -175,7 +208,7 @@ def _run_in_turn(plans: Sequence[Plan], arguments: Mapping[str, Any], launch: La
 
 
 def _run_on_slots(
-    plans: Sequence[Plan], arguments: Mapping[str, Any], gpus: Sequence[int], launch: Launch, stop: threading.Event
+    plans: Sequence[Plan], arguments: Mapping[str, Any], gpus: Sequence[int], launch: Launch, stop: Stop
 ) -> list[Outcome]:
     """A thread a slot takes the next plan when its run has ended; `stop` ends it all."""
     waiting = deque(enumerate(plans))
@@ -191,14 +224,14 @@ def _run_on_slots(
             outcomes[number] = outcome = launch(plan, {**arguments, "gpu": gpu})
             _say(f"[{number + 1}/{len(plans)}] {plan.name} {outcome.status}, {outcome.seconds / 60:.1f} min")
             if outcome.status == "interrupted":
-                stop.set()
+                stop.end_with(outcome.signal)
 
     with ThreadPoolExecutor(len(gpus)) as pool:
         slots = [pool.submit(work, gpu) for gpu in gpus]
         try:
             wait(slots)
-        except KeyboardInterrupt:
-            stop.set()
+        except KeyboardInterrupt as error:
+            stop.end_with(Interrupted.of(error).number)
     for slot in slots:
         slot.result()
     return [outcomes[number] for number in range(len(plans))]
@@ -217,9 +250,12 @@ def launch_in_process(
     arguments: Mapping[str, Any],
     *,
     run: Callable[..., tuple[Report, Path]] | None = None,
-    stop: threading.Event | None = None,
+    stop: Stop | None = None,
 ) -> Outcome:
     """Run one plan in a fresh process and wait for it.
+
+    The process leads a group of its own, which ends when this process does, however that happens. A signal that
+    interrupts this process is passed on, and the run has `INTERRUPT_SECONDS` to leave its report in order.
 
     Args:
         plan: what to run.
@@ -233,35 +269,60 @@ def launch_in_process(
     if "forkserver" in methods:
         context.set_forkserver_preload(list(PRELOADED))
     receiver, sender = context.Pipe(duplex=False)
+    reader, lifeline = context.Pipe(duplex=False)
     quiet = stop is not None
-    process = context.Process(target=_run_one, args=(sender, plan, dict(arguments), run, quiet), name=plan.name)
-    status, path, error = "failed", None, None
-    process.start()
-    sender.close()
+    process = context.Process(target=_run_one, args=(sender, reader, plan, dict(arguments), run, quiet), name=plan.name)
+    end = End("failed")
     try:
-        while not receiver.poll(POLL_SECONDS):
-            if stop is not None and stop.is_set():
-                raise KeyboardInterrupt
-        # A process that dies says no word: its exit code says more.
-        with contextlib.suppress(EOFError):
-            status, path, error = receiver.recv()
-        process.join()
-        if error is None and status != "completed":
-            error = _exit_reason(process.exitcode)
-    except KeyboardInterrupt:
-        # The terminal sent the signal to the run too: it writes its report and ends.
-        process.join(timeout=INTERRUPT_SECONDS)
-        status, error = "interrupted", INTERRUPTED
+        process.start()
+        sender.close()
+        reader.close()
+        try:
+            while not receiver.poll(POLL_SECONDS):
+                if stop is not None and stop.is_set():
+                    raise Interrupted(stop.number)
+            end = _last_word(process, receiver)
+        except KeyboardInterrupt as error:
+            interrupted = Interrupted.of(error)
+            end = _interrupt(process, receiver, interrupted.number)
     finally:
-        if process.is_alive():
-            process.terminate()
+        if process.pid is not None:
+            supervisor.kill_group(process.pid)
             process.join()
-        receiver.close()
-    return Outcome(plan, status, path, error, seconds=round(time.perf_counter() - started, 1))
+        for connection in (receiver, sender, reader, lifeline):
+            connection.close()
+    return Outcome(plan, **vars(end), seconds=round(time.perf_counter() - started, 1))
+
+
+def _last_word(process: BaseProcess, receiver: Connection) -> End:
+    """What a run said at its end; a process that dies says no word, and its exit code says more."""
+    try:
+        end = receiver.recv()
+    except EOFError:
+        process.join()
+        return End("failed", error=_exit_reason(process.exitcode))
+    process.join(timeout=INTERRUPT_SECONDS)
+    return end
+
+
+def _interrupt(process: BaseProcess, receiver: Connection, number: int) -> End:
+    """Pass a signal on to a run and wait until it has ended."""
+    end = End("interrupted", error=str(Interrupted(number, "its last evaluation is kept: --resume")), signal=number)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, number)
+    # The pipe and not the process: the server that reports its end may have got the signal too.
+    with contextlib.suppress(EOFError):
+        if receiver.poll(INTERRUPT_SECONDS):
+            end = receiver.recv()
+            receiver.poll(INTERRUPT_SECONDS)
+    return end
 
 
 def exit_status(outcomes: Sequence[Outcome]) -> int:
-    """0 when all are complete, else 1."""
+    """0 when all are complete; 130, 143 or 129 when a signal ended them; else 1."""
+    for outcome in outcomes:
+        if outcome.signal is not None:
+            return interruption.exit_status(outcome.signal)
     return int(any(outcome.status != "completed" for outcome in outcomes))
 
 
@@ -295,30 +356,36 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
 
 def _run_one(
     sender: Connection,
+    reader: Connection,
     plan: Plan,
     arguments: dict[str, Any],
     run: Callable[..., tuple[Report, Path]] | None,
     quiet: bool,
 ) -> None:
     """In the process of a run: run it and say what became of it."""
+    os.setsid()
+    supervisor.end_with(reader.fileno())
     if quiet:
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
     try:
-        if run is None:
-            from fuxictr_multimodal.runner import run_experiment as run
+        with raised_on_signals():
+            if run is None:
+                from fuxictr_multimodal.runner import run_experiment as run
 
-        report, path = run(config_dir=plan.config_dir, expid=plan.expid, seed=plan.seed, **arguments)
-        sender.send((report.status, path, report.error))
+            report, path = run(config_dir=plan.config_dir, expid=plan.expid, seed=plan.seed, **arguments)
+        end = End(report.status, path, report.error)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        sender.send(("failed", None, str(error)))
-    except KeyboardInterrupt:
-        sender.send(("interrupted", None, INTERRUPTED))
+        end = End("failed", error=str(error))
+    except KeyboardInterrupt as error:
+        interrupted = error if isinstance(error, Interrupted) else Interrupted.of(error)
+        end = End("interrupted", error=str(interrupted), signal=interrupted.number)
     except Exception as error:
         traceback.print_exc()
-        sender.send(("failed", None, f"{type(error).__name__}: {error}"))
+        end = End("failed", error=f"{type(error).__name__}: {error}")
+    sender.send(end)
 
 
 def _exit_reason(code: int | None) -> str:

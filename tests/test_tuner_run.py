@@ -125,16 +125,17 @@ def test_a_killed_tuner_leaves_no_orphan_and_goes_on_where_it_was(sweep):
     assert len(sweep.starts()) == len(first) + len(again)
 
 
-def test_sigterm_ends_the_trials_and_writes_the_summary(sweep):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_the_trials_and_writes_the_summary(sweep, number, status):
     sweep.tuner({"learning_rate": RATES, "epoch_seconds": 30.0})
     tuner = sweep.start()
-    sweep.kill_when(tuner, sweep.starts, signal.SIGTERM)
-    assert tuner.returncode == 130
+    sweep.kill_when(tuner, sweep.starts, number)
+    assert tuner.returncode == status
     assert sweep.left_processes() == []
     assert len(of_status(sweep, "queued")) == 3
 
 
-def test_a_killed_keeper_leaves_no_trial(sweep):
+def test_a_killed_supervisor_leaves_no_trial(sweep):
     sweep.tuner({"learning_rate": [1.0e-3], "epoch_seconds": 30.0})
     tuner = sweep.start()
     deadline = time.monotonic() + 30

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.interruption import exit_when_interrupted
 
 SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 
 def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
-    """`run_param_tuner.py`: run a sweep; exit status 1 if a trial failed, 2 on bad input, 130 when interrupted."""
+    """`run_param_tuner.py`: run a sweep; exit status 1 if a trial failed, 2 on bad input, 128 + a signal."""
     parser = argparse.ArgumentParser(
         prog="run_param_tuner.py",
         description="Run the trials of a tuner file in parallel, each as a process, and summarise them.",
@@ -44,25 +45,22 @@ def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
         parser.error("--tag is for a grid")
     if args.trials is not None and args.trials < 1:
         parser.error("--trials must be 1 or more")
-    with exit_on_input_error():
+    with exit_when_interrupted(), exit_on_input_error():
         from fuxictr_multimodal.tuner.run import tune
 
-        try:
-            sweeps = tune(
-                args.config,
-                args.expid or [None],
-                gpus=args.gpu,
-                tag=args.tag,
-                script=args.script,
-                search=args.search,
-                trials=args.trials,
-                seconds=args.time,
-                retry_oom=args.retry_oom,
-                prune=not args.no_prune,
-                seed=args.seed,
-            )
-        except KeyboardInterrupt:
-            raise SystemExit(130) from None
+        sweeps = tune(
+            args.config,
+            args.expid or [None],
+            gpus=args.gpu,
+            tag=args.tag,
+            script=args.script,
+            search=args.search,
+            trials=args.trials,
+            seconds=args.time,
+            retry_oom=args.retry_oom,
+            prune=not args.no_prune,
+            seed=args.seed,
+        )
     if any(record.status == "failed" for records in sweeps for record in records):
         raise SystemExit(1)
 
