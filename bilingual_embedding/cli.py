@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.interruption import exit_when_interrupted
 
 STAGES = ("all", "mlm", "pairs", "multitask", "evaluate", "encode", "compare")
 
 
 def run_embedding_main(argv: Sequence[str] | None = None) -> None:
-    """Train, evaluate, use or compare text encoders; exit status 2 on bad input."""
+    """Train, evaluate, use or compare text encoders; exit status 2 on bad input, 130, 143 or 129 on a signal."""
     parser = _parser()
     args = parser.parse_args(argv)
     if args.stage == "encode" and not (args.input and args.output):
@@ -21,10 +22,12 @@ def run_embedding_main(argv: Sequence[str] | None = None) -> None:
         parser.error("--published goes with --stage evaluate")
     if args.stage in ("encode", "compare") and args.seeds:
         parser.error(f"--seeds trains several runs; it does not go with --stage {args.stage}")
-    with exit_on_input_error():
+    with exit_when_interrupted(), exit_on_input_error():
         # torch takes seconds to import: only now, after the arguments are known to be good.
+        from bilingual_embedding.door import check_gpu
         from fuxictr_multimodal.run_many import is_one_run
 
+        check_gpu(args.gpu)
         if args.stage == "compare":
             _compare(args)
         elif args.stage == "encode" or args.published or is_one_run(args.expid, args.seeds):
@@ -37,11 +40,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run_embedding.py",
         description="Train a bilingual text encoder in its stages, evaluate it, turn texts into vectors, compare runs.",
-        epilog="A finished stage is not trained again unless --overwrite; a killed one goes on with --resume, which "
-        "leaves finished runs alone.",
+        epilog="A finished stage is not trained again unless --overwrite; a stopped one is resumed with --resume, "
+        "by the settings it was started with. --resume leaves finished runs alone.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--config", default="./config/embedding", type=Path, help="folder of YAML files")
+    parser.add_argument("--config", default="./config/embedding", type=_path, help="folder of YAML files")
     parser.add_argument(
         "--expid",
         default="BiEncoder_nano",
@@ -56,18 +59,26 @@ def _parser() -> argparse.ArgumentParser:
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
         help="replace a setting, a dot between levels (pairs.steps=100); may be given several times",
     )  # fmt: skip
-    parser.add_argument("--resume", action="store_true", help="go on from where a killed run stopped")
+    parser.add_argument("--resume", action="store_true", help="resume a stopped run; its steps may grow")
     parser.add_argument("--overwrite", action="store_true", help="train again although the stage is there")
     parser.add_argument(
         "--published", metavar="NAME", help="with --stage evaluate: score this encoder of Hugging Face instead of ours"
     )
     texts = parser.add_argument_group("encode")
-    texts.add_argument("--input", type=Path, help="texts: .txt, .gz, .csv, .jsonl or .parquet")
-    texts.add_argument("--output", type=Path, help="vectors: .parquet; with --stage compare the table: .md")
+    texts.add_argument("--input", type=_path, help="texts: .txt, .gz, .csv, .jsonl or .parquet")
+    texts.add_argument("--output", type=_path, help="vectors: .parquet; with --stage compare the table: .md")
     texts.add_argument("--text-column", action="append", help="column of the texts (text); several are joined")
     texts.add_argument("--id-column", help="column of integer ids that travels with the vectors")
     texts.add_argument("--item-dim", type=int, help="write an item table of this width, row i is item i")
     return parser
+
+
+def _path(text: str) -> Path:
+    """A path of the command line: a shell expands no `~` after an equals sign."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # `~name` of a user that is not there
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
 
 def _one_run(args: argparse.Namespace) -> None:

@@ -86,8 +86,11 @@ def test_a_run_killed_in_any_stage_ends_the_same(finished, make_run, monkeypatch
     run = make_run("save_steps=10")
     with pytest.raises(KeyboardInterrupt):
         run.execute("all")
-    assert EmbeddingReport.read(run.report_file).status == "failed"
-    assert (run.folder / f"{stage}.state.pt").is_file()
+    left = EmbeddingReport.read(run.report_file)
+    state = run.folder / f"{stage}.state.pt"
+    assert left.status == "interrupted"
+    assert left.error == f"interrupted by SIGINT: {state} is kept: --resume resumes from it"
+    assert state.is_file()
     monkeypatch.setattr(stage_trainer.StageTrainer, "_step", original)
     torch.manual_seed(123)
     report = make_run("save_steps=10").execute("all", resume=True)
