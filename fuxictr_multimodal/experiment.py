@@ -13,10 +13,11 @@ from fuxictr.pytorch.dataloaders import RankDataLoader
 from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_multimodal.batch import Batch
-from fuxictr_multimodal.config import check_model_keys, load_config
+from fuxictr_multimodal.config import check_model_keys, load_config, load_dataset_config, load_model_config
 from fuxictr_multimodal.errors import DataError, did_you_mean
 from fuxictr_multimodal.item_table import ItemTable
 from fuxictr_multimodal.loader import MultimodalDataLoader
+from fuxictr_multimodal.run_names import RunFiles, run_name, settings_given
 from fuxictr_multimodal.store import Store
 from fuxictr_multimodal.store.encoding import check_feature_cols, load_feature_map
 from fuxictr_multimodal.synthetic import SyntheticSpec, build_synthetic
@@ -40,15 +41,44 @@ class Experiment:
         gpu: int = -1,
         seed: int | None = None,
         overrides: Sequence[str] = (),
+        name: str | None = None,
+        reading: bool = True,
     ) -> Experiment:
         """Read and check an expid, and open its dataset (built first where it is synthetic and missing).
+
+        Args:
+            config_dir: folder of the configs.
+            expid: the experiment.
+            gpu: index of the GPU, -1 for the CPU.
+            seed: of the command line.
+            overrides: `key=value`.
+            name: of the run, where it has one of its own.
+            reading: whether a trained run is meant, or one to train; see `run_name`.
 
         Raises:
             InputError: whatever is wrong with the configuration or the data.
         """
         params = load_config(config_dir, expid, overrides=overrides, seed=seed)
         params["gpu"] = gpu
-        params["model_id"] = expid if seed is None else f"{expid}_s{seed}"
+        experiment = cls.of(params)
+        plain = params
+        if overrides:
+            dataset = load_dataset_config(config_dir, params["dataset_id"])
+            plain = {**load_model_config(config_dir, expid), **dataset}
+        params["model_id"] = run_name(
+            experiment.directory,
+            params,
+            expid=expid,
+            seed=seed,
+            given=settings_given(params, plain),
+            name=name,
+            reading=reading,
+        )
+        return experiment
+
+    @classmethod
+    def of(cls, params: dict[str, Any]) -> Experiment:
+        """Check parameters against the model, and open the dataset that they name."""
         zoo_model = resolve(params["model"], zoo_root=params.get("zoo_root"))
         check_model_keys(params, zoo_model.model_class)
         check_feature_cols(params["feature_cols"], f"dataset {params['dataset_id']!r}")
@@ -56,8 +86,13 @@ class Experiment:
 
     @property
     def run(self) -> str:
-        """Name of the run: the expid, with `_s<seed>` when a seed was asked for."""
+        """Name of the run; see `run_name`."""
         return self.params["model_id"]
+
+    @property
+    def files(self) -> RunFiles:
+        """The files of the run."""
+        return RunFiles(self.directory, self.run)
 
     @property
     def directory(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from fuxictr_multimodal.errors import DataError
 
 # Clocks of machines that share a file system differ by less.
 CLOCK_SECONDS = 60.0
@@ -63,11 +66,27 @@ def _may_be_writing(pid: int, path: Path) -> bool:
         return True
 
 
+@contextlib.contextmanager
+def kept_if_possible(path: Path) -> Iterator[None]:
+    """Write a file that is not the result itself: where that fails, a warning names it and the run continues."""
+    try:
+        yield
+    except OSError as error:
+        logging.warning("%s cannot be written (%s); the result is not affected", path, error.strerror or error)
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically: UTF-8, indented, keys in the given order; NaN is refused."""
+    """Write JSON atomically: UTF-8, indented, keys in the given order; NaN is refused.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    with replace_atomically(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    try:
+        with replace_atomically(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def sha256(path: Path) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from fuxictr_multimodal import metrics
 from fuxictr_multimodal.batch import Batch
-from fuxictr_multimodal.errors import ConfigError, InputError
+from fuxictr_multimodal.errors import ConfigError, DataError, InputError
 from fuxictr_multimodal.files import replace_atomically
 from fuxictr_multimodal.loader import MultimodalDataLoader
 from fuxictr_multimodal.weight_average import WeightAverage
@@ -135,6 +136,11 @@ class Trainer:
         model, progress = self.model, self.progress
         if self._loader_state is not None:
             train.load_state_dict(self._loader_state)
+            # More patience than a run had that stopped early lets it train on.
+            progress.finished = progress.stopping_steps >= model._early_stop_patience
+            if progress.step == (progress.epoch + 1) * len(train):
+                progress.epoch += 1
+            logging.info("Resume after epoch %d, step %d", progress.epoch, progress.step)
         model._max_gradient_norm = self.max_gradient_norm
         model._steps_per_epoch = len(train)
         eval_steps = model._eval_steps or len(train)
@@ -189,7 +195,7 @@ class Trainer:
         """Load the state of a killed run; False where there is none."""
         if self.state_file is None or not self.state_file.is_file():
             return False
-        state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+        state = _read_state(self.state_file)
         self.model.load_state_dict(state["model"])
         self.model.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
@@ -199,7 +205,6 @@ class Trainer:
             self.average.load_state_dict(state.get("average"))
         self.progress = Progress.from_dict(state["progress"])
         self._loader_state = state["loader"]
-        logging.info("Resume after epoch %d, step %d", self.progress.epoch, self.progress.step)
         return True
 
     def discard_state(self) -> None:
@@ -310,10 +315,6 @@ class Trainer:
     def _save_state(self, train: MultimodalDataLoader) -> None:
         if self.state_file is None:
             return
-        progress = asdict(self.progress)
-        # At the end of an epoch the state must name the epoch that comes next.
-        if self.progress.step == (self.progress.epoch + 1) * len(train) and not self.progress.finished:
-            progress["epoch"] += 1
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.model.optimizer.state_dict(),
@@ -321,10 +322,16 @@ class Trainer:
             "rng": torch.get_rng_state(),
             "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "loader": train.state_dict(),
-            "progress": progress,
+            "progress": asdict(self.progress),
         }
-        with replace_atomically(self.state_file) as temporary:
-            torch.save(state, temporary)
+        try:
+            with replace_atomically(self.state_file) as temporary:
+                torch.save(state, temporary)
+        # What torch raises of a full disk is a RuntimeError.
+        except (OSError, RuntimeError) as error:
+            logging.warning(
+                "%s cannot be written (%s): the run cannot be resumed from here", self.state_file, _line(error)
+            )
 
     def _with_progress(self, loader: MultimodalDataLoader, name: str, *, leave: bool = True) -> Iterator[Batch]:
         with tqdm(
@@ -341,12 +348,39 @@ class Trainer:
                 bar.update(len(batch))
 
 
+def read_progress(state_file: Path) -> Progress:
+    """How far a killed run had come.
+
+    Raises:
+        DataError: a state that cannot be read.
+    """
+    return Progress.from_dict(_read_state(state_file, mmap=True)["progress"])
+
+
+def _read_state(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path} cannot be read ({_line(error)}): --overwrite starts the run anew") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def save_checkpoint(model: BaseModel) -> None:
-    """Write the weights to `model.checkpoint`; an interrupted write leaves the older file."""
+    """Write the weights to `model.checkpoint`; an interrupted write leaves the older file.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
     path = Path(model.checkpoint)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_atomically(path) as temporary:
-        model.save_weights(str(temporary))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replace_atomically(path) as temporary:
+            model.save_weights(str(temporary))
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be written: {_line(error)}") from None
 
 
 def load_checkpoint(model: BaseModel) -> None:

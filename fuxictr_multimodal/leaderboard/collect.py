@@ -11,9 +11,7 @@ from pathlib import Path
 from fuxictr_multimodal.config import config_hash
 from fuxictr_multimodal.errors import DataError, did_you_mean
 from fuxictr_multimodal.leaderboard.board import Unfinished
-from fuxictr_multimodal.report import Report
-
-REPORT_SUFFIX = ".report.json"
+from fuxictr_multimodal.report import REPORT_SUFFIX, Report
 
 
 @dataclass(frozen=True)
