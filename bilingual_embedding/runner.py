@@ -109,9 +109,10 @@ class EmbeddingRun:
         chosen = self._chosen(stage, resume=resume, overwrite=overwrite)
         resume = resume and self.begun
         if resume:
-            if self.report.config:
-                trained = [name for name in self.planned if self._done(name)]
-                check_resumable(self.report, self.experiment, trained=trained, where=str(self.folder))
+            if not self.report.config:
+                raise ConfigError(f"{self.folder} has no report, so its settings are unknown: --overwrite trains anew")
+            trained = [name for name in self.planned if self._done(name)]
+            check_resumable(self.report, self.experiment, trained=trained, where=str(self.folder))
         elif chosen and chosen[0] == self.planned[0]:
             self.report = self._new_report(self.report.expid)
         self.report.precision = self._choose_precision()
@@ -408,7 +409,7 @@ class EmbeddingRun:
             ).vectors
 
         if data.evaluation:
-            logging.info("evaluation after %s", after)
+            logging.info("evaluation: %s", after)
             if not self.report.floors:
                 self.report.floors = lexical_floors(data.evaluation, progress=self.progress)
             scores.update(evaluate(data.evaluation, embed, progress=self.progress))

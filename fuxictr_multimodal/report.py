@@ -36,6 +36,7 @@ class Report:
         run: the run's name, as its files carry it.
         experiment: the expid in the YAML.
         status: `running`, `completed`, `failed` or `interrupted`; of the last two `error` says more.
+        precision: of a model that has a choice: what was `asked`, what is `used` and `why`.
     """
 
     expid: str
@@ -53,6 +54,7 @@ class Report:
     seconds: float = 0.0
     peak_memory_mib: dict[str, float | None] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
+    precision: dict[str, str] = field(default_factory=dict)
     dataset_facts: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None

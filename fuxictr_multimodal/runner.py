@@ -25,6 +25,7 @@ from fuxictr_multimodal.files import kept_if_possible, remove_stale_temporaries,
 from fuxictr_multimodal.interruption import Interrupted
 from fuxictr_multimodal.loader import MultimodalDataLoader
 from fuxictr_multimodal.machine import keep_freed_memory
+from fuxictr_multimodal.reduced_precision import Choice
 from fuxictr_multimodal.report import Report
 from fuxictr_multimodal.resume import OTHERWISE, check_lengths, files_to_resume, refuse_contradiction, resumed_params
 from fuxictr_multimodal.run_names import RunFiles, is_unfinished, named_keys
@@ -159,7 +160,7 @@ def _run(
             logging.warning("%s", note)
         write_report()
         try:
-            scores = _train_and_score(experiment, files, report, publish, resume=resume)
+            scores = _train_and_score(experiment, files, report, publish, resumed=before if resume else None)
             with kept_if_possible(files.predictions):
                 _write_predictions(files.predictions, scores)
             tracker.finished(report.metrics)
@@ -201,11 +202,16 @@ def _left(files: RunFiles) -> str:
 
 
 def _train_and_score(
-    experiment: Experiment, files: RunFiles, report: Report, publish: Callable[[Progress], None], *, resume: bool
+    experiment: Experiment,
+    files: RunFiles,
+    report: Report,
+    publish: Callable[[Progress], None],
+    *,
+    resumed: Report | None,
 ) -> dict[str, np.ndarray]:
     """Train, then score valid and test once each; their metrics go into the report."""
     params = experiment.params
-    model, to_inputs, feature_map = _build(experiment, report)
+    model, to_inputs, feature_map = _build(experiment, report, resumed)
     trainer = Trainer(
         model,
         to_inputs=to_inputs,
@@ -217,7 +223,7 @@ def _train_and_score(
         state_file=files.state,
         on_evaluation=publish,
     )
-    if resume:
+    if resumed is not None:
         trainer.resume()
         publish(trainer.progress)
     train, valid = experiment.loaders("train", feature_map, model.device)
@@ -234,13 +240,18 @@ def _train_and_score(
     return scores
 
 
-def _build(experiment: Experiment, report: Report):
+def _build(experiment: Experiment, report: Report, resumed: Report | None):
     """Seed everything, then construct feature map, model and input layout; logs what the toolkit logs."""
     logging.info("Params: %s", print_to_json(experiment.params))
     seed_everything(seed=experiment.params["seed"])
     feature_map = experiment.feature_map()
     logging.info("Feature specs: %s", print_to_json(feature_map.features))
     model, to_inputs = experiment.build_model(feature_map)
+    precision = getattr(model, "precision", None)
+    if isinstance(getattr(precision, "choice", None), Choice):
+        if resumed is not None and resumed.precision:
+            precision.keep(resumed.precision["used"])
+        report.precision = precision.choice.as_dict()
     report.parameters = reports.count_parameters(model)
     logging.info("Total number of parameters: %d.", report.parameters["total"])
     return model, to_inputs, feature_map
