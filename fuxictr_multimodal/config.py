@@ -204,7 +204,7 @@ def check_model_keys(params: Mapping[str, Any], model_class: type) -> None:
 
 def config_hash(params: Mapping[str, Any]) -> str:
     """SHA-256 of what a run computes: canonical JSON of the parameters without machine settings."""
-    return hashlib.sha256(json.dumps(_computed(params), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(computed(params), sort_keys=True).encode()).hexdigest()
 
 
 def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], free: Iterable[str] = ()) -> list[str]:
@@ -214,12 +214,13 @@ def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], free: Iterab
     ['epochs: 2 then, 3 now', 'net_regularizer: not set then, None now']
     """
     # Parameters that were read from a report have been through JSON.
-    before, now = json.loads(json.dumps([_computed(before), _computed(now)]))
+    before, now = json.loads(json.dumps([computed(before), computed(now)]))
     pairs = {key: (before.get(key, "not set"), now.get(key, "not set")) for key in sorted(before.keys() | now.keys())}
     return [f"{key}: {old} then, {new} now" for key, (old, new) in pairs.items() if key not in free and old != new]
 
 
-def _computed(params: Mapping[str, Any]) -> dict[str, Any]:
+def computed(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters by which two runs differ: what they compute, not where and how."""
     return {key: value for key, value in params.items() if key not in UNHASHED_KEYS}
 
 

@@ -17,7 +17,9 @@ from fuxictr_multimodal.config import check_model_keys, load_config, load_datase
 from fuxictr_multimodal.errors import DataError, did_you_mean
 from fuxictr_multimodal.item_table import ItemTable
 from fuxictr_multimodal.loader import MultimodalDataLoader
-from fuxictr_multimodal.run_names import RunFiles, run_name, settings_given
+from fuxictr_multimodal.report import Report
+from fuxictr_multimodal.resume import resumed_params
+from fuxictr_multimodal.run_names import RunFiles, named_keys, run_name, settings_given
 from fuxictr_multimodal.store import Store
 from fuxictr_multimodal.store.encoding import check_feature_cols, load_feature_map
 from fuxictr_multimodal.synthetic import SyntheticSpec, build_synthetic
@@ -31,6 +33,7 @@ class Experiment:
     params: dict[str, Any]
     zoo_model: ZooModel
     store: Store
+    expid: str = ""
 
     @classmethod
     def load(
@@ -60,13 +63,18 @@ class Experiment:
         """
         params = load_config(config_dir, expid, overrides=overrides, seed=seed)
         params["gpu"] = gpu
-        experiment = cls.of(params)
+        directory = Path(params["model_root"]) / params["dataset_id"]
+        if name is not None and reading:
+            files = RunFiles(directory, run_name(directory, params, expid=expid, seed=seed, name=name))
+            if files.report.is_file():
+                params, _ = resumed_params(Report.read(files.report), params, named_keys(overrides, seed))
+        experiment = cls.of(params, expid)
         plain = params
         if overrides:
             dataset = load_dataset_config(config_dir, params["dataset_id"])
             plain = {**load_model_config(config_dir, expid), **dataset}
         params["model_id"] = run_name(
-            experiment.directory,
+            directory,
             params,
             expid=expid,
             seed=seed,
@@ -77,12 +85,12 @@ class Experiment:
         return experiment
 
     @classmethod
-    def of(cls, params: dict[str, Any]) -> Experiment:
+    def of(cls, params: dict[str, Any], expid: str) -> Experiment:
         """Check parameters against the model, and open the dataset that they name."""
         zoo_model = resolve(params["model"], zoo_root=params.get("zoo_root"))
         check_model_keys(params, zoo_model.model_class)
         check_feature_cols(params["feature_cols"], f"dataset {params['dataset_id']!r}")
-        return cls(params, zoo_model, open_store(params))
+        return cls(params, zoo_model, open_store(params), expid)
 
     @property
     def run(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from fuxictr_multimodal.config import UNHASHED_KEYS, changed_keys
+from fuxictr_multimodal.config import changed_keys, computed
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.report import Report
 from fuxictr_multimodal.run_names import RunFiles, unfinished_runs
@@ -72,16 +72,14 @@ def resumed_params(before: Report, params: Mapping[str, Any], named: Collection[
     Returns:
         The parameters, and what the YAML says otherwise, each key with both values.
     """
-    own = json.loads(json.dumps(before.config))
-    now = json.loads(json.dumps(dict(params)))
+    # Parameters that were read from a report have been through JSON; an equal value is left as the YAML gives it.
+    own, now = json.loads(json.dumps([computed(before.config), computed(params)]))
     merged = dict(params)
-    for key in sorted(own.keys() | now.keys()):
-        if key in named or key in UNHASHED_KEYS or (key in own and key in now and own[key] == now[key]):
-            continue
-        if key in own:
-            merged[key] = own[key]
-        else:
+    for key in (own.keys() | now.keys()) - set(named):
+        if key not in own:
             del merged[key]
+        elif key not in now or own[key] != now[key]:
+            merged[key] = own[key]
     return merged, changed_keys(before.config, params, named)
 
 

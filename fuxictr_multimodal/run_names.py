@@ -12,7 +12,7 @@ from typing import Any
 
 import filelock
 
-from fuxictr_multimodal.config import UNHASHED_KEYS, changed_keys
+from fuxictr_multimodal.config import changed_keys, computed
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.names import check_plain_name
 from fuxictr_multimodal.report import REPORT_SUFFIX, Report
@@ -113,13 +113,12 @@ def settings_given(params: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[
     ...                {"epochs": 2, "synthetic": {"rows": 8, "seed": 1}})
     {'epochs': 3, 'synthetic.rows': 9}
     """
-    return dict(sorted(_differences(params, plain, "")))
+    different = {key: value for key, value in computed(params).items() if key != "dataset_id"}
+    return dict(sorted(_differences(different, plain)))
 
 
-def _differences(new: Mapping[str, Any], old: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _differences(new: Mapping[str, Any], old: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in new.items():
-        if not prefix and (key in UNHASHED_KEYS or key == "dataset_id"):
-            continue
         if isinstance(value, Mapping) and isinstance(old.get(key), Mapping):
             yield from _differences(value, old[key], f"{prefix}{key}.")
         elif key not in old or old[key] != value:

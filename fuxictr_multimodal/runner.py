@@ -93,7 +93,7 @@ def run_experiment(
         if overwrite:
             files.state.unlink(missing_ok=True)
         with contextlib.closing(make_tracker(tracker, files.tracker)) as scalars:
-            report = _run(experiment, files, scalars, expid=expid, before=before, notes=notes)
+            report = _run(experiment, files, scalars, before=before, notes=notes)
     # The toolkit names its result csv after the config folder and writes it into the working folder.
     reports.append_csv_line(Path(config_dir.resolve().name + ".csv"), report, sys.argv)
     return report, files.report
@@ -113,7 +113,7 @@ def _resumed(
     notes = []
     if differing:
         notes.append(f"Resumed with settings of its own, which the configuration does not have: {', '.join(differing)}")
-    return Experiment.of(params), notes
+    return Experiment.of(params, experiment.expid), notes
 
 
 def _run(
@@ -121,7 +121,6 @@ def _run(
     files: RunFiles,
     tracker: Tracker,
     *,
-    expid: str,
     before: Report | None,
     notes: Sequence[str],
 ) -> Report:
@@ -131,7 +130,7 @@ def _run(
     params, manifest = experiment.params, experiment.store.manifest
     report = Report(
         expid=experiment.run,
-        experiment=expid,
+        experiment=experiment.expid,
         model=params["model"],
         dataset_id=params["dataset_id"],
         seed=params["seed"],

@@ -103,8 +103,29 @@ def test_configurations_of_one_expid_stay_apart_and_a_seed_counts_once(store, tm
     Report.read(tmp_path / "DIN_x_s2.report.json").write(tmp_path / "DIN_x.report.json")
     found = collect(tmp_path)
     assert sorted(group.seeds for group in found.groups) == [(1, 2), (3,)]
-    assert all(re.fullmatch(r"DIN_x@[0-9a-f]{6}", group.name) for group in found.groups)
+    assert [group.name for group in found.groups] == ["DIN_x", "DIN_x@learning_rate=0.1"]
     assert [(run.run, run.status) for run in found.unfinished] == [("DIN_x_s2", "repeated")]
+
+
+def test_groups_of_one_name_say_the_settings_that_differ(store, tmp_path):
+    settings = ({"learning_rate": 1e-3, "epochs": 3}, {"learning_rate": 2e-3, "epochs": 3}, {"learning_rate": 2e-3})
+    for seed, config in enumerate(settings, start=1):
+        write_run(tmp_path, store, expid="DIN_x", model="DIN", seed=seed, config=config)
+    # A run whose name says its settings, beside one of an older version that was run with the same.
+    write_run(tmp_path, store, expid="DIN_x@epochs=3+learning_rate=1e-3", model="DIN", seed=4, config=settings[0])
+    names = {group.seeds[0]: group.name for group in collect(tmp_path).groups}
+    assert re.fullmatch(r"DIN_x@[0-9a-f]{6}", names.pop(1))
+    said = {2: "epochs=3+learning_rate=2e-3", 3: "learning_rate=2e-3", 4: "epochs=3+learning_rate=1e-3"}
+    assert names == {seed: f"DIN_x@{settings}" for seed, settings in said.items()}
+
+
+def test_an_interrupted_run_is_listed_with_its_way_on(store, tmp_path):
+    report = write_run(tmp_path, store, expid="DIN_x", model="DIN")
+    report.status, report.error = "interrupted", "interrupted by SIGTERM"
+    report.write(tmp_path / "DIN_x_s1.report.json")
+    (unfinished,) = collect(tmp_path).unfinished
+    assert unfinished.status == "interrupted"
+    assert unfinished.reason == "interrupted by SIGTERM after 6 evaluations; run it again with --resume"
 
 
 def test_builds_of_the_dataset_do_not_mix(store, tmp_path):

@@ -24,6 +24,7 @@ from fuxictr_multimodal.store.builder import StoreBuilder
 from tests import challenge_files as files
 
 EXPID = "QIN_MicroLens_1M_x1"
+NAME = "small"
 TEST = "raw/MicroLens_1M_x1/test.parquet"
 
 
@@ -44,7 +45,7 @@ def trained(tmp_path_factory, repository):
     before = os.getcwd()  # noqa: PTH109
     os.chdir(folder)
     try:
-        run_experiment(config_dir=repository / "config", expid=EXPID, overrides=settings(folder))
+        run_experiment(config_dir=repository / "config", expid=EXPID, overrides=settings(folder), name=NAME)
     finally:
         os.chdir(before)
     return folder
@@ -53,7 +54,7 @@ def trained(tmp_path_factory, repository):
 @pytest.fixture
 def score(trained, repository, tmp_path):
     def run(**arguments):
-        arguments = {"out": tmp_path / "scores.parquet", **arguments}
+        arguments = {"out": tmp_path / "scores.parquet", "name": NAME, **arguments}
         overrides = [*settings(trained), *arguments.pop("overrides", [])]
         return predict(config_dir=repository / "config", expid=EXPID, overrides=overrides, **arguments)
 
@@ -69,7 +70,7 @@ def test_the_test_split_is_scored_in_its_order(score, trained):
     raw = files.load(trained / TEST)
     for name in ("ID", "user_id", "item_id"):
         assert (found[name].to_numpy() == raw[name]).all()
-    kept = np.load(trained / f"checkpoints/MicroLens_1M_x1/{EXPID}.predictions.npz")
+    kept = np.load(trained / f"checkpoints/MicroLens_1M_x1/{NAME}.predictions.npz")
     assert found["score"].dtype == pl.Float32
     assert (found["score"].to_numpy() == kept["test_scores"]).all()
     assert found["score"].n_unique() > 50
@@ -77,7 +78,7 @@ def test_the_test_split_is_scored_in_its_order(score, trained):
 
 def test_scores_go_beside_the_checkpoint_by_default_and_csv_reads_back(score, trained, tmp_path):
     expected = score(out=None)
-    assert expected.out == trained / f"checkpoints/MicroLens_1M_x1/{EXPID}.scores.parquet"
+    assert expected.out == trained / f"checkpoints/MicroLens_1M_x1/{NAME}.scores.parquet"
     table = pl.read_csv(score(out=tmp_path / "x/scores.csv").out, schema_overrides={"score": pl.Float32})
     assert table.equals(pl.read_parquet(expected.out))
     assert [p.name for p in (tmp_path / "x").iterdir()] == ["scores.csv"]
@@ -323,7 +324,7 @@ def test_a_raw_column_of_another_type(fitted, tmp_path, monkeypatch):
 def test_door(trained, repository, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     overrides = [part for setting in settings(trained) for part in ("--set", setting)]
-    shared = ["--config", str(repository / "config"), *overrides]
+    shared = ["--config", str(repository / "config"), "--name", NAME, *overrides]
     new = {"item_id": [99], "likes_level": [1], "views_level": [1], "item_seq": [[*range(1, 40)] * 2]}
     pq.write_table(pa.table(new), "new.parquet")
     run_predict_main(["--expid", EXPID, "--data", "new.parquet", "--out", "scores.parquet", *shared])

@@ -31,7 +31,9 @@ def run_explain_main(argv: Sequence[str] | None = None) -> None:
 
         if args.out:
             check_picture(args.out)
-        experiment = Experiment.load(args.config, args.expid, gpu=args.gpu, seed=args.seed, overrides=args.overrides)
+        experiment = Experiment.load(
+            args.config, args.expid, gpu=args.gpu, seed=args.seed, overrides=args.overrides, name=args.name
+        )
         found = _view(args)(experiment, args, Console())
         if isinstance(found, dict):
             found = {"expid": experiment.run, "dataset_id": experiment.params["dataset_id"], **found}

@@ -46,6 +46,7 @@ def run_predict_main(argv: Sequence[str] | None = None) -> None:
             gpu=args.gpu,
             seed=args.seed,
             overrides=args.overrides,
+            name=args.name,
             data=args.data,
             history_column=args.history_column,
             out=args.out,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def add_trained_run(parser: argparse.ArgumentParser) -> None:
-    """Add --config, --expid, --gpu, --seed and --set, as they were given to `run_expid.py`."""
+    """Add --config, --expid, --gpu, --seed, --set and --name, as they were given to `run_expid.py`."""
     parser.add_argument("--config", default="./config/", type=Path, help="the config directory")
     parser.add_argument("--expid", required=True, help="the experiment id; it must be trained")
     parser.add_argument("--gpu", default=-1, type=int, help="the gpu index, -1 for cpu")
@@ -15,3 +15,4 @@ def add_trained_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="as in training"
     )
+    parser.add_argument("--name", help="the run name that it was given; its settings are then taken from its report")

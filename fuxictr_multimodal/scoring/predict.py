@@ -60,6 +60,7 @@ def predict(
     gpu: int = -1,
     seed: int | None = None,
     overrides: Sequence[str] = (),
+    name: str | None = None,
     data: Path | None = None,
     history_column: str | None = None,
     out: Path | None = None,
@@ -77,6 +78,7 @@ def predict(
         gpu: index of the GPU, -1 for the CPU.
         seed: of the run, as in training.
         overrides: `key=value`, as in training.
+        name: of the run, where it was given one; its settings are then taken from its report.
         data: parquet file of new raw rows; the test split where not given.
         history_column: its column of histories.
         out: file of scores, `.parquet` or `.csv`; `<run>.scores.parquet` beside the checkpoint where not given.
@@ -92,7 +94,7 @@ def predict(
     if out is not None and out.suffix not in SUFFIXES:
         raise ConfigError(f"--out {out}: scores are written as {' or '.join(SUFFIXES)}")
     keep_freed_memory()
-    experiment = Experiment.load(config_dir, expid, gpu=gpu, seed=seed, overrides=overrides)
+    experiment = Experiment.load(config_dir, expid, gpu=gpu, seed=seed, overrides=overrides, name=name)
     if score and data is None and experiment.store.split_path("test") is None:
         raise DataError(f"{experiment.store.dir} has no test split: give rows with --data")
     # A model may draw numbers while it is built; scoring is the same at every call.

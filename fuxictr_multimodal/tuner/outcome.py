@@ -71,7 +71,7 @@ class Record:
 
     def fail(self, report: Report | None, status: int, last_lines: list[str]) -> None:
         """Name the failure of a process that ended without a complete report."""
-        said = report.get("error") if report and report.get("status") == "failed" else None
+        said = report.get("error") if report and report.get("status") in ("failed", "interrupted") else None
         reason = said or (last_lines[-1] if last_lines else "it printed nothing")
         if report:
             self.read_progress(report)
