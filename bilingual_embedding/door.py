@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bilingual_embedding.data import read_evaluation
 from bilingual_embedding.evaluation import evaluate, lexical_floors
@@ -125,7 +126,8 @@ def logged(run: str) -> Iterator[None]:
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     try:
-        yield
+        with logging_redirect_tqdm():
+            yield
     finally:
         root.removeHandler(handler)
         root.setLevel(level)

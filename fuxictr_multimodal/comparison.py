@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fuxictr_multimodal import run_many
 from fuxictr_multimodal.config import check_keys, load_model_config, read_yaml
@@ -13,6 +13,9 @@ from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.run_many import Outcome, Plan
 from fuxictr_multimodal.tuner.folder import SweepFolder, write_yaml
 from fuxictr_multimodal.tuner.run import tune
+
+if TYPE_CHECKING:
+    from fuxictr_multimodal.report import Report
 
 FILE_KEYS = ("base_config", "expids", "tuning", "dataset_id", "seeds", "baseline", "resample", "out")
 TUNING_KEYS = ("config", "expids", "search", "trials", "seed")
@@ -128,7 +131,15 @@ def compare(comparison: Comparison, *, gpus: Sequence[int]) -> list[Outcome]:
         winners = _write_winners(comparison.tuning)
         plans += run_many.expand(winners, "*", comparison.seeds)
     plans += run_many.expand(comparison.config_dir, ",".join(comparison.expids), comparison.seeds)
-    return run_many.run_many(plans, {"resume": True}, gpus=gpus)
+    return run_many.run_many(plans, {"resume": True}, gpus=gpus, run=_run_by_name)
+
+
+def _run_by_name(*, expid: str, **arguments: Any) -> tuple[Report, Path]:
+    """The run of exactly this name: `--resume` alone could mean an unfinished one of other settings."""
+    # In the process of a run: only there is torch imported.
+    from fuxictr_multimodal.runner import run_experiment
+
+    return run_experiment(expid=expid, name=expid, **arguments)
 
 
 def _tune(tuning: Tuning, gpus: Sequence[int]) -> None:

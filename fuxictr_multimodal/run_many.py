@@ -32,6 +32,7 @@ from fuxictr_multimodal.config import list_expids
 from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
 from fuxictr_multimodal.interruption import Interrupted, raised_on_signals
 from fuxictr_multimodal.machine import available_cores
+from fuxictr_multimodal.progress import heard_by
 
 if TYPE_CHECKING:
     from fuxictr_multimodal.report import Report
@@ -107,6 +108,7 @@ class Stop(threading.Event):
             self.set()
 
 
+Run = Callable[..., "tuple[Report, Path]"]
 Launch = Callable[[Plan, Mapping[str, Any]], Outcome]
 
 
@@ -175,25 +177,34 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def run_many(
-    plans: Sequence[Plan], arguments: Mapping[str, Any], *, gpus: Sequence[int] = (-1,), launch: Launch | None = None
+    plans: Sequence[Plan],
+    arguments: Mapping[str, Any],
+    *,
+    gpus: Sequence[int] = (-1,),
+    run: Run | None = None,
+    launch: Launch | None = None,
 ) -> list[Outcome]:
     """Run the plans, in turn or several at a time.
 
     Args:
         plans: what to run.
-        arguments: the other arguments of `run_experiment`, the same for all.
+        arguments: the other arguments of `run`, the same for all.
         gpus: one GPU index a slot, -1 for the CPU. On several slots the cores are shared out between them, unless
             OMP_NUM_THREADS is set, and what a run prints is in its log only.
+        run: called in the process of each run; by default `run_experiment`.
         launch: runs one plan; by default in a process of its own.
 
     Returns:
         An outcome a plan, in order. After an interrupt the rest are `not run`.
     """
     if len(gpus) == 1:
-        return _run_in_turn(plans, {**arguments, "gpu": gpus[0]}, launch or launch_in_process)
+        launch = launch or functools.partial(launch_in_process, run=run)
+        return _run_in_turn(plans, {**arguments, "gpu": gpus[0]}, launch)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // len(gpus))))
     stop = Stop()
-    return _run_on_slots(plans, arguments, gpus, launch or functools.partial(launch_in_process, stop=stop), stop)
+    return _run_on_slots(
+        plans, arguments, gpus, launch or functools.partial(launch_in_process, run=run, stop=stop), stop
+    )
 
 
 def _run_in_turn(plans: Sequence[Plan], arguments: Mapping[str, Any], launch: Launch) -> list[Outcome]:
@@ -249,7 +260,7 @@ def launch_in_process(
     plan: Plan,
     arguments: Mapping[str, Any],
     *,
-    run: Callable[..., tuple[Report, Path]] | None = None,
+    run: Run | None = None,
     stop: Stop | None = None,
 ) -> Outcome:
     """Run one plan in a fresh process and wait for it.
@@ -278,10 +289,7 @@ def launch_in_process(
         sender.close()
         reader.close()
         try:
-            while not receiver.poll(POLL_SECONDS):
-                if stop is not None and stop.is_set():
-                    raise Interrupted(stop.number)
-            end = _last_word(process, receiver)
+            end = _heard(process, receiver, stop, plan.name)
         except KeyboardInterrupt as error:
             interrupted = Interrupted.of(error)
             end = _interrupt(process, receiver, interrupted.number)
@@ -294,15 +302,25 @@ def launch_in_process(
     return Outcome(plan, **vars(end), seconds=round(time.perf_counter() - started, 1))
 
 
-def _last_word(process: BaseProcess, receiver: Connection) -> End:
-    """What a run said at its end; a process that dies says no word, and its exit code says more."""
-    try:
-        end = receiver.recv()
-    except EOFError:
-        process.join()
-        return End("failed", error=_exit_reason(process.exitcode))
-    process.join(timeout=INTERRUPT_SECONDS)
-    return end
+def _heard(process: BaseProcess, receiver: Connection, stop: Stop | None, name: str) -> End:
+    """What a run says at its end; one that dies says no word, and its exit code says more.
+
+    Until then a run that prints nothing itself is heard of in lines of progress.
+    """
+    while True:
+        while not receiver.poll(POLL_SECONDS):
+            if stop is not None and stop.is_set():
+                raise Interrupted(stop.number)
+        try:
+            word = receiver.recv()
+        except EOFError:
+            process.join()
+            return End("failed", error=_exit_reason(process.exitcode))
+        if isinstance(word, End):
+            process.join(timeout=INTERRUPT_SECONDS)
+            return word
+        if stop is not None:
+            _say(f"{name}: {word}")
 
 
 def _interrupt(process: BaseProcess, receiver: Connection, number: int) -> End:
@@ -312,9 +330,10 @@ def _interrupt(process: BaseProcess, receiver: Connection, number: int) -> End:
         os.kill(process.pid, number)
     # The pipe and not the process: the server that reports its end may have got the signal too.
     with contextlib.suppress(EOFError):
-        if receiver.poll(INTERRUPT_SECONDS):
-            end = receiver.recv()
-            receiver.poll(INTERRUPT_SECONDS)
+        deadline = time.monotonic() + INTERRUPT_SECONDS
+        while receiver.poll(max(0.0, deadline - time.monotonic())):
+            word = receiver.recv()
+            end = word if isinstance(word, End) else end
     return end
 
 
@@ -341,12 +360,14 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     for name in ("valid AUC", "test AUC", "minutes"):
         table.add_column(name, justify="right")
     for outcome in outcomes:
-        metrics = Report.read(outcome.report).metrics if outcome.report else {}
+        report = Report.read(outcome.report) if outcome.report else None
+        metrics = report.metrics if report else {}
         cells = [
             f"{metrics[split]['AUC']:.4f}" if "AUC" in metrics.get(split, {}) else "-" for split in ("valid", "test")
         ]
         style = "" if outcome.status == "completed" else "red"
-        table.add_row(Text(outcome.plan.name), Text(outcome.status, style=style), *cells, f"{outcome.seconds / 60:.1f}")
+        name = report.run if report else outcome.plan.name
+        table.add_row(Text(name), Text(outcome.status, style=style), *cells, f"{outcome.seconds / 60:.1f}")
     console = Console()
     console.print(table)
     for outcome in outcomes:
@@ -359,7 +380,7 @@ def _run_one(
     reader: Connection,
     plan: Plan,
     arguments: dict[str, Any],
-    run: Callable[..., tuple[Report, Path]] | None,
+    run: Run | None,
     quiet: bool,
 ) -> None:
     """In the process of a run: run it and say what became of it."""
@@ -370,7 +391,7 @@ def _run_one(
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
     try:
-        with raised_on_signals():
+        with raised_on_signals(), heard_by(sender.send):
             if run is None:
                 from fuxictr_multimodal.runner import run_experiment as run
 

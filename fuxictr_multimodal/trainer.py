@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from fuxictr.pytorch.models import BaseModel
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from fuxictr_multimodal import metrics
 from fuxictr_multimodal.batch import Batch
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
 from fuxictr_multimodal.files import replace_atomically
 from fuxictr_multimodal.loader import MultimodalDataLoader
+from fuxictr_multimodal.progress import followed
 from fuxictr_multimodal.weight_average import WeightAverage
 
 MIN_DELTA = 1e-6  # the toolkit's: a smaller gain of the monitored value is none
@@ -334,18 +334,8 @@ class Trainer:
             )
 
     def _with_progress(self, loader: MultimodalDataLoader, name: str, *, leave: bool = True) -> Iterator[Batch]:
-        with tqdm(
-            total=loader.num_samples,
-            desc=name,
-            unit="row",
-            unit_scale=True,
-            leave=leave,
-            disable=None if self.model._verbose else True,
-            mininterval=0.5,
-        ) as bar:
-            for batch in loader:
-                yield batch
-                bar.update(len(batch))
+        verbose = bool(self.model._verbose)
+        yield from followed(loader, size=len, total=loader.num_samples, what=name, verbose=verbose, leave=leave)
 
 
 def read_progress(state_file: Path) -> Progress:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+from fuxictr_multimodal import progress
 from fuxictr_multimodal.errors import DataError
 
 
@@ -21,6 +22,9 @@ def stand_in(*, config_dir: Path, expid: str, seed: int, gpu: int, directory: Pa
         raise ZeroDivisionError("oops")
     if expid == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if expid == "slow":
+        progress.LINE_SECONDS = 0.0
+        list(progress.followed([2, 3], size=int, total=10, what="epoch 1", verbose=False))
     if expid in ("endless", "stubborn"):
         # A helper that would outlive the run, and a word that both are there.
         helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])

@@ -115,7 +115,7 @@ def test_groups_of_one_name_say_the_settings_that_differ(store, tmp_path):
     write_run(tmp_path, store, expid="DIN_x@epochs=3+learning_rate=1e-3", model="DIN", seed=4, config=settings[0])
     names = {group.seeds[0]: group.name for group in collect(tmp_path).groups}
     assert re.fullmatch(r"DIN_x@[0-9a-f]{6}", names.pop(1))
-    said = {2: "epochs=3+learning_rate=2e-3", 3: "learning_rate=2e-3", 4: "epochs=3+learning_rate=1e-3"}
+    said = {2: "epochs=3+learning_rate=2e-3", 3: "epochs=6+learning_rate=2e-3", 4: "epochs=3+learning_rate=1e-3"}
     assert names == {seed: f"DIN_x@{settings}" for seed, settings in said.items()}
 
 

@@ -162,6 +162,18 @@ def test_a_run_that_is_told_to_stop_ends(monkeypatch, tmp_path, expid):
     assert launch_in_process(Plan("small", 7), arguments, **quiet).status == "completed"
 
 
+def test_a_quiet_run_is_heard_of(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(run_many, "PRELOADED", ())
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    plans = [Plan("slow", 7), Plan("small", 7)]
+    outcomes = run_many.run_many(plans, {"directory": tmp_path}, gpus=[-1, -1], run=stand_in)
+    assert [outcome.status for outcome in outcomes] == ["completed", "completed"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("slow_s7: ")]
+    assert [line.partition(" rows, ")[0] for line in lines] == [
+        "slow_s7: epoch 1: 2 of 10", "slow_s7: epoch 1: 5 of 10"
+    ]  # fmt: skip
+
+
 def started(path) -> list[int]:
     """Wait for the processes of a stand-in, and return them."""
     deadline = time.monotonic() + 60
