@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from fuxictr_multimodal.files import replace_atomically
+from fuxictr_multimodal.files import kept_if_possible, replace_atomically
 from fuxictr_multimodal.report import Report
 
 SUFFIX = ".curve.png"
@@ -58,7 +58,8 @@ def draw_curves_beside(report: Report, report_path: Path) -> Path | None:
     """Draw `<run>.curve.png` beside `<run>.report.json`; a picture that fails is logged and never fails the run."""
     path = report_path.with_name(report_path.name.removesuffix(".report.json") + SUFFIX)
     try:
-        return draw_curves(report, path)
+        with kept_if_possible(path):
+            return draw_curves(report, path)
     except Exception:
         logging.exception("The learning curves were not drawn to %s; the run is not affected", path)
-        return None
+    return None

@@ -332,5 +332,7 @@ class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """Called in place of an error of the write."""
         logging.getLogger().removeHandler(self)
+        with contextlib.suppress(OSError):
+            self.close()
         with kept_if_possible(Path(self.baseFilename)):
             raise

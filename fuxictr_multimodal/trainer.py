@@ -97,7 +97,7 @@ class Trainer:
         plateau_factor: what the learning rate is multiplied with at an evaluation without a gain, the model's own by
             default (the toolkit's 0.1).
         weight_averaging: decay of the `WeightAverage` that evaluations score and checkpoints hold; 0 takes none.
-        state_file: where a resumable state is kept at each evaluation; removed by `discard_state`.
+        state_file: where a resumable state is kept at each evaluation.
         on_evaluation: called with the progress after each evaluation, for example to write a report.
     """
 
@@ -206,11 +206,6 @@ class Trainer:
         self.progress = Progress.from_dict(state["progress"])
         self._loader_state = state["loader"]
         return True
-
-    def discard_state(self) -> None:
-        """Remove the resumable state, once the run is complete."""
-        if self.state_file is not None:
-            self.state_file.unlink(missing_ok=True)
 
     def _train_epoch(self, train: MultimodalDataLoader, valid: MultimodalDataLoader, eval_steps: int) -> None:
         model, progress = self.model, self.progress

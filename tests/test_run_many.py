@@ -58,6 +58,13 @@ def test_one_seed_is_that_of_every_run(config, monkeypatch, option):
     assert asked == ["QIN_x_s7", "QIN_y_s7"]
 
 
+def test_a_name_is_of_one_experiment(config, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_expid_main(["--config", str(config), "--expid", "QIN_*", "--name", "mine"])
+    assert ended.value.code == 2
+    assert "--name mine would name the runs of several experiments" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("expids", "seeds", "message"),
     [

@@ -1,6 +1,7 @@
 """One expid from YAML to report: results, repeatability, resume, and what happens on failure."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import psutil
 import pytest
 import torch
 
+from fuxictr_multimodal import report as reports
 from fuxictr_multimodal import runner
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.metrics import auc
@@ -414,3 +416,72 @@ def test_two_processes_on_one_run(run_qin, tmp_path):
     directory.mkdir(parents=True)
     with filelock.FileLock(directory / ".QIN_test.lock"), pytest.raises(ConfigError, match="another process"):
         run_qin()
+
+
+# Folders in the place of files: even root cannot write them.
+def test_what_is_not_the_result_only_warns(run_qin, tmp_path, capsys, caplog):
+    folder = tmp_path / "checkpoints/Synthetic_test"
+    kept = ("QIN_test.log", "QIN_test.curve.png", "QIN_test.predictions.npz")
+    for path in (tmp_path / "config.csv", *(folder / name for name in kept)):
+        path.mkdir(parents=True)
+    report, _ = run_qin()
+    assert report.status == "completed"
+    said = capsys.readouterr().err + caplog.text
+    for name in ("config.csv", *kept):
+        assert f"{name} cannot be written (Is a directory); the result is not affected" in said, name
+
+
+@pytest.mark.parametrize(("name", "reported"), [("QIN_test.model", True), ("QIN_test.report.json", False)])
+def test_a_result_that_cannot_be_written_fails_the_run(run_qin, tmp_path, name, reported):
+    folder = tmp_path / "checkpoints/Synthetic_test"
+    (folder / name).mkdir(parents=True)
+    with pytest.raises(DataError, match=rf"{name} cannot be written: .*Is a directory"):
+        run_qin()
+    if reported:
+        report = Report.read(folder / "QIN_test.report.json")
+        assert (report.status, f"{name} cannot be written" in report.error) == ("failed", True)
+
+
+def test_a_model_root_that_cannot_be_written_is_one_error(run_qin, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"file/Synthetic_test cannot be written: Not a directory; see model_root"):
+        run_qin(f"model_root={tmp_path / 'file'}")
+
+
+def test_a_full_disk_ends_neither_the_run_nor_its_log(run_qin, tmp_path, monkeypatch, capsys):
+    """Of what is written, the state alone is large: training continues without it."""
+    save = torch.save
+
+    def full(state, path, **options):
+        if ".state." in str(path):
+            raise RuntimeError("PytorchStreamWriter failed writing file data/0\nframe #0: ...")
+        save(state, path, **options)
+
+    monkeypatch.setattr(torch, "save", full)
+    assert run_qin()[0].status == "completed"
+    assert (
+        "QIN_test.state cannot be written (PytorchStreamWriter failed writing file data/0)" in capsys.readouterr().err
+    )
+    log = runner._LogFile("/dev/full", encoding="utf-8")
+    logging.getLogger().addHandler(log)
+    logging.warning("a line")
+    assert log not in logging.getLogger().handlers
+
+
+def test_the_commit_is_that_of_the_package(tmp_path, monkeypatch, repository):
+    def git(*arguments):
+        command = ["git", "-c", "user.name=x", "-c", "user.email=x@x", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    monkeypatch.chdir(tmp_path)
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "of a user")
+    found = reports.git_commit()
+    inside = git("-C", str(repository), "rev-parse", "HEAD")
+    assert found.removesuffix("-dirty") == inside
+    # An installed package inside of a repository that does not track it.
+    installed = tmp_path / ".venv/site-packages/fuxictr_multimodal/report.py"
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    monkeypatch.setattr(reports, "__file__", str(installed))
+    assert reports.git_commit() is None
