@@ -18,8 +18,8 @@ def run_embedding_main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.stage == "encode" and not (args.input and args.output):
         parser.error("--stage encode needs --input and --output")
-    if args.published and args.stage != "evaluate":
-        parser.error("--published goes with --stage evaluate")
+    if args.published and args.stage not in ("evaluate", "encode"):
+        parser.error("--published goes with --stage evaluate or encode")
     if args.stage in ("encode", "compare") and args.seeds:
         parser.error(f"--seeds trains several runs; it does not go with --stage {args.stage}")
     with exit_when_interrupted(), exit_on_input_error():
@@ -62,14 +62,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="resume a stopped run; its steps may grow")
     parser.add_argument("--overwrite", action="store_true", help="train again although the stage is there")
     parser.add_argument(
-        "--published", metavar="NAME", help="with --stage evaluate: score this encoder of Hugging Face instead of ours"
+        "--published",
+        metavar="NAME-or-folder",
+        type=_name_or_folder,
+        help="with --stage evaluate or encode: take this encoder of Hugging Face, or of a folder, instead of ours",
     )
     texts = parser.add_argument_group("encode")
-    texts.add_argument("--input", type=_path, help="texts: .txt, .gz, .csv, .jsonl or .parquet")
+    texts.add_argument(
+        "--input", type=_path, help="texts: .txt, .csv, .tsv, .jsonl or .parquet, also with .gz after it"
+    )
     texts.add_argument("--output", type=_path, help="vectors: .parquet; with --stage compare the table: .md")
     texts.add_argument("--text-column", action="append", help="column of the texts (text); several are joined")
-    texts.add_argument("--id-column", help="column of integer ids that travels with the vectors")
-    texts.add_argument("--item-dim", type=int, help="write an item table of this width, row i is item i")
+    texts.add_argument("--id-column", help="column of ids that travels with the vectors")
+    texts.add_argument(
+        "--item-dim", type=int, help="write an item table of this width, row i is item i; needs whole numbers as ids"
+    )
     return parser
 
 
@@ -79,6 +86,10 @@ def _path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:  # `~name` of a user that is not there
         raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+
+
+def _name_or_folder(text: str) -> str:
+    return str(_path(text)) if text.startswith("~") else text
 
 
 def _one_run(args: argparse.Namespace) -> None:
@@ -99,6 +110,7 @@ def _one_run(args: argparse.Namespace) -> None:
             text_columns=args.text_column or ["text"],
             id_column=args.id_column,
             item_dim=args.item_dim,
+            published=args.published,
         )
     elif args.published:
         evaluate_published(**common, name=args.published)

@@ -19,7 +19,7 @@ from bilingual_embedding.run_report import EmbeddingReport, print_summary
 from bilingual_embedding.runner import EmbeddingRun
 from bilingual_embedding.settings import load_experiment
 from bilingual_embedding.start import Start, run_name
-from bilingual_embedding.text_vectors import encode_file
+from bilingual_embedding.text_vectors import encode_file, encode_file_published
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.reduced_precision import choose
 
@@ -64,24 +64,21 @@ def encode(
     text_columns: Sequence[str] = ("text",),
     id_column: str | None = None,
     item_dim: int | None = None,
+    published: str | None = None,
 ) -> dict:
-    """Encode a file by the last trained stage; print and return the facts as JSON."""
-    with logged(run_name(expid, seed)):
-        run = _run(config_dir, expid, gpu, seed, overrides)
-        encoder, tokenizer = run.load()
-        precision = choose(run.experiment.precision, run.device, bfloat16="bfloat16").used
-        facts = encode_file(
-            encoder,
-            tokenizer,
-            source=source,
-            target=target,
-            text_columns=text_columns,
-            id_column=id_column,
-            item_dim=item_dim,
-            precision=precision,
-            progress=True,
-        )
-    facts = {"output": str(target), **facts, "precision": precision}
+    """Encode a file by the last trained stage, or by a published encoder; print and return the facts as JSON."""
+    columns = {"text_columns": text_columns, "id_column": id_column, "item_dim": item_dim}
+    with logged(published or run_name(expid, seed)):
+        if published is not None:
+            embed = load_published(published, device=str(_device(gpu)), progress=True)
+            facts = encode_file_published(embed, source=source, target=target, **columns)
+        else:
+            run = _run(config_dir, expid, gpu, seed, overrides)
+            encoder = run.load()
+            precision = choose(run.experiment.precision, run.device, bfloat16="bfloat16").used
+            facts = encode_file(*encoder, source=source, target=target, **columns, precision=precision, progress=True)
+            facts["precision"] = precision
+    facts = {"output": str(target), **facts}
     print(json.dumps(facts))
     return facts
 
@@ -135,7 +132,11 @@ def logged(run: str) -> Iterator[None]:
 
 def _run(config_dir: Path, expid: str, gpu: int, seed: int | None, overrides: Sequence[str]) -> EmbeddingRun:
     experiment = load_experiment(config_dir, expid, overrides=overrides, seed=seed)
-    check_gpu(gpu)
-    device = torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")
+    device = _device(gpu)
     start = Start.of(experiment, seed)
     return EmbeddingRun(expid, experiment, run_name=run_name(expid, seed), device=device, start=start)
+
+
+def _device(gpu: int) -> torch.device:
+    check_gpu(gpu)
+    return torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")

@@ -49,7 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--ratio", type=int, default=3, help="negatives for each positive")
     parser.add_argument("--seed", type=int, default=1, help="of the split and the negatives")
     parser.add_argument(
-        "--embedding", type=Path, help="table of item vectors by item id (.h5, .npz, .parquet) instead of title vectors"
+        "--embedding",
+        type=Path,
+        help="table of item vectors by item id (.h5, .npz, .parquet) instead of title vectors, also as "
+        "`run_embedding.py --stage encode --id-column` writes it",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
     args = parser.parse_args(argv)

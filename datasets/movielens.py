@@ -32,7 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dataset-id", help="entry of the dataset config (default: by the download's layout)")
     parser.add_argument("--config", default=ROOT / "config", type=Path, help="the config directory")
     parser.add_argument(
-        "--embedding", type=Path, help="table of item vectors by movie id (.h5, .npz, .parquet) instead of text vectors"
+        "--embedding",
+        type=Path,
+        help="table of item vectors by movie id (.h5, .npz, .parquet) instead of text vectors, also as "
+        "`run_embedding.py --stage encode --id-column` writes it",
     )
     parser.add_argument("--history", choices=("liked", "all"), default="liked", help="which earlier items count")
     parser.add_argument(

@@ -1,5 +1,6 @@
 """The raw release: splits that keep their promises, negatives nobody has seen, and errors that name the line."""
 
+import dataclasses
 import json
 import runpy
 from itertools import pairwise
@@ -11,7 +12,7 @@ from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.recipes.microlens.negatives import NegativeSampler
 from fuxictr_multimodal.recipes.microlens.raw import build
 from fuxictr_multimodal.recipes.microlens.raw_files import read_release
-from fuxictr_multimodal.recipes.microlens.raw_recipe import Choices
+from fuxictr_multimodal.recipes.microlens.raw_recipe import Choices, Recipe
 from fuxictr_multimodal.store import SplitReader, Store, read_item_table
 from tests.raw_release import ITEMS, USERS, write_release
 
@@ -138,6 +139,13 @@ def test_levels_tags_and_vectors(lists, make):
     assert not table["item_emb_d128"][0].any()
     assert np.allclose(np.linalg.norm(table["item_emb_d128"][1:], axis=1), 1, atol=1e-5)
     assert store.manifest.facts["item_emb_d128"]["method"] == "tfidf_svd"
+
+
+def test_hashtags_keep_their_marks(lists):
+    release = read_release(lists)
+    titles = ["", "#दिन x #दीन, #Dog_1! #mu\u00adsic", *[""] * (release.num_items - 2)]
+    recipe = Recipe(dataclasses.replace(release, titles=titles, categories=None), Choices(), max_len=5)
+    assert recipe.tags(most=5)[1] == "दिन|दीन|dog_1|music"
 
 
 def release_items(raw):
