@@ -68,9 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         help="with --stage evaluate or encode: take this encoder of Hugging Face, or of a folder, instead of ours",
     )
     texts = parser.add_argument_group("encode")
-    texts.add_argument(
-        "--input", type=_path, help="texts: .txt, .csv, .tsv, .jsonl or .parquet, also with .gz after it"
-    )
+    texts.add_argument("--input", type=_path, help="texts: .txt, .csv, .tsv, .jsonl or .parquet, each also with .gz")
     texts.add_argument("--output", type=_path, help="vectors: .parquet; with --stage compare the table: .md")
     texts.add_argument("--text-column", action="append", help="column of the texts (text); several are joined")
     texts.add_argument("--id-column", help="column of ids that travels with the vectors")

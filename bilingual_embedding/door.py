@@ -96,7 +96,8 @@ def evaluate_published(
     with logged(name):
         run = _run(config_dir, expid, gpu, seed, overrides)
         embed = load_published(name, device=str(run.device))
-        sources = [source for source in read_evaluation(run.experiment) if source.pairs or source.scored]
+        scored_ones = len(run.experiment.evaluation.sources) if run.experiment.evaluation else 0
+        sources = read_evaluation(run.experiment)[:scored_ones]
         scores = evaluate(sources, embed, progress=True)
         facts = {"published": name, "scores": scores, "floors": lexical_floors(sources, progress=True)}
     print(json.dumps(facts, allow_nan=False))
