@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--published",
         metavar="NAME-or-folder",
+        type=_name_or_folder,
         help="with --stage evaluate or encode: take this encoder of Hugging Face, or of a folder, instead of ours",
     )
     texts = parser.add_argument_group("encode")
@@ -79,6 +80,18 @@ def _parser() -> argparse.ArgumentParser:
         "--item-dim", type=int, help="write an item table of this width, row i is item i; needs whole numbers as ids"
     )
     return parser
+
+
+def _path(text: str) -> Path:
+    """A path of the command line: a shell expands no `~` after an equals sign."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # `~name` of a user that is not there
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+
+
+def _name_or_folder(text: str) -> str:
+    return str(_path(text)) if text.startswith("~") else text
 
 
 def _one_run(args: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from bilingual_embedding.settings import Experiment
 from bilingual_embedding.texts import Source
 from bilingual_embedding.tokenizer import BilingualTokenizer
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.progress import over, waiting
+from fuxictr_multimodal.progress import followed, waiting
 
 
 def read_evaluation(experiment: Experiment) -> list[Source]:
@@ -43,7 +43,7 @@ class ExperimentData:
         self.counts: dict[str, dict[str, dict[str, int]]] = {}
         self._training: dict[str, Source] = {}
         training = [name for name in experiment.data if name not in evaluated]
-        for name in over(training, len(training), "reading and cleaning", unit="source", shown=progress):
+        for name in followed(training, total=len(training), what="reading and cleaning", unit="source", shown=progress):
             self._training[name], counts = clean(_read(experiment, name), forbidden)
             self.counts[name] = {kind: dataclasses.asdict(count) for kind, count in counts.items()}
 

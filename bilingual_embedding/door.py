@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bilingual_embedding.data import read_evaluation
 from bilingual_embedding.evaluation import evaluate, lexical_floors
@@ -67,17 +68,16 @@ def encode(
 ) -> dict:
     """Encode a file by the last trained stage, or by a published encoder; print and return the facts as JSON."""
     columns = {"text_columns": text_columns, "id_column": id_column, "item_dim": item_dim}
-    if published is not None:
-        embed = load_published(published, device=str(_device(gpu)), progress=True)
-        facts = encode_file_published(embed, source=source, target=target, **columns)
-    else:
-        with logged(run_name(expid, seed)):
+    with logged(published or run_name(expid, seed)):
+        if published is not None:
+            embed = load_published(published, device=str(_device(gpu)), progress=True)
+            facts = encode_file_published(embed, source=source, target=target, **columns)
+        else:
             run = _run(config_dir, expid, gpu, seed, overrides)
+            encoder = run.load()
             precision = choose(run.experiment.precision, run.device, bfloat16="bfloat16").used
-            facts = encode_file(
-                *run.load(), source=source, target=target, **columns, precision=precision, progress=True
-            )
-        facts = {**facts, "precision": precision}
+            facts = encode_file(*encoder, source=source, target=target, **columns, precision=precision, progress=True)
+            facts["precision"] = precision
     facts = {"output": str(target), **facts}
     print(json.dumps(facts))
     return facts
@@ -96,7 +96,8 @@ def evaluate_published(
     with logged(name):
         run = _run(config_dir, expid, gpu, seed, overrides)
         embed = load_published(name, device=str(run.device))
-        sources = [source for source in read_evaluation(run.experiment) if source.pairs or source.scored]
+        scored_ones = len(run.experiment.evaluation.sources) if run.experiment.evaluation else 0
+        sources = read_evaluation(run.experiment)[:scored_ones]
         scores = evaluate(sources, embed, progress=True)
         facts = {"published": name, "scores": scores, "floors": lexical_floors(sources, progress=True)}
     print(json.dumps(facts, allow_nan=False))
@@ -113,7 +114,8 @@ def logged(run: str) -> Iterator[None]:
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     try:
-        yield
+        with logging_redirect_tqdm():
+            yield
     finally:
         root.removeHandler(handler)
         root.setLevel(level)

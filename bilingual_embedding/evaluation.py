@@ -19,7 +19,7 @@ from scipy import stats
 
 from bilingual_embedding.texts import Pairs, ScoredPairs, Source
 from fuxictr_multimodal.metrics import UndefinedMetric
-from fuxictr_multimodal.progress import Line, over
+from fuxictr_multimodal.progress import Line, followed
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 Score = float | None
@@ -74,7 +74,7 @@ def translation_accuracy(pairs: Pairs, embed: Embed, *, progress: bool = False) 
 def lexical_floors(sources: Sequence[Source], *, progress: bool = False) -> dict[str, Score]:
     """The same scores without any learning: cosine of TF-IDF of character 3- to 5-grams, fitted on the set itself."""
     scores: dict[str, Score] = {}
-    for source in over(sources, len(sources), "lexical floors", unit="source", shown=progress):
+    for source in followed(sources, total=len(sources), what="lexical floors", unit="source", shown=progress):
         name = f"floor of {source.name}"
         if source.scored is not None:
             scores[source.name] = _reported(name, _sts_floor, source.scored)

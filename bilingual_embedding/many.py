@@ -49,9 +49,9 @@ def _train(
 ) -> tuple[EmbeddingReport, Path]:
     # In the process of a run: only here is torch imported.
     from bilingual_embedding.door import train
-    from fuxictr_multimodal.progress import log_lines_only
+    from fuxictr_multimodal.progress import show_lines_only
 
-    log_lines_only()
+    show_lines_only()
     return train(
         config_dir=config_dir,
         expid=expid,

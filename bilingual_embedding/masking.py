@@ -19,7 +19,7 @@ from bilingual_embedding.encoder import LAYER_NORM_EPS, Encoder
 from bilingual_embedding.packing import Packed
 from bilingual_embedding.tokenizer import SPECIAL_TOKENS
 from bilingual_embedding.tokens import TokenTable, batches_by_length
-from fuxictr_multimodal.progress import over
+from fuxictr_multimodal.progress import followed
 
 MASK_ID = SPECIAL_TOKENS.index("<mask>")
 
@@ -101,7 +101,7 @@ def masked_accuracy(
     size = model.encoder.config.vocabulary_size
     model.eval()
     right = total = 0
-    for row in over(range(len(table)), len(table), "masked words", unit="row", shown=progress):
+    for row in followed(range(len(table)), total=len(table), what="masked words", shown=progress):
         logits_MV, targets_M = model(mask_words(table.take([row]), generator, rate=rate, vocabulary_size=size))
         right += int((logits_MV.argmax(dim=-1) == targets_M).sum())
         total += len(targets_M)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.progress import over
+from fuxictr_multimodal.progress import followed
 
 BLOCK = 1024
 
@@ -49,7 +49,8 @@ def mine_negatives(
     own = np.einsum("nd,nd->n", query_ND, positive_ND)
     found = np.empty((rows, negatives), dtype=np.int64)
     starts = range(0, rows, BLOCK)
-    for start in over(starts, len(starts), f"hard negatives, {BLOCK} queries a block", unit="block", shown=progress):
+    what = f"hard negatives, {BLOCK} queries a block"
+    for start in followed(starts, total=len(starts), what=what, unit="block", shown=progress):
         block = slice(start, min(start + BLOCK, rows))
         score_BN = query_ND[block] @ positive_ND.T
         # Too near: below everything that is not, yet in its order; itself: below all.

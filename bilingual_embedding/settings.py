@@ -103,6 +103,10 @@ class EvaluationSettings:
     masked_source: str | None = None
     masked_lengths: tuple[int, ...] = (512, 1024, 2048, 4096, 8192)
 
+    def __post_init__(self) -> None:
+        if self.masked_source and (not self.masked_lengths or min(self.masked_lengths) < 3):
+            raise ConfigError(f"masked_lengths must be numbers from 3, found {list(self.masked_lengths)}")
+
     @property
     def held_out(self) -> tuple[str, ...]:
         """All sources that training must not read."""

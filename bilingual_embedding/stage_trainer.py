@@ -24,6 +24,8 @@ from fuxictr_multimodal.files import replace_atomically
 from fuxictr_multimodal.progress import Line
 
 CURVE_POINTS = 20
+# What torch's reader stumbles over in a file that is not, or only half, one of its own.
+DAMAGE = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
 
 
 class TrainingDiverged(InputError):
@@ -107,10 +109,8 @@ class StageTrainer:
         try:
             state = torch.load(self.state_file, map_location="cpu", weights_only=True)
             name, steps = state["name"], state["steps"]
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{self.state_file} is damaged ({str(error).splitlines()[0]}): --overwrite trains anew"
-            ) from None
+        except DAMAGE as error:
+            raise DataError(f"{self.state_file} is damaged ({type(error).__name__}): --overwrite trains anew") from None
         if name != self.name or steps > self.steps:
             raise DataError(
                 f"{self.state_file} is of stage {name!r} with {steps} steps, not {self.name!r} with "

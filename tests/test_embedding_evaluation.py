@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bilingual_embedding import evaluation
 from bilingual_embedding.evaluation import evaluate, lexical_floors, sts_score, translation_accuracy
 from bilingual_embedding.readers import SourceSettings, read_source
 from bilingual_embedding.texts import Pairs, ScoredPairs, Source
@@ -46,6 +47,72 @@ def test_names_of_scores():
 def test_floor_sees_letters_and_nothing_else():
     pairs = Source("t", {"en": [], "de": []}, Pairs(["hello world", "zebra"], ["hello worlds", "xxqq"]))
     assert lexical_floors([pairs]) == {"t en->de": 50.0, "t de->en": 50.0}
+
+
+def undefined(texts):
+    return np.full((len(texts), 2), np.nan, dtype=np.float32)
+
+
+def scored(left, right, score):
+    return Source("s", {}, scored=ScoredPairs(left, right, np.array(score, dtype=np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("source", "embed", "why"),
+    [
+        (scored(["0", "0"], ["9", "30"], [1, 1]), angles, "all 2 human scores are equal"),
+        (scored(["0"], ["9"], [1]), angles, "a rank correlation needs two pairs or more, found 1"),
+        (scored([], [], []), angles, "a rank correlation needs two pairs or more, found 0"),
+        (scored(["0", "10"], ["0", "10"], [1, 0]), angles, "all 2 cosines are equal"),
+        (scored(["0", "0"], ["9", "30"], [1, np.nan]), angles, "the human scores are not all finite numbers"),
+        (scored(["0", "0"], ["9", "30"], [1, 0]), undefined, "the encoder's vectors are not all finite numbers"),
+    ],
+)
+def test_a_correlation_that_is_not_defined_has_no_value(source, embed, why, caplog):
+    assert evaluate([source], embed if source.scored.left else lambda texts: np.zeros((0, 2))) == {"s": None}
+    assert caplog.messages == [f"s: no value: {why}"]
+
+
+def test_an_accuracy_that_is_not_defined_has_no_value(caplog):
+    names = {"t en->de": None, "t de->en": None}
+    assert evaluate([Source("t", {"en": [], "de": []}, Pairs(["0"], ["9"]))], undefined) == names
+    assert evaluate([Source("t", {"en": [], "de": []}, Pairs([], []))], lambda texts: np.zeros((0, 2))) == names
+    assert caplog.messages == [
+        "t: no value: the encoder's vectors are not all finite numbers",
+        "t: no value: there are no pairs",
+    ]
+
+
+def test_a_floor_that_is_not_defined_has_no_value(caplog):
+    sources = [
+        scored(["a b", "c d"], ["a b", "x y"], [1, 1]),
+        Source("t", {"en": [], "de": []}, Pairs([" "], [""])),
+        Source("u", {"en": [], "de": []}, Pairs([], [])),
+    ]
+    floors = lexical_floors(sources)
+    assert floors == dict.fromkeys(["s", "t en->de", "t de->en", "u en->de", "u de->en"])
+    assert caplog.messages == [
+        "floor of s: no value: all 2 human scores are equal",
+        "floor of t: no value: there is no text",
+        "floor of u: no value: there is no text",
+    ]
+
+
+def test_one_undefined_score_leaves_the_others(caplog):
+    pairs = Source("t", {"en": [], "de": []}, Pairs(["0", "30"], ["10", "70"]))
+    found = evaluate([scored(["0"], ["9"], [1]), pairs], angles)
+    assert found == {"s": None, "t en->de": 50.0, "t de->en": 100.0}
+    assert len(caplog.messages) == 1
+
+
+def test_nearest_texts_are_the_same_in_blocks(monkeypatch):
+    generator = np.random.default_rng(0)
+    left = generator.integers(0, 360, 50)
+    pairs = Pairs([f"l {x}" for x in left], [f"r {x}" for x in left + generator.integers(-9, 9, 50)])
+    whole = translation_accuracy(pairs, angles)
+    monkeypatch.setattr(evaluation, "BLOCK", 7)
+    assert translation_accuracy(pairs, angles) == whole
+    assert all(0 < share < 100 for share in whole)
 
 
 def test_floors_of_files_in_the_public_layouts(tmp_path):

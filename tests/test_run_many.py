@@ -177,7 +177,7 @@ def test_a_quiet_run_is_heard_of(monkeypatch, tmp_path, capsys):
     assert [outcome.status for outcome in outcomes] == ["completed", "completed"]
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("slow_s7: ")]
     assert [line.partition(" rows, ")[0] for line in lines] == [
-        "slow_s7: epoch 1: 20 % of 10", "slow_s7: epoch 1: 50 % of 10"
+        "slow_s7: epoch 1: 2 of 10", "slow_s7: epoch 1: 5 of 10"
     ]  # fmt: skip
 
 

@@ -15,8 +15,8 @@ import psutil
 import pytest
 import torch
 
+from fuxictr_multimodal import reduced_precision, runner
 from fuxictr_multimodal import report as reports
-from fuxictr_multimodal import runner
 from fuxictr_multimodal.config import config_hash, trial_hash
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.loader import MultimodalDataLoader
@@ -214,6 +214,15 @@ def test_more_patience_lets_a_run_train_on_that_had_stopped_early(run_qin, monke
     stopped, _ = run_qin("early_stop_patience=3", resume=True)
     assert losses(stopped) == losses(whole)
     assert (len(whole.curve), stopped.config["early_stop_patience"]) == (4, 3)
+
+
+def test_a_resumed_run_keeps_the_precision_that_was_chosen(run_qin, kill_at_evaluation, monkeypatch):
+    monkeypatch.setattr(reduced_precision, "cpu_speedup", lambda: 0.1)
+    kill_at_evaluation(1, "epochs=2", "precision=auto")
+    monkeypatch.setattr(reduced_precision, "cpu_speedup", lambda: 9.0)
+    report, path = run_qin("epochs=2", "precision=auto", resume=True)
+    assert (report.precision["asked"], report.precision["used"]) == ("auto", "float32")
+    assert Report.read(path).precision == report.precision
 
 
 def test_a_yaml_that_changed_changes_no_run_that_is_resumed(run_qin, kill_at_evaluation, tmp_path, repository):
