@@ -82,18 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _path(text: str) -> Path:
-    """A path of the command line: a shell expands no `~` after an equals sign."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:  # `~name` of a user that is not there
-        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
-
-
-def _name_or_folder(text: str) -> str:
-    return str(_path(text)) if text.startswith("~") else text
-
-
 def _one_run(args: argparse.Namespace) -> None:
     from bilingual_embedding.door import encode, evaluate_published, train
 
