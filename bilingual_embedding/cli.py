@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.gpus import check_gpus
 from fuxictr_multimodal.interruption import exit_when_interrupted
+from fuxictr_multimodal.user_paths import user_path
 
 STAGES = ("all", "mlm", "pairs", "multitask", "evaluate", "encode", "compare")
 
@@ -23,11 +25,13 @@ def run_embedding_main(argv: Sequence[str] | None = None) -> None:
     if args.stage in ("encode", "compare") and args.seeds:
         parser.error(f"--seeds trains several runs; it does not go with --stage {args.stage}")
     with exit_when_interrupted(), exit_on_input_error():
+        for name in ("config", "input", "output"):
+            if getattr(args, name) is not None:
+                setattr(args, name, user_path(getattr(args, name)))
+        check_gpus([args.gpu])
         # torch takes seconds to import: only now, after the arguments are known to be good.
-        from bilingual_embedding.door import check_gpu
         from fuxictr_multimodal.run_many import is_one_run
 
-        check_gpu(args.gpu)
         if args.stage == "compare":
             _compare(args)
         elif args.stage == "encode" or args.published or is_one_run(args.expid, args.seeds):
@@ -44,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         "by the settings it was started with. --resume leaves finished runs alone.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--config", default="./config/embedding", type=_path, help="folder of YAML files")
+    parser.add_argument("--config", default="./config/embedding", type=Path, help="folder of YAML files")
     parser.add_argument(
         "--expid",
         default="BiEncoder_nano",
@@ -64,30 +68,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--published",
         metavar="NAME-or-folder",
-        type=_name_or_folder,
         help="with --stage evaluate or encode: take this encoder of Hugging Face, or of a folder, instead of ours",
     )
     texts = parser.add_argument_group("encode")
-    texts.add_argument("--input", type=_path, help="texts: .txt, .csv, .tsv, .jsonl or .parquet, each also with .gz")
-    texts.add_argument("--output", type=_path, help="vectors: .parquet; with --stage compare the table: .md")
+    texts.add_argument("--input", type=Path, help="texts: .txt, .csv, .tsv, .jsonl or .parquet, each also with .gz")
+    texts.add_argument("--output", type=Path, help="vectors: .parquet; with --stage compare the table: .md")
     texts.add_argument("--text-column", action="append", help="column of the texts (text); several are joined")
     texts.add_argument("--id-column", help="column of ids that travels with the vectors")
     texts.add_argument(
         "--item-dim", type=int, help="write an item table of this width, row i is item i; needs whole numbers as ids"
     )
     return parser
-
-
-def _path(text: str) -> Path:
-    """A path of the command line: a shell expands no `~` after an equals sign."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:  # `~name` of a user that is not there
-        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
-
-
-def _name_or_folder(text: str) -> str:
-    return str(_path(text)) if text.startswith("~") else text
 
 
 def _one_run(args: argparse.Namespace) -> None:

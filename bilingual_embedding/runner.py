@@ -125,6 +125,7 @@ class EmbeddingRun:
         self.report.preset, self.report.seed = self.experiment.preset, self.experiment.seed
         self.report.config = plain_settings(self.experiment)
         self.report.versions, self.report.commit = versions(), git_commit()
+        before = self.report.status, self.report.error
         try:
             self.report.status, self.report.error = "running", None
             self.report.write(self.report_file)
@@ -149,6 +150,8 @@ class EmbeddingRun:
             raise
         else:
             self.report.status = "completed" if self._all_trained() else "running"
+            if stage == "evaluate" and not self._all_trained():
+                self.report.status, self.report.error = before
         finally:
             self.report.peak_memory_mib = peak_memory_mib()
             self.report.write(self.report_file)
