@@ -73,22 +73,25 @@ def run_name(
         ConfigError: a name that is no plain file name.
     """
     given = dict(given or {})
-    without = expid + seed_suffix(seed)
     # `--set seed=3` is `--seed 3` in other words.
     other_seed = given.pop("seed", None)
-    tail = seed_suffix(other_seed if seed is None else seed)
+    own_seed = other_seed if seed is None else seed
     if name is not None:
-        return check_plain_name(name, "--name") + tail
-    names = [expid + settings_suffix(given) + tail]
+        return check_plain_name(name, "--name") + seed_suffix(own_seed)
+    found = expid + settings_suffix(given) + seed_suffix(own_seed)
+    older = expid + seed_suffix(seed)
+    if (directory / f"{found}{REPORT_SUFFIX}").is_file():
+        return found
+    report = _report(directory / f"{older}{REPORT_SUFFIX}")
+    if report is not None and not changed_keys(report.config, params):
+        return older
     if reading:
-        names.append(expid + settings_suffix({k: v for k, v in given.items() if k not in READING_KEYS}) + tail)
-    for found in names:
-        if (directory / f"{found}{REPORT_SUFFIX}").is_file():
-            return found
-    older = _report(directory / f"{without}{REPORT_SUFFIX}") if without != names[0] else None
-    if older is not None and not changed_keys(older.config, params, READING_KEYS if reading else ()):
-        return without
-    return check_plain_name(names[0], "run name")
+        for files, report in _runs_of(directory, expid, own_seed):
+            if not changed_keys(report.config, params, READING_KEYS):
+                return files.run
+        needed = {key: value for key, value in given.items() if key not in READING_KEYS}
+        found = expid + settings_suffix(needed) + seed_suffix(own_seed)
+    return check_plain_name(found, "run name")
 
 
 def seed_suffix(seed: int | None) -> str:
@@ -183,17 +186,18 @@ def unfinished_runs(directory: Path, expid: str, seed: int | None) -> list[tuple
 
     Runs with a name of their own are left out.
     """
-    tail = seed_suffix(seed)
-    form = re.compile(re.escape(expid) + r"(@.+)?" + re.escape(tail))
-    found = []
+    runs = _runs_of(directory, expid, seed)
+    return [(files, report) for files, report in runs if is_unfinished(files, report) and not _is_at_work(files)]
+
+
+def _runs_of(directory: Path, expid: str, seed: int | None) -> Iterator[tuple[RunFiles, Report]]:
+    """Runs of an experiment, with this seed of the command line, that have no name of their own; sorted by name."""
+    form = re.compile(rf"{re.escape(expid)}(@.+?)?(?P<seed>_s\d+)?")
     for path in sorted(directory.glob(f"*{REPORT_SUFFIX}")):
         files = RunFiles(directory, path.name.removesuffix(REPORT_SUFFIX))
-        if not form.fullmatch(files.run) or (seed is None and re.search(r"_s\d+$", files.run.removeprefix(expid))):
-            continue
-        report = _report(files.report)
-        if report is not None and is_unfinished(files, report) and not _is_at_work(files):
-            found.append((files, report))
-    return found
+        match = form.fullmatch(files.run)
+        if match and (match["seed"] or "") == seed_suffix(seed) and (report := _report(path)):
+            yield files, report
 
 
 def is_unfinished(files: RunFiles, report: Report | None) -> bool:

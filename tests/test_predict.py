@@ -223,6 +223,25 @@ def test_what_cannot_be_scored(score, arguments, error, message):
         score(**arguments)
 
 
+def test_a_named_run_is_scored_by_its_own_settings(score, trained, repository, tmp_path):
+    folders = [text for text in settings(trained) if "_root=" in text]
+    named = {"config_dir": repository / "config", "expid": EXPID, "overrides": folders, "name": NAME}
+    expected = scores_of(score())
+    assert np.array_equal(scores_of(predict(**named, out=tmp_path / "named.parquet")), expected)
+    with pytest.raises(DataError, match=r"smal\.model does not exist: .* --expid QIN_.* Did you mean 'small'"):
+        predict(**{**named, "name": "smal"})
+
+
+def test_a_run_is_found_by_the_settings_that_it_was_given(trained, repository, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {"config_dir": repository / "config", "expid": EXPID, "overrides": [*settings(trained), "num_row=3"]}
+    report, path = run_experiment(**given)
+    assert report.run.startswith(f"{EXPID}@batch_size=32+embedding_dim=4+epochs=1+")
+    assert predict(**given).out == path.with_name(f"{report.run}.scores.parquet")
+    # The size of a batch changes no score: it may be another one.
+    assert predict(**{**given, "overrides": [*given["overrides"], "batch_size=64"]}).out.parent == path.parent
+
+
 def test_a_checkpoint_of_another_build_is_refused(score, trained, repository, tmp_path):
     build(
         raw=files.write_challenge(tmp_path / "raw", seed=3), dataset_id="MicroLens_1M_x1",
