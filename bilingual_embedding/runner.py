@@ -108,16 +108,17 @@ class EmbeddingRun:
             return self.report
         chosen = self._chosen(stage, resume=resume, overwrite=overwrite)
         resume = resume and self.begun
+        fresh = bool(chosen) and chosen[0] == self.planned[0] and not resume
         if resume:
             if not self.report.config:
                 raise ConfigError(f"{self.folder} has no report, so its settings are unknown: --overwrite trains anew")
             trained = [name for name in self.planned if self._done(name)]
             check_resumable(self.report, self.experiment, trained=trained, where=str(self.folder))
-        elif chosen and chosen[0] == self.planned[0]:
+        elif fresh:
             self.report = self._new_report(self.report.expid)
         self.report.precision = self._choose_precision()
         self.precision = self.report.precision["used"]
-        if self.start is not None and (overwrite or self._last_trained() is None):
+        if self.start is not None and (fresh or self._last_trained() is None):
             known = self.start.check(self.experiment, precision=self.precision)
             if known is not None:
                 self.report.floors = known.floors
