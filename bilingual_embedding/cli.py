@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.gpus import check_gpus
 from fuxictr_multimodal.interruption import exit_when_interrupted
 from fuxictr_multimodal.terminal import prepare_streams
 from fuxictr_multimodal.user_paths import user_path
@@ -25,11 +26,10 @@ def run_embedding_main(argv: Sequence[str] | None = None) -> None:
     if args.stage in ("encode", "compare") and args.seeds:
         parser.error(f"--seeds trains several runs; it does not go with --stage {args.stage}")
     with exit_when_interrupted(), exit_on_input_error():
+        check_gpus([args.gpu])
         # torch takes seconds to import: only now, after the arguments are known to be good.
-        from fuxictr_multimodal.gpus import check_gpus
         from fuxictr_multimodal.run_many import is_one_run
 
-        check_gpus([args.gpu])
         if args.stage == "compare":
             _compare(args)
         elif args.stage == "encode" or args.published or is_one_run(args.expid, args.seeds):
@@ -66,7 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--published",
         metavar="NAME-or-folder",
-        type=_name_or_folder,
         help="with --stage evaluate or encode: take this encoder of Hugging Face, or of a folder, instead of ours",
     )
     texts = parser.add_argument_group("encode")

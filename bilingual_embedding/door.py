@@ -22,6 +22,7 @@ from bilingual_embedding.start import Start, run_name
 from bilingual_embedding.text_vectors import encode_file, encode_file_published
 from fuxictr_multimodal.gpus import check_gpus
 from fuxictr_multimodal.reduced_precision import choose
+from fuxictr_multimodal.user_paths import user_path
 
 
 def train(
@@ -70,7 +71,7 @@ def encode(
     columns = {"text_columns": text_columns, "id_column": id_column, "item_dim": item_dim}
     with logged(published or run_name(expid, seed)):
         if published is not None:
-            embed = load_published(published, device=str(_device(gpu)), progress=True)
+            embed = load_published(_published(published), device=str(_device(gpu)), progress=True)
             facts = encode_file_published(embed, source=source, target=target, **columns)
         else:
             run = _run(config_dir, expid, gpu, seed, overrides)
@@ -95,7 +96,7 @@ def evaluate_published(
     """Score a published encoder on the experiment's evaluation sets; print and return scores and floors as JSON."""
     with logged(name):
         run = _run(config_dir, expid, gpu, seed, overrides)
-        embed = load_published(name, device=str(run.device))
+        embed = load_published(_published(name), device=str(run.device))
         scored_ones = len(run.experiment.evaluation.sources) if run.experiment.evaluation else 0
         sources = read_evaluation(run.experiment)[:scored_ones]
         scores = evaluate(sources, embed, progress=True)
@@ -126,6 +127,10 @@ def _run(config_dir: Path, expid: str, gpu: int, seed: int | None, overrides: Se
     device = _device(gpu)
     start = Start.of(experiment, seed)
     return EmbeddingRun(expid, experiment, run_name=run_name(expid, seed), device=device, start=start)
+
+
+def _published(name: str) -> str:
+    return str(user_path(name)) if name.startswith("~") else name
 
 
 def _device(gpu: int) -> torch.device:

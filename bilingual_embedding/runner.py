@@ -108,16 +108,17 @@ class EmbeddingRun:
             return self.report
         chosen = self._chosen(stage, resume=resume, overwrite=overwrite)
         resume = resume and self.begun
+        fresh = bool(chosen) and chosen[0] == self.planned[0] and not resume
         if resume:
             if not self.report.config:
                 raise ConfigError(f"{self.folder} has no report, so its settings are unknown: --overwrite trains anew")
             trained = [name for name in self.planned if self._done(name)]
             check_resumable(self.report, self.experiment, trained=trained, where=str(self.folder))
-        elif chosen and chosen[0] == self.planned[0]:
+        elif fresh:
             self.report = self._new_report(self.report.expid)
         self.report.precision = self._choose_precision()
         self.precision = self.report.precision["used"]
-        if self.start is not None and (overwrite or self._last_trained() is None):
+        if self.start is not None and (fresh or self._last_trained() is None):
             known = self.start.check(self.experiment, precision=self.precision)
             if known is not None:
                 self.report.floors = known.floors
@@ -125,6 +126,7 @@ class EmbeddingRun:
         self.report.preset, self.report.seed = self.experiment.preset, self.experiment.seed
         self.report.config = plain_settings(self.experiment)
         self.report.versions, self.report.commit = versions(), git_commit()
+        before = self.report.status, self.report.error
         try:
             self.report.status, self.report.error = "running", None
             self.report.write(self.report_file)
@@ -149,6 +151,8 @@ class EmbeddingRun:
             raise
         else:
             self.report.status = "completed" if self._all_trained() else "running"
+            if stage == "evaluate" and not self._all_trained():
+                self.report.status, self.report.error = before
         finally:
             self.report.peak_memory_mib = peak_memory_mib()
             self.report.write(self.report_file)

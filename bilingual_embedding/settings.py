@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from bilingual_embedding.readers import SourceSettings
 from fuxictr_multimodal.config import check_keys, read_yaml
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 from fuxictr_multimodal.names import check_plain_name
+from fuxictr_multimodal.user_paths import user_path
 
 TASK_KINDS = ("retrieval", "sts")
 STS_OBJECTIVES = ("pearson", "squared_error")
@@ -219,13 +219,17 @@ def experiment_of(
     if seed is not None:
         values["seed"] = seed
     experiment = bind(Experiment, values, f"expid {expid!r}")
-    expand = os.path.expanduser
     data = {
-        name: dataclasses.replace(source, paths=tuple(map(expand, source.paths)))
+        name: dataclasses.replace(source, paths=tuple(map(_expanded, source.paths)))
         for name, source in experiment.data.items()
     }
-    roots = {name: expand(getattr(experiment, name)) for name in ("data_root", "model_root")}
+    roots = {name: _expanded(getattr(experiment, name)) for name in ("data_root", "model_root")}
     return dataclasses.replace(experiment, data=data, **roots)
+
+
+def _expanded(path: str) -> str:
+    # Others stay as they are written: reports of finished runs have them so.
+    return str(user_path(path)) if path.startswith("~") else path
 
 
 def list_experiments(config_dir: Path) -> list[str]:

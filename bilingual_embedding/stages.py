@@ -25,6 +25,7 @@ from bilingual_embedding.stage_trainer import Step
 from bilingual_embedding.texts import Pairs, ScoredPairs
 from bilingual_embedding.tokenizer import BilingualTokenizer
 from bilingual_embedding.tokens import TokenTable
+from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.progress import Line
 
 TakeStep = Callable[[int], Step]
@@ -104,7 +105,15 @@ class TokenizedPairs:
             self.negative_rows_Nn = np.arange(len(flat)).reshape(len(pairs), -1)
 
     def mine(self, encoder: Encoder, count: int, machine: Machine) -> None:
-        """Take the nearest right sides of other rows as hard negatives."""
+        """Take the nearest right sides of other rows as hard negatives.
+
+        Raises:
+            ConfigError: there are not more rows than negatives.
+        """
+        if len(self.left) <= count:
+            raise ConfigError(
+                f"{len(self.left)} pairs are too few for {count} hard negatives a query: lower multitask.negatives"
+            )
         left, right = (
             encode_table(encoder, table, precision=machine.precision, progress=machine.progress)
             for table in (self.left, self.right)

@@ -73,7 +73,7 @@ def test_every_change_learns(run_qin, data_root, change):
     losses = [row["train_loss"] for row in report.curve]
     assert losses == sorted(losses, reverse=True)
     assert 0.58 < report.metrics["test"]["AUC"] < report.dataset_facts["bayes_auc"]["test"]
-    scores = np.load(path.with_name(f"QIN_demo_{change}.predictions.npz"))["test_scores"]
+    scores = np.load(path.with_name(f"{report.run}.predictions.npz"))["test_scores"]
     with SplitReader(data_root / "Synthetic_test/test.h5") as split:
         labels = split.read("label", 0, split.rows)
     assert auc(labels, scores) == pytest.approx(report.metrics["test"]["AUC"])

@@ -124,7 +124,7 @@ def test_the_home_folder_in_arguments_and_overrides(repository, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     settings = ["model_root=~/ck", "data_root=~/data", "synthetic.rows=256", "verbose=0"]
     run_expid_main(["--config=~/config", "--expid=QIN_test", *(f"--set={text}" for text in settings)])
-    assert (home / "ck/Synthetic_test/QIN_test.report.json").is_file()
+    assert (home / "ck/Synthetic_test/QIN_test@synthetic.rows=256.report.json").is_file()
     assert '"rows": 256' in (home / "data/Synthetic_test/manifest.json").read_text()
     run_leaderboard_main(["--model-root=~/ck", "--out=~/board.md", "--bootstrap=0"])
     assert (home / "board.md").is_file()

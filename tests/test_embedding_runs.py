@@ -312,6 +312,28 @@ def test_a_stage_is_not_trained_under_a_later_one(config):
         train(config_dir=config, expid="Tiny", stage="mlm", overrides=[f"mlm={mlm}"])
 
 
+def test_an_evaluation_leaves_a_stopped_run_stopped(config, runs, stop_in):
+    stop_in("multitask", 1)
+    with pytest.raises(KeyboardInterrupt):
+        train(config_dir=config, expid="Tiny")
+    before = report_of(runs)
+    report, _ = train(config_dir=config, expid="Tiny", stage="evaluate")
+    assert (report.status, report.error) == ("interrupted", before.error)
+    assert report.evaluation["pairs"] == before.evaluation["pairs"]
+
+
+def test_too_few_pairs_for_the_negatives_are_named(config, planted, runs, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for path in planted.iterdir():
+        lines = path.read_text().splitlines(keepends=True)
+        (data / path.name).write_text("".join(lines[:3] if "train" in path.name else lines))
+    overrides = [f"data_root={data}", "pairs=null", "multitask.negatives=3"]
+    with pytest.raises(ConfigError, match="3 pairs are too few for 3 hard negatives a query"):
+        train(config_dir=config, expid="Tiny", overrides=overrides)
+    assert report_of(runs).status == "failed"
+
+
 def test_one_process_a_run(config, runs):
     runs.mkdir()
     with filelock.FileLock(runs / ".Tiny.lock"), pytest.raises(ConfigError, match="another process is running 'Tiny'"):
@@ -364,7 +386,8 @@ def test_a_gpu_that_is_not_there_is_an_error_in_every_stage(config, monkeypatch,
                 ["--config", str(config), "--expid", "Tiny", "--stage", stage, f"--gpu={gpu}", *texts]
             )
         assert ended.value.code == 2
-        assert capsys.readouterr().err == f"error: --gpu {gpu}: this machine has 0 GPUs; -1 is the CPU\n"
+        said = capsys.readouterr().err
+        assert said == f"error: --gpu {gpu}: this machine has no GPU that PyTorch can use (0 GPUs); -1 is the CPU\n"
 
 
 @pytest.mark.parametrize(
@@ -403,10 +426,17 @@ def test_the_home_folder_is_expanded(config, monkeypatch, tmp_path):
     assert experiment.data["sentences"].paths == (f"{tmp_path}/a", "b")
     experiment = load_experiment(config, "Tiny", overrides=[*overrides, "start_from=Other/pairs"])
     assert Start.of(experiment, None).folder == tmp_path / "m" / "Other" / "pairs"
-    arguments = cli._parser().parse_args(["--config=~/c", "--input=~/i.txt", "--output=~/o.parquet"])
-    assert [arguments.config, arguments.input, arguments.output] == [
-        tmp_path / name for name in ("c", "i.txt", "o.parquet")
-    ]
+
+
+def test_the_home_folder_is_expanded_in_arguments(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    seen = []
+    monkeypatch.setattr(cli, "_one_run", seen.append)
+    for stage in ("encode", "evaluate"):
+        paths = ["--config=~/c", "--input=~/i.txt", "--output=~/o.parquet"]
+        cli.run_embedding_main(["--stage", stage, *paths])
+        expected = [tmp_path / name for name in ("c", "i.txt", "o.parquet")]
+        assert [seen[-1].config, seen[-1].input, seen[-1].output] == expected
 
 
 def test_missing_data_says_where_it_comes_from(tmp_path, monkeypatch, capsys):

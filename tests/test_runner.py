@@ -84,8 +84,8 @@ def test_a_run_of_an_earlier_version_is_finished(run_qin, data_root):
     assert stored["config_hash"] != report.config_hash == config_hash(config)
     again, _ = run_qin("epochs=1", seed=4)
     assert (again.status, again.seconds) == ("completed", report.seconds)
-    with pytest.raises(ConfigError, match="learning_rate: 0.002 then, 0.01 now"):
-        run_qin("epochs=1", "learning_rate=0.01", seed=4)
+    other, other_path = run_qin("epochs=1", "learning_rate=0.01", seed=4)
+    assert (other.status, other_path != path, other.run) == ("completed", True, "QIN_test@learning_rate=0.01_s4")
 
 
 def test_one_seed_gives_one_loss_trace(run_qin):
@@ -457,7 +457,7 @@ def test_batch_norm_trains_where_a_single_row_is_left(run_qin, kill_at_evaluatio
     # 4000 rows: three batches and a single row.
     settings = ("epochs=2", "batch_size=1333", "batch_norm=True", "eval_steps=2", f"loader_mode={mode}")
     whole, path = run_qin(*settings, seed=1)
-    log = path.with_name("QIN_test_s1.log").read_text()
+    log = path.with_name(f"{whole.run}.log").read_text()
     assert "Start training: 3 batches/epoch" in log
     assert log.count("the last row of an epoch joins the batch before it") == 1
     assert whole.curve[-1]["step"] == 6
@@ -470,7 +470,7 @@ def test_batch_norm_trains_where_a_single_row_is_left(run_qin, kill_at_evaluatio
 def test_without_batch_norm_a_single_row_is_a_batch_of_its_own(run_qin):
     report, path = run_qin("epochs=1", "batch_size=1333", "batch_norm=False")
     assert report.curve[-1]["step"] == 4
-    assert "Start training: 4 batches/epoch" in path.with_name("QIN_test.log").read_text()
+    assert "Start training: 4 batches/epoch" in path.with_name(f"{report.run}.log").read_text()
 
 
 @pytest.mark.parametrize(
@@ -489,8 +489,8 @@ def test_batch_norm_of_another_model_trains_too(run_qin, expid, settings):
 
 def test_batch_norm_and_single_rows_only_is_said_before_training(run_qin, tmp_path):
     with pytest.raises(ConfigError, match=r"QIN has BatchNorm \(.*norm.*\).*batch_size is 1: set it to 2 or more"):
-        run_qin("batch_size=1", "batch_norm=True")
-    assert Report.read(tmp_path / "checkpoints/Synthetic_test/QIN_test.report.json").curve == []
+        run_qin("batch_size=1", "batch_norm=True", name="one")
+    assert Report.read(tmp_path / "checkpoints/Synthetic_test/one.report.json").curve == []
     loader = MultimodalDataLoader(feature_map(), write_split(tmp_path, rows=1), batch_size=8)
     with pytest.raises(ConfigError, match=r"train has a single row: build the dataset with more training rows"):
         fit_batches(loader, torch.nn.Sequential(torch.nn.BatchNorm1d(3)))
@@ -528,7 +528,7 @@ def test_a_metric_that_is_not_defined_is_null_and_noted_once(run_qin, one_class_
         assert report.metrics[split]["gAUC"] is None
         assert 0 <= report.metrics[split]["AUC"] <= 1
     assert json.loads(path.read_text())["metrics"]["valid"]["gAUC"] is None
-    log = path.with_name("QIN_test.log").read_text()
+    log = path.with_name(f"{report.run}.log").read_text()
     for split in ("valid", "test"):
         assert log.count(f"Left out of the metrics of the {split} split: gAUC is undefined: no group holds both") == 1
     print_summary(report, path)
@@ -549,8 +549,8 @@ def test_a_monitored_metric_that_is_not_defined_is_said_before_training(
     run_qin, one_class_users, tmp_path, setting, message
 ):
     with pytest.raises(ConfigError, match=message):
-        run_qin(*one_class_users, setting)
-    report = Report.read(tmp_path / "checkpoints/Synthetic_test/QIN_test.report.json")
+        run_qin(*one_class_users, setting, name="refused")
+    report = Report.read(tmp_path / "checkpoints/Synthetic_test/refused.report.json")
     assert (report.status, report.curve) == ("failed", [])
 
 

@@ -119,7 +119,7 @@ def test_summaries_show_names_as_they_are(capsys, tmp_path):
     assert "QIN[red]x[/] $ on D[bold], seed 1: completed" in text
     assert "floor_auc_[red]: 0.5000" in text
     assert "[red]r.json" in text
-    report().write(tmp_path / "r.json")
+    report(run="a[red]b").write(tmp_path / "r.json")
     outcomes = [
         Outcome(Plan("a[red]b"), "completed", tmp_path / "r.json"),
         Outcome(Plan("c:bug:"), "failed", error="no [/] \x1b[2J"),
