@@ -41,7 +41,7 @@ def static_model(tmp_path_factory):
     """A folder in the form of sentence-transformers: the mean of word vectors, wider than the dataset's column."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
-        library = pytest.importorskip("sentence_transformers", reason="the extra `embedding` is not installed")
+        import sentence_transformers
         from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -49,7 +49,9 @@ def static_model(tmp_path_factory):
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     torch.manual_seed(0)
-    model = library.SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=200)], device="cpu")
+    model = sentence_transformers.SentenceTransformer(
+        modules=[StaticEmbedding(tokenizer, embedding_dim=200)], device="cpu"
+    )
     folder = tmp_path_factory.mktemp("published")
     model.save(str(folder), create_model_card=False)
     return folder, model
@@ -143,7 +145,6 @@ def test_a_published_encoder_needs_no_experiment(static_model, raw, tmp_path):
 
 
 def test_a_folder_of_ours_is_a_published_encoder_too(encoder, raw, tmp_path):
-    pytest.importorskip("sentence_transformers", reason="the extra `embedding` is not installed")
     root, *model = encoder
     vectors = tmp_path / "v.parquet"
     encode_command(root, "--published", root / "BiEncoder_nano" / "multitask", "--input", raw / "movies.csv",
@@ -155,7 +156,6 @@ def test_a_folder_of_ours_is_a_published_encoder_too(encoder, raw, tmp_path):
 
 
 def test_a_folder_that_holds_no_encoder_is_named(raw, tmp_path, capsys):
-    pytest.importorskip("sentence_transformers", reason="the extra `embedding` is not installed")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "modules.json").write_text("[")
     with pytest.raises(SystemExit, match="2"):
