@@ -188,8 +188,8 @@ def test_masked_words_are_scored_by_length(planted, tmp_path):
 @pytest.mark.parametrize("expid", list_experiments(CONFIG))
 def test_shipped_experiments_bind(expid):
     experiment = load_experiment(CONFIG, expid)
-    assert isinstance(experiment, Experiment)
-    assert experiment.evaluation
+    assert experiment.evaluation.held_out
+    assert set(experiment.evaluation.held_out) <= set(experiment.data)
 
 
 @pytest.mark.parametrize(
