@@ -23,10 +23,13 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically: UTF-8, indented, keys in the given order; NaN is refused."""
+    """Write JSON atomically: UTF-8, indented, keys in the given order; NaN is refused.
+
+    A path whose bytes are no text in the system's encoding holds halves of surrogate pairs: JSON has escapes for them.
+    """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     with replace_atomically(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def sha256(path: Path) -> str:

@@ -216,7 +216,7 @@ def _log_to(path: Path, *, append: bool) -> Iterator[None]:
     """Log to `path` and stderr in the toolkit's format, and leave logging as it was."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    log_file = logging.FileHandler(path, mode="a" if append else "w", encoding="utf-8")
+    log_file = logging.FileHandler(path, mode="a" if append else "w", encoding="utf-8", errors="backslashreplace")
     root.handlers[:] = [log_file, logging.StreamHandler()]
     for handler in root.handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s P%(process)d %(levelname)s %(message)s"))

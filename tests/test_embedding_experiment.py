@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from bilingual_embedding import door, stage_trainer
 from bilingual_embedding.run_report import EmbeddingReport
 from bilingual_embedding.runner import EmbeddingRun
-from bilingual_embedding.settings import Experiment, list_experiments, load_experiment
+from bilingual_embedding.settings import list_experiments, load_experiment
 from fuxictr_multimodal.errors import ConfigError, DataError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
