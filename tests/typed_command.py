@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import runpy
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ class Typed:
 
 
 def type_command(
-    words: Sequence[str], *, folder: Path, environment: Mapping[str, str] | None = None, seconds: float = 240
+    words: Sequence[str], *, folder: Path, environment: Mapping[str, str] | None = None, seconds: float = 600
 ) -> Typed:
     """Run `python SCRIPT ...` in a folder: the script as `__main__` of a process of its own, as Python would.
 
@@ -58,6 +59,9 @@ def _run(words: list[str], folder: Path, environment: Mapping[str, str], outputs
         os.close(file)
     os.chdir(folder)
     os.environ.update({"PYTHONPATH": str(ROOT), "COLUMNS": "160", **environment})
+    # A run that the command starts has the large imports behind it too, where no thread is lost by a fork.
+    context = multiprocessing.get_context
+    multiprocessing.get_context = lambda method=None: context("fork" if threading.active_count() == 1 else method)
     sys.argv = words
     sys.path[:0] = [str((folder / words[0]).parent)]
     runpy.run_path(words[0], run_name="__main__")
