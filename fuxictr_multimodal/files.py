@@ -78,13 +78,15 @@ def kept_if_possible(path: Path) -> Iterator[None]:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically: UTF-8, indented, keys in the given order; NaN is refused.
 
+    A path whose bytes are no text in the system's encoding holds halves of surrogate pairs: JSON has escapes for them.
+
     Raises:
         DataError: the file cannot be written.
     """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     try:
         with replace_atomically(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
 

@@ -320,7 +320,7 @@ def _log_to(path: Path, *, append: bool) -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     root.handlers[:] = [logging.StreamHandler()]
     with kept_if_possible(path):
-        root.handlers.append(_LogFile(path, mode="a" if append else "w", encoding="utf-8"))
+        root.handlers.append(_LogFile(path, mode="a" if append else "w", encoding="utf-8", errors="backslashreplace"))
     for handler in root.handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s P%(process)d %(levelname)s %(message)s"))
     root.setLevel(logging.INFO)

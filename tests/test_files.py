@@ -1,12 +1,15 @@
-"""Temporary files of killed processes are swept; those of live ones and of other files stay."""
+"""Files appear whole or not at all; what killed processes left is swept, what live ones write stays."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 
-from fuxictr_multimodal.files import remove_stale_temporaries, replace_atomically
+import pytest
+
+from fuxictr_multimodal.files import remove_stale_temporaries, replace_atomically, write_json
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
@@ -41,3 +44,27 @@ def test_a_process_that_only_has_the_same_number_keeps_nothing(tmp_path):
     with replace_atomically(path) as temporary:
         temporary.write_text("ours")
         assert remove_stale_temporaries([path]) == []
+
+
+def test_json_of_any_text_reads_back(tmp_path):
+    content = {"path": "caf\udce9", "title": "L\u00e9on \u00b1", "quote": '"\\'}
+    write_json(tmp_path / "a.json", content)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == content
+    assert "L\u00e9on" in text
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"a": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == content
+
+
+def test_a_failure_leaves_the_old_file(tmp_path):
+    (tmp_path / "a").write_text("old")
+
+    def fail():
+        with replace_atomically(tmp_path / "a") as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "old")]
