@@ -57,7 +57,6 @@ INSTEAD = {
     "--sparsity": ["--row"],
     "--blocks": ["--row"],
     "--scales": ["--row"],
-    "--stage compare": ["--seeds", "--resume"],
 }
 # Rows that have no command.
 WITHOUT_COMMAND = {"use your own data"}
@@ -221,7 +220,7 @@ def folder(tmp_path_factory) -> Path:
     write_config(home / "config")
     write_made_up(home / "made_up")
     (home / "test_made_up.py").write_text("def test_nothing():\n    assert True\n", encoding="utf-8")
-    (home / "movies.csv").write_text("movieId,Title,Year\n1,bada dofu,1990\n2,gebi lomu,1991\n", encoding="utf-8")
+    (home / "ml-latest-small").symlink_to(home / "made_up/ml-latest-small")
     rng = np.random.default_rng(0)
     rows = {"likes_level": rng.integers(0, 11, 20), "views_level": rng.integers(0, 11, 20)}
     rows |= {"item_id": rng.integers(1, 200, 20), "item_seq": histories(rng, 20, 200)}
