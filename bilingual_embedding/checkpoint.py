@@ -12,11 +12,12 @@ from torch import Tensor
 
 from bilingual_embedding.encoder import Encoder
 from bilingual_embedding.presets import EncoderConfig
-from bilingual_embedding.tokenizer import BilingualTokenizer
+from bilingual_embedding.tokenizer import FILE_NAME, BilingualTokenizer
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.files import replace_atomically, write_json
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, MODULES_FILE = "config.json", "model.safetensors", "modules.json"
+FILES = (CONFIG, WEIGHTS, MODULES_FILE, FILE_NAME)
 # By this file sentence-transformers finds our module when it is given the folder.
 MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "bilingual_embedding.sentence_transformers_module.BilingualModule"}
@@ -28,7 +29,7 @@ def save_encoder(folder: Path, encoder: Encoder, tokenizer: BilingualTokenizer) 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS).unlink(missing_ok=True)
     write_json(folder / CONFIG, dataclasses.asdict(encoder.config))
-    write_json(folder / "modules.json", MODULES)
+    write_json(folder / MODULES_FILE, MODULES)
     tokenizer.write(folder)
     save_weights(folder / WEIGHTS, encoder.state_dict())
 

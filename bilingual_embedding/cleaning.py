@@ -1,27 +1,40 @@
 """Training sources without what is evaluated on, without doubles, and with a count of both.
 
-Texts are compared by `key`: letters and digits only, case folded, so that a full stop or a capital hides nothing.
+Texts are compared by `key`: letters, marks and numbers only, case folded: a full stop or a capital hides nothing.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bilingual_embedding.texts import Source
-
-_BETWEEN_WORDS = re.compile(r"[\W_]+")
+from fuxictr_multimodal.words import drop_invisible, word_characters
 
 
 def key(text: str) -> str:
     """The form in which two texts count as the same.
 
+    Letters, marks (vowel signs, accents) and numbers stay. Case, punctuation, symbols, invisible characters, and the
+    way a character is composed do not count.
+
     >>> key("A man is  singing!") == key("a MAN is singing.")
     True
+    >>> key("दिन") == key("दीन")
+    False
     """
-    return _BETWEEN_WORDS.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    folded = unicodedata.normalize("NFKC", drop_invisible(text)).casefold()
+    # Folding decomposes some letters. It also leaves a second dot on the i that comes of a capital with a dot.
+    folded = unicodedata.normalize("NFKC", folded).replace("i\u0307", "i")
+    return _between_words().sub(" ", folded).strip()
+
+
+@functools.cache
+def _between_words() -> re.Pattern[str]:
+    return re.compile(f"(?:[^{word_characters()}]|_)+")
 
 
 def keys(texts: Iterable[str]) -> set[str]:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.gpus import check_gpus
+from fuxictr_multimodal.interruption import exit_when_interrupted
+from fuxictr_multimodal.terminal import prepare_streams
+from fuxictr_multimodal.user_paths import user_path
 
 STAGES = ("all", "mlm", "pairs", "multitask", "evaluate", "encode", "compare")
 
 
 def run_embedding_main(argv: Sequence[str] | None = None) -> None:
-    """Train, evaluate, use or compare text encoders; exit status 2 on bad input."""
+    """Train, evaluate, use or compare text encoders; exit status 2 on bad input, 130, 143 or 129 on a signal."""
+    prepare_streams()
     parser = _parser()
     args = parser.parse_args(argv)
     if args.stage == "encode" and not (args.input and args.output):
         parser.error("--stage encode needs --input and --output")
-    if args.published and args.stage != "evaluate":
-        parser.error("--published goes with --stage evaluate")
+    if args.published and args.stage not in ("evaluate", "encode"):
+        parser.error("--published goes with --stage evaluate or encode")
     if args.stage in ("encode", "compare") and args.seeds:
         parser.error(f"--seeds trains several runs; it does not go with --stage {args.stage}")
-    with exit_on_input_error():
+    with exit_when_interrupted(), exit_on_input_error():
+        check_gpus([args.gpu])
         # torch takes seconds to import: only now, after the arguments are known to be good.
         from fuxictr_multimodal.run_many import is_one_run
 
@@ -37,11 +42,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run_embedding.py",
         description="Train a bilingual text encoder in its stages, evaluate it, turn texts into vectors, compare runs.",
-        epilog="A finished stage is not trained again unless --overwrite; a killed one goes on with --resume, which "
-        "leaves finished runs alone.",
+        epilog="A finished stage is not trained again unless --overwrite; a stopped one is resumed with --resume, "
+        "by the settings it was started with. --resume leaves finished runs alone.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--config", default="./config/embedding", type=Path, help="folder of YAML files")
+    parser.add_argument("--config", default="./config/embedding", type=user_path, help="folder of YAML files")
     parser.add_argument(
         "--expid",
         default="BiEncoder_nano",
@@ -56,17 +61,23 @@ def _parser() -> argparse.ArgumentParser:
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
         help="replace a setting, a dot between levels (pairs.steps=100); may be given several times",
     )  # fmt: skip
-    parser.add_argument("--resume", action="store_true", help="go on from where a killed run stopped")
+    parser.add_argument("--resume", action="store_true", help="resume a stopped run; its steps may grow")
     parser.add_argument("--overwrite", action="store_true", help="train again although the stage is there")
     parser.add_argument(
-        "--published", metavar="NAME", help="with --stage evaluate: score this encoder of Hugging Face instead of ours"
+        "--published",
+        metavar="NAME-or-folder",
+        help="with --stage evaluate or encode: take this encoder of Hugging Face, or of a folder, instead of ours",
     )
     texts = parser.add_argument_group("encode")
-    texts.add_argument("--input", type=Path, help="texts: .txt, .gz, .csv, .jsonl or .parquet")
-    texts.add_argument("--output", type=Path, help="vectors: .parquet; with --stage compare the table: .md")
+    texts.add_argument(
+        "--input", type=user_path, help="texts: .txt, .csv, .tsv, .jsonl or .parquet, also with .gz after it"
+    )
+    texts.add_argument("--output", type=user_path, help="vectors: .parquet; with --stage compare the table: .md")
     texts.add_argument("--text-column", action="append", help="column of the texts (text); several are joined")
-    texts.add_argument("--id-column", help="column of integer ids that travels with the vectors")
-    texts.add_argument("--item-dim", type=int, help="write an item table of this width, row i is item i")
+    texts.add_argument("--id-column", help="column of ids that travels with the vectors")
+    texts.add_argument(
+        "--item-dim", type=int, help="write an item table of this width, row i is item i; needs whole numbers as ids"
+    )
     return parser
 
 
@@ -88,6 +99,7 @@ def _one_run(args: argparse.Namespace) -> None:
             text_columns=args.text_column or ["text"],
             id_column=args.id_column,
             item_dim=args.item_dim,
+            published=args.published,
         )
     elif args.published:
         evaluate_published(**common, name=args.published)

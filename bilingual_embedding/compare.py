@@ -13,6 +13,7 @@ from pathlib import Path
 from bilingual_embedding.run_report import REPORT, EmbeddingReport
 from bilingual_embedding.settings import load_experiment
 from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.escape import markdown
 from fuxictr_multimodal.leaderboard.statistics import Spread, paired_t_interval
 
 EXPLANATION = (
@@ -50,9 +51,10 @@ class Seeds:
         return [name for name in self.first.evaluation[stage] if all(name in scores for scores in found)]
 
     def spread(self, stage: str, score: str) -> Spread | None:
-        """A score after a stage over the seeds; None where it was not taken."""
+        """A score after a stage over the seeds in which it has a value; None where it has none."""
         values = [report.evaluation[stage].get(score) for report in self.reports.values()]
-        return None if None in values else Spread(tuple(values))
+        defined = tuple(value for value in values if value is not None)
+        return Spread(defined) if defined else None
 
 
 def compare(config_dir: Path, expids: Sequence[str], *, overrides: Sequence[str] = ()) -> str:
@@ -79,7 +81,7 @@ def compare(config_dir: Path, expids: Sequence[str], *, overrides: Sequence[str]
     missing = [expid for expid in expids if expid not in {runs.expid for runs in found}]
     parts = [EXPLANATION, *(_of_one(runs) for runs in found), *_differences(found)]
     if missing:
-        parts.append(f"Without a completed run: {', '.join(missing)}.")
+        parts.append(f"Without a completed run: {', '.join(map(markdown, missing))}.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -105,31 +107,36 @@ def read_seeds(model_root: Path, expid: str) -> Seeds:
 
 def _of_one(runs: Seeds) -> str:
     names = dict.fromkeys(name for stage in runs.stages for name in runs.scores(stage))
-    rows = [["score, %", "floor", *runs.stages]]
+    rows = [["score, %", "floor", *map(markdown, runs.stages)]]
     for name in names:
         floor = runs.first.floors.get(name)
         spreads = [runs.spread(stage, name) for stage in runs.stages]
-        rows.append([name, "-" if floor is None else f"{floor:.1f}", *map(_spread_text, spreads)])
+        texts = [_spread_text(spread, len(runs.reports)) for spread in spreads]
+        rows.append([markdown(name), "-" if floor is None else f"{floor:.1f}", *texts])
     seeds = ", ".join(map(str, runs.reports))
     minutes = Spread(tuple(sum(s["seconds"] for s in r.stages.values()) / 60 for r in runs.reports.values())).mean
-    title = f"## {runs.expid}\n\nPreset {runs.first.preset}; {'seed' if len(runs.reports) == 1 else 'seeds'} {seeds}; "
+    several = "seed" if len(runs.reports) == 1 else "seeds"
+    title = f"## {markdown(runs.expid)}\n\nPreset {markdown(runs.first.preset)}; {several} {seeds}; "
     return f"{title}{minutes:.1f} minutes of training a run.\n\n{_table(rows)}"
 
 
 def _differences(found: Sequence[Seeds]) -> list[str]:
     groups: dict[tuple[str, ...], list[Seeds]] = {}
     for runs in found:
+        if not runs.stages:  # seeds that were scored after different stages
+            continue
         groups.setdefault(tuple(sorted(runs.scores(runs.final))), []).append(runs)
     return [_against_first(group) for group in groups.values() if len(group) > 1]
 
 
 def _against_first(group: Sequence[Seeds]) -> str:
     base, *others = group
-    rows = [["score, %", *(f"{runs.expid} (n = {len(_shared(base, runs))})" for runs in others)]]
+    rows = [["score, %", *(f"{markdown(runs.expid)} (n = {len(_shared(base, runs))})" for runs in others)]]
     for name in base.scores(base.final):
-        rows.append([name, *(_difference_text(base, runs, name) for runs in others)])
+        rows.append([markdown(name), *(_difference_text(base, runs, name) for runs in others)])
     return (
-        f"## Minus {base.expid}\n\nDifference of the scores after the last stage, mean over the n seeds that both have "
+        f"## Minus {markdown(base.expid)}\n\n"
+        "Difference of the scores after the last stage, mean over the n seeds that both have "
         f"[95 % interval, Student's t over paired seeds].\n\n{_table(rows)}"
     )
 
@@ -139,21 +146,30 @@ def _shared(base: Seeds, runs: Seeds) -> list[int]:
 
 
 def _difference_text(base: Seeds, runs: Seeds, score: str) -> str:
-    differences = [
-        runs.reports[seed].evaluation[runs.final][score] - base.reports[seed].evaluation[base.final][score]
-        for seed in _shared(base, runs)
+    shared = _shared(base, runs)
+    pairs = [
+        (runs.reports[seed].evaluation[runs.final].get(score), base.reports[seed].evaluation[base.final].get(score))
+        for seed in shared
     ]
+    differences = [one - other for one, other in pairs if one is not None and other is not None]
     if not differences:
         return "-"
     interval = paired_t_interval(differences)
     mean = f"{Spread(tuple(differences)).mean:+.1f}"
-    return mean if interval is None else f"{mean} [{interval.low:+.1f}, {interval.high:+.1f}]"
+    text = mean if interval is None else f"{mean} [{interval.low:+.1f}, {interval.high:+.1f}]"
+    return text + _number_text(len(differences), len(shared))
 
 
-def _spread_text(spread: Spread | None) -> str:
+def _spread_text(spread: Spread | None, seeds: int) -> str:
     if spread is None:
         return "-"
-    return f"{spread.mean:.1f}" if spread.std is None else f"{spread.mean:.1f} ± {spread.std:.1f}"
+    text = f"{spread.mean:.1f}" if spread.std is None else f"{spread.mean:.1f} ± {spread.std:.1f}"
+    return text + _number_text(len(spread.values), seeds)
+
+
+def _number_text(values: int, seeds: int) -> str:
+    """How many seeds a figure is of, where some have no value."""
+    return "" if values == seeds else f" (n = {values})"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

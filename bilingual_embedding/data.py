@@ -11,19 +11,30 @@ from bilingual_embedding.readers import read_source
 from bilingual_embedding.settings import Experiment
 from bilingual_embedding.texts import Source
 from bilingual_embedding.tokenizer import BilingualTokenizer
+from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.progress import followed, waiting
 
 
 def read_evaluation(experiment: Experiment) -> list[Source]:
     """The evaluation sources, as they are; the one for masked words comes last."""
     names = experiment.evaluation.held_out if experiment.evaluation else ()
-    return [read_source(name, experiment.data[name], Path(experiment.data_root)) for name in names]
+    return [_read(experiment, name) for name in names]
+
+
+def _read(experiment: Experiment, name: str) -> Source:
+    settings, root = experiment.data[name], Path(experiment.data_root)
+    try:
+        return read_source(name, settings, root)
+    except DataError as error:
+        if experiment.obtain and not all((root / path).exists() for path in settings.paths):
+            raise DataError(f"{error}. {' '.join(experiment.obtain.split())}") from None
+        raise
 
 
 class ExperimentData:
     """Sources by name, read on construction. `counts` are those of the cleaning, for the report."""
 
-    def __init__(self, experiment: Experiment) -> None:
-        root = Path(experiment.data_root)
+    def __init__(self, experiment: Experiment, *, progress: bool = False) -> None:
         held_out = read_evaluation(experiment)
         scored = len(experiment.evaluation.sources) if experiment.evaluation else 0
         self.evaluation, self.masked = held_out[:scored], next(iter(held_out[scored:]), None)
@@ -31,10 +42,9 @@ class ExperimentData:
         forbidden = keys(text for source in held_out for column in source.texts.values() for text in column)
         self.counts: dict[str, dict[str, dict[str, int]]] = {}
         self._training: dict[str, Source] = {}
-        for name, settings in experiment.data.items():
-            if name in evaluated:
-                continue
-            self._training[name], counts = clean(read_source(name, settings, root), forbidden)
+        training = [name for name in experiment.data if name not in evaluated]
+        for name in followed(training, total=len(training), what="reading and cleaning", unit="source", shown=progress):
+            self._training[name], counts = clean(_read(experiment, name), forbidden)
             self.counts[name] = {kind: dataclasses.asdict(count) for kind, count in counts.items()}
 
     def source(self, name: str) -> Source:
@@ -55,7 +65,9 @@ class ExperimentData:
         return found
 
 
-def train_tokenizer(experiment: Experiment, data: ExperimentData, vocabulary_size: int) -> BilingualTokenizer:
+def train_tokenizer(
+    experiment: Experiment, data: ExperimentData, vocabulary_size: int, *, progress: bool = False
+) -> BilingualTokenizer:
     """The experiment's tokenizer; pairs of two languages measure the compression for `parity`."""
     settings = experiment.tokenizer
     aligned: dict[str, list[str]] = {}
@@ -65,10 +77,11 @@ def train_tokenizer(experiment: Experiment, data: ExperimentData, vocabulary_siz
             for language, side in zip(source.texts, (source.pairs.left, source.pairs.right), strict=True):
                 aligned.setdefault(language, []).extend(side)
     texts = data.by_language(settings.sources)
-    return BilingualTokenizer.train(
-        texts,
-        vocabulary_size=settings.vocabulary_size or vocabulary_size,
-        method=settings.method,
-        aligned_texts_by_language=aligned if set(aligned) == set(texts) else None,
-        lower=settings.lower,
-    )
+    with waiting(f"tokenizer of {sum(map(len, texts.values())):,} texts", shown=progress):
+        return BilingualTokenizer.train(
+            texts,
+            vocabulary_size=settings.vocabulary_size or vocabulary_size,
+            method=settings.method,
+            aligned_texts_by_language=aligned if set(aligned) == set(texts) else None,
+            lower=settings.lower,
+        )

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from bilingual_embedding.encoder import Encoder
 from bilingual_embedding.gradient_cache import autocast
 from bilingual_embedding.packing import Packed
 from bilingual_embedding.tokenizer import BilingualTokenizer
 from bilingual_embedding.tokens import TokenTable, batches_by_length
+from fuxictr_multimodal.progress import Line
 
 BATCH_TOKENS = 16_384
 
@@ -80,7 +80,7 @@ def encode_table(
     was_training = encoder.training
     encoder.eval()
     vectors = np.zeros((len(table), encoder.config.hidden), dtype=np.float32)
-    with tqdm(total=len(table), desc="encode", unit="text", disable=not progress, mininterval=2) as line:
+    with Line(len(table), "encode", unit="text", shown=progress) as line:
         for rows in batches_by_length(table.lengths, max_tokens=batch_tokens):
             with autocast(encoder.device, precision):
                 found = encoder.embed(Packed.from_table(table.take(rows), encoder.device))

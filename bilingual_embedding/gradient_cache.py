@@ -21,6 +21,7 @@ from bilingual_embedding.tokens import TokenTable, batches_by_length
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
     """The context in which the encoder runs: `float32` as it is, `bfloat16` by automatic mixed precision."""
+    assert precision in ("float32", "bfloat16"), precision
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bilingual_embedding.settings import list_experiments
+from fuxictr_multimodal.escape import visible
 from fuxictr_multimodal.run_many import Outcome, Plan, launch_in_process, plans_of, run_many, select
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     """Print one line a run, with the reason where it did not complete."""
     for outcome in outcomes:
         reason = "" if outcome.error is None else f": {outcome.error}"
-        print(f"{outcome.plan.name}: {outcome.status} in {outcome.seconds / 60:.1f} min{reason}")
+        print(visible(f"{outcome.plan.name}: {outcome.status} in {outcome.seconds / 60:.1f} min{reason}"))
 
 
 def _train(
@@ -48,7 +49,9 @@ def _train(
 ) -> tuple[EmbeddingReport, Path]:
     # In the process of a run: only here is torch imported.
     from bilingual_embedding.door import train
+    from fuxictr_multimodal.progress import show_lines_only
 
+    show_lines_only()
     return train(
         config_dir=config_dir,
         expid=expid,

@@ -5,6 +5,7 @@ Legend: T tokens of a batch, M masked ones, D width, V vocabulary.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from bilingual_embedding.encoder import LAYER_NORM_EPS, Encoder
 from bilingual_embedding.packing import Packed
 from bilingual_embedding.tokenizer import SPECIAL_TOKENS
 from bilingual_embedding.tokens import TokenTable, batches_by_length
+from fuxictr_multimodal.progress import followed
 
 MASK_ID = SPECIAL_TOKENS.index("<mask>")
 
@@ -91,30 +93,42 @@ def masked_loss(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def masked_accuracy(model: MaskedLanguageModel, table: TokenTable, *, seed: int, rate: float = 0.3) -> float:
-    """Share of masked tokens that the model guesses, row by row."""
+def masked_accuracy(
+    model: MaskedLanguageModel, table: TokenTable, *, seed: int, rate: float = 0.3, progress: bool = False
+) -> float | None:
+    """Share of masked tokens that the model guesses, row by row; None where none was masked."""
     generator = np.random.default_rng(seed)
     size = model.encoder.config.vocabulary_size
     model.eval()
     right = total = 0
-    for row in range(len(table)):
+    for row in followed(range(len(table)), total=len(table), what="masked words", shown=progress):
         logits_MV, targets_M = model(mask_words(table.take([row]), generator, rate=rate, vocabulary_size=size))
         right += int((logits_MV.argmax(dim=-1) == targets_M).sum())
         total += len(targets_M)
-    return right / max(total, 1)
+    return right / total if total else None
 
 
 def accuracy_by_length(
-    model: MaskedLanguageModel, table: TokenTable, lengths: Sequence[int], *, seed: int
-) -> dict[str, float]:
+    model: MaskedLanguageModel,
+    table: TokenTable,
+    lengths: Sequence[int],
+    *,
+    seed: int,
+    progress: bool = False,
+) -> dict[str, float | None]:
     """Accuracy in percent on the same long rows, read in windows of each length.
 
-    Rows below the longest window are left out, and all windows but whole ones, so that a length means itself.
+    Rows below the longest window are left out, and all windows but whole ones, so that a length means itself. Where
+    nothing is left, the accuracy is None and a logged line says so.
     """
     found = {}
     long_rows = table.take(np.flatnonzero(table.lengths >= max(lengths)))
     for length in lengths:
         windows = long_rows.windows(length)
         whole = windows.take(np.flatnonzero(windows.lengths == length))
-        found[f"masked words at {length}"] = 100 * masked_accuracy(model, whole, seed=seed)
+        name = f"masked words at {length}"
+        share = masked_accuracy(model, whole, seed=seed, progress=progress)
+        found[name] = None if share is None else 100 * share
+        if share is None:
+            logging.warning("%s: no value: no text of the masked source has %d tokens", name, max(lengths))
     return found

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fuxictr_multimodal.progress import followed
+
 BLOCK = 1024
 
 
@@ -19,6 +21,7 @@ def mine_negatives(
     skip: int = 0,
     margin: float = 0.05,
     groups: NDArray[np.int64] | None = None,
+    progress: bool = False,
 ) -> NDArray[np.int64]:
     """Rows of `positive_ND` that look most like each query and are not its positive, the nearest first.
 
@@ -31,6 +34,7 @@ def mine_negatives(
         skip: nearest candidates left out besides, against false negatives.
         margin: distance in cosine to keep from the positive.
         groups: (N,) number of each right side's text; rows with the query's own number are never its negatives.
+        progress: show it where this takes long.
 
     Returns:
         (N, negatives) row numbers.
@@ -44,7 +48,9 @@ def mine_negatives(
     assert rows > negatives + skip, "more candidates than negatives asked for"
     own = np.einsum("nd,nd->n", query_ND, positive_ND)
     found = np.empty((rows, negatives), dtype=np.int64)
-    for start in range(0, rows, BLOCK):
+    starts = range(0, rows, BLOCK)
+    what = f"hard negatives, {BLOCK} queries a block"
+    for start in followed(starts, total=len(starts), what=what, unit="block", shown=progress):
         block = slice(start, min(start + BLOCK, rows))
         score_BN = query_ND[block] @ positive_ND.T
         # Too near: below everything that is not, yet in its order; itself: below all.

@@ -1,18 +1,20 @@
-"""Files to sources: aligned lines, STS csv, Bible json, and a user's own jsonl or parquet.
+"""Files to sources: aligned lines, STS csv, Bible json, and a user's own jsonl, csv or parquet.
 
 | format | files | gives |
 |---|---|---|
-| `lines` | one text a line, `.gz` or plain, one file a language | texts; pairs when there are two files |
+| `lines` | one text a line, one file a language | texts; pairs when there are two files |
 | `sts_csv` | `sentence1,sentence2,score` (0 to 5), no header, one file a language | texts; scored pairs, across the \
 languages both ways when there are two files, and then also pairs of translations |
 | `bible_json` | list of books with `chapters` of verses, one file a language | texts are chapters; pairs are verses |
-| `table` | jsonl or parquet: `text`, or `left`, `right` and `score` or `negative` | what the columns say |
+| `table` | jsonl, csv or parquet: `text`, or `left`, `right` and `score` or `negative` | what the columns say |
+
+Text files are UTF-8, plain or gzip. A byte order mark, either kind of line end and blank lines at the end do not count.
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bilingual_embedding.text_files import read_text, without_half_characters
 from bilingual_embedding.texts import Pairs, ScoredPairs, Source
 from bilingual_embedding.user_tables import read_table
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
@@ -71,17 +74,26 @@ def read_source(name: str, settings: SourceSettings, data_root: Path) -> Source:
 
 
 def read_lines(file: Path) -> list[str]:
-    """Texts of a file, one a line, white space around them removed."""
-    opener = gzip.open if file.suffix == ".gz" else open
-    try:
-        with opener(file, "rt", encoding="utf-8") as lines:
-            return [line.strip() for line in lines]
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise DataError(f"{file} cannot be read as UTF-8 text: {error}") from None
+    """Texts of a file, one a line, white space around them removed; blank lines at the end are none."""
+    lines = _all_lines(file)
+    return lines[: _last_text(lines)]
+
+
+def _all_lines(file: Path) -> list[str]:
+    lines = [line.strip() for line in read_text(file).replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    return lines if lines[-1] else lines[:-1]
+
+
+def _last_text(lines: Sequence[str]) -> int:
+    """Lines up to the last that has a text."""
+    return max((number for number, line in enumerate(lines, start=1) if line), default=0)
 
 
 def _lines(name: str, files: Sequence[Path], settings: SourceSettings) -> Source:
-    columns = [read_lines(file) for file in files]
+    columns = [_all_lines(file) for file in files]
+    # A blank line at the end is a text that is missing where the other file has one, and no line where it has none.
+    rows = max(_last_text(column) for column in columns)
+    columns = [column[:rows] for column in columns]
     _check_aligned(files, columns, "lines")
     pairs = Pairs(*columns) if len(columns) == 2 else None
     return Source(name, dict(zip(settings.languages, columns, strict=True)), pairs)
@@ -113,15 +125,20 @@ def _sts_csv(name: str, files: Sequence[Path], settings: SourceSettings) -> Sour
 
 
 def _sts_rows(file: Path) -> Iterator[tuple[str, str, float]]:
-    with file.open(encoding="utf-8", newline="") as lines:
-        for number, row in enumerate(csv.reader(lines), start=1):
-            try:
-                first, second, score = row[0].strip(), row[1].strip(), float(row[2])
-            except (IndexError, ValueError):
-                raise DataError(f"{file}, row {number}: expected sentence1,sentence2,score, found {row!r}") from None
-            if not 0 <= score <= STS_HIGHEST_SCORE:
-                raise DataError(f"{file}, row {number}: score {score} is not from 0 to 5")
-            yield first, second, score
+    try:
+        rows = list(csv.reader(io.StringIO(read_text(file), newline="")))
+    except csv.Error as error:
+        raise DataError(f"{file} cannot be read as csv: {error}") from None
+    while rows and not "".join(rows[-1]).strip():
+        rows.pop()
+    for number, row in enumerate(rows, start=1):
+        try:
+            first, second, score = row[0].strip(), row[1].strip(), float(row[2])
+        except (IndexError, ValueError):
+            raise DataError(f"{file}, row {number}: expected sentence1,sentence2,score, found {row!r}") from None
+        if not 0 <= score <= STS_HIGHEST_SCORE:
+            raise DataError(f"{file}, row {number}: score {score} is not from 0 to 5")
+        yield first, second, score
 
 
 def _bible_json(name: str, files: Sequence[Path], settings: SourceSettings) -> Source:
@@ -143,10 +160,13 @@ def _bible_json(name: str, files: Sequence[Path], settings: SourceSettings) -> S
 
 def read_bible(file: Path) -> list[list[list[str]]]:
     """Books of chapters of verses."""
+    text = read_text(file)
     try:
-        # Some editions of these files begin with a byte order mark.
-        books = json.loads(file.read_text(encoding="utf-8-sig"))
-        return [[[str(verse).strip() for verse in chapter] for chapter in book["chapters"]] for book in books]
+        books = json.loads(text)
+        return [
+            [[without_half_characters(str(verse)).strip() for verse in chapter] for chapter in book["chapters"]]
+            for book in books
+        ]
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"{file} is not a list of books with chapters of verses: {error!r}") from None
 

@@ -17,11 +17,13 @@ from bilingual_embedding.optimisation import OptimiserSettings
 from bilingual_embedding.readers import SourceSettings
 from fuxictr_multimodal.config import check_keys, read_yaml
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.names import check_plain_name
+from fuxictr_multimodal.user_paths import user_path
 
 TASK_KINDS = ("retrieval", "sts")
 STS_OBJECTIVES = ("pearson", "squared_error")
 STAGES = ("mlm", "pairs", "multitask")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "auto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,10 @@ class EvaluationSettings:
     masked_source: str | None = None
     masked_lengths: tuple[int, ...] = (512, 1024, 2048, 4096, 8192)
 
+    def __post_init__(self) -> None:
+        if self.masked_source and (not self.masked_lengths or min(self.masked_lengths) < 3):
+            raise ConfigError(f"masked_lengths must be numbers from 3, found {list(self.masked_lengths)}")
+
     @property
     def held_out(self) -> tuple[str, ...]:
         """All sources that training must not read."""
@@ -119,9 +125,11 @@ class Experiment:
         tokenizer, mlm, pairs, multitask, evaluation: the stages; None leaves one out.
         start_from: `<expid>/<stage>`, another run below `model_root` with the same seed: its encoder and tokenizer
             are the start, instead of fresh ones.
-        backend, precision, gradient_checkpointing: see `Encoder` and `gradient_cache.autocast`.
+        backend, gradient_checkpointing: see `Encoder`.
+        precision: `float32`, `bfloat16`, or `auto`: bfloat16 where it is faster (`reduced_precision.choose`).
         memory_tokens: tokens that are encoded with gradients at a time; contrastive batches above it are cached.
         save_steps: steps between two resumable states.
+        obtain: where the files come from, for the error when they are missing.
     """
 
     preset: str
@@ -142,15 +150,23 @@ class Experiment:
     gradient_checkpointing: bool = False
     memory_tokens: int = 32_768
     save_steps: int = 200
+    obtain: str = ""
 
     def __post_init__(self) -> None:
         _check_choice("precision", self.precision, PRECISIONS)
+        _check_least("seed", self.seed, 0)
+        for name in ("memory_tokens", "save_steps"):
+            _check_least(name, getattr(self, name), 1)
+        for name in STAGES:
+            if (stage := getattr(self, name)) is not None:
+                _check_least(f"{name}.steps", stage.steps, 0)
         if self.start_from is not None:
             expid, _, stage = self.start_from.rpartition("/")
             if not expid or "/" in expid or stage not in STAGES:
                 raise ConfigError(
                     f"start_from {self.start_from!r}: write <expid>/<stage> with a stage of {', '.join(STAGES)}"
                 )
+            check_plain_name(expid, "the expid of start_from")
         named = [*self.tokenizer.sources]
         named += self.mlm.sources if self.mlm else ()
         named += self.pairs.rates if self.pairs else ()
@@ -182,24 +198,61 @@ def load_experiment(
     Raises:
         ConfigError: naming the file or key, with the nearest known one.
     """
-    entries: dict[str, Any] = {}
-    files = [config_dir] if config_dir.is_file() else sorted(config_dir.glob("*.yaml"))
-    for file in files:
-        entries.update(read_yaml(file))
+    entries = _read_entries(config_dir)
     if expid not in entries or expid == "Base":
         known = [name for name in entries if name != "Base"]
         raise ConfigError(f"expid {expid!r} is not in {config_dir}. {did_you_mean(expid, known)}")
-    values = _merged(entries.get("Base", {}), entries[expid])
+    return experiment_of(_merged(entries.get("Base", {}), entries[expid]), expid, overrides=overrides, seed=seed)
+
+
+def experiment_of(
+    values: Mapping[str, Any], expid: str, *, overrides: Sequence[str] = (), seed: int | None = None
+) -> Experiment:
+    """The experiment of an entry's values, with `~` in its paths expanded; see `load_experiment`.
+
+    Raises:
+        ConfigError: an unknown key or a value of another type.
+    """
+    values = dict(values)
     for text in overrides:
         _override(values, text)
     if seed is not None:
         values["seed"] = seed
-    return bind(Experiment, values, f"expid {expid!r}")
+    experiment = bind(Experiment, values, f"expid {expid!r}")
+    data = {
+        name: dataclasses.replace(source, paths=tuple(map(_expanded, source.paths)))
+        for name, source in experiment.data.items()
+    }
+    roots = {name: _expanded(getattr(experiment, name)) for name in ("data_root", "model_root")}
+    return dataclasses.replace(experiment, data=data, **roots)
+
+
+def _expanded(path: str) -> str:
+    # Others stay as they are written: reports of finished runs have them so.
+    return str(user_path(path)) if path.startswith("~") else path
 
 
 def list_experiments(config_dir: Path) -> list[str]:
-    """Names of all experiments of a folder."""
-    return sorted({name for file in config_dir.glob("*.yaml") for name in read_yaml(file)} - {"Base"})
+    """Names of all experiments of a folder, or of a file."""
+    return sorted(_read_entries(config_dir).keys() - {"Base"})
+
+
+def _read_entries(config_dir: Path) -> dict[str, Mapping[str, Any]]:
+    """All entries of a folder, or of a file; each name is in one file only, and can be the name of a folder."""
+    files = [config_dir] if config_dir.is_file() else sorted(config_dir.glob("*.yaml"))
+    if not files:
+        raise ConfigError(f"{config_dir} holds no *.yaml; name the folder of experiments with --config")
+    entries: dict[str, Mapping[str, Any]] = {}
+    origin: dict[str, Path] = {}
+    for file in files:
+        for name, values in read_yaml(file).items():
+            check_plain_name(name, f"{file}: expid")
+            if name in origin:
+                raise ConfigError(f"{name!r} is defined in {origin[name]} and in {file}: keep one of them")
+            if not isinstance(values, Mapping):
+                raise ConfigError(f"{file}: {name!r} must be a mapping of settings, found {values!r}")
+            entries[name], origin[name] = values, file
+    return entries
 
 
 def bind(cls: type, values: Any, where: str) -> Any:
@@ -251,16 +304,39 @@ def _override(values: dict[str, Any], text: str) -> None:
     if not separator or not path:
         raise ConfigError(f"--set {text!r}: write key=value, for example --set pairs.steps=100")
     *parents, last = path.split(".")
+    cls: Any = Experiment
     for parent in parents:
-        if not isinstance(values.get(parent), dict):
+        groups = _groups(cls, values)
+        if parent not in groups:
             raise ConfigError(
-                f"--set {text!r}: {parent!r} is no group of settings here. {did_you_mean(parent, values)}"
+                f"--set {text!r}: {parent!r} is no group of settings here. {did_you_mean(parent, groups)}"
             )
-        values[parent] = values = dict(values[parent])
+        cls, default = groups[parent]
+        # A group that the experiment leaves to its defaults begins with them.
+        inside = values.get(parent) if isinstance(values.get(parent), Mapping) else default
+        values[parent] = values = dict(inside)
+    if dataclasses.is_dataclass(cls):
+        check_keys([last], typing.get_type_hints(cls), f"--set {text!r}")
     try:
         values[last] = float(value) if _is_float(value) else yaml.safe_load(value)
     except yaml.YAMLError:
         raise ConfigError(f"--set {text!r}: the value is not valid YAML") from None
+
+
+def _groups(cls: Any, values: Mapping[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """The groups of settings inside another group: the type of each, and its values where no file writes it down."""
+    if typing.get_origin(cls) is dict:
+        inner = typing.get_args(cls)[1]
+        return {name: (inner, {}) for name in values} if dataclasses.is_dataclass(inner) else {}
+    found = {}
+    for item in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():
+        hint = typing.get_type_hints(cls)[item.name]
+        if typing.get_origin(hint) in (types.UnionType, typing.Union):  # X | None
+            hint = typing.get_args(hint)[0]
+        if dataclasses.is_dataclass(hint) or typing.get_origin(hint) is dict:
+            made = {} if item.default_factory is dataclasses.MISSING else dataclasses.asdict(item.default_factory())
+            found[item.name] = hint, made
+    return found
 
 
 def _is_float(value: str) -> bool:
@@ -275,3 +351,8 @@ def _is_float(value: str) -> bool:
 def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ConfigError(f"{key} {value!r} is unknown; choose from {', '.join(choices)}")
+
+
+def _check_least(key: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigError(f"{key} must be a whole number from {least}, found {value}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,13 +17,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from bilingual_embedding.optimisation import OptimiserSettings, make_optimiser
 from fuxictr_multimodal.errors import DataError, InputError
 from fuxictr_multimodal.files import replace_atomically
+from fuxictr_multimodal.progress import Line
 
 CURVE_POINTS = 20
+# What torch's reader stumbles over in a file that is not, or only half, one of its own.
+DAMAGE = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
 
 
 class TrainingDiverged(InputError):
@@ -75,7 +78,7 @@ class StageTrainer:
         settings: the optimiser's.
         state_file: where a resumable state is kept; None for none.
         save_steps: steps between two states.
-        progress: show a progress line.
+        progress: show it.
     """
 
     def __init__(
@@ -99,15 +102,19 @@ class StageTrainer:
         """Load the state of a killed run; False where there is none.
 
         Raises:
-            DataError: if the state is of another model or stage.
+            DataError: if the state is damaged, of another stage or of more steps.
         """
         if self.state_file is None or not self.state_file.is_file():
             return False
-        state = torch.load(self.state_file, map_location="cpu", weights_only=True)
-        if state["name"] != self.name or state["steps"] != self.steps:
+        try:
+            state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+            name, steps = state["name"], state["steps"]
+        except DAMAGE as error:
+            raise DataError(f"{self.state_file} is damaged ({type(error).__name__}): --overwrite trains anew") from None
+        if name != self.name or steps > self.steps:
             raise DataError(
-                f"{self.state_file} is of stage {state['name']!r} with {state['steps']} steps, not {self.name!r} with "
-                f"{self.steps}: remove it or keep the settings"
+                f"{self.state_file} is of stage {name!r} with {steps} steps, not {self.name!r} with "
+                f"{self.steps}: steps may grow, never shrink; --overwrite trains anew"
             )
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -115,7 +122,7 @@ class StageTrainer:
         if torch.cuda.is_available() and state["random_cuda"]:
             torch.cuda.set_rng_state_all(state["random_cuda"])
         self.progress = StageProgress(**state["progress"])
-        logging.info("stage %s goes on after step %d", self.name, self.progress.step)
+        logging.info("stage %s resumes after step %d of %d", self.name, self.progress.step, self.steps)
         return True
 
     def run(self) -> StageProgress:
@@ -129,8 +136,7 @@ class StageTrainer:
         pending: list[Tensor] = []
         started = time.perf_counter()
         first = progress.step
-        line = tqdm(total=self.steps, initial=first, desc=self.name, disable=not self.show, unit="step", mininterval=2)
-        with line:
+        with Line(self.steps, self.name, unit="step", first=first, shown=self.show) as line:
             for number in range(first, self.steps):
                 done = self._step(number)
                 pending.append(done.loss)
@@ -143,7 +149,7 @@ class StageTrainer:
                     # Losses are read here, so that a GPU is not waited for at every step.
                     progress.losses += self._read(pending)
                     pending = []
-                    line.set_postfix(loss=f"{progress.losses[-1]:.3f}")
+                    line.note(f"loss {progress.losses[-1]:.3f}")
                     progress.seconds += time.perf_counter() - started
                     self._save()
                     started = time.perf_counter()
@@ -151,7 +157,7 @@ class StageTrainer:
         return progress
 
     def discard_state(self) -> None:
-        """Remove the resumable state, once the stage's weights are written."""
+        """Remove the resumable state, once the stage's weights are written and the report says so."""
         if self.state_file is not None:
             self.state_file.unlink(missing_ok=True)
 

@@ -25,17 +25,37 @@ from bilingual_embedding.stage_trainer import Step
 from bilingual_embedding.texts import Pairs, ScoredPairs
 from bilingual_embedding.tokenizer import BilingualTokenizer
 from bilingual_embedding.tokens import TokenTable
+from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.progress import Line
 
 TakeStep = Callable[[int], Step]
+TEXTS_AT_A_TIME = 8192
 
 
 @dataclass(frozen=True)
 class Machine:
-    """How steps are computed: tokens with gradients at a time, precision, and the seed of all draws."""
+    """How steps are computed: tokens with gradients at a time, precision, and the seed of all draws.
+
+    `progress` shows that of what comes before the first step, where it takes long.
+    """
 
     memory_tokens: int
     precision: str
     seed: int
+    progress: bool = False
+
+
+def tokens_of(
+    tokenizer: BilingualTokenizer, texts: Sequence[str], *, max_length: int, progress: bool = False
+) -> TokenTable:
+    """`tokenizer.encode`, with its progress."""
+    with Line(len(texts), "tokens", unit="text", shown=progress) as line:
+        parts = []
+        for start in range(0, max(len(texts), 1), TEXTS_AT_A_TIME):
+            part = texts[start : start + TEXTS_AT_A_TIME]
+            parts.append(tokenizer.encode(part, max_length=max_length))
+            line.update(len(part))
+    return TokenTable.joined(parts)
 
 
 def masked_steps(model: MaskedLanguageModel, table: TokenTable, settings: MaskedSettings, machine: Machine) -> TakeStep:
@@ -65,23 +85,43 @@ def masked_steps(model: MaskedLanguageModel, table: TokenTable, settings: Masked
 class TokenizedPairs:
     """Pairs of one source as tokens, with hard negatives where there are any; `batch` gives one table and its size."""
 
-    def __init__(self, pairs: Pairs | ScoredPairs, tokenizer: BilingualTokenizer, max_length: int) -> None:
-        self.left = tokenizer.encode(pairs.left, max_length=max_length)
-        self.right = tokenizer.encode(pairs.right, max_length=max_length)
+    def __init__(
+        self,
+        pairs: Pairs | ScoredPairs,
+        tokenizer: BilingualTokenizer,
+        max_length: int,
+        *,
+        progress: bool = False,
+    ) -> None:
+        self.left = tokens_of(tokenizer, pairs.left, max_length=max_length, progress=progress)
+        self.right = tokens_of(tokenizer, pairs.right, max_length=max_length, progress=progress)
         self.score = torch.from_numpy(pairs.score) if isinstance(pairs, ScoredPairs) else None
         self.right_text = np.unique(np.array(pairs.right), return_inverse=True)[1]
         self.negatives: TokenTable | None = None
         self.negative_rows_Nn: np.ndarray | None = None
         if isinstance(pairs, Pairs) and pairs.negatives:
             flat = [text for row in pairs.negatives for text in row]
-            self.negatives = tokenizer.encode(flat, max_length=max_length)
+            self.negatives = tokens_of(tokenizer, flat, max_length=max_length, progress=progress)
             self.negative_rows_Nn = np.arange(len(flat)).reshape(len(pairs), -1)
 
-    def mine(self, encoder: Encoder, count: int, precision: str) -> None:
-        """Take the nearest right sides of other rows as hard negatives."""
-        left, right = (encode_table(encoder, table, precision=precision) for table in (self.left, self.right))
+    def mine(self, encoder: Encoder, count: int, machine: Machine) -> None:
+        """Take the nearest right sides of other rows as hard negatives.
+
+        Raises:
+            ConfigError: there are not more rows than negatives.
+        """
+        if len(self.left) <= count:
+            raise ConfigError(
+                f"{len(self.left)} pairs are too few for {count} hard negatives a query: lower multitask.negatives"
+            )
+        left, right = (
+            encode_table(encoder, table, precision=machine.precision, progress=machine.progress)
+            for table in (self.left, self.right)
+        )
         self.negatives = self.right
-        self.negative_rows_Nn = mine_negatives(left, right, negatives=count, groups=self.right_text)
+        self.negative_rows_Nn = mine_negatives(
+            left, right, negatives=count, groups=self.right_text, progress=machine.progress
+        )
 
     def batch(self, rows: np.ndarray) -> TokenTable:
         """Left sides, right sides, then negatives of some rows."""

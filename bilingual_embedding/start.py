@@ -5,8 +5,6 @@ An ablation of stage 3 then costs stage 3 only, and its arms start from the same
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 from bilingual_embedding.checkpoint import WEIGHTS, load_encoder
 from bilingual_embedding.encoder import Encoder
 from bilingual_embedding.presets import preset
+from bilingual_embedding.resuming import plain_settings
 from bilingual_embedding.run_report import REPORT, EmbeddingReport
 from bilingual_embedding.settings import Experiment
 from bilingual_embedding.tokenizer import BilingualTokenizer
@@ -59,8 +58,12 @@ class Start:
         """The stage of the other run."""
         return self.folder.name
 
-    def check(self, experiment: Experiment) -> EmbeddingReport | None:
+    def check(self, experiment: Experiment, *, precision: str) -> EmbeddingReport | None:
         """Refuse a start that is missing, or that may have been trained on what is evaluated here.
+
+        Args:
+            experiment: what starts here.
+            precision: in which it is evaluated.
 
         Returns:
             The other run's report where it was evaluated as this one is, so that its floors and scores hold here.
@@ -82,7 +85,8 @@ class Start:
                 f"start_from {self.name!r}: {', '.join(unseen)} is evaluated here but was not held out there, so the "
                 "start may know its texts: add it to the evaluation of the other experiment and train that again"
             )
-        same = all(config[key] == report.config[key] for key in ("evaluation", "precision", "data_root"))
+        same = report.used_precision == precision
+        same = same and all(config[key] == report.config[key] for key in ("evaluation", "data_root"))
         return report if same and here == there and self.stage in report.evaluation else None
 
     def load(self, experiment: Experiment) -> tuple[Encoder, BilingualTokenizer]:
@@ -106,11 +110,6 @@ class Start:
                 f"{expected.positions!r}: set both as that experiment does"
             )
         return encoder, tokenizer
-
-
-def plain_settings(experiment: Experiment) -> dict[str, Any]:
-    """All settings as they stand in the report, in the types of JSON."""
-    return json.loads(json.dumps(dataclasses.asdict(experiment)))
 
 
 def _held_out(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ from numpy.typing import NDArray
 
 from bilingual_embedding.encoder import Encoder
 from bilingual_embedding.encoding import encode_texts
-from bilingual_embedding.item_vectors import item_table, reduce_width
+from bilingual_embedding.item_vectors import check_item_ids, reduced_item_table, whole_numbers
 from bilingual_embedding.readers import read_lines
+from bilingual_embedding.text_files import kind
 from bilingual_embedding.tokenizer import BilingualTokenizer
-from bilingual_embedding.user_tables import read_frame
+from bilingual_embedding.user_tables import READERS, read_frame
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.files import replace_atomically
+from fuxictr_multimodal.words import drop_invisible
 
-TEXT_SUFFIXES = (".txt", ".gz")
+VECTOR = "vector"
+Embed = Callable[[Sequence[str]], tuple[NDArray[np.float32], dict[str, Any]]]
 
 
 def encode_file(
@@ -34,73 +38,151 @@ def encode_file(
     precision: str = "float32",
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Encode every text of a file.
+    """Encode every text of a file by an encoder of ours; arguments, errors and facts are those of `write_vectors`.
+
+    Returns:
+        Its facts, and tokens, truncated, seconds and rates.
+    """
+
+    def embed(texts: Sequence[str]) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        found = encode_texts(encoder, tokenizer, texts, precision=precision, progress=progress)
+        facts = ("distinct", "tokens", "truncated", "seconds", "texts_per_s", "tokens_per_s")
+        return found.vectors, {name: getattr(found, name) for name in facts}
+
+    return write_vectors(
+        embed, source=source, target=target, text_columns=text_columns, id_column=id_column, item_dim=item_dim
+    )
+
+
+def encode_file_published(
+    embed_texts: Callable[[Sequence[str]], NDArray[np.float32]],
+    *,
+    source: Path,
+    target: Path,
+    text_columns: Sequence[str] = ("text",),
+    id_column: str | None = None,
+    item_dim: int | None = None,
+) -> dict[str, Any]:
+    """Encode every text of a file by another encoder; arguments, errors and facts are those of `write_vectors`.
+
+    Returns:
+        Its facts, and distinct, seconds and rate.
+    """
+
+    def embed(texts: Sequence[str]) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        started = time.perf_counter()
+        vectors = embed_texts(texts)
+        seconds = time.perf_counter() - started
+        return vectors, {
+            "distinct": len(set(texts)),
+            "seconds": seconds,
+            "texts_per_s": len(texts) / max(seconds, 1e-9),
+        }
+
+    return write_vectors(
+        embed, source=source, target=target, text_columns=text_columns, id_column=id_column, item_dim=item_dim
+    )
+
+
+def write_vectors(
+    embed: Embed,
+    *,
+    source: Path,
+    target: Path,
+    text_columns: Sequence[str] = ("text",),
+    id_column: str | None = None,
+    item_dim: int | None = None,
+) -> dict[str, Any]:
+    """Encode every text of a file; a row without one (null, empty, white space) has a vector of zeros and is counted.
 
     Args:
-        source: `.txt` or `.gz` with a text a line, or `.parquet`, `.jsonl`, `.csv`.
+        embed: texts to vectors and facts of its own.
+        source: `.txt` or another name in `.gz` with a text a line, or a table that `read_frame` reads.
         target: parquet to write: the id column (`row`, from 0, without one) and `vector`; with `item_dim` the columns
             `item_id`, every number from 0 to the highest, and `item_emb_d<item_dim>`.
-        text_columns: joined by a full stop where there are several; missing values are left out.
-        id_column: integer ids; needed for an item table.
+        text_columns: joined by a full stop where there are several; empty values are left out.
+        id_column: ids of any type, which travel unchanged; those of an item table are whole numbers from 1.
         item_dim: width of an item table.
 
     Returns:
-        Facts: texts, distinct, tokens, truncated, seconds and rates, and of an item table its rows.
+        Facts: texts, items_without_text, width, and of an item table its rows.
 
     Raises:
+        ConfigError: arguments that do not go together.
         DataError: naming file, column and row.
     """
-    if target.suffix != ".parquet":
+    if target.suffix.lower() != ".parquet":
         raise ConfigError(f"output {target} must end in .parquet")
+    if target.is_dir():
+        raise ConfigError(f"output {target} is a folder: name a file")
+    if target.resolve() == source.resolve():
+        raise ConfigError(f"output {target} is the input: name another file")
     if item_dim is not None and id_column is None:
         raise ConfigError("an item table needs the items' ids: name their column with --id-column")
+    if item_dim is not None and item_dim < 1:
+        raise ConfigError(f"an item table cannot have the width {item_dim}")
+    if id_column == VECTOR and item_dim is None:
+        raise ConfigError(f"the id column cannot be named {VECTOR!r}, which is the column of the vectors: rename it")
     ids, texts = _read(source, text_columns, id_column)
-    found = encode_texts(encoder, tokenizer, texts, precision=precision, progress=progress)
-    facts: dict[str, Any] = {
-        "texts": len(texts), "distinct": found.distinct, "tokens": found.tokens, "truncated": found.truncated,
-        "seconds": found.seconds, "texts_per_s": found.texts_per_s, "tokens_per_s": found.tokens_per_s,
-    }  # fmt: skip
-    if item_dim is None:
-        frame = _frame(id_column or "row", ids, "vector", found.vectors)
-    else:
-        reduced, kept = reduce_width(found.vectors, item_dim)
-        table = item_table(ids, reduced)
-        frame = _frame("item_id", np.arange(len(table)), f"item_emb_d{item_dim}", table)
-        facts.update(items=len(table) - 1, items_without_text=len(table) - 1 - len(ids), variance_kept=kept)
+    if item_dim is not None:
+        try:
+            items = whole_numbers(ids)
+            check_item_ids(items)
+        except DataError as error:
+            raise DataError(f"{source}: {error}") from None
+    rows = np.array([row for row, text in enumerate(texts) if text], dtype=np.int64)
+    if not len(rows):
+        raise DataError(f"{source} holds no text")
+    found, facts = embed([texts[row] for row in rows])
+    vectors = np.zeros((len(texts), found.shape[1]), dtype=np.float32)
+    vectors[rows] = found
+    facts = {"texts": len(texts), "items_without_text": len(texts) - len(rows), "width": found.shape[1], **facts}
+    name = VECTOR
+    if item_dim is not None:
+        vectors, kept = reduced_item_table(items, vectors, item_dim)
+        name = f"item_emb_d{item_dim}"
+        ids = pl.Series("item_id", np.arange(len(vectors)), dtype=pl.Int32)
+        items = len(vectors) - 1
+        facts.update(items=items, items_without_text=items - len(rows), width=item_dim, variance_kept=kept)
+    frame = pl.DataFrame([ids, pl.Series(name, vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))])
     target.parent.mkdir(parents=True, exist_ok=True)
     with replace_atomically(target) as temporary:
         frame.write_parquet(temporary)
     return facts
 
 
-def _read(source: Path, text_columns: Sequence[str], id_column: str | None) -> tuple[NDArray[np.int64], list[str]]:
-    if source.suffix in TEXT_SUFFIXES:
-        if not source.is_file():
-            raise DataError(f"{source} does not exist")
+def _read(source: Path, text_columns: Sequence[str], id_column: str | None) -> tuple[pl.Series, list[str]]:
+    """Ids and texts; a row without a text has an empty one."""
+    if kind(source) not in READERS:
+        if kind(source) != ".txt" and source.suffix.lower() != ".gz":
+            raise DataError(f"{source}: expected a file named .txt, {', '.join(READERS)}, or one of them in .gz")
         if id_column is not None:
             raise ConfigError(f"{source} has no columns, so --id-column {id_column} names nothing")
         texts = read_lines(source)
-        return np.arange(len(texts)), texts
-    frame = read_frame(source)
+        return pl.Series("row", np.arange(len(texts))), [_text([line]) for line in texts]
+    frame = read_frame(source, text_columns=text_columns)
     for name in [*text_columns, *([id_column] if id_column else [])]:
         if name not in frame.columns:
             raise DataError(f"{source} has no column {name!r}; it has {', '.join(frame.columns)}")
-    for name in text_columns:
-        if frame[name].dtype != pl.String:
-            raise DataError(f"{source}: column {name!r} holds {frame[name].dtype}, expected text")
-    texts = frame.select(pl.concat_str(text_columns, separator=". ", ignore_nulls=True)).to_series().to_list()
+    texts = [_text(values) for values in zip(*(frame[name] for name in text_columns), strict=True)]
     if id_column is None:
-        return np.arange(len(texts)), texts
-    column = frame[id_column]
-    if not column.dtype.is_integer() or column.has_nulls():
-        raise DataError(f"{source}: column {id_column!r} must hold an integer id in every row, found {column.dtype}")
-    return column.cast(pl.Int64).to_numpy(), texts
+        return pl.Series("row", np.arange(len(texts))), texts
+    return _ids(source, frame[id_column]), texts
 
 
-def _frame(id_name: str, ids: NDArray[np.integer], name: str, vectors: NDArray[np.float32]) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            id_name: ids.astype(np.int32 if id_name == "item_id" else np.int64),
-            name: pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1])),
-        }
-    )
+def _text(values: Sequence[str | None]) -> str:
+    """The values that show something, joined."""
+    stripped = (value.strip() for value in values if value is not None and drop_invisible(value).strip())
+    return ". ".join(stripped)
+
+
+def _ids(source: Path, column: pl.Series) -> pl.Series:
+    """The ids as they are, but that text files write whole numbers as text: these are numbers where nothing is lost."""
+    missing = column.is_null().arg_true()
+    if len(missing):
+        raise DataError(f"{source}, row {missing[0] + 1}: column {column.name!r} is empty, expected an id in every row")
+    if column.dtype == pl.String and kind(source) in (".csv", ".tsv"):
+        numbers = column.cast(pl.Int64, strict=False)
+        if (numbers.cast(pl.String) == column).fill_null(False).all():
+            return numbers
+    return column

@@ -1,6 +1,7 @@
 """Byte-level BPE on two languages: training, reading and writing `tokenizer.json`, texts to token tables.
 
-Every byte is a token, so no text is unknown; a text is `<cls> ... <sep>`, as the encoder was published.
+Every byte is a token, so no text is unknown; a text is `<cls> ... <sep>`, as the encoder was published. The names of
+special tokens in a text are ordinary bytes.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as FastTokenizer
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from bilingual_embedding.tokens import TokenTable
 from fuxictr_multimodal.errors import ConfigError, DataError
@@ -20,6 +21,8 @@ SPECIAL_TOKENS = ("<pad>", "<cls>", "<sep>", "<mask>")  # ids 0 to 3
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256
 METHODS = ("bpe", "parity")
 FILE_NAME = "tokenizer.json"
+# The words of GPT-2, but that a letter keeps its marks and joiners: vowel signs do not end a word.
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}[\p{L}\p{M}\x{200C}\x{200D}]*| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 class BilingualTokenizer:
@@ -32,7 +35,13 @@ class BilingualTokenizer:
                     f"the tokenizer has {fast.token_to_id(token)} as the id of {token!r}, expected {number}; "
                     "train one with run_embedding.py"
                 )
+        # Neither the file nor a copy of the object keeps this switch.
+        fast.encode_special_tokens = True
         self.fast = fast
+
+    def __setstate__(self, state: dict[str, FastTokenizer]) -> None:
+        """A copy, or the object in another process."""
+        BilingualTokenizer.__init__(self, state["fast"])
 
     @classmethod
     def train(
@@ -151,10 +160,16 @@ class BilingualTokenizer:
 
 def _untrained(lower: bool) -> FastTokenizer:
     fast = FastTokenizer(models.BPE())
-    steps = [normalizers.NFC(), *([normalizers.Lowercase()] if lower else [])]
+    # With one space in front the first word of a text is the same token as in its middle.
+    one_space = [normalizers.Strip(left=True, right=False), normalizers.Prepend(" ")]
+    steps = [normalizers.NFC(), *([normalizers.Lowercase()] if lower else []), *one_space]
     fast.normalizer = normalizers.Sequence(steps)
-    # With a space in front the first word of a text is the same token as in its middle.
-    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    fast.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     fast.decoder = decoders.ByteLevel()
     return fast
 

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.terminal import prepare_streams
+from fuxictr_multimodal.user_paths import user_path
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED, LEVELS, WITH_EMBEDDINGS = "MicroLens_1M_x1", "MicroLens_1M_x1_levels", "MicroLens_1M_x1_embeddings"
@@ -25,20 +27,21 @@ PUBLISHED, LEVELS, WITH_EMBEDDINGS = "MicroLens_1M_x1", "MicroLens_1M_x1_levels"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
+    prepare_streams()
     parser = argparse.ArgumentParser(
         description="Build the store of the challenge data MicroLens_1M_MMCTR.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--raw", type=Path, help="folder of the files; with --download where they are kept")
+    parser.add_argument("--raw", type=user_path, help="folder of the files; with --download where they are kept")
     parser.add_argument("--download", action="store_true", help="load what is missing, continuing where it broke off")
     parser.add_argument("--mirror", metavar="URL", help="another address of the same files, for --download")
-    parser.add_argument("--data-root", default=Path("data"), type=Path, help="folder of the datasets")
+    parser.add_argument("--data-root", default=Path("data"), type=user_path, help="folder of the datasets")
     parser.add_argument(
         "--dataset-id",
         help=f"entry of the dataset config: {PUBLISHED} (the default), {LEVELS}, {WITH_EMBEDDINGS} (the default with "
         "--embeddings) or your own",
     )
-    parser.add_argument("--config", default=ROOT / "config", type=Path, help="the config directory")
+    parser.add_argument("--config", default=ROOT / "config", type=user_path, help="the config directory")
     parser.add_argument(
         "--embeddings",
         nargs="+",

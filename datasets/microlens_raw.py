@@ -17,21 +17,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.terminal import prepare_streams
+from fuxictr_multimodal.user_paths import user_path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
+    prepare_streams()
     parser = argparse.ArgumentParser(
         description="Build the store of one size of the raw MicroLens release.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--raw", required=True, type=Path, help="folder of the release")
+    parser.add_argument("--raw", required=True, type=user_path, help="folder of the release")
     parser.add_argument("--size", help="50k, 100k or 1M, where the folder holds several")
-    parser.add_argument("--data-root", default=Path("data"), type=Path, help="folder of the datasets")
+    parser.add_argument("--data-root", default=Path("data"), type=user_path, help="folder of the datasets")
     parser.add_argument("--dataset-id", help="entry of the dataset config (default: by the size)")
-    parser.add_argument("--config", default=ROOT / "config", type=Path, help="the config directory")
+    parser.add_argument("--config", default=ROOT / "config", type=user_path, help="the config directory")
     parser.add_argument(
         "--split",
         choices=("user", "last-item"),
@@ -49,7 +52,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--ratio", type=int, default=3, help="negatives for each positive")
     parser.add_argument("--seed", type=int, default=1, help="of the split and the negatives")
     parser.add_argument(
-        "--embedding", type=Path, help="table of item vectors by item id (.h5, .npz, .parquet) instead of title vectors"
+        "--embedding",
+        type=user_path,
+        help="table of item vectors by item id (.h5, .npz, .parquet) instead of title vectors, also as "
+        "`run_embedding.py --stage encode --id-column` writes it",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
     args = parser.parse_args(argv)

@@ -17,22 +17,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.terminal import prepare_streams
+from fuxictr_multimodal.user_paths import user_path
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
+    prepare_streams()
     parser = argparse.ArgumentParser(
         description="Build the store of a MovieLens download: ml-1m, ml-latest-small or alike, or the tail20 form.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--raw", required=True, type=Path, help="folder or zip file of the download")
-    parser.add_argument("--data-root", default=Path("data"), type=Path, help="folder of the datasets")
+    parser.add_argument("--raw", required=True, type=user_path, help="folder or zip file of the download")
+    parser.add_argument("--data-root", default=Path("data"), type=user_path, help="folder of the datasets")
     parser.add_argument("--dataset-id", help="entry of the dataset config (default: by the download's layout)")
-    parser.add_argument("--config", default=ROOT / "config", type=Path, help="the config directory")
+    parser.add_argument("--config", default=ROOT / "config", type=user_path, help="the config directory")
     parser.add_argument(
-        "--embedding", type=Path, help="table of item vectors by movie id (.h5, .npz, .parquet) instead of text vectors"
+        "--embedding",
+        type=user_path,
+        help="table of item vectors by movie id (.h5, .npz, .parquet) instead of text vectors, also as "
+        "`run_embedding.py --stage encode --id-column` writes it",
     )
     parser.add_argument("--history", choices=("liked", "all"), default="liked", help="which earlier items count")
     parser.add_argument(

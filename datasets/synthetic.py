@@ -5,7 +5,8 @@
     python datasets/synthetic.py --format microlens_1m --out DIR --rows 100000 --items 5000
     python datasets/synthetic.py --format microlens_raw --out DIR --rows 100000 --items 5000
 
-A store's columns and sizes come from its entry in the dataset config; a size given here replaces that of the entry.
+A store's columns and sizes come from its entry in the dataset config; a size given here replaces that of the entry, and
+runs on it name it too (`--set synthetic.rows=1000000`).
 The other formats are the files of MicroLens_1M_MMCTR, with its counts where none are given, and of the raw MicroLens
 release: input for datasets/microlens_1m.py and datasets/microlens_raw.py.
 """
@@ -17,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.terminal import prepare_streams
+from fuxictr_multimodal.user_paths import user_path
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("rows", "valid_rows", "test_rows", "items", "seed")
@@ -24,12 +27,13 @@ SIZES = ("rows", "valid_rows", "test_rows", "items", "seed")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
+    prepare_streams()
     parser = argparse.ArgumentParser(description="Write synthetic data with a known click probability.")
     parser.add_argument("--dataset-id", help="store: entry of the dataset config with a `synthetic:` block")
-    parser.add_argument("--config", default=ROOT / "config", type=Path, help="store: the config directory")
-    parser.add_argument("--data-root", type=Path, help="store: folder of the datasets (default: the entry's)")
+    parser.add_argument("--config", default=ROOT / "config", type=user_path, help="store: the config directory")
+    parser.add_argument("--data-root", type=user_path, help="store: folder of the datasets (default: the entry's)")
     parser.add_argument("--format", default="store", choices=("store", "microlens_1m", "microlens_raw"))
-    parser.add_argument("--out", type=Path, help="other formats: folder of the files")
+    parser.add_argument("--out", type=user_path, help="other formats: folder of the files")
     for name in SIZES:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="default: the entry's, or the release's")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")

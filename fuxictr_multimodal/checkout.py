@@ -2,6 +2,7 @@
 
 A checkout has one folder a model, `model_zoo/<X>/src/<X>.py`, `model_zoo/<X>/<X>_torch/src/<X>.py` or
 `model_zoo/multitask/<X>/src/<X>.py`, and every one of them calls its package `src`. Here each gets a name of its own.
+A copy of one of this project's models, `model_zoo/<X>/<X>.py`, takes the place of the installed one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import importlib.util
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 
@@ -35,7 +37,7 @@ def find_models(zoo_root: Path) -> dict[str, Path]:
     Raises:
         ConfigError: the folder is missing or holds no model.
     """
-    folder = zoo_root / "model_zoo" if (zoo_root / "model_zoo").is_dir() else zoo_root
+    folder = _model_zoo(zoo_root)
     files = sorted(path for pattern in PATTERNS for path in folder.glob(pattern))
     found: dict[str, Path] = {}
     for path in files:
@@ -60,7 +62,6 @@ def load_model(name: str, path: Path) -> type:
     Raises:
         ConfigError: the file cannot be imported, for example because a package that it needs is missing.
     """
-    logging.info("Model %s is code of %s", name, path)
     try:
         package = _package(path.parent)
         found = getattr(package, name, None)
@@ -70,6 +71,38 @@ def load_model(name: str, path: Path) -> type:
         return found
     except Exception as error:  # whatever the user's file raises when it runs
         raise ConfigError(f"model {name!r}: importing {path} failed: {type(error).__name__}: {error}") from error
+
+
+def find_copy(name: str, zoo_root: Path) -> Path | None:
+    """The folder of a checkout that holds a copy of one of this project's models, such as `model_zoo/QIN`."""
+    folder = _model_zoo(zoo_root) / name
+    return folder if (folder / "__init__.py").is_file() and (folder / f"{name}.py").is_file() else None
+
+
+def load_own(name: str, folder: Path) -> type:
+    """The class of one of this project's models from a folder: the installed one, or a copy of it.
+
+    Its files import each other as `model_zoo.<name>`, so that name stands for the folder from here on.
+
+    Raises:
+        ConfigError: the folder cannot be imported.
+    """
+    package, init = f"model_zoo.{name}", (folder / "__init__.py").resolve()
+    loaded = sys.modules.get(package)
+    if loaded is None or Path(loaded.__file__ or "").resolve() != init:
+        before = _take(package)
+        try:
+            loaded = _run_package(package, init)
+        except Exception as error:  # whatever an edited file raises when it runs
+            _take(package)
+            sys.modules.update(before)
+            raise ConfigError(f"model {name!r}: importing {folder} failed: {type(error).__name__}: {error}") from error
+        setattr(importlib.import_module("model_zoo"), name, loaded)
+    return getattr(loaded, name)
+
+
+def _model_zoo(zoo_root: Path) -> Path:
+    return zoo_root / "model_zoo" if (zoo_root / "model_zoo").is_dir() else zoo_root
 
 
 def _model_classes(path: Path) -> list[str]:
@@ -99,18 +132,24 @@ def _package(src: Path) -> ModuleType:
         package.__path__ = [str(src)]
         sys.modules[name] = package
         return package
-    spec = importlib.util.spec_from_file_location(name, init, submodule_search_locations=[str(src)])
+    try:
+        return _run_package(name, init, around=_known_as_src)
+    except BaseException:
+        _take(name)
+        raise
+
+
+def _run_package(
+    name: str, init: Path, *, around: Callable[[ModuleType], AbstractContextManager] = contextlib.nullcontext
+) -> ModuleType:
+    """Run `init` as the package `name`."""
+    spec = importlib.util.spec_from_file_location(name, init, submodule_search_locations=[str(init.parent)])
     assert spec is not None
     assert spec.loader is not None
     package = importlib.util.module_from_spec(spec)
     sys.modules[name] = package
-    try:
-        with _known_as_src(package):
-            spec.loader.exec_module(package)
-    except BaseException:
-        for loaded in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
-            del sys.modules[loaded]
-        raise
+    with around(package):
+        spec.loader.exec_module(package)
     return package
 
 
@@ -118,14 +157,16 @@ def _package(src: Path) -> ModuleType:
 def _known_as_src(package: ModuleType) -> Iterator[None]:
     """Let `import src` find the package while it is loaded: each folder of a checkout calls itself that."""
     with _SRC_LOCK:
-        before = _take_src()
+        before = _take("src")
         sys.modules["src"] = package
         try:
             yield
         finally:
-            _take_src()
+            _take("src")
             sys.modules.update(before)
 
 
-def _take_src() -> dict[str, ModuleType]:
-    return {name: sys.modules.pop(name) for name in list(sys.modules) if name == "src" or name.startswith("src.")}
+def _take(package: str) -> dict[str, ModuleType]:
+    """Take a package and its modules out of `sys.modules`."""
+    names = [name for name in sys.modules if name == package or name.startswith(f"{package}.")]
+    return {name: sys.modules.pop(name) for name in names}

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fuxictr_multimodal import run_many
 from fuxictr_multimodal.config import check_keys, load_model_config, read_yaml
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.names import check_plain_name
 from fuxictr_multimodal.run_many import Outcome, Plan
 from fuxictr_multimodal.tuner.folder import SweepFolder, write_yaml
 from fuxictr_multimodal.tuner.run import tune
+from fuxictr_multimodal.user_paths import user_path
+
+if TYPE_CHECKING:
+    from fuxictr_multimodal.report import Report
 
 FILE_KEYS = ("base_config", "expids", "tuning", "dataset_id", "seeds", "baseline", "resample", "out")
 TUNING_KEYS = ("config", "expids", "search", "trials", "seed")
@@ -75,12 +80,15 @@ class Comparison:
         Raises:
             ConfigError: naming the file, the key and what to write.
         """
+        if not path.is_file():
+            raise ConfigError(f"comparison file {path} does not exist; give it with --config")
         content = read_yaml(path)
         check_keys(content, FILE_KEYS, str(path))
         for key in ("dataset_id", "expids", "out"):
             if not isinstance(content.get(key), str):
                 raise ConfigError(f"{path}: `{key}` is missing or no text")
-        config_dir = Path(content.get("base_config", "./config/"))
+        check_plain_name(content["dataset_id"], f"{path}: dataset_id")
+        config_dir = user_path(content.get("base_config", "./config/"))
         dataset_id, seeds = content["dataset_id"], str(content.get("seeds", DEFAULT_SEEDS))
         run_many.parse_seeds(seeds)
         resample = content.get("resample", "rows")
@@ -95,7 +103,7 @@ class Comparison:
             seeds=seeds,
             baseline=content.get("baseline"),
             resample=resample,
-            out=Path(content["out"]),
+            out=user_path(content["out"]),
         )
 
     @property
@@ -120,7 +128,7 @@ def compare(comparison: Comparison, *, gpus: Sequence[int]) -> list[Outcome]:
     Raises:
         InputError: whatever is wrong with the files, the experiments or the data; a model none of whose trials was
             completed.
-        KeyboardInterrupt: on Ctrl-C or SIGTERM while trials run.
+        Interrupted: while trials run.
     """
     plans: list[Plan] = []
     if comparison.tuning is not None:
@@ -128,7 +136,15 @@ def compare(comparison: Comparison, *, gpus: Sequence[int]) -> list[Outcome]:
         winners = _write_winners(comparison.tuning)
         plans += run_many.expand(winners, "*", comparison.seeds)
     plans += run_many.expand(comparison.config_dir, ",".join(comparison.expids), comparison.seeds)
-    return run_many.run_many(plans, {"resume": True}, gpus=gpus)
+    return run_many.run_many(plans, {"resume": True}, gpus=gpus, run=_run_by_name)
+
+
+def _run_by_name(*, expid: str, **arguments: Any) -> tuple[Report, Path]:
+    """The run of exactly this name: `--resume` alone could mean an unfinished one of other settings."""
+    # In the process of a run: only there is torch imported.
+    from fuxictr_multimodal.runner import run_experiment
+
+    return run_experiment(expid=expid, name=expid, **arguments)
 
 
 def _tune(tuning: Tuning, gpus: Sequence[int]) -> None:
@@ -173,7 +189,7 @@ def _read_tuning(path: Path, content: Any, config_dir: Path, dataset_id: str) ->
     if search not in ("random", "tpe") or content["trials"] < 1:
         raise ConfigError(f"{path}: tuning: `search` is random or tpe, `trials` 1 or more")
     return Tuning(
-        config=Path(content["config"]),
+        config=user_path(content["config"]),
         expids=_expids_of(config_dir, content["expids"], dataset_id),
         search=search,
         trials=content["trials"],

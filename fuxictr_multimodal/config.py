@@ -7,25 +7,31 @@ expid, then its dataset, then `--set`.
 
 from __future__ import annotations
 
+import copy
+import datetime
 import difflib
+import functools
 import hashlib
 import inspect
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.known_values import METRICS, check_known_values
+from fuxictr_multimodal.names import check_plain_name
+from fuxictr_multimodal.user_paths import user_path
 
 # What the experiment runner reads, beside what a model's signature names.
 RUN_KEYS = frozenset(
     "model dataset_id model_id model_root seed epochs batch_size shuffle max_gradient_norm metrics monitor "
     "monitor_mode save_best_only early_stop_patience reduce_lr_on_plateau factor weight_averaging eval_steps verbose "
     "optimizer loss task gpu group_id use_features feature_specs loader_mode shuffle_window embedding_regularizer "
-    "net_regularizer zoo_root tuning_trials".split()
+    "net_regularizer zoo_root tuning_trials note".split()
 )
 # What a dataset entry may say.
 DATASET_KEYS = frozenset(
@@ -36,16 +42,16 @@ DATASET_KEYS = frozenset(
 TOOLKIT_KEYS = frozenset("num_workers pickle_feature_encoder debug_mode feature_config".split())
 # Where and how a run is executed, not what it computes.
 UNHASHED_KEYS = frozenset(
-    "gpu verbose num_workers model_root data_root model_id loader_mode zoo_root tuning_trials".split()
+    "gpu verbose num_workers model_root data_root model_id loader_mode zoo_root tuning_trials note".split()
 )
+# FuxiCTR's names for the files of a dataset: accepted, and read by nobody, since a built dataset knows its own files.
+UNREAD_KEYS = frozenset("train_data valid_data test_data data_format".split())
+PATH_KEYS = ("model_root", "data_root", "zoo_root")
 
 _FLOAT_AS_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
-_INITIALIZER = re.compile(
-    r"(torch\.)?nn\.init\.\w+_|partial\((torch\.)?nn\.init\.\w+_(, *\w+ *= *[-+.\deE]+)*\)", re.ASCII
-)
 
 
-class _StrictLoader(yaml.SafeLoader):
+class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """Safe YAML that refuses a key written twice in one mapping, where plain YAML keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
@@ -53,22 +59,38 @@ class _StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
-            key = self.construct_object(key_node)
+            key, where = self.construct_object(key_node, deep=True), key_node.start_mark
+            if not isinstance(key, Hashable):
+                raise ConfigError(f"{where.name}, line {where.line + 1}: a key must be a name, found {key!r}")
             if key in seen:
-                where = key_node.start_mark
                 raise ConfigError(f"{where.name}, line {where.line + 1}: key {key!r} is written twice; keep one")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read one YAML mapping; refuse double keys and floats that YAML 1.1 reads as text (`1e-3`).
+    """Read one YAML mapping; refuse double keys, dates, and floats that YAML 1.1 reads as text (`1e-3`).
 
     Raises:
         ConfigError: naming the file and the line or key.
     """
+    return copy.deepcopy(_shared_yaml(path))
+
+
+def _shared_yaml(path: Path) -> dict[str, Any]:
+    """`read_yaml` without a copy of its own: nobody may change what it returns."""
     try:
-        with path.open(encoding="utf-8") as file:
+        stat = path.stat()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    return _parsed(path, (stat.st_ino, stat.st_mtime_ns, stat.st_size))
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(path: Path, version: tuple[int, ...]) -> dict[str, Any]:
+    """The content of a file; `version` tells a changed file from the one that was read before."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
             loader = _StrictLoader(file)
             try:
                 content = loader.get_single_data()
@@ -76,11 +98,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
                 loader.dispose()
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping of ids to settings, found {type(content).__name__}")
-    _refuse_text_floats(content, str(path))
+    _check_scalars(content, str(path))
     return content
 
 
@@ -92,15 +116,19 @@ def load_config(
     Args:
         config_dir: folder of YAML files.
         expid: key of an experiment.
-        overrides: `key=value` texts, values in YAML; the last word on a key.
+        overrides: `key=value` texts, values in YAML, a dot between levels (`synthetic.rows=1000`); the last one on a
+            key wins.
         seed: replaces `seed` when given.
 
     Raises:
-        ConfigError: unknown expid (nearest named), unreadable file, a key set differently by expid and dataset.
+        ConfigError: unknown expid (nearest named), unreadable file, a key set differently by expid and dataset, or a
+            value that FuxiCTR would evaluate.
     """
     entry = load_model_config(config_dir, expid)
-    if any(text.startswith("dataset_id=") for text in overrides):
-        entry["dataset_id"] = dict(_parse_override(text) for text in overrides)["dataset_id"]
+    for text in overrides:
+        path, value = _parse_override(text)
+        if path == ["dataset_id"]:
+            entry["dataset_id"] = value
     dataset = load_dataset_config(config_dir, entry["dataset_id"])
     return merge_params(expid, entry, dataset, overrides=overrides, seed=seed)
 
@@ -111,14 +139,19 @@ def load_model_config(config_dir: str | Path, expid: str) -> dict[str, Any]:
     Raises:
         ConfigError: unknown expid (nearest named), unreadable file, no model or dataset named.
     """
+    check_plain_name(expid, "expid")
     experiments = _read_entries(Path(config_dir), "model_config")
     if expid not in experiments or expid == "Base":
         known = [name for name in experiments if name != "Base"]
         raise ConfigError(f"expid {expid!r} is not in {config_dir}. {did_you_mean(expid, known)}")
-    entry = {**experiments.get("Base", {}), **experiments[expid]}
+    where = f"expid {expid!r} in {config_dir}"
+    entry = copy.deepcopy({**experiments.get("Base", {}), **experiments[expid]})
     for key in ("model", "dataset_id"):
-        if not entry.get(key):
-            raise ConfigError(f"expid {expid!r} in {config_dir} does not set `{key}`")
+        if entry.get(key) in (None, ""):
+            raise ConfigError(f"{where} does not set `{key}`")
+    if not isinstance(entry["model"], str):
+        raise ConfigError(f"{where}: model {entry['model']!r} is no name: write it in quotes")
+    check_plain_name(entry["dataset_id"], f"{where}: dataset_id")
     return entry
 
 
@@ -135,18 +168,21 @@ def merge_params(
     Raises:
         ConfigError: a key set differently by expid and dataset, or a value that would fail late.
     """
-    params = {**entry, "model_id": expid}
-    for key, value in dataset.items():
+    params = _with_home({**entry, "model_id": expid}, f"expid {expid!r}")
+    for key, value in _with_home(dataset, f"dataset {params['dataset_id']!r}").items():
         if key in params and params[key] != value:
             raise ConfigError(
                 f"key {key!r} is {params[key]!r} in expid {expid!r} and {value!r} in dataset "
                 f"{params['dataset_id']!r}: keep one of them"
             )
     params.update(dataset)
-    params.update(_parse_override(text) for text in overrides)
+    for text in overrides:
+        _override(params, text)
+    # Names of files come from the expid and the dataset only.
+    params |= {"model_id": expid, "dataset_id": dataset.get("dataset_id", params["dataset_id"])}
     if seed is not None:
         params["seed"] = seed
-    return _normalised(params)
+    return _normalised(_with_home(params, f"expid {expid!r}"))
 
 
 def load_dataset_config(config_dir: str | Path, dataset_id: str) -> dict[str, Any]:
@@ -155,6 +191,7 @@ def load_dataset_config(config_dir: str | Path, dataset_id: str) -> dict[str, An
     Raises:
         ConfigError: unknown dataset id (nearest named) or key, missing or malformed required keys.
     """
+    check_plain_name(dataset_id, "dataset_id")
     datasets = _read_entries(Path(config_dir), "dataset_config")
     if dataset_id not in datasets:
         raise ConfigError(f"dataset_id {dataset_id!r} is not in {config_dir}. {did_you_mean(dataset_id, datasets)}")
@@ -165,14 +202,16 @@ def check_dataset_entry(dataset_id: str, entry: Mapping[str, Any], origin: str) 
     """Check the keys of one dataset's entry, read from `origin`, and add its `dataset_id`.
 
     Raises:
-        ConfigError: unknown key (nearest named), or a required one missing.
+        ConfigError: unknown key (nearest named), a required one missing, or a value that FuxiCTR would evaluate.
     """
+    check_plain_name(dataset_id, f"{origin}: dataset_id")
     where = f"dataset {dataset_id!r} in {origin}"
     check_keys(entry, DATASET_KEYS, where)
     for key in ("data_root", "feature_cols", "label_col"):
         if key not in entry:
             raise ConfigError(f"{where} does not set `{key}`")
-    return {**entry, "dataset_id": dataset_id}
+    check_known_values(entry, where)
+    return _with_home({**copy.deepcopy(dict(entry)), "dataset_id": dataset_id}, where)
 
 
 def list_expids(config_dir: str | Path) -> list[str]:
@@ -185,7 +224,7 @@ def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
     known = set(known)
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"{where}: unknown key {key!r}.{hint}")
 
@@ -203,8 +242,13 @@ def check_model_keys(params: Mapping[str, Any], model_class: type) -> None:
 
 
 def config_hash(params: Mapping[str, Any]) -> str:
-    """SHA-256 of what a run computes: canonical JSON of the parameters without machine settings."""
-    return hashlib.sha256(json.dumps(_computed(params), sort_keys=True).encode()).hexdigest()
+    """SHA-256 of what a run computes: canonical JSON of the parameters without machine settings and unread keys."""
+    return _hash(computed(params))
+
+
+def trial_hash(params: Mapping[str, Any]) -> str:
+    """The hash that names a trial. It covers `UNREAD_KEYS` too: without them, sweeps begun earlier would start anew."""
+    return _hash({key: value for key, value in params.items() if key not in UNHASHED_KEYS})
 
 
 def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], free: Iterable[str] = ()) -> list[str]:
@@ -214,17 +258,24 @@ def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], free: Iterab
     ['epochs: 2 then, 3 now', 'net_regularizer: not set then, None now']
     """
     # Parameters that were read from a report have been through JSON.
-    before, now = json.loads(json.dumps([_computed(before), _computed(now)]))
+    before, now = json.loads(json.dumps([computed(before), computed(now)]))
     pairs = {key: (before.get(key, "not set"), now.get(key, "not set")) for key in sorted(before.keys() | now.keys())}
     return [f"{key}: {old} then, {new} now" for key, (old, new) in pairs.items() if key not in free and old != new]
 
 
-def _computed(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in params.items() if key not in UNHASHED_KEYS}
+def computed(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters by which two runs differ: what they compute, not where and how."""
+    return {key: value for key, value in params.items() if key not in UNHASHED_KEYS | UNREAD_KEYS}
+
+
+def _hash(params: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
 
 
 def _read_entries(config_dir: Path, kind: str) -> dict[str, dict[str, Any]]:
-    """All top-level entries of `<kind>.yaml` or `<kind>/*.yaml`, each id in one file only."""
+    """All top-level entries of `<kind>.yaml` or `<kind>/*.yaml`, each id in one file only; nobody may change them."""
+    what = "expid" if kind == "model_config" else "dataset_id"
+    config_dir = user_path(config_dir)
     single = config_dir / f"{kind}.yaml"
     files = [single] if single.is_file() else sorted((config_dir / kind).glob("*.yaml"))
     if not files:
@@ -232,7 +283,8 @@ def _read_entries(config_dir: Path, kind: str) -> dict[str, dict[str, Any]]:
     entries: dict[str, dict[str, Any]] = {}
     origin: dict[str, Path] = {}
     for path in files:
-        for name, entry in read_yaml(path).items():
+        for name, entry in _shared_yaml(path).items():
+            check_plain_name(name, f"{path}: {what}")
             if name in entries:
                 raise ConfigError(f"{name!r} is defined in {origin[name]} and in {path}: keep one of them")
             if not isinstance(entry, dict):
@@ -241,26 +293,57 @@ def _read_entries(config_dir: Path, kind: str) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def _parse_override(text: str) -> tuple[str, Any]:
+def _parse_override(text: str) -> tuple[list[str], Any]:
+    """The key of a `--set`, split at its dots, and the value."""
     key, separator, value = text.partition("=")
-    if not separator or not key:
+    path = key.split(".")
+    if not separator or not all(path):
         raise ConfigError(f"--set {text!r}: write key=value, for example --set learning_rate=1.e-3")
     # On the command line 1e-3 cannot be meant as text.
     if _FLOAT_AS_TEXT.fullmatch(value):
-        return key, float(value)
+        return path, float(value)
     try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
+        parsed = yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(f"--set {text!r}: the value is not valid YAML") from None
+    _check_scalars(parsed, f"--set {text!r}")
+    return path, parsed
 
 
-def _refuse_text_floats(value: Any, where: str) -> None:
+def _override(params: dict[str, Any], text: str) -> None:
+    """Set one key of `params`; a mapping on the way to a nested key is copied, since entries are shared."""
+    (*groups, last), value = _parse_override(text)
+    holder, known = params, None
+    for group in groups:
+        if not isinstance(holder.get(group), dict):
+            near = did_you_mean(group, [key for key, inner in holder.items() if isinstance(inner, dict)])
+            raise ConfigError(f"--set {text!r}: {group!r} is no group of settings here. {near}".rstrip())
+        holder[group] = dict(holder[group])
+        holder, known = holder[group], _keys_of(group, holder[group])
+    if known is not None and last not in known:
+        raise ConfigError(f"--set {text!r}: {groups[-1]!r} has no key {last!r}. {did_you_mean(last, known)}")
+    holder[last] = value
+
+
+def _keys_of(group: str, values: Mapping[str, Any]) -> set[str]:
+    """What may be set in a group: what it sets already, and what its reader knows."""
+    if group == "synthetic":
+        from fuxictr_multimodal.synthetic.spec import SyntheticSpec
+
+        return set(inspect.signature(SyntheticSpec).parameters)
+    return {*map(str, values), *(METRICS if group == "monitor" else ())}
+
+
+def _check_scalars(value: Any, where: str) -> None:
+    """Refuse what YAML reads as something else than it looks like: `1e-3` as text, 2025-01-01 as a date."""
     if isinstance(value, dict):
         for key, item in value.items():
-            _refuse_text_floats(item, f"{where}: {key}")
+            _check_scalars(item, f"{where}: {key}")
     elif isinstance(value, list):
         for item in value:
-            _refuse_text_floats(item, where)
+            _check_scalars(item, where)
+    elif isinstance(value, datetime.date):
+        raise ConfigError(f"{where}: YAML reads {value} as a date: write it in quotes")
     elif isinstance(value, str) and _FLOAT_AS_TEXT.fullmatch(value):
         mantissa, exponent = re.split("[eE]", value)
         number = f"{mantissa}.e{exponent}" if "." not in mantissa else f"{mantissa}e{exponent}"
@@ -272,6 +355,20 @@ def _signed(number: str) -> str:
     return re.sub(r"e(?=\d)", "e+", number)
 
 
+def _with_home(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A copy in which `~` of the configured folders is the home folder."""
+    settings = dict(settings)
+    for key in PATH_KEYS:
+        if settings.get(key) is not None:
+            try:
+                path = user_path(settings[key])
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {key} {error}") from None
+            if str(settings[key]).startswith("~"):
+                settings[key] = str(path)
+    return settings
+
+
 def _normalised(params: dict[str, Any]) -> dict[str, Any]:
     """Check values that would fail late, silently or by running code inside the toolkit."""
     where = f"expid {params['model_id']!r}"
@@ -279,15 +376,10 @@ def _normalised(params: dict[str, Any]) -> dict[str, Any]:
         # The toolkit ignores an integer regulariser without a word.
         if isinstance(params.get(key), int):
             params[key] = float(params[key])
-    initializer = params.get("embedding_initializer")
-    if initializer is not None and not _INITIALIZER.fullmatch(str(initializer)):
-        raise ConfigError(
-            f"{where}: embedding_initializer {initializer!r} would be run as code by the toolkit; "
-            "write partial(nn.init.<name>_, key=number) or nn.init.<name>_"
-        )
     for key in ("model_root", "seed", "metrics", "monitor", "epochs", "batch_size"):
         if params.get(key) is None:
             raise ConfigError(f"{where}: `{key}` is not set; `Base` is the place for what experiments share")
+    check_known_values(params, where, free=RUN_KEYS | DATASET_KEYS | TOOLKIT_KEYS)
     for key in ("epochs", "batch_size", "early_stop_patience"):
         value = params.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

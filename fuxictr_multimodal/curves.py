@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from fuxictr_multimodal.files import replace_atomically
+from fuxictr_multimodal.escape import label
+from fuxictr_multimodal.files import kept_if_possible, replace_atomically
 from fuxictr_multimodal.report import Report
 
 SUFFIX = ".curve.png"
@@ -35,7 +36,8 @@ def draw_curves(report: Report, path: Path) -> Path | None:
     best = [i for i, row in enumerate(rows) if row["best"]][-1:]
     figure = Figure(figsize=(4.2 * (1 + len(names)), 3.4), dpi=110, layout="constrained")
     panels = figure.subplots(1, 1 + len(names), squeeze=False)[0]
-    figure.suptitle(f"{report.expid} on {report.dataset_id}, seed {report.seed}: {report.status}", fontsize=11)
+    title = f"{report.expid} on {report.dataset_id}, seed {report.seed}: {report.status}"
+    figure.suptitle(label(title), fontsize=11)
     curves = [("training loss", [row["train_loss"] for row in rows])]
     curves += [(f"valid {name}", [row["metrics"].get(name, float("nan")) for row in rows]) for name in names]
     for axes, (title, values) in zip(panels, curves, strict=True):
@@ -43,7 +45,7 @@ def draw_curves(report: Report, path: Path) -> Path | None:
         for i in best:
             axes.plot(x[i], values[i], "o", color="#c4500a", markersize=7, label=f"kept: {values[i]:.4f}")
             axes.legend(frameon=False, fontsize=9)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(label(title), fontsize=10)
         axes.set_xlabel("epoch" if once_an_epoch else "step")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         axes.grid(color="#e4e8ee")
@@ -58,7 +60,8 @@ def draw_curves_beside(report: Report, report_path: Path) -> Path | None:
     """Draw `<run>.curve.png` beside `<run>.report.json`; a picture that fails is logged and never fails the run."""
     path = report_path.with_name(report_path.name.removesuffix(".report.json") + SUFFIX)
     try:
-        return draw_curves(report, path)
+        with kept_if_possible(path):
+            return draw_curves(report, path)
     except Exception:
         logging.exception("The learning curves were not drawn to %s; the run is not affected", path)
-        return None
+    return None

@@ -5,6 +5,8 @@ import difflib
 import sys
 from collections.abc import Iterable, Iterator
 
+from fuxictr_multimodal.escape import visible
+
 
 class InputError(ValueError):
     """Something that the user gave is wrong.
@@ -27,11 +29,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     >>> did_you_mean("learning_rte", ["learning_rate", "epochs"])
     "Did you mean 'learning_rate'?"
+    >>> did_you_mean("gauc", ["AUC", "gAUC"])
+    "Did you mean 'gAUC'?"
     >>> did_you_mean("zzz", ["b", "a"])
     'Known: a, b.'
     """
     names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    near = [other for other in names if other.lower() == name.lower()]
+    near = near or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"Did you mean {near[0]!r}?"
     return f"Known: {', '.join(names)}." if names else ""
@@ -43,5 +48,5 @@ def exit_on_input_error() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -16,6 +16,7 @@ import torch
 from fuxictr.pytorch.torch_utils import seed_everything
 
 from fuxictr_multimodal.batch import Batch
+from fuxictr_multimodal.decoding import to_utf8
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.experiment import Experiment
 from fuxictr_multimodal.item_table import item_features
@@ -220,10 +221,17 @@ def read_titles(path: Path) -> dict[int, str]:
 
     if not path.is_file():
         raise DataError(f"--titles {path} does not exist")
-    if path.suffix == ".parquet":
-        frame = pl.read_parquet(path)
-    else:
-        frame = pl.read_csv(path, separator="\t" if path.suffix == ".tsv" else ",", infer_schema_length=0)
+    try:
+        if path.suffix.lower() == ".parquet":
+            frame = pl.read_parquet(path)
+        else:
+            separator = "\t" if path.suffix.lower() == ".tsv" else ","
+            content = to_utf8(path.read_bytes(), where=str(path))
+            frame = pl.read_csv(content, separator=separator, infer_schema=False)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"--titles {path} is not readable as a table: {str(error).splitlines()[0]}") from None
+    # Blank lines, such as those at the end of a csv file, are rows without any value.
+    frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
     key = next((name for name in ("item_id", "item") if name in frame.columns), None)
     title = next((name for name in ("title", "item_title") if name in frame.columns), None)
     if key is None or title is None:

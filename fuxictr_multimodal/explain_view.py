@@ -11,6 +11,7 @@ from rich.text import Text
 
 from fuxictr_multimodal.block_importance import CONTEXT, ITEM, BlockImportance
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.escape import label, one_line
 from fuxictr_multimodal.explain import RowExplanation, Sparsity
 from fuxictr_multimodal.files import replace_atomically
 from fuxictr_multimodal.layer_scales import LayerScale, Scales
@@ -30,12 +31,13 @@ def row_table(found: RowExplanation, name: Callable[[int], str], *, top: int | N
         name: what to call an item.
         top: rows of the table at most.
     """
-    table = Table("age", "history item", "weight", "", title=_title(found, name), title_justify="left")
+    title = _plain(_title(found, name), style="table.title")
+    table = Table("age", "history item", "weight", "", title=title, title_justify="left")
     largest = max(map(abs, found.weights), default=0) or 1
     for place in _by_weight(found)[:top]:
         weight = found.weights[place]
         bar = Text("█" * round(BAR * abs(weight) / largest), style="blue" if weight > 0 else "red")
-        table.add_row(str(len(found.items) - place), name(found.items[place]), _number(weight), bar)
+        table.add_row(str(len(found.items) - place), _plain(name(found.items[place])), _number(weight), bar)
     zeros = sum(weight == 0 for weight in found.weights)
     left_out = "" if top is None or top >= len(found.items) else f"; {len(found.items) - top} more not shown"
     table.caption = f"{len(found.items)} history items, {zeros} with a weight of exactly 0{left_out}"
@@ -63,7 +65,7 @@ def blocks_table(found: BlockImportance) -> Table:
     for block in found.blocks:
         bar = Text("█" * round(BAR * abs(block.mean) / largest), style="blue" if block.mean > 0 else "red")
         spread = "" if block.spread is None else f"{block.spread:.4f}"
-        table.add_row(block.block, block.kind, f"{block.mean:.4f}", spread, bar)
+        table.add_row(_plain(block.block), block.kind, f"{block.mean:.4f}", spread, bar)
     times = "once" if repeats == 1 else f"{repeats} times; spread: standard deviation over these"
     table.caption = f"each block shuffled {times}"
     return table
@@ -79,7 +81,7 @@ def scales_table(found: Scales) -> Table:
     for heading in headings:
         table.add_column(heading, no_wrap=True, justify="right")
     for layer in found.layers:
-        table.add_row(layer.name, *_scales(layer))
+        table.add_row(_plain(layer.name), *_scales(layer))
     table.caption = "root mean squares; d: gradient of the loss; zeros: share of the output; ratio: d weights / weights"
     return table
 
@@ -118,7 +120,7 @@ def draw_sparsity(rows: Sequence[Sparsity], title: str, path: Path) -> None:
     axes.set_ylim(0, 105)
     axes.set_xlabel("history length")
     axes.set_ylabel("weights of exactly 0, %")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(_short(title, 110), fontsize=10)
     _save(figure, path)
 
 
@@ -196,6 +198,11 @@ def _title(found: RowExplanation, name: Callable[[int], str]) -> str:
     return f"row {found.row}{who}: {name(found.target)}, score {found.score:.4f}{label}"
 
 
+def _plain(text: str, *, style: str = "") -> Text:
+    """The text in one line, in which rich reads no markup."""
+    return Text(one_line(text), style=style)
+
+
 def _counts(rows: int, items: int, zeros: int, empty: int) -> list[str]:
     share = f"{zeros / items:.1%}" if items else ""
     return [f"{rows:,}", f"{items:,}", share, f"{empty / rows:.1%}" if rows else ""]
@@ -215,4 +222,6 @@ def _number(weight: float) -> str:
 
 
 def _short(text: str, length: int = 48) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+    """The text as a label of a picture, its end left out where it is too long."""
+    line = one_line(text)
+    return label(line if len(line) <= length else line[: length - 1] + "…")

@@ -5,10 +5,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+from fuxictr_multimodal.errors import DataError
+
+# Clocks of machines that share a file system differ by less.
+CLOCK_SECONDS = 60.0
 
 
 @contextlib.contextmanager
@@ -22,14 +31,79 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_stale_temporaries(paths: Iterable[Path]) -> list[Path]:
+    """Remove what processes that were killed in `replace_atomically` left beside these files.
+
+    Call it while holding the lock of whatever the files belong to: a process of another machine or container cannot be
+    seen here, and only the lock says that it is not writing them. A file stays whose process is alive on this machine,
+    unless that process started after the file was last written and only has the same number.
+
+    Args:
+        paths: the files themselves; temporary files of other names are left alone.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    for path in paths:
+        name = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.tmp")
+        for found in path.parent.iterdir() if path.parent.is_dir() else ():
+            match = name.fullmatch(found.name)
+            if match and not _may_be_writing(int(match[1]), found):
+                found.unlink(missing_ok=True)
+                removed.append(found)
+    return removed
+
+
+def _may_be_writing(pid: int, path: Path) -> bool:
+    try:
+        process = psutil.Process(pid)
+        ended = process.status() == psutil.STATUS_ZOMBIE
+        return not ended and process.create_time() < path.stat().st_mtime + CLOCK_SECONDS
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+@contextlib.contextmanager
+def kept_if_possible(path: Path) -> Iterator[None]:
+    """Write a file that is not the result itself: where that fails, a warning names it and the run continues."""
+    try:
+        yield
+    except OSError as error:
+        logging.warning("%s cannot be written (%s); the result is not affected", path, error.strerror or error)
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically: UTF-8, indented, keys in the given order; NaN is refused."""
+    """Write JSON atomically: UTF-8, indented, keys in the given order; NaN is refused.
+
+    A path whose bytes are no text in the system's encoding holds halves of surrogate pairs: JSON has escapes for them.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    with replace_atomically(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    try:
+        with replace_atomically(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that the user named, and those above it; one that is there is fine.
+
+    Raises:
+        DataError: a file is in the way, or the place cannot be written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"the folder {path} cannot be made ({error.strerror}): name another one") from None

@@ -19,6 +19,7 @@ from fuxictr_multimodal.batch import Batch
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.experiment import Experiment
 from fuxictr_multimodal.scoring.trained import load_trained
+from fuxictr_multimodal.trainer import fit_batches
 
 # In its fast form a model of our zoo reads the weights of its layers without calling them: hooks would see nothing.
 SEEN_BY_HOOKS = {"form": "plain", "compile": False}
@@ -127,6 +128,7 @@ def experiment_scales(experiment: Experiment, *, batches: int = 4, fresh: bool =
     if not fresh:
         load_trained(experiment, model, otherwise="add --fresh for the weights as training starts with them")
     loader = experiment.split_loader("train", feature_map, model.device, shuffle=True)
+    fit_batches(loader, model)
     found = layer_scales(model, to_inputs, itertools.islice(loader, batches), seed=experiment.params["seed"])
     return replace(found, fresh=fresh)
 

@@ -6,6 +6,7 @@ Both modes give the same batches: the mode is a choice of speed and memory, neve
 from __future__ import annotations
 
 import contextlib
+import itertools
 import numbers
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ class MultimodalDataLoader:
         feature_map: names the columns: labels, features whose source is not `item`, and `group_id`.
         data_path: `train.h5`, the folder `train` of parts, or either without its suffix.
         split: `train`, `valid` or `test`; only a test split may lack the labels.
-        batch_size: rows of a batch; the last batch of a pass holds what is left.
+        batch_size: rows of a batch; the last batch of a pass holds what is left, see `least_rows`.
         shuffle: whether the order of rows changes with every epoch.
         max_len: newest history items to keep; None keeps what the store holds, which is at most its own `max_len`.
         seed: of the shuffle, not negative.
@@ -57,6 +58,8 @@ class MultimodalDataLoader:
             memory of the host.
         device: where batches are put.
         shuffle_window: blocks that are shuffled together.
+        least_rows: what is left at the end of a pass joins the batch before it when it is fewer rows than this. The
+            order of the rows is the same for every value. `Trainer` asks for 2 where a model cannot train on one row.
         toolkit_params: ignored; the toolkit passes every parameter of a run to its loader.
 
     Raises:
@@ -77,12 +80,14 @@ class MultimodalDataLoader:
         mode: str = "auto",
         device: torch.device | str = "cpu",
         shuffle_window: int = 32,
+        least_rows: int = 1,
         **toolkit_params: object,
     ) -> None:
         if mode not in MODES:
             raise ConfigError(f"the mode of the loader is {mode!r}. {did_you_mean(str(mode), MODES)}")
         _check_integer("batch_size", batch_size, least=1)
         _check_integer("shuffle_window", shuffle_window, least=1)
+        _check_integer("least_rows", least_rows, least=1)
         _check_integer("seed", seed, least=0)
         if max_len is not None:
             _check_integer("max_len", max_len, least=1)
@@ -93,9 +98,11 @@ class MultimodalDataLoader:
         self.seed = seed
         self.device = torch.device(device)
         self.shuffle_window = shuffle_window
+        self.least_rows = least_rows
         self._next = self._yielded = (0, 0)
         self._group = feature_map.group_id
         self._group_is_feature = self._group in feature_map.features
+        self._label = feature_map.labels[0]
         self._labels = frozenset(feature_map.labels)
         meta = [name for name, spec in feature_map.features.items() if spec["type"] == "meta"]
         self._on_host = {*meta, self._group}
@@ -113,13 +120,24 @@ class MultimodalDataLoader:
 
     def __len__(self) -> int:
         """Batches of a whole pass."""
-        return -(-self.num_samples // self.batch_size)
+        full, left = divmod(self.num_samples, self.batch_size)
+        joined = full > 0 and left < self.least_rows
+        return full if joined or not left else full + 1
 
     def __iter__(self) -> Iterator[Batch]:
         """One pass: the next epoch of a shuffled loader, or what is left of it after `load_state_dict`."""
         epoch, batch = self._next
         self._next, self._yielded = (epoch + 1, 0), (epoch, batch)
         return self._pass(epoch, batch)
+
+    def labels_and_groups(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Labels (rows,) and group ids (rows,), or None without a group column, in stored order; no batch is made.
+
+        Labels are those that metrics are of: the first of the feature map.
+        """
+        with SplitReader(self.data_path) as reader:
+            groups = None if self._group is None else reader.read(self._group, 0, reader.rows)
+            return reader.read(self._label, 0, reader.rows), groups
 
     def state_dict(self) -> dict[str, int]:
         """The epoch and the batch that come next, by what the latest pass has yielded."""
@@ -154,8 +172,11 @@ class MultimodalDataLoader:
 
     def _make(self, epoch: int, skip: int) -> Generator[Batch, None, None]:
         source = self._from_disk if self._resident is None else self._from_memory
+        last = len(self) - skip // self.batch_size - 1
+        rest = self.num_samples - skip - last * self.batch_size
+        sizes = itertools.chain(itertools.repeat(self.batch_size, last), [rest])
         with contextlib.closing(source(epoch, skip)) as pooled:
-            for batch in cut_batches(pooled, self.batch_size):
+            for batch in cut_batches(pooled, sizes):
                 yield self._finish(batch)
 
     def _windows(self, epoch: int, skip: int) -> Iterator[Window]:
@@ -238,28 +259,28 @@ class MultimodalDataLoader:
         return send(values, self.device)
 
 
-def cut_batches(pooled: Iterable[tuple[Batch, Picks]], batch_size: int) -> Generator[Batch, None, None]:
+def cut_batches(pooled: Iterable[tuple[Batch, Picks]], sizes: Iterable[int]) -> Generator[Batch, None, None]:
     """Cut picked rows of successive pools into batches; a batch may begin in one pool and end in another.
 
-    Only the last batch can be smaller than `batch_size`.
+    Args:
+        pooled: rows in memory, and the positions in them that come next.
+        sizes: rows of each batch, together as many as there are picks.
     """
+    wanted = iter(sizes)
+    size = next(wanted, 0)
     started: Batch | None = None
     for rows, picks in pooled:
-        first = 0
-        if started is not None:
-            first = min(batch_size - len(started), len(picks))
-            started = join([started, _take(rows, picks[:first])])
-        for start in range(first, len(picks), batch_size):
-            if started is not None:
+        at = 0
+        while at < len(picks):
+            have = 0 if started is None else len(started)
+            piece = _take(rows, picks[at : at + size - have])
+            at += len(piece)
+            started = piece if started is None else join([started, piece])
+            # A full batch is not held back until the next pool is there.
+            if len(started) == size:
                 yield started
-            started = _take(rows, picks[start : start + batch_size])
-        # A full batch is not held back until the next pool is there.
-        if started is not None and len(started) == batch_size:
-            yield started
-            started = None
+                started, size = None, next(wanted, 0)
         del rows
-    if started is not None:
-        yield started
 
 
 def _take(rows: Batch, picks: Picks) -> Batch:

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.errors import ConfigError, DataError, InputError, did_you_mean
+from fuxictr_multimodal.group_ranking import mean_reciprocal_rank, ndcg
+from fuxictr_multimodal.known_values import METRICS, NDCG
 
-GROUPED = ("gAUC", "avgAUC")
-METRICS = ("AUC", "logloss", "binary_crossentropy", "ECE", *GROUPED)
 
-
-class UndefinedMetric(ValueError):
+class UndefinedMetric(InputError):
     """A metric has no value on these rows, for example AUC where all labels are equal."""
 
 
@@ -25,12 +24,13 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve of `scores` (N,) for `labels` (N,) in {0, 1}.
 
     Raises:
+        DataError: if a label is neither 0 nor 1.
         UndefinedMetric: if all labels are equal or a score is NaN.
 
     >>> auc([0, 1, 1], [0.2, 0.2, 0.9])
     0.75
     """
-    y, s = _checked(labels, scores)
+    y, s = _two_classes(*_checked(labels, scores))
     return float(_auc_by_group(y, s, np.zeros(len(y), dtype=np.int64))[0][0])
 
 
@@ -41,15 +41,15 @@ def grouped_auc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike, *, weig
     O(N log N) however many groups there are.
 
     Raises:
+        DataError: if a label is neither 0 nor 1.
         UndefinedMetric: if no group holds both labels or a score is NaN.
 
     >>> grouped_auc([0, 1, 0, 1, 1], [0.1, 0.9, 0.8, 0.3, 0.5], [7, 7, 8, 8, 8])
     0.4
     """
-    y, s = _checked(labels, scores)
+    y, s = _two_classes(*_checked(labels, scores))
     g = np.asarray(groups).reshape(-1)
-    if len(g) != len(y):
-        raise ValueError(f"{len(y)} labels and {len(g)} groups: the lengths must agree")
+    _same_length(y, g, "groups")
     values, counts = _auc_by_group(y, s, g)
     if not len(values):
         raise UndefinedMetric("gAUC is undefined: no group holds both a positive and a negative row")
@@ -59,12 +59,16 @@ def grouped_auc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike, *, weig
 def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float:
     """Mean binary cross-entropy in nats, probabilities clipped away from 0 and 1 by one float64 epsilon.
 
+    Raises:
+        DataError: if a label is neither 0 nor 1.
+        UndefinedMetric: if there is no row or a probability is NaN.
+
     >>> round(log_loss([1, 0], [0.5, 0.5]), 6)
     0.693147
     """
-    y = np.asarray(labels, dtype=np.float64).reshape(-1)
+    y, p = _some_rows(*_checked(labels, probabilities))
     eps = np.finfo(np.float64).eps
-    p = np.clip(np.asarray(probabilities, dtype=np.float64).reshape(-1), eps, 1 - eps)
+    p = np.clip(p, eps, 1 - eps)
     return float(-np.mean(y * np.log(p) + (1 - y) * np.log1p(-p)))
 
 
@@ -74,15 +78,14 @@ def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, *, b
     The rows fall into `bins` intervals of equal width, closed on the right; the mean over rows of
     |rate of positives - mean probability| of their interval.
 
+    Raises:
+        DataError: if a label is neither 0 nor 1.
+        UndefinedMetric: if there is no row or a probability is NaN.
+
     >>> round(expected_calibration_error([0, 1, 1, 1], [0.5, 0.5, 0.9, 0.9]), 6)
     0.05
     """
-    y = np.asarray(labels, dtype=np.float64).reshape(-1)
-    p = np.asarray(probabilities, dtype=np.float64).reshape(-1)
-    if len(y) != len(p):
-        raise ValueError(f"{len(y)} labels and {len(p)} probabilities: the lengths must agree")
-    if np.isnan(p).any():
-        raise UndefinedMetric(f"row {int(np.isnan(p).argmax())} was scored NaN")
+    y, p = _some_rows(*_checked(labels, probabilities))
     index = np.clip(np.ceil(p * bins).astype(np.int64) - 1, 0, bins - 1)
     return float(np.abs(np.bincount(index, weights=y - p, minlength=bins)).sum() / len(y))
 
@@ -95,13 +98,15 @@ def evaluate(
     Args:
         labels: (N,) in {0, 1}.
         probabilities: (N,) predictions.
-        metrics: names out of `METRICS`.
-        groups: (N,) group ids; needed by `gAUC` and `avgAUC`.
+        metrics: names out of `METRICS`, the `k` of NDCG at will.
+        groups: (N,) group ids; needed by all but AUC, log loss and calibration error.
 
     Raises:
         ConfigError: if a name is unknown or a grouped metric has no groups.
+        DataError: if a label is neither 0 nor 1.
         UndefinedMetric: see the single metrics.
     """
+    _checked(labels, probabilities)
     values: dict[str, float] = {}
     for name in metrics:
         if name == "AUC":
@@ -110,22 +115,71 @@ def evaluate(
             values[name] = log_loss(labels, probabilities)
         elif name == "ECE":
             values[name] = expected_calibration_error(labels, probabilities)
-        elif name in GROUPED:
-            if groups is None:
-                raise ConfigError(f"metrics: {name} needs `group_id` to name a meta column of the dataset")
-            values[name] = grouped_auc(labels, probabilities, groups, weighted=name == "gAUC")
-        else:
+        elif name not in METRICS and not NDCG.fullmatch(name):
             raise ConfigError(f"metrics: {name!r} is not known. {did_you_mean(name, METRICS)}")
+        elif groups is None:
+            raise ConfigError(f"metrics: {name} needs `group_id` to name a meta column of the dataset")
+        elif found := NDCG.fullmatch(name):
+            values[name] = ndcg(labels, probabilities, groups, k=int(found["k"]))
+        elif name == "MRR":
+            values[name] = mean_reciprocal_rank(labels, probabilities, groups)
+        else:
+            values[name] = grouped_auc(labels, probabilities, groups, weighted=name == "gAUC")
     return values
 
 
+def undefined(metrics: Sequence[str], labels: ArrayLike, groups: ArrayLike | None = None) -> dict[str, str]:
+    """Which of the named metrics no scores can have on these rows, and why; known before a model is trained.
+
+    Args:
+        metrics: names out of `METRICS`.
+        labels: (N,) in {0, 1}.
+        groups: (N,) group ids; needed by `gAUC` and `avgAUC`.
+
+    Raises:
+        ConfigError: if a name is unknown or a grouped metric has no groups.
+        DataError: if a label is neither 0 nor 1.
+
+    >>> undefined(["AUC", "gAUC", "logloss"], [0, 1, 1], groups=[7, 8, 8])
+    {'gAUC': 'gAUC is undefined: no group holds both a positive and a negative row'}
+    """
+    # Whether a metric has a value depends on labels and groups alone.
+    constant = np.zeros(np.asarray(labels).size)
+    reasons = {}
+    for name in metrics:
+        try:
+            evaluate(labels, constant, [name], groups)
+        except UndefinedMetric as error:
+            reasons[name] = str(error)
+    return reasons
+
+
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    y = np.asarray(labels).reshape(-1) > 0.5
+    """Labels as booleans and scores, one of each a row."""
+    y = np.asarray(labels).reshape(-1)
     s = np.asarray(scores, dtype=np.float64).reshape(-1)
-    if len(y) != len(s):
-        raise ValueError(f"{len(y)} labels and {len(s)} scores: the lengths must agree")
+    _same_length(y, s, "scores")
+    other = (y != 0) & (y != 1)
+    if other.any():
+        row = int(other.argmax())
+        raise DataError(f"row {row} has label {y[row]}: labels are 0 or 1")
     if np.isnan(s).any():
         raise UndefinedMetric(f"row {int(np.isnan(s).argmax())} was scored NaN")
+    return y.astype(bool), s
+
+
+def _same_length(labels: NDArray, others: NDArray, name: str) -> None:
+    if len(labels) != len(others):
+        raise ValueError(f"{len(labels)} labels and {len(others)} {name}: the lengths must agree")
+
+
+def _some_rows(y: NDArray[np.bool_], s: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    if not len(y):
+        raise UndefinedMetric("there is no row to measure")
+    return y, s
+
+
+def _two_classes(y: NDArray[np.bool_], s: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     if y.all() or not y.any():
         label = int(y[0]) if len(y) else "none"
         raise UndefinedMetric(f"AUC is undefined: all {len(y)} rows have label {label}")

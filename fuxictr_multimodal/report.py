@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -15,39 +16,60 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.files import write_json
+from fuxictr_multimodal.escape import one_line
+from fuxictr_multimodal.files import kept_if_possible, write_json
+from fuxictr_multimodal.terminal import plain_console
 from fuxictr_multimodal.version import __version__
 
+REPORT_SUFFIX = ".report.json"
 PACKAGES = ("fuxictr", "torch", "numpy", "h5py", "polars")
 
 
 @dataclass
 class Report:
-    """One experiment in numbers. `status` is `running`, `completed` or `failed`; times in seconds, memory in MiB."""
+    """One experiment in numbers; times in seconds, memory in MiB.
+
+    A metric that is not defined on a split, such as gAUC where no user has both labels, is None.
+
+    Attributes:
+        expid: the run's name, under the key that readers of older reports know.
+        run: the run's name, as its files carry it.
+        experiment: the expid in the YAML.
+        status: `running`, `completed`, `failed` or `interrupted`; of the last two `error` says more.
+        precision: of a model that has a choice: what was `asked`, what is `used` and `why`.
+    """
 
     expid: str
     model: str
     dataset_id: str
     seed: int
+    run: str = ""
+    experiment: str = ""
     status: str = "running"
     error: str | None = None
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     best_epoch: int | None = None
     curve: list[dict[str, Any]] = field(default_factory=list)
     rows_per_s: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     peak_memory_mib: dict[str, float | None] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
+    precision: dict[str, str] = field(default_factory=dict)
     dataset_facts: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     config_hash: str = ""
     manifest_hash: str = ""
+
+    def __post_init__(self) -> None:
+        # Reports of older versions have neither.
+        self.run = self.run or self.expid
+        self.experiment = self.experiment or self.run.removesuffix(f"_s{self.seed}")
 
     def write(self, path: Path) -> None:
         """Write the report atomically."""
@@ -81,15 +103,24 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of the working folder, `-dirty` appended when tracked files differ; None outside a checkout."""
+    """The commit of this package's repository, `-dirty` appended when tracked files differ; None where it has none.
+
+    An installed package may lie in a folder of somebody else's repository: only one that tracks it counts.
+    """
+    folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(folder), *arguments]
+        # A hook of another repository sets its own.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
         try:
-            done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=environment)
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip()
 
+    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
     commit = git("rev-parse", "HEAD")
     if commit and git("status", "--porcelain", "--untracked-files=no"):
         commit += "-dirty"
@@ -103,18 +134,19 @@ def count_parameters(model: torch.nn.Module) -> dict[str, int]:
 
 
 def append_csv_line(path: Path, report: Report, arguments: Sequence[str]) -> None:
-    """Append the line that the toolkit's `run_expid.py` writes, in its own form."""
+    """Append the line that the toolkit's `run_expid.py` writes, in its own form; a warning where that is impossible."""
 
-    def listed(values: Mapping[str, float]) -> str:
-        return " - ".join(f"{name}: {value:.6f}" for name, value in values.items())
+    def listed(values: Mapping[str, float | None]) -> str:
+        return " - ".join(f"{name}: {value:.6f}" for name, value in values.items() if value is not None)
 
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    with path.open("a", encoding="utf-8") as file:
-        file.write(
-            f" {stamp},[command] python {' '.join(arguments)},[exp_id] {report.expid},"
-            f"[dataset_id] {report.dataset_id},[train] N.A.,[val] {listed(report.metrics.get('valid', {}))},"
-            f"[test] {listed(report.metrics.get('test', {}))}\n"
-        )
+    line = (
+        f" {stamp},[command] python {one_line(' '.join(arguments))},[exp_id] {report.expid},"
+        f"[dataset_id] {report.dataset_id},[train] N.A.,[val] {listed(report.metrics.get('valid', {}))},"
+        f"[test] {listed(report.metrics.get('test', {}))}\n"
+    )
+    with kept_if_possible(path.resolve()), path.open("a", encoding="utf-8") as file:
+        file.write(line)
 
 
 def print_summary(report: Report, report_file: Path) -> None:
@@ -125,15 +157,19 @@ def print_summary(report: Report, report_file: Path) -> None:
     for name in names:
         table.add_column(name, justify="right")
     for split, values in report.metrics.items():
-        table.add_row(split, *(f"{values[name]:.4f}" if name in values else "-" for name in names))
-    console = Console()
-    console.print(f"[bold]{report.expid}[/bold] on {report.dataset_id}, seed {report.seed}: {report.status}")
+        found = [values.get(name) for name in names]
+        table.add_row(split, *("-" if value is None else f"{value:.4f}" for value in found))
+    console = plain_console()
+    head = Text.assemble((report.expid, "bold"), f" on {report.dataset_id}, seed {report.seed}: {report.status}")
+    console.print(head)
     console.print(table)
     for name, value in report.dataset_facts.items():
         parts = value if isinstance(value, dict) else {"": value}
         shown = [f"{part} {number:.4f}".strip() for part, number in parts.items() if isinstance(number, float)]
         if shown:
             console.print(f"  {name}: {', '.join(shown)}")
+    if report.config.get("note"):
+        console.print(f"  note: {report.config['note']}", markup=False, soft_wrap=True)
     host = report.peak_memory_mib.get("host") or 0.0
     console.print(
         f"  {report.parameters.get('total', 0):,} parameters, best epoch {report.best_epoch}, "

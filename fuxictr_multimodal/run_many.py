@@ -13,6 +13,7 @@ import fnmatch
 import functools
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -22,12 +23,18 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fuxictr_multimodal import interruption, supervisor
 from fuxictr_multimodal.config import list_expids
 from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
+from fuxictr_multimodal.escape import visible
+from fuxictr_multimodal.interruption import Interrupted, raised_on_signals
 from fuxictr_multimodal.machine import available_cores
+from fuxictr_multimodal.progress import heard_by
+from fuxictr_multimodal.terminal import plain_console, prepare_streams
 
 if TYPE_CHECKING:
     from fuxictr_multimodal.report import Report
@@ -36,7 +43,6 @@ PRELOADED = ("torch", "sklearn.preprocessing", "ray.data")
 GLOB_CHARACTERS = frozenset("*?[")
 POLL_SECONDS = 0.5
 INTERRUPT_SECONDS = 30
-INTERRUPTED = "stopped from the keyboard; --resume goes on from its last evaluation"
 
 
 @dataclass(frozen=True)
@@ -64,16 +70,47 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class End:
+    """The last word of a run's process.
+
+    Attributes:
+        status: `completed`, `failed` or `interrupted`.
+        report: the file, where the run is complete.
+        error: why it is not.
+        signal: what interrupted it.
+    """
+
+    status: str
+    report: Path | None = None
+    error: str | None = None
+    signal: int | None = None
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What became of a run: `completed`, `failed`, `interrupted` or `not run`."""
+    """What became of a plan: as its run ended (see `End`), or `not run`."""
 
     plan: Plan
     status: str
     report: Path | None = None
     error: str | None = None
     seconds: float = 0.0
+    signal: int | None = None
 
 
+class Stop(threading.Event):
+    """Ends the runs of several slots once it is set; `number` is the signal that they get."""
+
+    number: int = signal.SIGTERM
+
+    def end_with(self, number: int | None) -> None:
+        """Set it; None is a run that was interrupted without a signal."""
+        if not self.is_set():
+            self.number = number or self.number
+            self.set()
+
+
+Run = Callable[..., "tuple[Report, Path]"]
 Launch = Callable[[Plan, Mapping[str, Any]], Outcome]
 
 
@@ -142,25 +179,34 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def run_many(
-    plans: Sequence[Plan], arguments: Mapping[str, Any], *, gpus: Sequence[int] = (-1,), launch: Launch | None = None
+    plans: Sequence[Plan],
+    arguments: Mapping[str, Any],
+    *,
+    gpus: Sequence[int] = (-1,),
+    run: Run | None = None,
+    launch: Launch | None = None,
 ) -> list[Outcome]:
     """Run the plans, in turn or several at a time.
 
     Args:
         plans: what to run.
-        arguments: the other arguments of `run_experiment`, the same for all.
+        arguments: the other arguments of `run`, the same for all.
         gpus: one GPU index a slot, -1 for the CPU. On several slots the cores are shared out between them, unless
             OMP_NUM_THREADS is set, and what a run prints is in its log only.
+        run: called in the process of each run; by default `run_experiment`.
         launch: runs one plan; by default in a process of its own.
 
     Returns:
         An outcome a plan, in order. After an interrupt the rest are `not run`.
     """
     if len(gpus) == 1:
-        return _run_in_turn(plans, {**arguments, "gpu": gpus[0]}, launch or launch_in_process)
+        launch = launch or functools.partial(launch_in_process, run=run)
+        return _run_in_turn(plans, {**arguments, "gpu": gpus[0]}, launch)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // len(gpus))))
-    stop = threading.Event()
-    return _run_on_slots(plans, arguments, gpus, launch or functools.partial(launch_in_process, stop=stop), stop)
+    stop = Stop()
+    return _run_on_slots(
+        plans, arguments, gpus, launch or functools.partial(launch_in_process, run=run, stop=stop), stop
+    )
 
 
 def _run_in_turn(plans: Sequence[Plan], arguments: Mapping[str, Any], launch: Launch) -> list[Outcome]:
@@ -175,7 +221,7 @@ def _run_in_turn(plans: Sequence[Plan], arguments: Mapping[str, Any], launch: La
 
 
 def _run_on_slots(
-    plans: Sequence[Plan], arguments: Mapping[str, Any], gpus: Sequence[int], launch: Launch, stop: threading.Event
+    plans: Sequence[Plan], arguments: Mapping[str, Any], gpus: Sequence[int], launch: Launch, stop: Stop
 ) -> list[Outcome]:
     """A thread a slot takes the next plan when its run has ended; `stop` ends it all."""
     waiting = deque(enumerate(plans))
@@ -191,14 +237,14 @@ def _run_on_slots(
             outcomes[number] = outcome = launch(plan, {**arguments, "gpu": gpu})
             _say(f"[{number + 1}/{len(plans)}] {plan.name} {outcome.status}, {outcome.seconds / 60:.1f} min")
             if outcome.status == "interrupted":
-                stop.set()
+                stop.end_with(outcome.signal)
 
     with ThreadPoolExecutor(len(gpus)) as pool:
         slots = [pool.submit(work, gpu) for gpu in gpus]
         try:
             wait(slots)
-        except KeyboardInterrupt:
-            stop.set()
+        except KeyboardInterrupt as error:
+            stop.end_with(Interrupted.of(error).number)
     for slot in slots:
         slot.result()
     return [outcomes[number] for number in range(len(plans))]
@@ -216,10 +262,13 @@ def launch_in_process(
     plan: Plan,
     arguments: Mapping[str, Any],
     *,
-    run: Callable[..., tuple[Report, Path]] | None = None,
-    stop: threading.Event | None = None,
+    run: Run | None = None,
+    stop: Stop | None = None,
 ) -> Outcome:
     """Run one plan in a fresh process and wait for it.
+
+    The process leads a group of its own, which ends when this process does, however that happens. A signal that
+    interrupts this process is passed on, and the run has `INTERRUPT_SECONDS` to leave its report in order.
 
     Args:
         plan: what to run.
@@ -233,41 +282,73 @@ def launch_in_process(
     if "forkserver" in methods:
         context.set_forkserver_preload(list(PRELOADED))
     receiver, sender = context.Pipe(duplex=False)
+    reader, lifeline = context.Pipe(duplex=False)
     quiet = stop is not None
-    process = context.Process(target=_run_one, args=(sender, plan, dict(arguments), run, quiet), name=plan.name)
-    status, path, error = "failed", None, None
-    process.start()
-    sender.close()
+    process = context.Process(target=_run_one, args=(sender, reader, plan, dict(arguments), run, quiet), name=plan.name)
+    end = End("failed")
     try:
+        process.start()
+        sender.close()
+        reader.close()
+        try:
+            end = _heard(process, receiver, stop, plan.name)
+        except KeyboardInterrupt as error:
+            interrupted = Interrupted.of(error)
+            end = _interrupt(process, receiver, interrupted.number)
+    finally:
+        if process.pid is not None:
+            supervisor.kill_group(process.pid)
+            process.join()
+        for connection in (receiver, sender, reader, lifeline):
+            connection.close()
+    return Outcome(plan, **vars(end), seconds=round(time.perf_counter() - started, 1))
+
+
+def _heard(process: BaseProcess, receiver: Connection, stop: Stop | None, name: str) -> End:
+    """What a run says at its end; one that dies says no word, and its exit code says more.
+
+    Until then a run that prints nothing itself is heard of in lines of progress.
+    """
+    while True:
         while not receiver.poll(POLL_SECONDS):
             if stop is not None and stop.is_set():
-                raise KeyboardInterrupt
-        # A process that dies says no word: its exit code says more.
-        with contextlib.suppress(EOFError):
-            status, path, error = receiver.recv()
-        process.join()
-        if error is None and status != "completed":
-            error = _exit_reason(process.exitcode)
-    except KeyboardInterrupt:
-        # The terminal sent the signal to the run too: it writes its report and ends.
-        process.join(timeout=INTERRUPT_SECONDS)
-        status, error = "interrupted", INTERRUPTED
-    finally:
-        if process.is_alive():
-            process.terminate()
+                raise Interrupted(stop.number)
+        try:
+            word = receiver.recv()
+        except EOFError:
             process.join()
-        receiver.close()
-    return Outcome(plan, status, path, error, seconds=round(time.perf_counter() - started, 1))
+            return End("failed", error=_exit_reason(process.exitcode))
+        if isinstance(word, End):
+            process.join(timeout=INTERRUPT_SECONDS)
+            return word
+        if stop is not None:
+            _say(f"{name}: {word}")
+
+
+def _interrupt(process: BaseProcess, receiver: Connection, number: int) -> End:
+    """Pass a signal on to a run and wait until it has ended."""
+    end = End("interrupted", error=str(Interrupted(number, "its last evaluation is kept: --resume")), signal=number)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, number)
+    # The pipe and not the process: the server that reports its end may have got the signal too.
+    with contextlib.suppress(EOFError):
+        deadline = time.monotonic() + INTERRUPT_SECONDS
+        while receiver.poll(max(0.0, deadline - time.monotonic())):
+            word = receiver.recv()
+            end = word if isinstance(word, End) else end
+    return end
 
 
 def exit_status(outcomes: Sequence[Outcome]) -> int:
-    """0 when all are complete, else 1."""
+    """0 when all are complete; 130, 143 or 129 when a signal ended them; else 1."""
+    for outcome in outcomes:
+        if outcome.signal is not None:
+            return interruption.exit_status(outcome.signal)
     return int(any(outcome.status != "completed" for outcome in outcomes))
 
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     """Print one line a run: state, AUC, minutes; then why those that failed did."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -280,45 +361,53 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     for name in ("valid AUC", "test AUC", "minutes"):
         table.add_column(name, justify="right")
     for outcome in outcomes:
-        metrics = Report.read(outcome.report).metrics if outcome.report else {}
-        cells = [
-            f"{metrics[split]['AUC']:.4f}" if "AUC" in metrics.get(split, {}) else "-" for split in ("valid", "test")
-        ]
+        report = Report.read(outcome.report) if outcome.report else None
+        metrics = report.metrics if report else {}
+        aucs = [metrics.get(split, {}).get("AUC") for split in ("valid", "test")]
+        cells = ["-" if value is None else f"{value:.4f}" for value in aucs]
         style = "" if outcome.status == "completed" else "red"
-        table.add_row(Text(outcome.plan.name), Text(outcome.status, style=style), *cells, f"{outcome.seconds / 60:.1f}")
-    console = Console()
+        name = report.run if report else outcome.plan.name
+        table.add_row(Text(name), Text(outcome.status, style=style), *cells, f"{outcome.seconds / 60:.1f}")
+    console = plain_console()
     console.print(table)
     for outcome in outcomes:
         if outcome.status != "completed":
-            console.print(f"{outcome.plan.name}: {outcome.status}: {outcome.error}", markup=False, soft_wrap=True)
+            console.print(f"{outcome.plan.name}: {outcome.status}: {outcome.error}", soft_wrap=True)
 
 
 def _run_one(
     sender: Connection,
+    reader: Connection,
     plan: Plan,
     arguments: dict[str, Any],
-    run: Callable[..., tuple[Report, Path]] | None,
+    run: Run | None,
     quiet: bool,
 ) -> None:
     """In the process of a run: run it and say what became of it."""
+    os.setsid()
+    supervisor.end_with(reader.fileno())
+    prepare_streams()
     if quiet:
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
     try:
-        if run is None:
-            from fuxictr_multimodal.runner import run_experiment as run
+        with raised_on_signals(), heard_by(sender.send):
+            if run is None:
+                from fuxictr_multimodal.runner import run_experiment as run
 
-        report, path = run(config_dir=plan.config_dir, expid=plan.expid, seed=plan.seed, **arguments)
-        sender.send((report.status, path, report.error))
+            report, path = run(config_dir=plan.config_dir, expid=plan.expid, seed=plan.seed, **arguments)
+        end = End(report.status, path, report.error)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sender.send(("failed", None, str(error)))
-    except KeyboardInterrupt:
-        sender.send(("interrupted", None, INTERRUPTED))
+        print(f"error: {visible(str(error))}", file=sys.stderr)
+        end = End("failed", error=str(error))
+    except KeyboardInterrupt as error:
+        interrupted = error if isinstance(error, Interrupted) else Interrupted.of(error)
+        end = End("interrupted", error=str(interrupted), signal=interrupted.number)
     except Exception as error:
         traceback.print_exc()
-        sender.send(("failed", None, f"{type(error).__name__}: {error}"))
+        end = End("failed", error=f"{type(error).__name__}: {error}")
+    sender.send(end)
 
 
 def _exit_reason(code: int | None) -> str:

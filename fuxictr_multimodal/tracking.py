@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
 
 TRACKERS = ("tensorboard",)
 
@@ -17,7 +19,7 @@ class Tracker(Protocol):
     def evaluated(self, curve: Sequence[Mapping[str, Any]]) -> None:
         """Told after each evaluation, with the whole learning curve so far (rows of `Report.curve`)."""
 
-    def finished(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
+    def finished(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
         """Told once at the end, with the final metrics by split."""
 
     def close(self) -> None:
@@ -30,7 +32,7 @@ class NoTracker:
     def evaluated(self, curve: Sequence[Mapping[str, Any]]) -> None:
         """Nothing to do."""
 
-    def finished(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
+    def finished(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
         """Nothing to do."""
 
     def close(self) -> None:
@@ -66,11 +68,12 @@ class TensorBoardTracker:
         self._told = len(curve)
         self._writer.flush()
 
-    def finished(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        """Write the final metrics as `final_<split>/<metric>`."""
+    def finished(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
+        """Write the final metrics that are defined as `final_<split>/<metric>`."""
         for split, values in metrics.items():
             for name, value in values.items():
-                self._writer.add_scalar(f"final_{split}/{name}", value, global_step=0)
+                if value is not None:
+                    self._writer.add_scalar(f"final_{split}/{name}", value, global_step=0)
 
     def close(self) -> None:
         """Close the event file."""
@@ -87,6 +90,40 @@ def scalars(row: Mapping[str, Any]) -> dict[str, float]:
     return found | {f"valid/{name}": value for name, value in row["metrics"].items()}
 
 
+class CarefulTracker:
+    """Tells another tracker until that fails: then a warning says so once, and the run continues without it."""
+
+    def __init__(self, make: Callable[[], Tracker]) -> None:
+        self._tracker: Tracker = NoTracker()
+        with self._given_up_on_failure():
+            self._tracker = make()
+
+    def evaluated(self, curve: Sequence[Mapping[str, Any]]) -> None:
+        """Told on."""
+        with self._given_up_on_failure():
+            self._tracker.evaluated(curve)
+
+    def finished(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
+        """Told on."""
+        with self._given_up_on_failure():
+            self._tracker.finished(metrics)
+
+    def close(self) -> None:
+        """Told on."""
+        with self._given_up_on_failure():
+            self._tracker.close()
+
+    @contextlib.contextmanager
+    def _given_up_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            self._tracker = NoTracker()
+            logging.warning("the tracker failed and is not told any more (%s); the result is not affected", error)
+
+
 def make_tracker(name: str | None, directory: Path) -> Tracker:
     """The tracker of that name, writing to `directory`; None gives one that keeps nothing.
 
@@ -96,5 +133,5 @@ def make_tracker(name: str | None, directory: Path) -> Tracker:
     if name is None:
         return NoTracker()
     if name == "tensorboard":
-        return TensorBoardTracker(directory)
+        return CarefulTracker(lambda: TensorBoardTracker(directory))
     raise ConfigError(f"--tracker {name!r} is not known. {did_you_mean(name, TRACKERS)}")

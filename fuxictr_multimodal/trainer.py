@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,13 +21,14 @@ import numpy as np
 import torch
 from fuxictr.pytorch.models import BaseModel
 from numpy.typing import NDArray
-from tqdm import tqdm
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fuxictr_multimodal import metrics
 from fuxictr_multimodal.batch import Batch
-from fuxictr_multimodal.errors import ConfigError, InputError
+from fuxictr_multimodal.errors import ConfigError, DataError, InputError
 from fuxictr_multimodal.files import replace_atomically
 from fuxictr_multimodal.loader import MultimodalDataLoader
+from fuxictr_multimodal.progress import followed
 from fuxictr_multimodal.weight_average import WeightAverage
 
 MIN_DELTA = 1e-6  # the toolkit's: a smaller gain of the monitored value is none
@@ -83,6 +85,11 @@ class Predictions:
         assert self.labels is not None, "a split without labels has no metrics"
         return metrics.evaluate(self.labels, self.scores, names, self.groups)
 
+    def undefined(self, names: list[str]) -> dict[str, str]:
+        """Which of these metrics no scores of these rows have, and why; see `metrics.undefined`."""
+        assert self.labels is not None, "a split without labels has no metrics"
+        return metrics.undefined(names, self.labels, self.groups)
+
 
 class Trainer:
     """Trains, evaluates and scores one model.
@@ -96,7 +103,7 @@ class Trainer:
         plateau_factor: what the learning rate is multiplied with at an evaluation without a gain, the model's own by
             default (the toolkit's 0.1).
         weight_averaging: decay of the `WeightAverage` that evaluations score and checkpoints hold; 0 takes none.
-        state_file: where a resumable state is kept at each evaluation; removed by `discard_state`.
+        state_file: where a resumable state is kept at each evaluation.
         on_evaluation: called with the progress after each evaluation, for example to write a report.
     """
 
@@ -129,12 +136,20 @@ class Trainer:
         """Train until the patience or the epochs are used up, then load the best checkpoint.
 
         Raises:
+            ConfigError: before the first step, if a monitored metric has no value on the validation split, or the model
+                normalises over the rows of a batch and a batch has one.
             TrainingDiverged: if the loss or a validation score is not finite.
-            metrics.UndefinedMetric: if the validation split has one class only.
         """
         model, progress = self.model, self.progress
+        self._refuse_undefined_monitor(valid)
+        fit_batches(train, model)
         if self._loader_state is not None:
             train.load_state_dict(self._loader_state)
+            # More patience than a run had that stopped early lets it train on.
+            progress.finished = progress.stopping_steps >= model._early_stop_patience
+            if progress.step == (progress.epoch + 1) * len(train):
+                progress.epoch += 1
+            logging.info("Resume after epoch %d, step %d", progress.epoch, progress.step)
         model._max_gradient_norm = self.max_gradient_norm
         model._steps_per_epoch = len(train)
         eval_steps = model._eval_steps or len(train)
@@ -189,7 +204,7 @@ class Trainer:
         """Load the state of a killed run; False where there is none."""
         if self.state_file is None or not self.state_file.is_file():
             return False
-        state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+        state = _read_state(self.state_file)
         self.model.load_state_dict(state["model"])
         self.model.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
@@ -199,13 +214,21 @@ class Trainer:
             self.average.load_state_dict(state.get("average"))
         self.progress = Progress.from_dict(state["progress"])
         self._loader_state = state["loader"]
-        logging.info("Resume after epoch %d, step %d", self.progress.epoch, self.progress.step)
         return True
 
-    def discard_state(self) -> None:
-        """Remove the resumable state, once the run is complete."""
-        if self.state_file is not None:
-            self.state_file.unlink(missing_ok=True)
+    def _refuse_undefined_monitor(self, valid: MultimodalDataLoader) -> None:
+        """Say before hours of training what would end it at its first evaluation."""
+        monitored = self.model._monitor.get_metrics()
+        labels, groups = valid.labels_and_groups()
+        # Metrics that are not monitored are looked at too: their names must be known.
+        undefined = metrics.undefined([*monitored, *self.model.validation_metrics], labels, groups)
+        for name in monitored:
+            if name in undefined:
+                raise ConfigError(
+                    f"monitor: {name} has no value on the validation split {valid.data_path} ({undefined[name]}): "
+                    "monitor another metric, such as logloss with monitor_mode: min, or build the dataset with "
+                    "other splits"
+                )
 
     def _train_epoch(self, train: MultimodalDataLoader, valid: MultimodalDataLoader, eval_steps: int) -> None:
         model, progress = self.model, self.progress
@@ -265,6 +288,7 @@ class Trainer:
             try:
                 values = self.evaluate(valid, model._monitor.get_metrics())
             except metrics.UndefinedMetric as error:
+                # Labels and groups allow these metrics, see `fit`: it is the scores.
                 raise TrainingDiverged(
                     f"validation in epoch {progress.epoch + 1}: {error}; nothing was saved"
                 ) from None
@@ -310,10 +334,6 @@ class Trainer:
     def _save_state(self, train: MultimodalDataLoader) -> None:
         if self.state_file is None:
             return
-        progress = asdict(self.progress)
-        # At the end of an epoch the state must name the epoch that comes next.
-        if self.progress.step == (self.progress.epoch + 1) * len(train) and not self.progress.finished:
-            progress["epoch"] += 1
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.model.optimizer.state_dict(),
@@ -321,32 +341,81 @@ class Trainer:
             "rng": torch.get_rng_state(),
             "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "loader": train.state_dict(),
-            "progress": progress,
+            "progress": asdict(self.progress),
         }
-        with replace_atomically(self.state_file) as temporary:
-            torch.save(state, temporary)
+        try:
+            with replace_atomically(self.state_file) as temporary:
+                torch.save(state, temporary)
+        # What torch raises of a full disk is a RuntimeError.
+        except (OSError, RuntimeError) as error:
+            logging.warning(
+                "%s cannot be written (%s): the run cannot be resumed from here", self.state_file, _line(error)
+            )
 
     def _with_progress(self, loader: MultimodalDataLoader, name: str, *, leave: bool = True) -> Iterator[Batch]:
-        with tqdm(
-            total=loader.num_samples,
-            desc=name,
-            unit="row",
-            unit_scale=True,
-            leave=leave,
-            disable=None if self.model._verbose else True,
-            mininterval=0.5,
-        ) as bar:
-            for batch in loader:
-                yield batch
-                bar.update(len(batch))
+        verbose = bool(self.model._verbose)
+        yield from followed(loader, size=len, total=loader.num_samples, what=name, verbose=verbose, leave=leave)
+
+
+def fit_batches(train: MultimodalDataLoader, model: BaseModel) -> None:
+    """Let the loader make batches that the model can train on: none of a single row where it has BatchNorm.
+
+    BatchNorm has no variance of one row, so torch ends the step. A single row that is left at the end of an epoch joins
+    the batch before it: no row is lost, and their order stays. Other models keep their batches, and so their trace.
+
+    Raises:
+        ConfigError: the model has BatchNorm, and `batch_size` or the whole split is one row.
+    """
+    norm = next((name for name, part in model.named_modules() if isinstance(part, _BatchNorm)), None)
+    if norm is None:
+        return
+    for one, remedy in (
+        (train.batch_size == 1, "batch_size is 1: set it to 2 or more"),
+        (train.num_samples == 1, f"{train.data_path} has a single row: build the dataset with more training rows"),
+    ):
+        if one:
+            raise ConfigError(
+                f"{type(model).__name__} has BatchNorm ({norm}), which needs 2 rows a batch to train, but {remedy}, or "
+                "choose a model or setting without it (batch_norm: False)"
+            )
+    train.least_rows = 2
+    if train.num_samples % train.batch_size == 1:
+        logging.info("BatchNorm cannot train on one row: the last row of an epoch joins the batch before it")
+
+
+def read_progress(state_file: Path) -> Progress:
+    """How far a killed run had come.
+
+    Raises:
+        DataError: a state that cannot be read.
+    """
+    return Progress.from_dict(_read_state(state_file, mmap=True)["progress"])
+
+
+def _read_state(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path} cannot be read ({_line(error)}): --overwrite starts the run anew") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def save_checkpoint(model: BaseModel) -> None:
-    """Write the weights to `model.checkpoint`; an interrupted write leaves the older file."""
+    """Write the weights to `model.checkpoint`; an interrupted write leaves the older file.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
     path = Path(model.checkpoint)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_atomically(path) as temporary:
-        model.save_weights(str(temporary))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replace_atomically(path) as temporary:
+            model.save_weights(str(temporary))
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be written: {_line(error)}") from None
 
 
 def load_checkpoint(model: BaseModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -17,6 +18,7 @@ from fuxictr_multimodal import checkout
 from fuxictr_multimodal.distinct_items import DistinctItems
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 from fuxictr_multimodal.layouts import HISTORY_PREFIX, flat_feature_map, is_history
+from fuxictr_multimodal.user_paths import user_path
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -52,6 +54,7 @@ class ZooModel:
             item_table: makes the item table on a device.
             params: of the run; `max_len` is the number of history slots.
         """
+        logging.info("Model %s is code of %s", self.model_class.__name__, inspect.getfile(self.model_class))
         if self.layout == "flat":
             return self._build_flat(feature_map, item_table, params)
         model = self.model_class(feature_map, **params)
@@ -96,6 +99,8 @@ class ZooModel:
 def resolve(name: str, *, zoo_root: str | Path | None = None) -> ZooModel:
     """Find a model: in this project's zoo, then in the installed toolkit's LongCTR, then in a FuxiCTR checkout.
 
+    A copy of this project's model in the checkout (`model_zoo/QIN/QIN.py`) is taken instead of the installed one.
+
     Args:
         name: of the model; `LongCTR/DIN` or `checkout/DIN` says where to look.
         zoo_root: folder of a checkout, by default that of the environment variable FUXICTR_ZOO_ROOT. Code is run from
@@ -108,9 +113,11 @@ def resolve(name: str, *, zoo_root: str | Path | None = None) -> ZooModel:
     if place not in ("", "LongCTR", "checkout"):
         raise ConfigError(f"model {name!r}: write the name alone, or LongCTR/ or checkout/ before it")
     zoo_root = zoo_root or os.environ.get(ZOO_ROOT_VARIABLE)
-    zoo_root = Path(zoo_root).expanduser() if zoo_root else None
-    if place == "" and short in own_models():
-        return ZooModel(getattr(importlib.import_module(f"model_zoo.{short}"), short), "batch")
+    zoo_root = user_path(zoo_root) if zoo_root else None
+    if place in ("", "checkout") and short in own_models():
+        copied = checkout.find_copy(short, zoo_root) if zoo_root else None
+        if copied or place == "":
+            return ZooModel(checkout.load_own(short, copied or _own_zoo() / short), "batch")
     if place in ("", "LongCTR") and short in longctr_models():
         return ZooModel(getattr(_longctr(), short), "longctr")
     in_checkout = checkout.find_models(zoo_root) if zoo_root else {}
@@ -121,10 +128,17 @@ def resolve(name: str, *, zoo_root: str | Path | None = None) -> ZooModel:
 
 def own_models() -> list[str]:
     """Names of the packages beside this project's `model_zoo/QIN` that hold a model of the same name."""
+    return sorted({path.stem for path in _own_zoo().glob("*/*.py") if path.stem == path.parent.name})
+
+
+@functools.cache
+def _own_zoo() -> Path:
+    """The installed folder `model_zoo` that has QIN; asked for once, before a copy may take the name."""
     # An editable install puts the namespace together by a hook, not by a folder; where QIN comes from is always known.
     qin = importlib.util.find_spec("model_zoo.QIN")
-    files = Path(qin.origin).parent.parent.glob("*/*.py") if qin and qin.origin else []
-    return sorted({path.stem for path in files if path.stem == path.parent.name})
+    assert qin is not None, "this project is installed with its model_zoo"
+    assert qin.origin is not None
+    return Path(qin.origin).parent.parent
 
 
 def longctr_models() -> list[str]:

@@ -102,6 +102,12 @@ def drop(path: Path, column: str) -> None:
     pq.write_table(pq.read_table(path).drop_columns([column]), path)
 
 
+def twice(path: Path, column: str) -> None:
+    """Write a column a second time under its own name."""
+    table = pq.read_table(path)
+    pq.write_table(table.append_column(column, table[column]), path)
+
+
 def add(path: Path, column: str, values: np.ndarray) -> None:
     """Add a column."""
     pq.write_table(pq.read_table(path).append_column(column, pa.array(values)), path)

@@ -27,6 +27,7 @@ def run_qin(data_root, tmp_path, monkeypatch):
     def run(*overrides, expid="QIN_test", **arguments):
         monkeypatch.chdir(tmp_path)
         settings = [f"data_root={data_root}", f"model_root={tmp_path / 'checkpoints'}", "verbose=0", *overrides]
-        return run_experiment(config_dir=REPOSITORY / "config", expid=expid, overrides=settings, **arguments)
+        arguments = {"config_dir": REPOSITORY / "config", **arguments}
+        return run_experiment(expid=expid, overrides=settings, **arguments)
 
     return run

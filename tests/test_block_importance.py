@@ -258,9 +258,10 @@ def test_the_door(start, repository, tmp_path, capsys):
         base += ["--set", f"{name}={experiment.params[name]}"]
     for text in SMALL:
         base += ["--set", text]
-    run_explain_main([*base, "--blocks", "--repeats", "2", "--split", "valid", "--out", str(tmp_path / "blocks.svg")])
-    lines = capsys.readouterr().out.splitlines()
-    found = json.loads(next(line for line in lines if line.startswith("{")))
+    run_explain_main(
+        [*base, "--blocks", "--repeats", "2", "--split", "valid", "--out", str(tmp_path / "blocks.svg"), "--json"]
+    )
+    found = json.loads(capsys.readouterr().out)
     assert (found["split"], found["rows"], found["repeats"]) == ("valid", 1000, 2)
     assert {(one["block"], one["kind"]) for one in found["blocks"]} == BLOCKS
     assert all(one["fall"] == pytest.approx(np.mean(one["falls"])) for one in found["blocks"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fuxictr_multimodal import comparison, runner
 from fuxictr_multimodal.comparison import Comparison
 from fuxictr_multimodal.config import check_model_keys, read_yaml
 from fuxictr_multimodal.errors import ConfigError
@@ -92,9 +93,15 @@ def test_shipped_comparisons_fit_their_models(path, repository, monkeypatch):
             check_model_keys(trial.params, resolve(trial.params["model"]).model_class)
 
 
+def test_runs_are_called_by_their_own_names(monkeypatch):
+    asked = []
+    monkeypatch.setattr(runner, "run_experiment", lambda **arguments: asked.append(arguments))
+    comparison._run_by_name(expid="QIN_small", seed=3, resume=True)
+    assert asked == [{"expid": "QIN_small", "name": "QIN_small", "seed": 3, "resume": True}]
+
+
 @pytest.mark.slow
 def test_one_command_tunes_runs_and_ranks_and_then_repeats_nothing(home, repository):
-    pytest.importorskip("optuna")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)}
     command = [sys.executable, repository / "run_comparison.py", "--config", "comparison.yaml", "--gpu", "-1", "-1"]
 

@@ -32,6 +32,12 @@ def test_one_evaluation_and_several_an_epoch(tmp_path, steps, epochs):
     assert curves.draw_curves(report(steps, epochs), tmp_path / "x.png").is_file()
 
 
+def test_names_with_dollars_are_no_formula(tmp_path):
+    odd = report()
+    odd.expid, odd.dataset_id = "QIN_$x^$", "$\\frac{"
+    assert curves.draw_curves(odd, tmp_path / "x.png").is_file()
+
+
 def test_no_evaluation_no_picture(tmp_path):
     assert curves.draw_curves_beside(report((), ()), tmp_path / "x.report.json") is None
     assert list(tmp_path.iterdir()) == []

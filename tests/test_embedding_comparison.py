@@ -164,6 +164,30 @@ def test_one_seed_has_no_spread_and_other_scores_no_difference(bench, tmp_path):
     assert "Minus" not in text
 
 
+def test_a_score_that_is_not_defined_is_a_dash_and_is_left_out_of_means(bench, tmp_path):
+    overrides = [f"model_root={tmp_path}"]
+    for expid in ("Whole", "Arm"):
+        write_report(tmp_path, expid, 1, None)
+        write_report(tmp_path, expid, 2, 62.0)
+        write_report(tmp_path, expid, 3, 64.0)
+    text = compare(bench / "config", ["Whole", "Arm"], overrides=overrides)
+    assert "| sts      |  50.0 | 10.0 ± 0.0 | 63.0 ± 1.4 (n = 2) |" in text
+    assert "+0.0 [+0.0, +0.0] (n = 2) |" in text
+    for expid in ("Whole", "Arm"):
+        for seed in (2, 3):
+            write_report(tmp_path, expid, seed, None)
+    text = compare(bench / "config", ["Whole", "Arm"], overrides=overrides)
+    assert "| sts      |  50.0 | 10.0 ± 0.0 |     - |" in text
+
+
+def test_seeds_scored_after_different_stages_have_no_difference(bench, tmp_path):
+    for expid in ("Whole", "Arm"):
+        for seed, stage in ((1, "pairs"), (2, "mlm")):
+            report = EmbeddingReport(expid, "nano", seed, "completed", evaluation={stage: {"sts": 1.0}})
+            report.write(tmp_path / f"{expid}_s{seed}" / "report.json")
+    assert "Minus" not in compare(bench / "config", ["Whole", "Arm"], overrides=[f"model_root={tmp_path}"])
+
+
 def test_compare_says_what_is_missing(bench, tmp_path):
     overrides = [f"model_root={tmp_path}"]
     with pytest.raises(ConfigError, match="no completed run of Whole below"):

@@ -1,15 +1,12 @@
-"""Scores on answers known by construction, their lexical floors, and the floors of the shared data."""
-
-from pathlib import Path
+"""Scores on answers known by construction, and their lexical floors."""
 
 import numpy as np
 import pytest
 
+from bilingual_embedding import evaluation
 from bilingual_embedding.evaluation import evaluate, lexical_floors, sts_score, translation_accuracy
 from bilingual_embedding.readers import SourceSettings, read_source
 from bilingual_embedding.texts import Pairs, ScoredPairs, Source
-
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def angles(texts):
@@ -52,21 +49,95 @@ def test_floor_sees_letters_and_nothing_else():
     assert lexical_floors([pairs]) == {"t en->de": 50.0, "t de->en": 50.0}
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data sets are not at ../shared/data")
-def test_floors_of_the_shared_data():
-    """Within 2.5 points of those in the shared data's notes, whose exact recipe is not given."""
+def undefined(texts):
+    return np.full((len(texts), 2), np.nan, dtype=np.float32)
 
-    def read(name, form, paths, languages):
-        return read_source(name, SourceSettings(format=form, paths=paths, languages=languages), SHARED)
 
-    test = "stsb_multi_mt/stsb-{}-test.csv"
-    sources = [read(x, "sts_csv", (test.format(x),), (x,)) for x in ("en", "de", "es")]
-    sources += [read(f"en_{x}", "sts_csv", (test.format("en"), test.format(x)), ("en", x)) for x in ("de", "es")]
-    sources += [
-        read("tatoeba", "lines", (f"tatoeba/tatoeba.{x}-eng.eng", f"tatoeba/tatoeba.{x}-eng.{x}"), ("en", x))
-        for x in ("deu", "spa")
+def scored(left, right, score):
+    return Source("s", {}, scored=ScoredPairs(left, right, np.array(score, dtype=np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("source", "embed", "why"),
+    [
+        (scored(["0", "0"], ["9", "30"], [1, 1]), angles, "all 2 human scores are equal"),
+        (scored(["0"], ["9"], [1]), angles, "a rank correlation needs two pairs or more, found 1"),
+        (scored([], [], []), angles, "a rank correlation needs two pairs or more, found 0"),
+        (scored(["0", "10"], ["0", "10"], [1, 0]), angles, "all 2 cosines are equal"),
+        (scored(["0", "0"], ["9", "30"], [1, np.nan]), angles, "the human scores are not all finite numbers"),
+        (scored(["0", "0"], ["9", "30"], [1, 0]), undefined, "the encoder's vectors are not all finite numbers"),
+    ],
+)
+def test_a_correlation_that_is_not_defined_has_no_value(source, embed, why, caplog):
+    assert evaluate([source], embed if source.scored.left else lambda texts: np.zeros((0, 2))) == {"s": None}
+    assert caplog.messages == [f"s: no value: {why}"]
+
+
+def test_an_accuracy_that_is_not_defined_has_no_value(caplog):
+    names = {"t en->de": None, "t de->en": None}
+    assert evaluate([Source("t", {"en": [], "de": []}, Pairs(["0"], ["9"]))], undefined) == names
+    assert evaluate([Source("t", {"en": [], "de": []}, Pairs([], []))], lambda texts: np.zeros((0, 2))) == names
+    assert caplog.messages == [
+        "t: no value: the encoder's vectors are not all finite numbers",
+        "t: no value: there are no pairs",
     ]
-    expected = {"en": 69.9, "de": 67.7, "es": 70.2, "en_de": 32.7, "en_es": 30.4, "tatoeba en->deu": 23.2,
-                "tatoeba deu->en": 23.2, "tatoeba en->spa": 19.1, "tatoeba spa->en": 19.1}  # fmt: skip
-    assert lexical_floors(sources) == pytest.approx(expected, abs=2.5)
+
+
+def test_a_floor_that_is_not_defined_has_no_value(caplog):
+    sources = [
+        scored(["a b", "c d"], ["a b", "x y"], [1, 1]),
+        Source("t", {"en": [], "de": []}, Pairs([" "], [""])),
+        Source("u", {"en": [], "de": []}, Pairs([], [])),
+    ]
+    floors = lexical_floors(sources)
+    assert floors == dict.fromkeys(["s", "t en->de", "t de->en", "u en->de", "u de->en"])
+    assert caplog.messages == [
+        "floor of s: no value: all 2 human scores are equal",
+        "floor of t: no value: there is no text",
+        "floor of u: no value: there is no text",
+    ]
+
+
+def test_one_undefined_score_leaves_the_others(caplog):
+    pairs = Source("t", {"en": [], "de": []}, Pairs(["0", "30"], ["10", "70"]))
+    found = evaluate([scored(["0"], ["9"], [1]), pairs], angles)
+    assert found == {"s": None, "t en->de": 50.0, "t de->en": 100.0}
+    assert len(caplog.messages) == 1
+
+
+def test_nearest_texts_are_the_same_in_blocks(monkeypatch):
+    generator = np.random.default_rng(0)
+    left = generator.integers(0, 360, 50)
+    pairs = Pairs([f"l {x}" for x in left], [f"r {x}" for x in left + generator.integers(-9, 9, 50)])
+    whole = translation_accuracy(pairs, angles)
+    monkeypatch.setattr(evaluation, "BLOCK", 7)
+    assert translation_accuracy(pairs, angles) == whole
+    assert all(0 < share < 100 for share in whole)
+
+
+def test_floors_of_files_in_the_public_layouts(tmp_path):
+    """Scored pairs whose order letters tell, worse across languages; translations that share names, or swap them."""
+    rows = {
+        "en": [
+            ("a Berlin tower", right, score) for right, score in (("a Berlin tower", 5), ("Berlin", 3), ("zz qq", 0))
+        ],
+        "de": [
+            ("ein Berlin Haus", right, score) for right, score in (("ein Berlin Haus", 5), ("Berlin", 3), ("xx", 0))
+        ],
+    }
+    for language, lines in rows.items():
+        text = "".join(f'"{left}",{right},{score}\n' for left, right, score in lines)
+        (tmp_path / f"stsb-{language}-test.csv").write_text(text, encoding="utf-8")
+    lines = {"eng": ["Tom sleeps", "Maria eats", "Rome", "Paris"], "deu": ["Tom xyz", "Maria xyz", "Paris", "Rome"]}
+    for name, texts in lines.items():
+        (tmp_path / f"tatoeba.deu-eng.{name}").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+
+    def source(name, form, paths, languages):
+        return read_source(name, SourceSettings(format=form, paths=paths, languages=languages), tmp_path)
+
+    sources = [source(x, "sts_csv", (f"stsb-{x}-test.csv",), (x,)) for x in ("en", "de")]
+    sources += [source("en_de", "sts_csv", ("stsb-en-test.csv", "stsb-de-test.csv"), ("en", "de"))]
+    sources += [source("tatoeba", "lines", ("tatoeba.deu-eng.eng", "tatoeba.deu-eng.deu"), ("en", "deu"))]
+    floors = lexical_floors(sources)
+    assert floors.pop("en_de") == pytest.approx(49.2366, abs=1e-3)
+    assert floors == pytest.approx({"en": 100, "de": 100, "tatoeba en->deu": 50, "tatoeba deu->en": 50})

@@ -89,6 +89,15 @@ def test_accuracy_by_length_reads_whole_windows_of_long_rows():
     }  # fmt: skip
 
 
+def test_a_length_that_no_text_has_has_no_value(caplog):
+    model = MaskedLanguageModel(Encoder.from_preset("nano", vocabulary_size=64))
+    table = TokenTable.from_lists([[1, 10, 11, 2]])
+    assert accuracy_by_length(model, table, [4, 8], seed=0) == {"masked words at 4": None, "masked words at 8": None}
+    assert caplog.messages == [
+        f"masked words at {length}: no value: no text of the masked source has 8 tokens" for length in (4, 8)
+    ]
+
+
 def test_a_batch_without_a_masked_word_has_loss_zero():
     model = MaskedLanguageModel(Encoder.from_preset("nano"))
     table = TokenTable.from_lists([[1, 2]], [[-1, -1]])

@@ -1,5 +1,7 @@
 """A trained folder loads as `SentenceTransformer(path)`; losses agree with the library's; absence is told kindly."""
 
+import copy
+import importlib
 import sys
 from pathlib import Path
 
@@ -23,7 +25,7 @@ def library():
     # Its import takes seconds and, in some versions, warns.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
-        return pytest.importorskip("sentence_transformers", reason="the extra `embedding` is not installed")
+        return importlib.import_module("sentence_transformers")
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,27 @@ def test_it_opens_without_trust_in_remote_code(folder, loaded):
     from bilingual_embedding.sentence_transformers_module import open_model
 
     np.testing.assert_array_equal(open_model(folder[0], device="cpu").encode(TEXTS), loaded.encode(TEXTS))
+
+
+def test_names_of_special_tokens_are_ordinary_bytes(folder, loaded):
+    text = "the <mask> of <pad><cls> zorro <sep>"
+    ids = loaded.preprocess([text])["input_ids"][0].tolist()
+    assert (ids[0], ids[-1], min(ids[1:-1]) > 3) == (1, 2, True)
+    _, encoder, tokenizer = folder
+    ours = encode_texts(encoder, tokenizer, [text]).vectors
+    np.testing.assert_allclose(loaded.encode([text], show_progress_bar=False), ours, atol=1e-5)
+    np.testing.assert_array_equal(copy.deepcopy(loaded).encode([text]), loaded.encode([text]))
+
+
+def test_a_published_encoder_is_a_name_or_a_folder(folder, loaded, tmp_path, monkeypatch):
+    vectors = loaded.encode(TEXTS, show_progress_bar=False)
+    np.testing.assert_allclose(load_published(str(folder[0]))([*TEXTS, TEXTS[0]]), [*vectors, vectors[0]], atol=1e-5)
+    monkeypatch.setenv("HOME", str(folder[0].parent))
+    np.testing.assert_allclose(load_published(f"~/{folder[0].name}")(TEXTS), vectors, atol=1e-5)
+    with pytest.raises(ConfigError, match="cannot be read: "):
+        load_published(str(tmp_path))
+    with pytest.raises(ConfigError, match="is not on this machine and could not be fetched: "):
+        load_published(str(tmp_path / "nothing"))
 
 
 def test_saved_again_it_loads_again(loaded, tmp_path):

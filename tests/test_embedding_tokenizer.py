@@ -1,9 +1,12 @@
 """The bilingual tokenizer: round trips, special ids, words, both trainers, fertility, kind errors."""
 
+import copy
+import json
+
 import numpy as np
 import pytest
 
-from bilingual_embedding.tokenizer import METHODS, SMALLEST_VOCABULARY, BilingualTokenizer
+from bilingual_embedding.tokenizer import METHODS, SMALLEST_VOCABULARY, SPECIAL_TOKENS, BilingualTokenizer
 from bilingual_embedding.tokens import TokenTable, batches_by_length
 from fuxictr_multimodal.errors import ConfigError, DataError
 
@@ -36,6 +39,59 @@ def test_words_span_their_tokens(tokenizer):
     assert table.words[0] == table.words[-1] == -1
     assert set(table.words[1:-1]) == {0, 1}
     assert (np.diff(table.words[1:-1]) >= 0).all()
+
+
+def test_names_of_special_tokens_in_a_text_are_ordinary_bytes(tokenizer, tmp_path):
+    tokenizer.write(tmp_path)
+    saved_and_copied = BilingualTokenizer.read(tmp_path), copy.deepcopy(tokenizer)
+    for text in (*SPECIAL_TOKENS, "the <mask> of <pad><cls> zorro <sep>"):
+        for one in (tokenizer, *saved_and_copied):
+            ids = one.encode([text], max_length=100).row(0)
+            assert ids.tolist().count(1) == ids.tolist().count(2) == 1
+            assert min(ids[1:-1]) >= len(SPECIAL_TOKENS)
+            assert one.decode(ids) == text
+            assert one.fertility([text]) == (len(ids) - 2) / len(text.split())
+
+
+def test_names_of_special_tokens_in_training_texts_are_ordinary_bytes(tokenizer):
+    texts = ["the <mask> of <pad><cls> zorro <sep>"] * 50
+    for method in METHODS:
+        found = BilingualTokenizer.train({"en": texts}, vocabulary_size=300, method=method)
+        assert [found.fast.token_to_id(name) for name in SPECIAL_TOKENS] == [0, 1, 2, 3]
+        ids = found.encode(texts[:1], max_length=100).row(0)
+        assert min(ids[1:-1]) >= len(SPECIAL_TOKENS)
+        assert found.decode(ids) == texts[0]
+
+
+def test_a_file_with_the_words_of_gpt2_still_loads(tokenizer, tmp_path):
+    """The form that was written before words kept their marks: the same tokens for texts without marks."""
+    tokenizer.write(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    content["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "NFC"}]}
+    content["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    old = BilingualTokenizer.read(tmp_path)
+    texts = [*GERMAN, "it's 12,5 €, they'll  see\t<mask>", "日本 🙂"]
+    for field in ("ids", "words", "offsets"):
+        ours, theirs = (getattr(one.encode(texts, max_length=64), field) for one in (tokenizer, old))
+        assert np.array_equal(ours, theirs)
+    assert old.decode(old.encode(["a <mask> b"], max_length=64).row(0)) == "a <mask> b"
+
+
+@pytest.mark.parametrize(
+    "word", ["दिन", "வணக்கம்", "বাংলা", "สวัสดี", "كُتِبَ", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "a\u0323\u0302x"]
+)
+def test_a_word_keeps_its_marks(word):
+    found = BilingualTokenizer.train({"hi": [f"{word} {word}"] * 20}, vocabulary_size=400)
+    table = found.encode([f"{word} x {word}!"], max_length=100)
+    assert set(table.words) == {-1, 0, 1, 2, 3}
+    assert len(found.encode([word], max_length=100).row(0)) == 3  # and so it can become one token
+
+
+def test_white_space_around_a_text_does_not_count_in_front(tokenizer):
+    assert np.array_equal(
+        tokenizer.encode(["  the house"], max_length=9).ids, tokenizer.encode(["the house"], max_length=9).ids
+    )
 
 
 def test_file_round_trip(tokenizer, tmp_path):

@@ -88,16 +88,20 @@ def test_sparsity_counts_every_item_once(explainer):
     found = explainer.sparsity("test")
     with SplitReader(explainer.experiment.store.split_path("test")) as reader:
         lengths = np.diff(reader.read_history(0, reader.rows)[1])
-        rows = reader.rows
-    weights = [explainer.row("test", row) for row in range(0, rows, 97)]
+    zeros = []  # of each row, by its own weights
+    for batch in explainer.experiment.split_loader("test", explainer.feature_map, "cpu"):
+        weights = explainer.model.attention_weights(batch)
+        spans = zip(weights.offsets[:-1].tolist(), weights.offsets[1:].tolist(), strict=True)
+        zeros += [sum(weight == 0 for weight in weights.values[a:b].tolist()) for a, b in spans]
+    zeros = np.array(zeros)
     assert sum(row.items for row in found) == lengths.sum()
     assert sum(row.rows for row in found) == (lengths > 0).sum()
     for row in found:
         inside = (lengths >= row.shortest) & (lengths <= row.longest)
         assert (row.rows, row.items) == (inside.sum(), lengths[inside].sum())
-        assert 0 <= row.rows_all_zero <= row.rows
-    assert 0.05 < sum(row.zeros for row in found) / lengths.sum() < 0.95
-    assert any(0 in row.weights for row in weights)
+        assert (row.zeros, row.rows_all_zero) == (zeros[inside].sum(), (zeros == lengths)[inside].sum())
+        assert row.share_of_zeros == zeros[inside].sum() / lengths[inside].sum()
+    assert 0.05 < zeros.sum() / lengths.sum() < 0.95
     assert [(row.shortest, row.longest) for row in found][:4] == [(1, 1), (2, 2), (3, 4), (5, 8)]
 
 
@@ -152,7 +156,10 @@ def test_items_are_named_by_title_and_tags(explainer):
         titles.unlink()
 
 
-@pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t"), (".parquet", "")])
+@pytest.mark.parametrize(
+    ("suffix", "separator"),
+    [(".csv", ","), (".tsv", "\t"), (".parquet", ""), (".CSV", ","), (".TSV", "\t"), (".PARQUET", "")],
+)
 def test_titles_are_read_from_tables(tmp_path, suffix, separator):
     import polars as pl
 
@@ -164,8 +171,19 @@ def test_titles_are_read_from_tables(tmp_path, suffix, separator):
     assert read_titles(path) == {3: "Heat", 1: ""}
 
 
+def test_titles_with_a_byte_order_mark_and_blank_lines(tmp_path):
+    path = tmp_path / "titles.csv"
+    path.write_bytes("\ufeffitem,title\r\n3,L\u00e9on\r\n\r\n,\r\n".encode())
+    assert read_titles(path) == {3: "L\u00e9on"}
+
+
 def test_wrong_titles_are_refused(tmp_path):
     path = tmp_path / "titles.csv"
+    path.write_bytes(b"item,title\n3,L\xe9on\n")
+    with pytest.raises(DataError, match=r"titles\.csv: line 2 is no text in UTF-8"):
+        read_titles(path)
+    with pytest.raises(DataError, match=r"titles\.PARQUET is not readable as a table"):
+        read_titles(path.rename(tmp_path / "titles.PARQUET"))
     with pytest.raises(DataError, match="does not exist"):
         read_titles(path)
     path.write_text("a,b\n1,2\n")
@@ -215,12 +233,23 @@ def test_the_door(arguments, tmp_path, capsys):
     assert "row 3, user" in capsys.readouterr().out
     (row,) = json.loads((tmp_path / "row.json").read_text())
     assert len(row["names"]) == len(row["items"]) == len(row["weights"])
+    run_explain_main([*base, "--row", "3"])
+    assert "{" not in capsys.readouterr().out
+    run_explain_main([*base, "--row", "3", "--json", "--out", str(tmp_path / "row.svg")])
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == [row]
+    assert str(tmp_path / "row.svg") in printed.err
     run_explain_main([*base, "--sparsity", "--split", "valid", "--out", str(tmp_path / "zeros.svg")])
-    lines = capsys.readouterr().out.splitlines()
-    found = json.loads(next(line for line in lines if line.startswith("{")))
-    assert found["split"] == "valid"
-    assert 0 < found["share_of_zeros"] < 1
+    text = capsys.readouterr().out
+    assert "rows with no weight at all" in text
+    assert "{" not in text
     assert (tmp_path / "zeros.svg").is_file()
+    run_explain_main([*base, "--sparsity", "--split", "valid", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["expid"], found["split"]) == ("QIN_test", "valid")
+    assert found["share_of_zeros"] == pytest.approx(
+        sum(one["zeros"] for one in found["by_length"]) / sum(one["items"] for one in found["by_length"])
+    )
     with pytest.raises(SystemExit) as left:
         run_explain_main([*base, "--row", "1000000"])
     assert left.value.code == 2

@@ -92,11 +92,12 @@ def test_split_by_time_never_parts_rows_of_one_time(log):
 def test_last_share_takes_whole_times_and_leaves_every_user_a_first_time(log):
     users, times = log["users"], log["times"]
     marked = last_share_within(users, times, share=0.3)
+    assert 0.1 < marked.mean() < 0.5
     for user in np.unique(users):
         mine = users == user
         early, late = times[mine & ~marked], times[mine & marked]
         assert len(early)
-        assert not len(late) or early.max() < late.min()
+        assert early.max() < late.min(initial=np.iinfo(times.dtype).max)
         cuts = {int((times[mine] < time).sum()) for time in np.unique(times[mine])[1:]} | {int(mine.sum())}
         wanted = 0.7 * mine.sum()
         assert abs(len(early) - wanted) == pytest.approx(min(abs(cut - wanted) for cut in cuts))

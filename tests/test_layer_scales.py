@@ -204,8 +204,11 @@ def test_the_door(arguments, tmp_path, capsys):
     for text in [*arguments["overrides"], "batch_size=128"]:
         base += ["--set", text]
     run_explain_main([*base, "--scales", "--fresh", "--batches", "1"])
-    lines = capsys.readouterr().out.splitlines()
-    found = json.loads(next(line for line in lines if line.startswith("{")))
+    text = capsys.readouterr().out
+    assert "weights as initialised" in text
+    assert "{" not in text
+    run_explain_main([*base, "--scales", "--fresh", "--batches", "1", "--json"])
+    found = json.loads(capsys.readouterr().out)
     assert (found["fresh"], found["batches"]) == (True, 1)
     assert {"qnn.layer.0", "attention_layers"} <= {layer["name"] for layer in found["layers"]}
     run_explain_main([*base, "--scales", "--fresh", "--batches", "1", "--json", str(tmp_path / "scales.json")])

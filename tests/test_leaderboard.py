@@ -103,8 +103,29 @@ def test_configurations_of_one_expid_stay_apart_and_a_seed_counts_once(store, tm
     Report.read(tmp_path / "DIN_x_s2.report.json").write(tmp_path / "DIN_x.report.json")
     found = collect(tmp_path)
     assert sorted(group.seeds for group in found.groups) == [(1, 2), (3,)]
-    assert all(re.fullmatch(r"DIN_x@[0-9a-f]{6}", group.name) for group in found.groups)
+    assert [group.name for group in found.groups] == ["DIN_x", "DIN_x@learning_rate=0.1"]
     assert [(run.run, run.status) for run in found.unfinished] == [("DIN_x_s2", "repeated")]
+
+
+def test_groups_of_one_name_say_the_settings_that_differ(store, tmp_path):
+    settings = ({"learning_rate": 1e-3, "epochs": 3}, {"learning_rate": 2e-3, "epochs": 3}, {"learning_rate": 2e-3})
+    for seed, config in enumerate(settings, start=1):
+        write_run(tmp_path, store, expid="DIN_x", model="DIN", seed=seed, config=config)
+    # A run whose name says its settings, beside one of an older version that was run with the same.
+    write_run(tmp_path, store, expid="DIN_x@epochs=3+learning_rate=1e-3", model="DIN", seed=4, config=settings[0])
+    names = {group.seeds[0]: group.name for group in collect(tmp_path).groups}
+    assert re.fullmatch(r"DIN_x@[0-9a-f]{6}", names.pop(1))
+    said = {2: "epochs=3+learning_rate=2e-3", 3: "epochs=6+learning_rate=2e-3", 4: "epochs=3+learning_rate=1e-3"}
+    assert names == {seed: f"DIN_x@{settings}" for seed, settings in said.items()}
+
+
+def test_an_interrupted_run_is_listed_with_its_way_on(store, tmp_path):
+    report = write_run(tmp_path, store, expid="DIN_x", model="DIN")
+    report.status, report.error = "interrupted", "interrupted by SIGTERM"
+    report.write(tmp_path / "DIN_x_s1.report.json")
+    (unfinished,) = collect(tmp_path).unfinished
+    assert unfinished.status == "interrupted"
+    assert unfinished.reason == "interrupted by SIGTERM after 6 evaluations; run it again with --resume"
 
 
 def test_builds_of_the_dataset_do_not_mix(store, tmp_path):
@@ -175,6 +196,29 @@ def test_a_test_split_without_labels_leaves_valid_to_decide(store, tmp_path):
     assert board.compared == "valid"
     assert board.entries[0].auc_rows is not None
     assert "valid AUC" in tables.markdown(board)
+
+
+@pytest.mark.parametrize("spoilt", ["gAUC", "AUC"])
+def test_a_metric_that_is_not_defined_on_test(store, tmp_path, spoilt):
+    for strength, expid in ((0.5, "QIN_a"), (0.2, "DIN_a")):
+        report = write_run(tmp_path, store, expid=expid, model=expid[:3], strength=strength)
+        report.metrics["test"][spoilt] = None
+        report.write(tmp_path / f"{report.expid}.report.json")
+    board = make_board(collect(tmp_path), store=store, replicates=5)
+    assert board.compared == ("test" if spoilt == "gAUC" else "valid")
+    assert board.entries[0].value("test", spoilt) is None
+    assert board.entries[0].value("valid", spoilt) is not None
+    for form in (tables.terminal, tables.markdown, tables.latex, tables.as_csv, page):
+        assert "None" not in form(board)
+
+
+def test_auc_that_is_defined_nowhere_cannot_rank(store, tmp_path):
+    report = write_run(tmp_path, store, expid="QIN_a", model="QIN")
+    for values in report.metrics.values():
+        values["AUC"] = None
+    report.write(tmp_path / f"{report.expid}.report.json")
+    with pytest.raises(DataError, match="AUC, which ranks the runs, is not defined on the valid split"):
+        make_board(collect(tmp_path), store=store, replicates=5)
 
 
 def test_without_store_or_predictions_the_table_still_stands(store, tmp_path):
@@ -375,6 +419,8 @@ def test_door_exports_and_reads_back(written, tmp_path, capsys):
     assert run_door(capsys, "--from", kept, "--format", "markdown") == direct
     for name in ("t.md", "t.tex", "t.csv", "t.html", "t.txt"):
         assert run_door(capsys, "--from", kept, "--out", tmp_path / "out" / name).strip().endswith(name)
+    run_door(capsys, "--from", kept, "--out", tmp_path / "out/U.HTML")
+    assert (tmp_path / "out/U.HTML").read_bytes() == (tmp_path / "out/t.html").read_bytes()
     assert (tmp_path / "out/t.md").read_text() == direct
     assert (tmp_path / "out/t.html").read_text().startswith("<!DOCTYPE html>")
     assert json.loads(kept.read_text())["format_version"] == 1

@@ -37,10 +37,23 @@ def test_the_shipped_figures_are_drawn_and_kept(board, tmp_path):
     assert 'class="published"' not in page(board)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_figures_as_a_spreadsheet_saves_them(board, tmp_path, encoding):
+    text = SHIPPED.read_text(encoding="utf-8").replace("\n", "\r\n")
+    commas = "," * (len(text.splitlines()[0].split(",")) - 1)
+    (tmp_path / "curve.csv").write_bytes(f"{text}\r\n{commas}\r\n\r\n".encode(encoding))
+    assert with_published(board, tmp_path / "curve.csv") == with_published(board, SHIPPED)
+
+
 def test_malformed_files_are_refused(board, tmp_path):
     path = tmp_path / "curve.csv"
     with pytest.raises(DataError, match=r"curve\.csv does not exist"):
         with_published(board, path)
+    path.write_bytes(b"run,epoch\na\xe9,1\n")
+    with pytest.raises(DataError, match=r"curve\.csv: line 2 is no text in UTF-8"):
+        with_published(board, path)
+    with pytest.raises(DataError, match="cannot be read"):
+        with_published(board, tmp_path)
     path.write_text("run,epoch,train_loss,source\na,1,0.5,paper\n")
     with pytest.raises(DataError, match="column 'valid_auc' is missing"):
         with_published(board, path)

@@ -134,6 +134,42 @@ def test_resumes_at_the_batch_after_the_last_one_yielded(split, mode, shuffle, s
     assert resumed.state_dict() == whole.state_dict() == {"epoch": 3, "batch": 0}
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(1, 60),
+    block=st.integers(5, 40),
+    batch_size=st.integers(1, 20),
+    least=st.integers(1, 4),
+    shuffle=st.booleans(),
+    data=st.data(),
+)
+def test_few_rows_at_the_end_join_the_batch_before(tmp_path_factory, rows, block, batch_size, least, shuffle, data):
+    split = write_split(tmp_path_factory.mktemp("store"), rows=rows, rows_per_part=block)
+    stop = data.draw(st.integers(0, rows // batch_size))
+    for mode in MODES:
+        common = {"mode": mode, "shuffle": shuffle, "batch_size": batch_size, "shuffle_window": 2}
+        plain, joined = row_ids(make(split, **common)), make(split, **common, least_rows=least)
+        batches = row_ids(joined)
+        # The order is the same; only the last cut moves.
+        assert list(itertools.chain(*batches)) == list(itertools.chain(*plain))
+        assert batches[:-1] == plain[: len(batches) - 1]
+        assert len(batches) == len(joined) == len(plain) - (len(plain) > 1 and len(plain[-1]) < min(least, batch_size))
+        if stop < len(joined):
+            resumed = make(split, **common, least_rows=least)
+            resumed.load_state_dict({"epoch": 0, "batch": stop})
+            assert row_ids(resumed) == batches[stop:]
+            assert resumed.state_dict() == {"epoch": 1, "batch": 0}
+
+
+def test_labels_and_groups_are_the_columns_of_the_split(split):
+    loader = make(split, shuffle=True)
+    labels, groups = loader.labels_and_groups()
+    with SplitReader(split) as reader:
+        np.testing.assert_array_equal(labels, reader.read("label", 0, ROWS))
+        np.testing.assert_array_equal(groups, reader.read("user_id", 0, ROWS))
+    assert loader.state_dict() == {"epoch": 0, "batch": 0}
+
+
 def test_a_dropped_epoch_is_not_continued(split):
     loader = make(split, shuffle=True)
     next(iter(loader))
@@ -200,6 +236,7 @@ def test_auto_chooses_by_the_free_memory(split, monkeypatch):
         ({"seed": -1}, "seed is -1"),
         ({"max_len": 0}, "max_len is 0"),
         ({"shuffle_window": True}, "shuffle_window is True"),
+        ({"least_rows": 0}, "least_rows is 0"),
     ],
 )
 def test_refuses_arguments_without_a_meaning(split, arguments, message):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from fuxictr_multimodal import metrics
-from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.errors import ConfigError, DataError
 
 
 def toolkit_gauc(labels, scores, groups):
@@ -98,6 +98,48 @@ def test_undefined_and_unknown():
         metrics.auc([0, 1, 1], [0.1, 0.2])
     with pytest.raises(ValueError, match="2 labels and 1 groups"):
         metrics.grouped_auc([0, 1], [0.1, 0.2], [1])
+
+
+NAN = float("nan")
+GROUPLESS = {"AUC": metrics.auc, "logloss": metrics.log_loss, "ECE": metrics.expected_calibration_error}
+EVERY = GROUPLESS | {"gAUC": lambda labels, scores: metrics.grouped_auc(labels, scores, np.zeros(len(labels)))}
+
+
+@pytest.mark.parametrize("metric", EVERY.values(), ids=EVERY)
+@pytest.mark.parametrize(
+    ("labels", "scores", "error", "message"),
+    [
+        ([0, 1, NAN], [0.1, 0.2, 0.3], DataError, "row 2 has label nan: labels are 0 or 1"),
+        ([0, 1, 2], [0.1, 0.2, 0.3], DataError, "row 2 has label 2: labels are 0 or 1"),
+        ([0, 0.4, 1], [0.1, 0.2, 0.3], DataError, r"row 1 has label 0\.4: labels are 0 or 1"),
+        ([-1, 1], [0.1, 0.2], DataError, "row 0 has label -1: labels are 0 or 1"),
+        ([0, None], [0.1, 0.2], DataError, "row 1 has label None: labels are 0 or 1"),
+        ([0, 1], [0.1, NAN], metrics.UndefinedMetric, "row 1 was scored NaN"),
+        ([0, 1], [0.1], ValueError, "2 labels and 1 scores: the lengths must agree"),
+        ([0], [0.1, 0.2], ValueError, "1 labels and 2 scores: the lengths must agree"),
+        ([], [], metrics.UndefinedMetric, "all 0 rows|no row"),
+    ],
+)
+def test_rows_that_cannot_be_measured(metric, labels, scores, error, message):
+    with pytest.raises(error, match=message):
+        metric(labels, scores)
+
+
+def test_what_no_scores_can_reach_is_known_without_scores():
+    names = ["AUC", "gAUC", "avgAUC", "logloss", "ECE"]
+    assert metrics.undefined(names, [0, 1, 0, 1], groups=[1, 1, 2, 2]) == {}
+    one_class_users = metrics.undefined(names, np.array([0, 1, 1]), groups=["a", "b", "b"])
+    assert list(one_class_users) == ["gAUC", "avgAUC"]
+    assert "no group holds both a positive and a negative row" in one_class_users["gAUC"]
+    one_class = metrics.undefined(names, np.ones(3), groups=np.arange(3))
+    assert list(one_class) == ["AUC", "gAUC", "avgAUC"]
+    assert "all 3 rows have label 1" in one_class["AUC"]
+    # A single group for all rows is as good as none.
+    assert metrics.undefined(["gAUC"], [0, 1], groups=[5, 5]) == {}
+    with pytest.raises(ConfigError, match="needs `group_id`"):
+        metrics.undefined(["gAUC"], [0, 1])
+    with pytest.raises(ConfigError, match="Did you mean 'AUC'"):
+        metrics.undefined(["AUCC"], [0, 1])
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 45)), min_size=1, max_size=60))

@@ -132,6 +132,24 @@ def test_lists_instead_of_arrays_and_batches_give_the_same_bytes(raw, make, stor
     assert other.manifest.sources["train.parquet"] != store.manifest.sources["train.parquet"]
 
 
+def test_folders_of_parts_give_the_same_bytes(raw, make, store, tmp_path):
+    copy = tmp_path / "raw"
+    shutil.copytree(raw, copy)
+    for name in ("train.parquet", "item_info.parquet"):
+        path = copy / "MicroLens_1M_x1" / name
+        table = pq.read_table(path)
+        path.unlink()
+        path.mkdir()
+        pq.write_table(table.slice(50), path / "part-00001.parquet")
+        pq.write_table(table.slice(0, 50), path / "part-00000.parquet")
+        (path / "_SUCCESS").touch()
+    other = make(copy)
+    assert other.manifest.files == store.manifest.files
+    assert {"train.parquet/part-00000.parquet", "train.parquet/part-00001.parquet"} <= other.manifest.sources.keys()
+    with pytest.raises(DataError, match=r"train\.parquet has .* rows, the release has 3,600,000"):
+        make(copy, any_size=False)
+
+
 INNER = "MicroLens_1M_x1/"
 SPOILT = {
     "missing file": (lambda d: (d / INNER / "valid.parquet").unlink(), ["lacks valid.parquet"]),
@@ -286,6 +304,17 @@ def test_counts_of_the_release_pass(raw, make, monkeypatch):
     monkeypatch.setattr(challenge, "ROWS", counts)
     with pytest.raises(DataError, match="'item_id' is declared with vocab_size 91718, but the item table has 40 rows"):
         make(raw, any_size=False)
+
+
+def test_names_in_upper_case(raw, make, store, tmp_path):
+    for file in (raw / "MicroLens_1M_x1").iterdir():
+        shutil.copy(file, tmp_path / file.name.upper())
+    assert make(tmp_path).manifest.files == store.manifest.files
+
+
+def test_a_file_instead_of_the_folder(raw, make):
+    with pytest.raises(DataError, match=r"train\.parquet: is a file, not a folder"):
+        make(raw / "MicroLens_1M_x1/train.parquet")
 
 
 def test_the_inner_folder_may_be_given(raw, make, store):

@@ -1,5 +1,6 @@
 """The raw release: splits that keep their promises, negatives nobody has seen, and errors that name the line."""
 
+import dataclasses
 import json
 import runpy
 from itertools import pairwise
@@ -11,7 +12,7 @@ from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.recipes.microlens.negatives import NegativeSampler
 from fuxictr_multimodal.recipes.microlens.raw import build
 from fuxictr_multimodal.recipes.microlens.raw_files import read_release
-from fuxictr_multimodal.recipes.microlens.raw_recipe import Choices
+from fuxictr_multimodal.recipes.microlens.raw_recipe import Choices, Recipe
 from fuxictr_multimodal.store import SplitReader, Store, read_item_table
 from tests.raw_release import ITEMS, USERS, write_release
 
@@ -140,6 +141,13 @@ def test_levels_tags_and_vectors(lists, make):
     assert store.manifest.facts["item_emb_d128"]["method"] == "tfidf_svd"
 
 
+def test_hashtags_keep_their_marks(lists):
+    release = read_release(lists)
+    titles = ["", "#दिन x #दीन, #Dog_1! #mu\u00adsic", *[""] * (release.num_items - 2)]
+    recipe = Recipe(dataclasses.replace(release, titles=titles, categories=None), Choices(), max_len=5)
+    assert recipe.tags(most=5)[1] == "दिन|दीन|dog_1|music"
+
+
 def release_items(raw):
     return read_release(raw).num_items
 
@@ -243,6 +251,25 @@ def test_a_missing_file(tmp_path, make, file, message):
     (folder / file).unlink()
     with pytest.raises(DataError, match=message):
         make(folder)
+
+
+@pytest.mark.parametrize("kind", ["lists", "timed"])
+def test_files_as_a_spreadsheet_on_windows_saves_them(request, tmp_path, kind):
+    raw = request.getfixturevalue(kind)
+    for file in raw.iterdir():
+        text = file.read_text(encoding="utf-8").replace("\n", "\r\n")
+        (tmp_path / file.name.upper()).write_bytes(f"{text}\r\n\r\n".encode("utf-8-sig"))
+    plain, saved = read_release(raw), read_release(tmp_path)
+    assert saved.size == plain.size.upper()
+    assert saved.pairs.equals(plain.pairs)
+    assert (saved.titles, saved.categories, saved.has_times) == (plain.titles, plain.categories, plain.has_times)
+    assert (saved.likes == plain.likes).all()
+    assert (saved.views == plain.views).all()
+
+
+def test_a_file_is_no_folder(lists):
+    with pytest.raises(DataError, match=r"_pairs\.tsv: is no folder; it must hold"):
+        read_release(lists / "MicroLens-50k_pairs.tsv")
 
 
 def test_sizes_and_headers(tmp_path, make):

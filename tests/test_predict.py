@@ -24,6 +24,7 @@ from fuxictr_multimodal.store.builder import StoreBuilder
 from tests import challenge_files as files
 
 EXPID = "QIN_MicroLens_1M_x1"
+NAME = "small"
 TEST = "raw/MicroLens_1M_x1/test.parquet"
 
 
@@ -44,7 +45,7 @@ def trained(tmp_path_factory, repository):
     before = os.getcwd()  # noqa: PTH109
     os.chdir(folder)
     try:
-        run_experiment(config_dir=repository / "config", expid=EXPID, overrides=settings(folder))
+        run_experiment(config_dir=repository / "config", expid=EXPID, overrides=settings(folder), name=NAME)
     finally:
         os.chdir(before)
     return folder
@@ -53,7 +54,7 @@ def trained(tmp_path_factory, repository):
 @pytest.fixture
 def score(trained, repository, tmp_path):
     def run(**arguments):
-        arguments = {"out": tmp_path / "scores.parquet", **arguments}
+        arguments = {"out": tmp_path / "scores.parquet", "name": NAME, **arguments}
         overrides = [*settings(trained), *arguments.pop("overrides", [])]
         return predict(config_dir=repository / "config", expid=EXPID, overrides=overrides, **arguments)
 
@@ -69,7 +70,7 @@ def test_the_test_split_is_scored_in_its_order(score, trained):
     raw = files.load(trained / TEST)
     for name in ("ID", "user_id", "item_id"):
         assert (found[name].to_numpy() == raw[name]).all()
-    kept = np.load(trained / f"checkpoints/MicroLens_1M_x1/{EXPID}.predictions.npz")
+    kept = np.load(trained / f"checkpoints/MicroLens_1M_x1/{NAME}.predictions.npz")
     assert found["score"].dtype == pl.Float32
     assert (found["score"].to_numpy() == kept["test_scores"]).all()
     assert found["score"].n_unique() > 50
@@ -77,7 +78,7 @@ def test_the_test_split_is_scored_in_its_order(score, trained):
 
 def test_scores_go_beside_the_checkpoint_by_default_and_csv_reads_back(score, trained, tmp_path):
     expected = score(out=None)
-    assert expected.out == trained / f"checkpoints/MicroLens_1M_x1/{EXPID}.scores.parquet"
+    assert expected.out == trained / f"checkpoints/MicroLens_1M_x1/{NAME}.scores.parquet"
     table = pl.read_csv(score(out=tmp_path / "x/scores.csv").out, schema_overrides={"score": pl.Float32})
     assert table.equals(pl.read_parquet(expected.out))
     assert [p.name for p in (tmp_path / "x").iterdir()] == ["scores.csv"]
@@ -122,11 +123,66 @@ def test_unknown_values_are_counted_and_scored_as_padding(score, trained, tmp_pa
     assert pl.read_parquet(found.out)["item_id"].to_list() == rows["item_id"]
 
 
+KEYS = {
+    "text": pa.array(["req-1", "req-2", "req-2"]),
+    "text with gaps": pa.array(["a", None, "c"]),
+    "categories": pa.array(["a", "b", "a"]).dictionary_encode(),
+    "numbers": pa.array([1.5, 2.0, 3.0]),
+    "nothing": pa.nulls(3),
+}
+
+
+@pytest.mark.parametrize("keys", KEYS.values(), ids=KEYS)
+@pytest.mark.parametrize("suffix", [".parquet", ".PARQUET", ".csv", ".CSV"])
+def test_keys_of_any_type_are_copied_and_cold_users_scored(score, tmp_path, keys, suffix):
+    rows = {"ID": keys, "user_id": keys, "item_id": [3, 4, 5], "likes_level": [1, 2, 3], "views_level": [1, 2, 3]}
+    pq.write_table(pa.table({**rows, "item_seq": [[], [], []]}), tmp_path / "new.parquet")
+    found = score(data=tmp_path / "new.parquet", out=tmp_path / f"scores{suffix}").out
+    table = pl.read_csv(found) if suffix.lower() == ".csv" else pl.read_parquet(found)
+    assert table.columns == ["ID", "user_id", "item_id", "score"]
+    assert table["ID"].to_list() == table["user_id"].to_list() == keys.to_pylist()
+    assert table["score"].is_between(0, 1).all()
+
+
+def test_a_folder_of_parts_scores_as_the_whole_file(score, trained, tmp_path):
+    whole = score(data=trained / TEST)
+    expected = pl.read_parquet(whole.out)
+    table, folder = pq.read_table(trained / TEST), tmp_path / "parts"
+    folder.mkdir()
+    for part, (start, rows) in enumerate([(0, 7), (7, 40), (47, len(table))]):
+        pq.write_table(table.slice(start, rows), folder / f"part-{part:05}.parquet")
+    (folder / "_SUCCESS").touch()
+    for data in (folder, folder / "part-*.parquet"):
+        found = score(data=data, out=tmp_path / "x.parquet", submission=True)
+        assert pl.read_parquet(found.out).drop("score").equals(expected.drop("score"))
+        assert np.abs(scores_of(found) - expected["score"].to_numpy()).max() < 1e-6
+        check_submission(found.submission, expected["ID"].to_numpy(), "Task2")
+
+
+def test_scores_do_not_replace_a_folder(score, tmp_path):
+    (tmp_path / "x.csv").mkdir()
+    with pytest.raises(ConfigError, match=r"--out .*x\.csv is a folder: name a file"):
+        score(out=tmp_path / "x.csv")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"the folder .*file cannot be made \(.*\): name another one"):
+        score(out=tmp_path / "file/x.csv")
+
+
+def test_a_submission_needs_whole_ids(score, trained, tmp_path):
+    table = pq.read_table(trained / TEST)
+    table = table.set_column(table.column_names.index("ID"), "ID", table["ID"].cast(pa.string()))
+    pq.write_table(table, tmp_path / "new.parquet")
+    with pytest.raises(DataError, match=r"column 'ID': a submission needs a whole number in every row"):
+        score(data=tmp_path / "new.parquet", submission=True)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda p: files.drop(p, "views_level"), "test.parquet: column 'views_level' is missing"),
         (lambda p: files.drop(p, "item_seq"), "no column of histories: it is called item_seq or history"),
+        (lambda p: files.twice(p, "views_level"), "test.parquet: column 'views_level' is there 2 times"),
+        (lambda p: files.twice(p, "ID"), "test.parquet: column 'ID' is there 2 times"),
         (lambda p: files.spoil(p, "item_seq", 11, (63, 0)), "row 11, column 'item_seq': 0 after an item"),
         (lambda p: files.spoil(p, "likes_level", 11, None), "row 11, column 'likes_level': the value is missing"),
         (lambda p: files.cut(p), "test.parquet: damaged, cut short or no parquet file"),
@@ -222,6 +278,25 @@ def test_what_cannot_be_scored(score, arguments, error, message):
         score(**arguments)
 
 
+def test_a_named_run_is_scored_by_its_own_settings(score, trained, repository, tmp_path):
+    folders = [text for text in settings(trained) if "_root=" in text]
+    named = {"config_dir": repository / "config", "expid": EXPID, "overrides": folders, "name": NAME}
+    expected = scores_of(score())
+    assert np.array_equal(scores_of(predict(**named, out=tmp_path / "named.parquet")), expected)
+    with pytest.raises(DataError, match=r"smal\.model does not exist: .* --expid QIN_.* Did you mean 'small'"):
+        predict(**{**named, "name": "smal"})
+
+
+def test_a_run_is_found_by_the_settings_that_it_was_given(trained, repository, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {"config_dir": repository / "config", "expid": EXPID, "overrides": [*settings(trained), "num_row=3"]}
+    report, path = run_experiment(**given)
+    assert report.run.startswith(f"{EXPID}@batch_size=32+embedding_dim=4+epochs=1+")
+    assert predict(**given).out == path.with_name(f"{report.run}.scores.parquet")
+    # The size of a batch changes no score: it may be another one.
+    assert predict(**{**given, "overrides": [*given["overrides"], "batch_size=64"]}).out.parent == path.parent
+
+
 def test_a_checkpoint_of_another_build_is_refused(score, trained, repository, tmp_path):
     build(
         raw=files.write_challenge(tmp_path / "raw", seed=3), dataset_id="MicroLens_1M_x1",
@@ -310,6 +385,32 @@ def test_new_rows_go_through_the_stores_own_encoders(fitted, tmp_path, monkeypat
     assert found.unknown == {"city": atlantis, "code": 1, "words": 1}
 
 
+def test_raw_columns_without_any_value_or_as_categories(fitted, tmp_path, monkeypatch):
+    folder, _ = fitted
+    monkeypatch.chdir(tmp_path)
+    run_experiment(config_dir=folder / "config", expid="QIN_fitted")
+    table = pq.read_table(folder / "new.parquet")
+    scores = {}
+    forms = {
+        "typed": {"city": pa.nulls(30, pa.string()), "words": pa.array([""] * 30)},
+        "untyped": {"city": pa.nulls(30), "words": pa.array([[]] * 30)},
+        "plain": {},
+        "categories": {"city": table["city"].dictionary_encode(), "code": table["code"].dictionary_encode()},
+    }
+    for form, changes in forms.items():
+        changed = table
+        for name, values in changes.items():
+            changed = changed.set_column(table.column_names.index(name), name, values)
+        pq.write_table(changed, tmp_path / "new.parquet")
+        found = predict(
+            config_dir=folder / "config", expid="QIN_fitted", data=tmp_path / "new.parquet", out=tmp_path / "x.parquet"
+        )
+        scores[form] = scores_of(found)
+    assert (scores["typed"] == scores["untyped"]).all()
+    assert (scores["plain"] == scores["categories"]).all()
+    assert (scores["plain"] != scores["typed"]).any()
+
+
 def test_a_raw_column_of_another_type(fitted, tmp_path, monkeypatch):
     folder, _ = fitted
     monkeypatch.chdir(tmp_path)
@@ -323,7 +424,7 @@ def test_a_raw_column_of_another_type(fitted, tmp_path, monkeypatch):
 def test_door(trained, repository, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     overrides = [part for setting in settings(trained) for part in ("--set", setting)]
-    shared = ["--config", str(repository / "config"), *overrides]
+    shared = ["--config", str(repository / "config"), "--name", NAME, *overrides]
     new = {"item_id": [99], "likes_level": [1], "views_level": [1], "item_seq": [[*range(1, 40)] * 2]}
     pq.write_table(pa.table(new), "new.parquet")
     run_predict_main(["--expid", EXPID, "--data", "new.parquet", "--out", "scores.parquet", *shared])

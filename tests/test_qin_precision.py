@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from fuxictr_multimodal import reduced_precision
 from fuxictr_multimodal.errors import ConfigError
 from model_zoo.QIN import QIN
 from model_zoo.QIN.precision import Precision, product_type
@@ -111,6 +112,27 @@ def test_bf16_trains_like_float32():
     assert all(value.dtype == torch.float32 for value in rounded.values())
     torch.testing.assert_close(rounded["losses"], exact["losses"], rtol=0.02, atol=0)
     assert (rounded["scores"] - exact["scores"]).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize(("speedup", "used"), [(0.1, "float32"), (1.6, "bf16")])
+def test_auto_is_the_faster_of_the_two(monkeypatch, caplog, speedup, used):
+    monkeypatch.setattr(reduced_precision, "cpu_speedup", lambda: speedup)
+    caplog.set_level(logging.INFO)
+    batch = batches(1)[0]
+    chosen = model(precision="auto")
+    assert (chosen.precision.choice.asked, chosen.precision.name) == ("auto", used)
+    assert f"precision: {used} was chosen" in caplog.text
+    found, expected = (gradients(one, batch) for one in (chosen, model(precision=used)))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    chosen.precision.keep("float32")
+    found, expected = (gradients(one, batch) for one in (chosen, model()))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_bf16_by_name_on_a_slow_processor_is_told(monkeypatch, caplog):
+    monkeypatch.setattr(reduced_precision, "cpu_speedup", lambda: 0.1)
+    assert model(precision="bf16").precision.name == "bf16"
+    assert "precision: bf16 was asked for, but" in caplog.text
 
 
 def test_the_mlp_of_the_ablation_stays_exact():

@@ -1,16 +1,23 @@
 """Names and seeds expand to runs; each runs in a process of its own, and a failure stops none of the others."""
 
+import contextlib
 import functools
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 
+import psutil
 import pytest
 
 from fuxictr_multimodal import run_many
 from fuxictr_multimodal.cli.experiment import run_expid_main
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.report import Report
-from fuxictr_multimodal.run_many import Outcome, Plan, launch_in_process
+from fuxictr_multimodal.run_many import Outcome, Plan, Stop, launch_in_process
 from tests.run_many_stand_in import stand_in
 
 
@@ -49,6 +56,13 @@ def test_one_seed_is_that_of_every_run(config, monkeypatch, option):
         run_expid_main(["--config", str(config), "--expid", "QIN_*", *option])
     assert ended.value.code == 0
     assert asked == ["QIN_x_s7", "QIN_y_s7"]
+
+
+def test_a_name_is_of_one_experiment(config, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_expid_main(["--config", str(config), "--expid", "QIN_*", "--name", "mine"])
+    assert ended.value.code == 2
+    assert "--name mine would name the runs of several experiments" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -139,16 +153,91 @@ def test_an_interrupted_slot_stops_the_others(monkeypatch):
     assert [outcome.status for outcome in outcomes] == ["interrupted", "interrupted", "not run", "not run"]
 
 
-def test_a_run_that_is_told_to_stop_ends(monkeypatch, tmp_path):
+@pytest.mark.parametrize("expid", ["endless", "stubborn"])
+def test_a_run_that_is_told_to_stop_ends(monkeypatch, tmp_path, expid):
     monkeypatch.setattr(run_many, "PRELOADED", ())
-    monkeypatch.setattr(run_many, "INTERRUPT_SECONDS", 0.1)
-    stop = threading.Event()
-    threading.Timer(1, stop.set).start()
-    outcome = launch_in_process(Plan("endless", 7), {"directory": tmp_path, "gpu": -1}, run=stand_in, stop=stop)
-    assert (outcome.status, outcome.report) == ("interrupted", None)
-    assert outcome.seconds < 30
-    quiet = {"run": stand_in, "stop": threading.Event()}
-    assert launch_in_process(Plan("small", 7), {"directory": tmp_path, "gpu": -1}, **quiet).status == "completed"
+    monkeypatch.setattr(run_many, "INTERRUPT_SECONDS", 20 if expid == "endless" else 0.1)
+    stop = Stop()
+    arguments = {"directory": tmp_path, "gpu": -1}
+    threading.Thread(target=lambda: (started(tmp_path / f"{expid}.started"), stop.end_with(signal.SIGHUP))).start()
+    outcome = launch_in_process(Plan(expid, 7), arguments, run=stand_in, stop=stop)
+    assert (outcome.status, outcome.report, outcome.signal) == ("interrupted", None, signal.SIGHUP)
+    assert outcome.seconds < 20
+    assert run_many.exit_status([outcome]) == 129
+    assert not alive(started(tmp_path / f"{expid}.started"))
+    quiet = {"run": stand_in, "stop": Stop()}
+    assert launch_in_process(Plan("small", 7), arguments, **quiet).status == "completed"
+
+
+def test_a_quiet_run_is_heard_of(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(run_many, "PRELOADED", ())
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    plans = [Plan("slow", 7), Plan("small", 7)]
+    outcomes = run_many.run_many(plans, {"directory": tmp_path}, gpus=[-1, -1], run=stand_in)
+    assert [outcome.status for outcome in outcomes] == ["completed", "completed"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("slow_s7: ")]
+    assert [line.partition(" rows, ")[0] for line in lines] == [
+        "slow_s7: epoch 1: 2 of 10", "slow_s7: epoch 1: 5 of 10"
+    ]  # fmt: skip
+
+
+def started(path) -> list[int]:
+    """Wait for the processes of a stand-in, and return them."""
+    deadline = time.monotonic() + 60
+    while not (path.is_file() and path.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return [int(number) for number in path.read_text().split()]
+
+
+def alive(pids, *, within=5.0) -> list[int]:
+    """Those that still run, after they had time to go."""
+    deadline = time.monotonic() + within
+    while True:
+        found = []
+        for pid in pids:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                    found.append(pid)
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.02)
+
+
+PARENT = """
+import functools, sys
+from pathlib import Path
+from fuxictr_multimodal import run_many
+from fuxictr_multimodal.interruption import exit_when_interrupted
+from tests.run_many_stand_in import stand_in
+if __name__ == "__main__":
+    run_many.PRELOADED = ()
+    launch = functools.partial(run_many.launch_in_process, run=stand_in)
+    with exit_when_interrupted():
+        plans = [run_many.Plan("endless", 7), run_many.Plan("small", 7)]
+        outcomes = run_many.run_many(plans, {"directory": Path(sys.argv[1])}, launch=launch)
+        run_many.print_outcomes(outcomes)
+        raise SystemExit(run_many.exit_status(outcomes))
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130), ("SIGKILL", -9)])
+def test_no_run_outlives_its_parent(repository, tmp_path, name, status):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    # The whole group gets the signal, as from a terminal or a batch system.
+    process = subprocess.Popen(
+        [sys.executable, script, tmp_path], env={**os.environ, "PYTHONPATH": str(repository)}, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    pids = started(tmp_path / "endless.started")
+    os.killpg(process.pid, signal.Signals[name])
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert alive(pids) == []
+    if name != "SIGKILL":
+        assert "0 of 2 runs complete" in said
+        assert f"endless_s7: interrupted: interrupted by {name}" in said
+        assert "small_s7: not run" in said
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ INDICES = frozenset({"values", "offsets", "rows", "order", "owner", "starts", "p
 @pytest.fixture
 def kernels():
     """The module of the kernels."""
-    pytest.importorskip("triton", reason="Triton is not installed: it has wheels for Linux only")
+    pytest.importorskip("triton", reason="Triton, which compiles for GPUs, has wheels for Linux on x86-64 only")
     from model_zoo.QIN import sparse_attend_triton
 
     return sparse_attend_triton

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.store.builder import StoreExistsError
 from fuxictr_multimodal.store.staging import Staging
 
@@ -35,6 +36,13 @@ def test_a_second_build_waits_and_then_finds_the_dataset(tmp_path):
         first.commit()
     thread.join()
     assert "already holds a dataset" in outcome[0]
+
+
+def test_a_file_in_the_way_of_the_folder_is_named(tmp_path):
+    (tmp_path / "data").touch()
+    for root in (tmp_path / "data", tmp_path / "data/more"):
+        with pytest.raises(DataError, match=rf"the folder {root} cannot be made \(.*\): name another one"):
+            staging(root).__enter__()
 
 
 def test_the_lock_is_given_back_when_entering_fails(tmp_path):

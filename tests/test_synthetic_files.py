@@ -206,6 +206,13 @@ def test_files_that_are_there_stay(challenge, raw):
     assert (tree(challenge), tree(raw)) == before
 
 
+def test_a_file_in_the_way_of_the_folder_is_named(tmp_path):
+    (tmp_path / "out").touch()
+    for write in (write_challenge_files, write_raw_release):
+        with pytest.raises(DataError, match=r"the folder .*out.* cannot be made \(.*\): name another one"):
+            write(SPEC, tmp_path / "out")
+
+
 def test_another_width_of_histories_has_no_place_in_the_challenges_form(tmp_path):
     spec = SyntheticSpec(rows=9, valid_rows=9, test_rows=9, items=20, max_len=32)
     with pytest.raises(ConfigError, match="max_len must be 64"):

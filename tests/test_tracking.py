@@ -59,6 +59,22 @@ def test_a_resumed_run_voids_what_was_written(writers, tmp_path):
     assert len([name for name, _, _ in writers[0].scalars if name == "valid/AUC"]) == 3
 
 
+def test_a_tracker_that_fails_ends_no_run(writers, tmp_path, caplog, monkeypatch):
+    tracker = tracking.make_tracker("tensorboard", tmp_path / "events")
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writers[0], "add_scalar", full)
+    for _ in range(2):
+        tracker.evaluated(CURVE)
+    tracker.finished({"test": {"AUC": 0.7}})
+    tracker.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the tracker failed and is not told any more ([Errno 28] No space left on device); the result is not affected"
+    ]
+
+
 def test_missing_package_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match=r"pip install 'fuxictr-multimodal\[tensorboard\]'"):

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from fuxictr_multimodal.config import load_config
+from fuxictr_multimodal.tuner.run import tune
 from tests.tuner_sweep import FAKE, ROOT, Sweep
 
 RATES = [1.0e-3, 5.0e-4, 2.0e-3]
@@ -125,16 +127,17 @@ def test_a_killed_tuner_leaves_no_orphan_and_goes_on_where_it_was(sweep):
     assert len(sweep.starts()) == len(first) + len(again)
 
 
-def test_sigterm_ends_the_trials_and_writes_the_summary(sweep):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_the_trials_and_writes_the_summary(sweep, number, status):
     sweep.tuner({"learning_rate": RATES, "epoch_seconds": 30.0})
     tuner = sweep.start()
-    sweep.kill_when(tuner, sweep.starts, signal.SIGTERM)
-    assert tuner.returncode == 130
+    sweep.kill_when(tuner, sweep.starts, number)
+    assert tuner.returncode == status
     assert sweep.left_processes() == []
     assert len(of_status(sweep, "queued")) == 3
 
 
-def test_a_killed_keeper_leaves_no_trial(sweep):
+def test_a_killed_supervisor_leaves_no_trial(sweep):
     sweep.tuner({"learning_rate": [1.0e-3], "epoch_seconds": 30.0})
     tuner = sweep.start()
     deadline = time.monotonic() + 30
@@ -178,9 +181,13 @@ def test_an_exit_without_a_report_is_a_failure(sweep):
     assert of_status(sweep, "failed")[0]["error"].startswith("exit status 0: it printed nothing")
 
 
-def test_slots_tag_and_threads(sweep):
-    done = sweep.tuner({"learning_rate": RATES}).run("--gpu", "0", "1")
-    assert done.returncode == 0
+def test_slots_tag_and_threads(sweep, monkeypatch):
+    sweep.tuner({"learning_rate": RATES})
+    monkeypatch.chdir(sweep.home)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # The command refuses a GPU that is not there; the fake trials need none.
+    tune(Path("config/tuner/fake_tuner.yaml"), [None], gpus=[0, 1], script=ROOT / "tests/fake_trial.py")
     starts = sweep.starts()
     assert {gpu for _, _, _, gpu in starts} == {"0", "1"}
     cores = len(os.sched_getaffinity(0))

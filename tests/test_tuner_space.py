@@ -301,3 +301,37 @@ def test_a_shared_space_fits_every_model_and_a_random_search_gives_all_the_same_
     assert len(datasets) == 1
     assert all(settings == drawn[0] for settings in drawn)
     assert len({json.dumps(settings) for settings in drawn[0]}) == 3
+
+
+SWEEP_OF_AN_EARLIER_VERSION = """
+base_expid: E
+dataset_id: D
+model_config:
+    Base: {model_root: ./checkpoints/, seed: 1, metrics: [AUC], monitor: AUC, epochs: 2, batch_size: 8}
+    E: {model: QIN, dataset_id: D}
+dataset_config:
+    D:
+        data_root: ./data/
+        data_format: h5
+        train_data: ./data/D/train.h5
+        feature_cols: [{name: user_id, dtype: int, type: meta}]
+        label_col: {name: label, dtype: float}
+tuner_space: {learning_rate: [1.e-3, 2.e-3]}
+"""
+
+
+def test_trials_keep_the_names_that_earlier_versions_gave_them(tmp_path):
+    """A sweep that was begun then is resumed, although `train_data` and `data_format` are not hashed any more."""
+    file = tmp_path / "sweep.yaml"
+    file.write_text(SWEEP_OF_AN_EARLIER_VERSION)
+    space = Space.read(file)
+    assert (space.hash(), ids(space)) == ("94c022e4509b", ["E_7b5ed8633050", "E_a720cb2d8a17"])
+
+
+@pytest.mark.parametrize("name", ["20250101", "../../x", "2025-01-01"])
+@pytest.mark.parametrize(("key", "line"), [("base_expid", "base_expid: E"), ("dataset_id", "\ndataset_id: D")])
+def test_names_in_a_tuner_file_are_plain(tmp_path, name, key, line):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(SWEEP_OF_AN_EARLIER_VERSION.replace(line, f"{line[:-1]}{name}"))
+    with pytest.raises(ConfigError, match=f"sweep.yaml: (tuner_space: )?{key}"):
+        Space.read(file)

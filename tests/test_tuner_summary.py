@@ -1,17 +1,23 @@
 """What a sweep says: live table and lines, importance, selection by validation, plots."""
 
+import csv
 import io
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from fuxictr_multimodal.config import trial_hash
 from fuxictr_multimodal.tuner.board import Board
+from fuxictr_multimodal.tuner.folder import SweepFolder
 from fuxictr_multimodal.tuner.importance import importance
 from fuxictr_multimodal.tuner.outcome import Record, best_record, is_out_of_memory, monitored
 from fuxictr_multimodal.tuner.plots import slice_plots
 from fuxictr_multimodal.tuner.restart import Restart
+from fuxictr_multimodal.tuner.summary import write_summary
 from tests.tuner_sweep import Sweep
 
 SPACE = {"learning_rate": [1.0e-3, 2.0e-3, 3.0e-3], "batch_size": [32, 64], "dnn_hidden_units": [[8], [8, 4]]}
@@ -99,6 +105,13 @@ def test_a_report_of_another_configuration_or_build_of_the_data_is_not_finished(
         restart = Restart(space)
         assert (restart.complete_report(trial) is not None) == finished
         assert restart.options(trial) == options
+    # A report of an earlier version: its hash covers the names of the dataset's files, which nobody reads.
+    before = {**trial.params, "data_format": "h5", "train_data": "elsewhere/train.h5"}
+    for config, finished in ((before, True), ({**before, "seed": 99}, False)):
+        trial.report.write_text(
+            json.dumps({**report, "manifest_hash": "", "config_hash": trial_hash(before), "config": config})
+        )
+        assert (Restart(space).complete_report(trial) is not None) == finished
     trial.report.write_text("half a rep")
     assert restart.complete_report(trial) is None
 
@@ -148,7 +161,35 @@ def test_live_table_on_a_terminal(space, records):
     assert "exit status 1: [/] broke" in text
 
 
+def test_the_summary_keeps_its_cells_whatever_settings_and_errors_hold(tmp_path, monkeypatch):
+    odd = "a|b `c` <d> *e*\nf"
+    space = Sweep(tmp_path).tuner({"batch_size": [32, 64], "behaviour": [odd, "ok"]}).space(monkeypatch)
+    records = [Record.of(trial) for trial in space.grid()]
+    for number, record in enumerate(records):
+        record.status, record.value, record.metrics = "completed", 0.5 + number / 10, {"AUC": 0.5 + number / 10}
+    for record in records[1:3]:
+        record.status, record.error = "failed", [f"exit status 1: {odd}", odd, "\x1b[31mred"]
+    monkeypatch.setattr(sys, "argv", ["run_param_tuner.py", "--tag", "`x`\n# no heading"])
+    folder = SweepFolder(space.path.with_suffix(""))
+    folder.path.mkdir()
+    write_summary(folder, space, records, search="grid", script=Path("run_expid.py"))
+    text = (folder.path / "summary.md").read_text(encoding="utf-8")
+    trials = [line for line in text.splitlines() if line.startswith(("| trial", "| DIN_fake"))]
+    assert len(trials) == 1 + len(records)
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in trials} == {4 + 2 + 1}
+    assert "<d>" not in text.replace("    ", "").split("Failed")[0]
+    assert "\x1b" not in text
+    assert "\n# no heading" not in text
+    with (folder.path / "summary.csv").open(newline="", encoding="utf-8") as file:
+        rows = {row["expid"]: row for row in csv.DictReader(file)}
+    assert rows[records[0].trial.expid]["behaviour"] == odd
+    assert rows[records[1].trial.expid]["error"] == f"exit status 1: {odd}\n{odd}\n\\x1b[31mred"
+    header = (folder.path / "best/model_config.yaml").read_text(encoding="utf-8").splitlines()[:3]
+    assert all(line.startswith("# ") for line in header)
+
+
 def test_slice_plots(space, records, tmp_path):
+    slice_plots(tmp_path / "odd", records, space.axes, title="$\\frac{$", value="$_$")
     files = slice_plots(tmp_path / "slices", records, space.axes, title="a title", value="valid AUC")
     assert [file.name for file in files] == ["slices.png", "slices.svg"]
     again = slice_plots(tmp_path / "again", records, space.axes, title="a title", value="valid AUC")

@@ -44,7 +44,7 @@ def steps_of(monkeypatch):
 @pytest.mark.parametrize("decay", [0.5, 0.9])
 def test_the_checkpoint_holds_the_average_of_all_steps(run_qin, steps_of, decay):
     report, path = run_qin("epochs=2", f"weight_averaging={decay}", "save_best_only=False", "batch_norm=True", seed=3)
-    kept = torch.load(path.with_name("QIN_test_s3.model"), weights_only=True)
+    kept = torch.load(path.with_name(f"{report.run}.model"), weights_only=True)
     assert len(steps_of) == 1 + 2 * 16
     assert any("running_var" in name for name in kept)
     for name, value in kept.items():
@@ -69,7 +69,7 @@ def test_training_is_the_same_and_scoring_is_not(run_qin):
 
 def test_models_of_the_zoo_are_averaged(run_qin, steps_of):
     averaged, path = run_qin("epochs=1", "weight_averaging=0.8", "dataset_id=Synthetic_test", expid="DIN_demo")
-    kept = torch.load(path.with_name("DIN_demo.model"), weights_only=True)
+    kept = torch.load(path.with_name(f"{averaged.run}.model"), weights_only=True)
     name = next(name for name in kept if name.endswith("weight"))
     torch.testing.assert_close(
         kept[name].double(), by_hand([state[name] for state in steps_of], 0.8), rtol=1e-5, atol=1e-7

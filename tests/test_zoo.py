@@ -1,6 +1,10 @@
 """Names of models are resolved in three places in order, and each layout is bound to what its models need."""
 
+import inspect
 import logging
+import shutil
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -39,6 +43,18 @@ def zoo_root(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def own_qin():
+    """Leave the modules of QIN as they were: other tests hold their classes."""
+
+    kept = {name: module for name, module in sys.modules.items() if name.startswith("model_zoo.QIN")}
+    yield
+    for name in [name for name in sys.modules if name.startswith("model_zoo.QIN")]:
+        del sys.modules[name]
+    sys.modules.update(kept)
+    sys.modules["model_zoo"].QIN = kept["model_zoo.QIN"]
+
+
 def test_the_order_is_ours_longctr_checkout(zoo_root):
     from model_zoo.LongCTR import DIN
     from model_zoo.QIN import QIN
@@ -56,6 +72,31 @@ def test_the_environment_names_the_checkout(zoo_root, monkeypatch, tmp_path):
     assert resolve("Rare").layout == "flat"
     with pytest.raises(ConfigError, match="holds no models"):
         resolve("Rare", zoo_root=tmp_path / "elsewhere")
+
+
+def test_a_copy_of_our_model_in_the_checkout_is_the_one_that_runs(zoo_root, own_qin):
+    import model_zoo.QIN
+
+    installed = Path(model_zoo.QIN.__file__).parent
+    folder = zoo_root / "model_zoo/QIN"
+    shutil.copytree(installed, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    with (folder / "quadratic.py").open("a") as file:
+        file.write("\nMARKER = 'of the copy'\n")
+    for name in ("QIN", "checkout/QIN"):
+        copied = resolve(name, zoo_root=zoo_root)
+        assert copied.layout == "batch"
+        assert Path(inspect.getfile(copied.model_class)) == folder / "QIN.py"
+        assert sys.modules["model_zoo.QIN.quadratic"].MARKER == "of the copy"
+    # The next run in this process asks for the installed one again.
+    back = resolve("QIN").model_class
+    assert Path(inspect.getfile(back)).parent == installed
+    assert back.__module__ == copied.model_class.__module__ == "model_zoo.QIN.QIN"
+    assert not hasattr(sys.modules["model_zoo.QIN.quadratic"], "MARKER")
+
+    (folder / "quadratic.py").write_text("raise RuntimeError('half an edit')\n")
+    with pytest.raises(ConfigError, match=r"model 'QIN'.*model_zoo/QIN failed: RuntimeError: half an edit"):
+        resolve("QIN", zoo_root=zoo_root)
+    assert resolve("QIN").model_class is back
 
 
 def test_an_unknown_name_lists_what_there_is(zoo_root):

@@ -4,35 +4,37 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from fuxictr_multimodal.cli.leaderboard import run_leaderboard_main
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.interruption import exit_when_interrupted
+from fuxictr_multimodal.terminal import prepare_streams
+from fuxictr_multimodal.user_paths import user_path
 
 
 def run_comparison_main(argv: Sequence[str] | None = None) -> None:
-    """`run_comparison.py`: run a comparison; exit status 1 if a run failed, 2 on bad input, 130 when interrupted."""
+    """`run_comparison.py`: run a comparison; exit status 1 if a run failed, 2 on bad input, 128 + a signal."""
+    prepare_streams()
     parser = argparse.ArgumentParser(
         prog="run_comparison.py",
         description="Tune every model of a comparison with equally many trials, run the seeds, write the leaderboard.",
         epilog="Run the same command again after a crash or a kill: what is complete is kept, the rest goes on.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--config", default="./config/comparison/demo.yaml", type=Path, help="the comparison file")
+    parser.add_argument("--config", default="./config/comparison/demo.yaml", type=user_path, help="the comparison file")
     parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="gpu indices, one a slot; -1: the CPU")
     args = parser.parse_args(argv)
-    with exit_on_input_error():
+    with exit_when_interrupted(), exit_on_input_error():
         from fuxictr_multimodal import run_many
         from fuxictr_multimodal.comparison import Comparison, compare
+        from fuxictr_multimodal.gpus import check_gpus
 
+        check_gpus(args.gpu)
         comparison = Comparison.read(args.config)
-        try:
-            outcomes = compare(comparison, gpus=args.gpu)
-        except KeyboardInterrupt:
-            raise SystemExit(130) from None
+        outcomes = compare(comparison, gpus=args.gpu)
         run_many.print_outcomes(outcomes)
-    if any(outcome.status in ("interrupted", "not run") for outcome in outcomes):
-        raise SystemExit(130)
+    if any(outcome.status == "interrupted" for outcome in outcomes):
+        raise SystemExit(run_many.exit_status(outcomes))
     if any(outcome.status == "completed" for outcome in outcomes):
         out = comparison.out
         chosen = ["--dataset", comparison.dataset_id, "--expid", ",".join(comparison.names)]

@@ -3,45 +3,59 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fuxictr_multimodal.cli.trained_run import add_trained_run
 from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
+from fuxictr_multimodal.files import replace_atomically
+from fuxictr_multimodal.terminal import plain_console, prepare_streams
+from fuxictr_multimodal.user_paths import user_path
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from fuxictr_multimodal.experiment import Experiment
 
+STDOUT = Path("-")
+
 
 def run_explain_main(argv: Sequence[str] | None = None) -> None:
     """`run_explain.py`: show why a trained model ranks as it does; exit status 2 on bad input."""
+    prepare_streams()
     args = _parser().parse_args(argv)
-    with exit_on_input_error():
+    # What other parts print on the way must not get between the lines of the JSON.
+    aside = contextlib.redirect_stdout(sys.stderr) if args.json == STDOUT else contextlib.nullcontext()
+    with exit_on_input_error(), aside:
         _check(args)
         # The toolkit, torch and Ray take seconds to import: only now, after the arguments are known to be good.
-        from rich.console import Console
-
         from fuxictr_multimodal.experiment import Experiment
         from fuxictr_multimodal.explain_view import check_picture
 
         if args.out:
             check_picture(args.out)
-        experiment = Experiment.load(args.config, args.expid, gpu=args.gpu, seed=args.seed, overrides=args.overrides)
-        found = _view(args)(experiment, args, Console())
+        experiment = Experiment.load(
+            args.config, args.expid, gpu=args.gpu, seed=args.seed, overrides=args.overrides, name=args.name
+        )
+        found = _view(args)(experiment, args, plain_console(quiet=args.json == STDOUT))
         if isinstance(found, dict):
             found = {"expid": experiment.run, "dataset_id": experiment.params["dataset_id"], **found}
-        if args.json:
-            args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        found = _finite(found)
+        if args.json not in (None, STDOUT):
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            with replace_atomically(args.json) as temporary:
+                temporary.write_text(json.dumps(found, indent=1, allow_nan=False), encoding="utf-8")
             print(args.json)
-        elif isinstance(found, dict):
-            print(json.dumps(found))
         if args.out:
             print(args.out)
+    if args.json == STDOUT:
+        print(json.dumps(found, allow_nan=False))
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -58,6 +72,15 @@ def _view(args: argparse.Namespace) -> Callable[[Experiment, argparse.Namespace,
     if args.scales:
         return _show_scales
     return _show_sparsity if args.sparsity else _show_rows
+
+
+def _finite(found: Any) -> Any:
+    """What is no number, as where a model has diverged, as null: JSON knows no NaN and no infinity."""
+    if isinstance(found, dict):
+        return {key: _finite(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [_finite(value) for value in found]
+    return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
 def _show_rows(experiment: Experiment, args: argparse.Namespace, console: Console) -> list[dict]:
@@ -166,7 +189,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--limit", type=int, default=5, help="rows of a user at most")
     parser.add_argument("--top", type=int, default=20, help="history items of a row at most")
-    parser.add_argument("--titles", type=Path, metavar="FILE", help="csv, tsv or parquet with item_id and title")
-    parser.add_argument("--out", type=Path, metavar="PNG", help="also draw it, as .png, .svg or .pdf; not --scales")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers")
+    parser.add_argument("--titles", type=user_path, metavar="FILE", help="csv, tsv or parquet with item_id and title")
+    parser.add_argument(
+        "--out", type=user_path, metavar="PNG", help="also draw it, as .png, .svg or .pdf; not --scales"
+    )
+    parser.add_argument(
+        "--json",
+        type=user_path,
+        nargs="?",
+        const=STDOUT,
+        metavar="FILE",
+        help="write the numbers to a file too; without FILE print them, and nothing else, on standard output",
+    )
     return parser

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
+from fuxictr_multimodal.terminal import prepare_streams
+from fuxictr_multimodal.user_paths import user_path
 
 if TYPE_CHECKING:
     from fuxictr_multimodal.leaderboard.board import Board
@@ -19,6 +21,7 @@ FORMAT_OF_SUFFIX = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".html": 
 
 def run_leaderboard_main(argv: Sequence[str] | None = None) -> None:
     """`run_leaderboard.py`: compare the experiments of a dataset; exit status 2 on bad input."""
+    prepare_streams()
     args = _parser().parse_args(argv)
     with exit_on_input_error():
         board = _read_board(args) if args.source else _make_board(args)
@@ -68,27 +71,29 @@ def _parser() -> argparse.ArgumentParser:
     where = parser.add_argument_group("where it is read from")
     where.add_argument(
         "--model-root",
-        type=Path,
+        type=user_path,
         default=Path("checkpoints"),
         help="holds <dataset>/*.report.json (default: %(default)s)",
     )
-    where.add_argument("--reports", type=Path, metavar="DIR", help="a folder of reports, instead of --model-root")
-    where.add_argument("--data-root", type=Path, help="holds the store (default: the one the runs read)")
-    where.add_argument("--config", type=Path, help="config folder; its expids without a report are listed as not run")
+    where.add_argument("--reports", type=user_path, metavar="DIR", help="a folder of reports, instead of --model-root")
+    where.add_argument("--data-root", type=user_path, help="holds the store (default: the one the runs read)")
     where.add_argument(
-        "--from", dest="source", type=Path, metavar="JSON", help="what --export wrote, instead of reports"
+        "--config", type=user_path, help="config folder; its expids without a report are listed as not run"
+    )
+    where.add_argument(
+        "--from", dest="source", type=user_path, metavar="JSON", help="what --export wrote, instead of reports"
     )
     where.add_argument(
         "--published",
-        type=Path,
+        type=user_path,
         metavar="CSV",
         help="published learning curves to draw on the page, for example results/published_microlens_1m.csv",
     )
     output = parser.add_argument_group("what is written")
     output.add_argument("--format", choices=FORMATS, help="default: by the ending of --out, else terminal")
     output.add_argument("--short", action="store_true", help="fewer columns, for a README; not for csv and html")
-    output.add_argument("--out", type=Path, metavar="FILE", help="write there instead of to the terminal")
-    output.add_argument("--export", type=Path, metavar="JSON", help="also keep all that tables and page need")
+    output.add_argument("--out", type=user_path, metavar="FILE", help="write there instead of to the terminal")
+    output.add_argument("--export", type=user_path, metavar="JSON", help="also keep all that tables and page need")
     return parser
 
 
@@ -113,10 +118,13 @@ def _make_board(args: argparse.Namespace) -> Board:
 
     from fuxictr_multimodal.leaderboard.assemble import make_board
     from fuxictr_multimodal.leaderboard.collect import collect, dataset_with_reports
+    from fuxictr_multimodal.names import check_plain_name
     from fuxictr_multimodal.store import Store
 
     expids = [name for text in args.expid or ["*"] for name in text.split(",") if name]
     dataset_id = args.dataset
+    if dataset_id is not None:
+        check_plain_name(dataset_id, "--dataset")
     if args.reports is None and dataset_id is None:
         dataset_id = dataset_with_reports(args.model_root)
     directory = args.reports or args.model_root / dataset_id
@@ -149,7 +157,7 @@ def _expected(config_dir: Path, dataset_id: str, patterns: Sequence[str]) -> lis
 
 
 def _rendered(board: Board, args: argparse.Namespace) -> str:
-    form = args.format or FORMAT_OF_SUFFIX.get(args.out.suffix if args.out else "", "terminal")
+    form = args.format or FORMAT_OF_SUFFIX.get(args.out.suffix.lower() if args.out else "", "terminal")
     if form == "html":
         from fuxictr_multimodal.leaderboard.page import page
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from fuxictr_multimodal.cli.trained_run import add_trained_run
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.terminal import prepare_streams
+from fuxictr_multimodal.user_paths import user_path
 
 
 def run_predict_main(argv: Sequence[str] | None = None) -> None:
     """`run_predict.py`: score the test split or new rows and write the scores; exit status 2 on bad input."""
+    prepare_streams()
     parser = argparse.ArgumentParser(
         prog="run_predict.py",
         description="Score the test split, or new raw rows, with a trained experiment or with published weights.",
@@ -21,17 +23,23 @@ def run_predict_main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add_trained_run(parser)
-    parser.add_argument("--data", type=Path, help="parquet file of new rows (default: the test split)")
+    parser.add_argument(
+        "--data", type=user_path, help="parquet file of new rows, or a folder of its parts (default: the test split)"
+    )
     parser.add_argument("--history-column", help="column of histories in --data (default: item_seq or history)")
     parser.add_argument(
-        "--out", type=Path, help=".parquet or .csv file of scores (default: <run>.scores.parquet at the checkpoint)"
+        "--out",
+        type=user_path,
+        help=".parquet or .csv file of scores (default: <run>.scores.parquet at the checkpoint)",
     )
     parser.add_argument("--submission", action="store_true", help="also write prediction.csv in <out>.zip")
     parser.add_argument("--task", choices=("Task1", "Task2", "Task1&2"), default="Task2", help="of the submission")
-    parser.add_argument("--import-weights", type=Path, metavar="FILE", help="published weights, not the checkpoint")
+    parser.add_argument(
+        "--import-weights", type=user_path, metavar="FILE", help="published weights, not the checkpoint"
+    )
     parser.add_argument(
         "--export-weights",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="write the weights under their published names; alone, nothing is scored",
     )
@@ -46,6 +54,7 @@ def run_predict_main(argv: Sequence[str] | None = None) -> None:
             gpu=args.gpu,
             seed=args.seed,
             overrides=args.overrides,
+            name=args.name,
             data=args.data,
             history_column=args.history_column,
             out=args.out,

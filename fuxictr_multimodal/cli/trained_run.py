@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from fuxictr_multimodal.user_paths import user_path
 
 
 def add_trained_run(parser: argparse.ArgumentParser) -> None:
-    """Add --config, --expid, --gpu, --seed and --set, as they were given to `run_expid.py`."""
-    parser.add_argument("--config", default="./config/", type=Path, help="the config directory")
+    """Add --config, --expid, --gpu, --seed, --set and --name, as they were given to `run_expid.py`."""
+    parser.add_argument("--config", default="./config/", type=user_path, help="the config directory")
     parser.add_argument("--expid", required=True, help="the experiment id; it must be trained")
     parser.add_argument("--gpu", default=-1, type=int, help="the gpu index, -1 for cpu")
     parser.add_argument("--seed", type=int, help="the seed that the run was given on the command line")
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="as in training"
     )
+    parser.add_argument("--name", help="the run name that it was given; its settings are then taken from its report")

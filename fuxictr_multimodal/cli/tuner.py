@@ -5,22 +5,25 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.interruption import exit_when_interrupted
+from fuxictr_multimodal.terminal import prepare_streams
+from fuxictr_multimodal.user_paths import user_path
 
 SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 
 def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
-    """`run_param_tuner.py`: run a sweep; exit status 1 if a trial failed, 2 on bad input, 130 when interrupted."""
+    """`run_param_tuner.py`: run a sweep; exit status 1 if a trial failed, 2 on bad input, 128 + a signal."""
+    prepare_streams()
     parser = argparse.ArgumentParser(
         prog="run_param_tuner.py",
         description="Run the trials of a tuner file in parallel, each as a process, and summarise them.",
         epilog="Run the same command again after a crash or a kill: what is complete is kept, the rest goes on.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--config", default="./config/tuner/QIN_demo_tuner.yaml", type=Path, help="the tuner file")
+    parser.add_argument("--config", default="./config/tuner/QIN_demo_tuner.yaml", type=user_path, help="the tuner file")
     parser.add_argument(
         "--expid",
         metavar="NAME[,NAME]",
@@ -30,7 +33,7 @@ def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--tag", help="run only trials whose expid contains this text; of a grid")
     parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="gpu indices, one a slot; -1: the CPU")
-    parser.add_argument("--script", type=Path, help="what runs a trial instead of run_expid.py")
+    parser.add_argument("--script", type=user_path, help="what runs a trial instead of run_expid.py")
     parser.add_argument("--search", choices=("grid", "random", "tpe"), default="grid", help="how settings are chosen")
     parser.add_argument("--trials", type=int, metavar="N", help="settings to try in all; of a search")
     parser.add_argument("--time", type=parse_seconds, metavar="2h", help="start no trial after this: 2h, 1h30m, 90s")
@@ -44,25 +47,24 @@ def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
         parser.error("--tag is for a grid")
     if args.trials is not None and args.trials < 1:
         parser.error("--trials must be 1 or more")
-    with exit_on_input_error():
+    with exit_when_interrupted(), exit_on_input_error():
+        from fuxictr_multimodal.gpus import check_gpus
         from fuxictr_multimodal.tuner.run import tune
 
-        try:
-            sweeps = tune(
-                args.config,
-                args.expid or [None],
-                gpus=args.gpu,
-                tag=args.tag,
-                script=args.script,
-                search=args.search,
-                trials=args.trials,
-                seconds=args.time,
-                retry_oom=args.retry_oom,
-                prune=not args.no_prune,
-                seed=args.seed,
-            )
-        except KeyboardInterrupt:
-            raise SystemExit(130) from None
+        check_gpus(args.gpu)
+        sweeps = tune(
+            args.config,
+            args.expid or [None],
+            gpus=args.gpu,
+            tag=args.tag,
+            script=args.script,
+            search=args.search,
+            trials=args.trials,
+            seconds=args.time,
+            retry_oom=args.retry_oom,
+            prune=not args.no_prune,
+            seed=args.seed,
+        )
     if any(record.status == "failed" for records in sweeps for record in records):
         raise SystemExit(1)
 

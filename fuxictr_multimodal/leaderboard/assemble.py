@@ -53,7 +53,7 @@ def make_board(
         DataError: the store or kept predictions do not belong to the reports.
     """
     groups = collection.groups
-    compared = "test" if all("test" in _metrics(group) for group in groups) else "valid"
+    compared = "test" if all(_has_auc(run.report, "test") for group in groups for run in group.runs) else "valid"
     groups = tuple(sorted(groups, key=lambda group: (-_mean_auc(group, compared), group.name)))
     base = _baseline(groups, baseline)
     evidence = _Evidence.load(groups, store, collection.manifest_hash, compared)
@@ -254,13 +254,21 @@ def _with_calibration(
     return {**metrics, split: {**metrics[split], "ECE": errors}}
 
 
+def _has_auc(report: Report, split: str) -> bool:
+    """Whether the split was measured and AUC, where it was asked for, is defined on it."""
+    return split in report.metrics and report.metrics[split].get("AUC", 0) is not None
+
+
 def _auc(report: Report, split: str) -> float:
     try:
-        return report.metrics[split]["AUC"]
+        value = report.metrics[split]["AUC"]
     except KeyError:
         raise DataError(
             f"the report of {report.expid} has no {split} AUC: put AUC into `metrics`, run it again with --overwrite"
         ) from None
+    if value is None:
+        raise DataError(f"AUC, which ranks the runs, is not defined on the {split} split: all its rows have one label")
+    return value
 
 
 def _mean_auc(group: Group, split: str) -> float:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fuxictr_multimodal.config import config_hash
 from fuxictr_multimodal.errors import DataError, did_you_mean
 from fuxictr_multimodal.leaderboard.board import Unfinished
-from fuxictr_multimodal.report import Report
-
-REPORT_SUFFIX = ".report.json"
+from fuxictr_multimodal.report import REPORT_SUFFIX, Report
+from fuxictr_multimodal.run_names import settings_given, settings_suffix
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,8 @@ def _state(report: Report) -> tuple[str, str]:
         return "failed", _one_line(report.error or "no reason was recorded")
     if report.status == "running":
         return "incomplete", f"running or killed after {len(report.curve)} evaluations; run it again with --resume"
+    if report.status == "interrupted":
+        return "interrupted", f"{report.error} after {len(report.curve)} evaluations; run it again with --resume"
     return report.status, "its report has no metrics: neither valid nor test has labels"
 
 
@@ -159,10 +161,22 @@ def _grouped(runs: Sequence[Run]) -> tuple[list[Group], list[Unfinished]]:
         if first is not run:
             reason = f"the same configuration and seed as {first.name}, which is counted"
             repeated.append(Unfinished(run.name, "repeated", reason))
-    expids = [expid for expid, _ in by_key]
-    groups = []
-    for (expid, digest), of_seed in by_key.items():
-        # One expid may have been run with several configurations (--set): each is an experiment of its own.
-        name = expid if expids.count(expid) == 1 else f"{expid}@{digest[:6]}"
-        groups.append(Group(name, tuple(of_seed[seed] for seed in sorted(of_seed))))
+    names = _names({key: next(iter(of_seed.values())).report.config for key, of_seed in by_key.items()})
+    groups = [Group(names[key], tuple(of_seed[seed] for seed in sorted(of_seed))) for key, of_seed in by_key.items()]
     return groups, repeated
+
+
+def _names(configs: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+    """Names of groups by their expid and hash: runs of one name with several configurations are told apart by them."""
+    names = {}
+    for (expid, digest), config in configs.items():
+        others = [other for (name, key), other in configs.items() if name == expid and key != digest]
+        given: dict[str, Any] = {}
+        for other in others:
+            given |= settings_given({k: v for k, v in config.items() if k != "seed"}, other)
+        names[expid, digest] = expid + settings_suffix(given)
+    unclear = {name for name in names.values() if list(names.values()).count(name) > 1}
+    for (expid, digest), name in names.items():
+        if name in unclear and name != expid:
+            names[expid, digest] = f"{expid}@{digest[:6]}"
+    return names

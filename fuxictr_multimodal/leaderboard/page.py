@@ -151,7 +151,7 @@ def _results(board: Board, drawn: list[Series]) -> str:
             ),
         ]
         cells += [_cell(entry.trials)] * trials
-        marks = "".join(tag("sup", None, f" {mark}") for mark in entry.marks)
+        marks = "".join(tag("sup", None, text_of(f" {mark}")) for mark in entry.marks)
         seeds = tag("small", None, "1 seed" if len(entry.seeds) == 1 else f"{len(entry.seeds)} seeds")
         name = text_of(entry.name) + marks + seeds
         name = tag("th", {"scope": "row", "data-v": entry.name}, charts.swatch(item), name)
@@ -248,7 +248,7 @@ def _missing(board: Board) -> str:
 
 
 def _notes(board: Board) -> str:
-    items = [tag("sup", None, mark) + " " + text_of(text) for mark, text in board.footnotes.items()]
+    items = [tag("sup", None, text_of(mark)) + " " + text_of(text) for mark, text in board.footnotes.items()]
     items += [text_of(f"Published curve {item.name}: {item.source}") for item in board.published]
     items += [text_of(text) for text in explanations(board)]
     return _section("How to read it", tag("ul", None, *(tag("li", None, item) for item in items)))

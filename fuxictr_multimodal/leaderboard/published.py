@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 from pathlib import Path
 
+from fuxictr_multimodal.decoding import to_utf8
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.leaderboard.board import Board, Curve, Published
 
@@ -24,10 +26,14 @@ def with_published(board: Board, path: Path) -> Board:
             f"{path} counts epochs, but runs of {board.dataset_id} were evaluated within epochs: set eval_steps to null"
         )
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; results/published_microlens_1m.csv is one such file") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    text = to_utf8(content, where=str(path)).decode("utf-8")
+    # A spreadsheet leaves rows of separators alone; empty lines are skipped as it is.
+    rows = [row for row in csv.DictReader(io.StringIO(text, newline="")) if any(row.values())]
     runs: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         for column in COLUMNS:

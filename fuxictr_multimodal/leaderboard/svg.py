@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from fuxictr_multimodal.escape import visible
+
 BOX = 1000  # width and height of the inner, stretched coordinates
 
 # Outlines around (0, 0), in pixels: dots are told apart by form as well as by colour.
@@ -101,13 +103,13 @@ def tag(name: str, attributes: Mapping[str, object] | None = None, *content: str
     >>> tag("text", {}, text_of("a < b"))
     '<text>a &lt; b</text>'
     """
-    pairs = "".join(f' {key}="{escape(_short(value))}"' for key, value in (attributes or {}).items())
+    pairs = "".join(f' {key}="{escape(visible(_short(value)))}"' for key, value in (attributes or {}).items())
     return f"<{name}{pairs}>{''.join(content)}</{name}>" if content else f"<{name}{pairs}/>"
 
 
 def text_of(text: str) -> str:
     """Plain text as markup."""
-    return escape(text, quote=False)
+    return escape(visible(text), quote=False)
 
 
 def percent(share: float) -> str:

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fuxictr_multimodal.escape import csv_text, one_line
+from fuxictr_multimodal.escape import latex as tex
+from fuxictr_multimodal.escape import markdown as escaped
 from fuxictr_multimodal.leaderboard.board import Board, Entry
 from fuxictr_multimodal.leaderboard.statistics import Interval, Spread
+from fuxictr_multimodal.terminal import plain_console
 
 METRICS = ("AUC", "gAUC", "logloss", "ECE")
 
@@ -101,7 +104,7 @@ def explanations(board: Board) -> list[str]:
 
 def terminal(board: Board, *, short: bool = False, width: int | None = None, color: bool = False) -> str:
     """Tables for the terminal, quality first, then cost; `width` None gives them all the width they need."""
-    console = Console(
+    console = plain_console(
         width=width or 10_000, file=io.StringIO(), force_terminal=color, legacy_windows=False, highlight=False
     )
     shown = columns(board, short=short)
@@ -109,47 +112,47 @@ def terminal(board: Board, *, short: bool = False, width: int | None = None, col
     for part in parts:
         console.print(_rich_table(board, part, heading(board) if part is parts[0] else None))
     for mark, text in board.footnotes.items():
-        console.print(f"[{mark}] {text}", markup=False)
+        console.print(f"[{mark}] {one_line(text)}")
     for text in explanations(board):
-        console.print(text, markup=False)
+        console.print(one_line(text))
     if board.unfinished:
-        console.print("\nNot in the table:", markup=False)
+        console.print("\nNot in the table:")
         for run in board.unfinished:
-            console.print(f"  {run.run}: {run.status}: {run.reason}", markup=False)
+            console.print("  " + one_line(f"{run.run}: {run.status}: {run.reason}"))
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).strip("\n") + "\n"
 
 
 def _rich_table(board: Board, shown: list[Column], title: str | None) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", header_style="bold")
+    table = Table(title=title and one_line(title), box=box.SIMPLE_HEAD, title_justify="left", header_style="bold")
     table.add_column("experiment", no_wrap=True)
     for column in shown:
-        table.add_column(column.title + " ", justify="right")
+        table.add_column(one_line(column.title) + " ", justify="right")
     for entry in board.entries:
-        table.add_row(Text(entry.name + _marks(entry, " [{}]")), *(_starred(column, entry) for column in shown))
+        table.add_row(one_line(entry.name + _marks(entry, " [{}]")), *(_starred(column, entry) for column in shown))
     for reference in board.references if any(column.of_quality for column in shown) else ():
         values = [_reference_cell(column, reference.metrics) + " " for column in shown]
-        table.add_row(f"{reference.name} ({reference.kind})", *values, style="dim")
+        table.add_row(one_line(f"{reference.name} ({reference.kind})"), *values, style="dim")
     return table
 
 
 def markdown(board: Board, *, short: bool = False) -> str:
     """A GitHub table with its notes."""
     shown = columns(board, short=short)
-    lines = [f"## {heading(board)}", ""]
-    lines.append(_piped("experiment", *(column.title for column in shown)))
+    lines = [f"## {escaped(heading(board))}", ""]
+    lines.append(_piped("experiment", *(escaped(column.title) for column in shown)))
     lines.append("|---|" + "---:|" * len(shown))
     for entry in board.entries:
         cells = [_emphasised(column, entry, "**{}**") for column in shown]
-        lines.append(_piped(entry.name + _marks(entry, " <sup>{}</sup>"), *cells))
+        lines.append(_piped(escaped(entry.name) + _marks(entry, " <sup>{}</sup>", escaped), *cells))
     for reference in board.references:
         cells = [_reference_cell(column, reference.metrics) for column in shown]
-        lines.append(_piped(f"*{reference.name} ({reference.kind})*", *cells))
+        lines.append(_piped(f"*{escaped(reference.name)} ({escaped(reference.kind)})*", *cells))
     lines.append("")
-    lines += [f"- <sup>{mark}</sup> {text}" for mark, text in board.footnotes.items()]
-    lines += [f"- {text}" for text in explanations(board)]
+    lines += [f"- <sup>{escaped(mark)}</sup> {escaped(text)}" for mark, text in board.footnotes.items()]
+    lines += [f"- {escaped(text)}" for text in explanations(board)]
     if board.unfinished:
         lines += ["", "Not in the table:", "", "| run | state | why |", "|---|---|---|"]
-        lines += [_piped(run.run, run.status, run.reason) for run in board.unfinished]
+        lines += [_piped(*map(escaped, (run.run, run.status, run.reason))) for run in board.unfinished]
     return "\n".join(lines) + "\n"
 
 
@@ -157,7 +160,7 @@ def latex(board: Board, *, short: bool = False) -> str:
     """A `tabular` with booktabs rules; notes follow as a small paragraph, runs that are missing too."""
     shown = columns(board, short=short)
     lines = [
-        f"% {_one_line(heading(board))}; needs \\usepackage{{booktabs}}",
+        f"% {one_line(heading(board))}; needs \\usepackage{{booktabs}}",
         "\\begin{tabular}{l" + "r" * len(shown) + "}",
         "\\toprule",
         " & ".join([tex("experiment"), *(tex(column.title) for column in shown)]) + " \\\\",
@@ -165,14 +168,14 @@ def latex(board: Board, *, short: bool = False) -> str:
     ]
     for entry in board.entries:
         cells = [_emphasised(column, entry, "\\textbf{{{}}}", escape=tex) for column in shown]
-        lines.append(" & ".join([tex(entry.name) + _marks(entry, "\\textsuperscript{{{}}}"), *cells]) + " \\\\")
+        lines.append(" & ".join([tex(entry.name) + _marks(entry, "\\textsuperscript{{{}}}", tex), *cells]) + " \\\\")
     if board.references:
         lines.append("\\midrule")
     for reference in board.references:
         cells = [tex(_reference_cell(column, reference.metrics)) for column in shown]
         lines.append(" & ".join([tex(f"{reference.name} ({reference.kind})"), *cells]) + " \\\\")
     lines += ["\\bottomrule", "\\end{tabular}", "", "\\par\\smallskip{\\footnotesize"]
-    lines += [f"\\textsuperscript{{{mark}}} {tex(text)}" for mark, text in board.footnotes.items()]
+    lines += [f"\\textsuperscript{{{tex(mark)}}} {tex(text)}" for mark, text in board.footnotes.items()]
     lines += [tex(text) for text in explanations(board)]
     if board.unfinished:
         listed = "; ".join(f"{run.run} ({run.status}: {run.reason})" for run in board.unfinished)
@@ -193,6 +196,10 @@ def as_csv(board: Board) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, head, lineterminator="\n", restval="")
     writer.writeheader()
+
+    def write(row: dict[str, object]) -> None:
+        writer.writerow({key: csv_text(value) if isinstance(value, str) else value for key, value in row.items()})
+
     for entry in board.entries:
         row: dict[str, object] = {
             "kind": "experiment",
@@ -220,12 +227,12 @@ def as_csv(board: Board) -> str:
             for over, interval in (("rows", entry.difference.rows), ("seeds", entry.difference.seeds)):
                 row[f"difference_{over}_low"] = _number(interval.low if interval else None)
                 row[f"difference_{over}_high"] = _number(interval.high if interval else None)
-        writer.writerow(row)
+        write(row)
     for reference in board.references:
         values = {f"{s}_{m}_mean": _number(reference.metrics.get(s, {}).get(m)) for s, m in names}
-        writer.writerow({"kind": reference.kind, "experiment": reference.name, **values})
+        write({"kind": reference.kind, "experiment": reference.name, **values})
     for run in board.unfinished:
-        writer.writerow({"kind": "missing", "experiment": run.run, "status": run.status, "reason": run.reason})
+        write({"kind": "missing", "experiment": run.run, "status": run.status, "reason": run.reason})
     return stream.getvalue()
 
 
@@ -266,26 +273,6 @@ def count_text(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
 
-_TEX = {
-    "\\": "\\textbackslash{}",
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    "±": "$\\pm$",
-    "≥": "$\\ge$",
-    "…": "\\dots{}",
-    **{character: "\\" + character for character in "&%$#_{}"},
-}
-
-
-def tex(text: str) -> str:
-    r"""Escape what LaTeX would read as a command.
-
-    >>> print(tex("QIN_demo 95 % ± 1"))
-    QIN\_demo 95 \% $\pm$ 1
-    """
-    return "".join(_TEX.get(character, character) for character in text)
-
-
 def _metric_column(board: Board, split: str, metric: str) -> Column:
     return Column(
         f"{split} {metric}",
@@ -300,8 +287,8 @@ def _difference(entry: Entry) -> str:
     return "baseline" if entry.difference is None else f"{entry.difference.mean:+.4f}"
 
 
-def _marks(entry: Entry, form: str) -> str:
-    return "".join(form.format(mark) for mark in entry.marks)
+def _marks(entry: Entry, form: str, escape: Callable[[str], str] = str) -> str:
+    return "".join(form.format(escape(mark)) for mark in entry.marks)
 
 
 def _starred(column: Column, entry: Entry) -> Text:
@@ -322,11 +309,7 @@ def _reference_cell(column: Column, metrics: dict[str, dict[str, float]]) -> str
 
 
 def _piped(*cells: str) -> str:
-    return "| " + " | ".join(_one_line(cell).replace("|", "\\|") for cell in cells) + " |"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return f"| {' | '.join(cells)} |"
 
 
 def _number(value: float | None) -> str:

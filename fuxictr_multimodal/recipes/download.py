@@ -24,7 +24,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.files import replace_atomically, sha256
+from fuxictr_multimodal.files import make_folder, replace_atomically, sha256
 
 PIECE = 1 << 20
 TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -99,7 +99,7 @@ def download(
     """
     if urllib.parse.urlsplit(address).scheme not in ("http", "https") or not urllib.parse.urlsplit(address).hostname:
         raise ConfigError(f"{address!r} is no address to download from: it must begin with https:// or http://")
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     paths = []
     # A second process waits here and then finds the files.
     with FileLock(directory / ".download.lock"):
@@ -169,7 +169,7 @@ class _Transfer:
             # A weak ETag does not promise the same bytes.
             self.known = _Known(self.url, None if (validator or "").startswith("W/") else validator, total)
             with replace_atomically(self.facts) as temporary:
-                temporary.write_text(json.dumps(asdict(self.known)))
+                temporary.write_text(json.dumps(asdict(self.known)), encoding="utf-8")
             bar.total = total
             bar.n = have
             bar.refresh()
@@ -240,7 +240,7 @@ class _Transfer:
     def _read_facts(self) -> _Known:
         """What is known of the part; a part of another address, or of which nothing is known, is not continued."""
         try:
-            known = _Known(**json.loads(self.facts.read_text()))
+            known = _Known(**json.loads(self.facts.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             known = None
         if known is None or known.url != self.url:

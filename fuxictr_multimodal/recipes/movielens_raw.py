@@ -68,7 +68,7 @@ def read_raw(path: Path) -> MovieLensRaw:
     """
     layout, raw = open_raw(path, LAYOUTS)
     files, users, tags = list(LAYOUTS[layout]), None, None
-    dat = {"separator": "::", "header": False, "quoted": False, "encoding": "latin-1"}
+    dat = {"separator": "::", "header": False, "quoted": False, "legacy": "latin-1"}
     rating_kinds, people = (int, int, float, int), ("UserID", "Gender", "Age", "Occupation", "Zip-code")
     if layout == ONE_M:
         names = ("UserID", "MovieID", "Rating", "Timestamp")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from fuxictr_multimodal.decoding import to_utf8
 from fuxictr_multimodal.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ class RawTable:
         separator: between fields; may be longer than one character.
         header: whether the first row names the columns.
         quoted: whether fields may stand in double quotes.
-        encoding: of the text.
+        legacy: encoding of a text that is not UTF-8, where the layout's documentation names one.
     """
 
     file: str
@@ -33,38 +35,64 @@ class RawTable:
     separator: str = ","
     header: bool = True
     quoted: bool = True
-    encoding: str = "utf-8"
+    legacy: str | None = None
 
 
 class RawFiles:
-    """The files of one dataset: those of a folder, or of one folder inside a zip file."""
+    """The files of one dataset: those of a folder, or of one folder inside a zip file.
+
+    Names are found in upper and lower case, `ratings.csv` as `RATINGS.CSV`; one that is there as it is comes first.
+    """
 
     def __init__(self, root: Path, *, inside: str | None = None) -> None:
         self.root = root
         self.inside = inside
+        self.names = self._list()
+        self._actual = {name.lower(): name for name in self.names} | {name: name for name in self.names}
+
+    def _list(self) -> list[str]:
+        if self.inside is None:
+            return sorted(path.name for path in self.root.iterdir() if path.is_file())
+        with zipfile.ZipFile(self.root) as archive:
+            members = [name.removeprefix(self.inside) for name in archive.namelist() if name.startswith(self.inside)]
+        return sorted(name for name in members if name and "/" not in name)
 
     def has(self, name: str) -> bool:
         """Whether there is a file of this name."""
-        if self.inside is None:
-            return (self.root / name).is_file()
-        with zipfile.ZipFile(self.root) as archive:
-            return self.inside + name in archive.namelist()
+        return name in self._actual or name.lower() in self._actual
+
+    def actual(self, name: str) -> str:
+        """The name as it is written there; as it is asked for where there is none."""
+        return self._actual.get(name, self._actual.get(name.lower(), name))
 
     def where(self, name: str) -> str:
         """The file's place, for messages."""
+        name = self.actual(name)
         return str(self.root / name) if self.inside is None else f"{self.root}:{self.inside}{name}"
 
     def read_bytes(self, name: str) -> bytes:
-        """The whole file."""
-        if self.inside is None:
-            return (self.root / name).read_bytes()
-        with zipfile.ZipFile(self.root) as archive:
-            return archive.read(self.inside + name)
+        """The whole file.
+
+        Raises:
+            DataError: it cannot be read, or its zip file is damaged.
+        """
+        try:
+            if self.inside is None:
+                return (self.root / self.actual(name)).read_bytes()
+            with zipfile.ZipFile(self.root) as archive:
+                return archive.read(self.inside + self.actual(name))
+        # A member that is encrypted is a RuntimeError, one of an unknown compression a NotImplementedError.
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+            raise DataError(f"{self.where(name)} cannot be read: {error}") from None
+
+    def read_utf8(self, name: str, *, legacy: str | None = None) -> bytes:
+        """The whole file as UTF-8 without a byte order mark; see `to_utf8`."""
+        return to_utf8(self.read_bytes(name), where=self.where(name), legacy=legacy)
 
     def sources(self, names: Sequence[str]) -> dict[str, Path]:
         """What was read on disk, by name: each file, or the zip file that holds them."""
         if self.inside is None:
-            return {name: self.root / name for name in names}
+            return {name: self.root / self.actual(name) for name in names}
         return {self.root.name: self.root}
 
 
@@ -82,7 +110,7 @@ def open_raw(path: Path, layouts: Mapping[str, Sequence[str]]) -> tuple[str, Raw
         raise DataError(f"{path}: no such folder or zip file")
     found = _find(path, layouts)
     if found is None and path.is_dir():
-        archives = sorted(path.glob("*.zip"))
+        archives = sorted(file for file in path.iterdir() if file.suffix.lower() == ".zip" and file.is_file())
         fits = [hit for archive in archives if (hit := _find(archive, layouts)) is not None]
         if len(fits) > 1:
             raise DataError(f"{path} holds {len(fits)} zip files of a known layout; name the one to read")
@@ -101,29 +129,31 @@ def _find(path: Path, layouts: Mapping[str, Sequence[str]]) -> tuple[str, RawFil
         with zipfile.ZipFile(path) as archive:
             members = [PurePosixPath(member) for member in archive.namelist() if not member.endswith("/")]
     except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{path} is no readable zip file: {error}") from error
-    folders: dict[PurePosixPath, set[str]] = {}
-    for member in members:
-        folders.setdefault(member.parent, set()).add(member.name)
+        raise DataError(
+            f"{path} is no readable zip file ({error}): give the folder that holds the files, or a zip file of it"
+        ) from None
+    folders = {member.parent for member in members}
     for folder in sorted(folders, key=lambda folder: (len(folder.parts), str(folder))):
+        raw = RawFiles(path, inside="" if folder == PurePosixPath(".") else f"{folder}/")
         for name, files in layouts.items():
-            if folders[folder].issuperset(files):
-                return name, RawFiles(path, inside="" if folder == PurePosixPath(".") else f"{folder}/")
+            if all(raw.has(file) for file in files):
+                return name, raw
     return None
 
 
 def read_table(raw: RawFiles, table: RawTable) -> pl.DataFrame:
     """The wanted columns as Int64, Float64 and String, rows in the file's order.
 
-    Memory: the file's bytes and the columns, twice that for a file whose separator or encoding is converted.
+    Text is UTF-8, else the table's `legacy` encoding; byte order mark, carriage returns and blank lines at the end are
+    dropped. Memory: the file's bytes and the columns, twice that for a file that has to be converted.
 
     Raises:
-        DataError: a missing column, rows of different width, or a value that is no number.
+        DataError: a missing column, rows of different width, a value that is no number, or what is no text.
     """
     import polars as pl
 
     where = raw.where(table.file)
-    content = _as_utf8(raw.read_bytes(table.file), table, where)
+    content = _lines(raw.read_utf8(table.file, legacy=table.legacy), table, where)
     separator = table.separator if len(table.separator) == 1 else _UNIT_SEPARATOR
     options: dict[str, Any] = {
         "separator": separator,
@@ -164,14 +194,20 @@ def _reading(table: RawTable, found: Sequence[str]) -> dict[str, Any]:
     return {"columns": [found.index(name) for name in table.columns]} if table.header else {}
 
 
-def _as_utf8(content: bytes, table: RawTable, where: str) -> bytes:
-    if not content.strip():
+def _lines(content: bytes, table: RawTable, where: str) -> bytes:
+    """The lines, each with its end as on Linux, without blank ones at the end, and with a separator of one byte."""
+    if b"\r" in content:
+        # A file of the old Mac has carriage returns alone.
+        content = content.replace(b"\r\n", b"\n") if b"\n" in content else content.replace(b"\r", b"\n")
+    separator = table.separator.encode("ascii")
+    end = len(content)
+    # A spreadsheet writes separators alone for rows that were emptied.
+    while end > 0 and not content[content.rfind(b"\n", 0, end) + 1 : end].replace(separator, b"").strip():
+        end = max(content.rfind(b"\n", 0, end), 0)
+    if not end:
         raise DataError(f"{where}: empty file")
-    if len(table.separator) > 1:
-        content = content.replace(table.separator.encode("ascii"), _UNIT_SEPARATOR.encode("ascii"))
-    if table.encoding != "utf-8":
-        content = content.decode(table.encoding).encode("utf-8")
-    return content
+    content = content[:end] + b"\n"
+    return content.replace(separator, _UNIT_SEPARATOR.encode("ascii")) if len(separator) > 1 else content
 
 
 def _checked(frame: pl.DataFrame, table: RawTable, where: str) -> pl.DataFrame:

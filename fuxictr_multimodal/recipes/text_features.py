@@ -5,6 +5,8 @@ Symbols: N items, D vector width, K keys of a given table, W its width.
 
 from __future__ import annotations
 
+import unicodedata
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.words import drop_invisible, word_characters
 
-SUFFIXES = (".h5", ".npz", ".parquet")
+EXPECTED = "Expected are item ids and vectors: arrays 'key' and 'value' (.h5, .npz), or a column of each (.parquet)"
+ROW_NUMBER = "row"  # the name of the `encode` stage for the place of a text in a file without ids
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,16 @@ def tfidf_svd(texts: Sequence[str], *, fit_rows: NDArray[np.bool_], dim: int, se
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
+    texts = [drop_invisible(unicodedata.normalize("NFC", text)) for text in texts]
     fit_texts = [text for text, chosen in zip(texts, fit_rows, strict=True) if chosen]
     # A word of a single item cannot say how two items resemble each other.
-    tfidf = TfidfVectorizer(sublinear_tf=True, stop_words="english", ngram_range=(1, 2), min_df=2)
+    tfidf = TfidfVectorizer(
+        sublinear_tf=True,
+        stop_words="english",
+        ngram_range=(1, 2),
+        min_df=2,
+        token_pattern=f"[{word_characters()}]{{2,}}",
+    )
     try:
         weights = tfidf.fit_transform(fit_texts)
     except ValueError:  # the vectoriser's only complaint here is an empty vocabulary
@@ -56,7 +67,9 @@ def tfidf_svd(texts: Sequence[str], *, fit_rows: NDArray[np.bool_], dim: int, se
             "so no text vectors can be made; check the titles or give a table of vectors"
         )
     found = min(dim, weights.shape[0] - 1, weights.shape[1] - 1)
-    svd = TruncatedSVD(found, random_state=seed).fit(weights)
+    with np.errstate(divide="ignore", invalid="ignore"):  # equal texts have no variance to explain
+        svd = TruncatedSVD(found, random_state=seed).fit(weights)
+    explained = float(svd.explained_variance_ratio_.sum())
     vectors = np.zeros((len(texts), dim), dtype=np.float32)
     vectors[:, :found] = unit_length(svd.transform(tfidf.transform(texts)))
     facts = {
@@ -64,7 +77,7 @@ def tfidf_svd(texts: Sequence[str], *, fit_rows: NDArray[np.bool_], dim: int, se
         "fitted_on_items": len(fit_texts),
         "vocabulary": int(weights.shape[1]),
         "directions": found,
-        "explained_variance": round(float(svd.explained_variance_ratio_.sum()), 4),
+        "explained_variance": round(explained, 4) if np.isfinite(explained) else None,
         "items_without_vector": int((~vectors.any(axis=1)).sum()),
     }
     return TextVectors(vectors, facts)
@@ -80,33 +93,55 @@ def unit_length(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1e-12)
 
 
-def given_vectors(path: Path, *, item_ids: NDArray[np.integer], dim: int) -> TextVectors:
-    """Vectors of items from a table that the user gives, as they are; an item that the table lacks gets zeros.
+def reduce_width(vectors_NW: NDArray[np.float32], dim: int) -> tuple[NDArray[np.float32], float]:
+    """L2-normalise, centre, project on the `dim` directions of largest variance (PCA).
 
-    Formats: `.h5` or `.npz` with the arrays `key` (K,) and `value` (K, W), the toolkit's names for pretrained
-    embeddings; `.parquet` with the columns `key` and `value`, or `item_id` and one column of lists.
+    Returns:
+        (N, dim) float32 and the share of the variance that is kept. Directions that the vectors do not have are zero.
+        A zero row is an item without a vector: it stays zero and does not count.
+
+    >>> reduced, kept = reduce_width(np.eye(4, dtype=np.float32), 3)
+    >>> reduced.shape, round(kept, 6)
+    ((4, 3), 1.0)
+    """
+    unit = unit_length(vectors_NW.astype(np.float64))
+    known = unit.any(axis=1)
+    centred = np.where(known[:, None], unit - unit.sum(axis=0) / max(known.sum(), 1), 0)
+    variance, directions = np.linalg.eigh(centred.T @ centred)
+    order = np.argsort(-variance)[:dim]
+    # An eigenvector's sign is arbitrary: its largest entry is made positive, the same on every machine.
+    chosen = directions[:, order]
+    chosen = chosen * np.sign(chosen[np.abs(chosen).argmax(axis=0), np.arange(chosen.shape[1])])
+    reduced = np.zeros((len(vectors_NW), dim), dtype=np.float32)
+    reduced[:, : chosen.shape[1]] = centred @ chosen
+    return reduced, float(variance[order].sum() / max(variance.sum(), 1e-30))
+
+
+def given_vectors(path: Path, *, item_ids: NDArray[np.integer], dim: int) -> TextVectors:
+    """Vectors of items from a table that the user gives; an item that the table lacks gets zeros.
+
+    Vectors of width W = `dim` are taken as they are, narrower ones with zeros behind them, and wider ones reduced by
+    `reduce_width` over these items; the facts say so.
+
+    Formats: `.h5` or `.npz` with the arrays `key` (K,) and `value` (K, W), FuxiCTR's names for pretrained
+    embeddings; `.parquet` with a column of item ids and a column of lists, as the `encode` stage of a text encoder
+    writes it. Where there are more columns, the ids are in `key` or `item_id` and the lists in `value`.
 
     Raises:
-        DataError: if the file is unreadable, W is not `dim`, keys repeat or are no integers, a value is not
-            finite, or no item is in the table.
+        DataError: if the file is unreadable, keys repeat or are no integers, a value is not finite, or no item is in
+            the table.
     """
-    keys, values = _read_table(path)
+    keys, values = (np.asarray(array) for array in _read_table(path))
     if keys.ndim != 1 or values.ndim != 2 or len(keys) != len(values):
         raise DataError(
-            f"{path}: key has shape {keys.shape} and value {values.shape}; wanted are (rows,) and (rows, {dim})"
+            f"{path}: key has shape {keys.shape} and value {values.shape}; wanted are (rows,) and (rows, width)"
         )
-    if values.shape[1] != dim:
-        raise DataError(
-            f"{path}: vectors have width {values.shape[1]}, the dataset's embedding column has pretrain_dim {dim}; "
-            "change one of them"
-        )
-    keys = _integer_keys(path, keys)
     if not (np.issubdtype(values.dtype, np.floating) or np.issubdtype(values.dtype, np.integer)):
         raise DataError(f"{path}: vectors are of type {values.dtype}, not numbers")
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
-        raise DataError(f"{path}: the vector of key {keys[bad[0]]} (row {bad[0]}) has a value that is not finite")
-
+    width = values.shape[1]
+    if len(keys) and not width:
+        raise DataError(f"{path}: the vectors have no numbers")
+    keys = _integer_keys(path, keys)
     order = np.argsort(keys, kind="stable")
     repeated = np.flatnonzero(keys[order][1:] == keys[order][:-1])
     if len(repeated):
@@ -115,53 +150,88 @@ def given_vectors(path: Path, *, item_ids: NDArray[np.integer], dim: int) -> Tex
     present = keys[order][place] == item_ids if len(keys) else np.zeros(len(item_ids), dtype=bool)
     if not present.any():
         raise DataError(f"{path}: none of the {len(item_ids)} items is in this table of {len(keys)} keys")
-    vectors = np.zeros((len(item_ids), dim), dtype=np.float32)
-    vectors[present] = values[order[place[present]]]
-    facts = {
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = values.astype(np.float32, copy=False)
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise DataError(
+            f"{path}: the vector of key {keys[bad[0]]} (row {bad[0]}) has a value that is not finite in float32"
+        )
+    vectors = np.zeros((len(item_ids), max(width, dim)), dtype=np.float32)
+    vectors[present, :width] = values[order[place[present]]]
+    facts: dict[str, Any] = {
         "method": "given",
         "file": path.name,
         "keys": len(keys),
-        "items_without_vector": int((~present).sum()),
+        "items_without_vector": int((~vectors.any(axis=1)).sum()),
     }
+    if width != dim:
+        facts["given_width"] = width
+    if width > dim:
+        vectors, kept = reduce_width(vectors, dim)
+        facts["variance_kept"] = round(kept, 4)
     return TextVectors(vectors, facts)
 
 
 def _read_table(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    if path.suffix not in SUFFIXES:
-        raise DataError(f"{path}: a table of vectors ends in {', '.join(SUFFIXES)}")
-    if not path.is_file():
+    readers = {".h5": _read_h5, ".npz": _read_npz, ".parquet": _read_parquet}
+    if path.suffix.lower() not in readers:
+        raise DataError(f"{path}: a table of vectors ends in {', '.join(readers)}")
+    if path.is_dir():
+        raise DataError(f"{path}: a folder; give the file of the vectors")
+    if not path.exists():
         raise DataError(f"{path}: no such file")
     try:
-        if path.suffix == ".h5":
-            import h5py
+        return readers[path.suffix.lower()](path)
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file makes the libraries raise errors of many kinds
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise DataError(f"{path}: not readable as a table of vectors: {reason[0]}. {EXPECTED}") from error
 
-            with h5py.File(path, "r") as file:
-                return file["key"][:], file["value"][:]
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return file["key"], file["value"]
-    except KeyError:
-        raise DataError(f"{path}: the arrays 'key' and 'value' are wanted") from None
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: not readable as a table of vectors: {error}") from error
-    return _read_parquet(path)
+
+def _read_h5(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        _check_names(path, list(file), [name for name, found in file.items() if isinstance(found, h5py.Dataset)])
+        return file["key"][()], file["value"][()]
+
+
+def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    with path.open("rb") as content:
+        if not zipfile.is_zipfile(content):
+            raise DataError(f"{path}: not readable as a table of vectors: cut, empty or no .npz file. {EXPECTED}")
+    with np.load(path, allow_pickle=False) as file:
+        _check_names(path, file.files, file.files)
+        return file["key"], file["value"]
+
+
+def _check_names(path: Path, found: Sequence[str], arrays: Sequence[str]) -> None:
+    if not {"key", "value"} <= set(arrays):
+        what = "are no arrays" if {"key", "value"} <= set(found) else f"are not among {', '.join(found) or 'nothing'}"
+        raise DataError(f"{path}: not readable as a table of vectors: 'key' and 'value' {what}. {EXPECTED}")
 
 
 def _read_parquet(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     import polars as pl
 
-    try:
-        frame = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{path}: not readable as parquet: {error}") from error
+    frame = pl.read_parquet(path, use_pyarrow=True)  # on a damaged file the reader of polars may end the process
     lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List | pl.Array)]
-    key = next((name for name in ("key", "item_id") if name in frame.columns), None)
+    others = [name for name in frame.columns if name not in lists]
+    key = next((name for name in ("key", "item_id") if name in others), others[0] if len(others) == 1 else None)
     value = "value" if "value" in lists else (lists[0] if len(lists) == 1 else None)
     if key is None or value is None:
         raise DataError(
-            f"{path}: wanted are a column 'key' or 'item_id' and one column of lists (or 'value'); "
+            f"{path}: wanted are one column of item ids (or 'key' or 'item_id') and one column of lists (or 'value'); "
             f"found {', '.join(frame.columns)}"
         )
+    if key == ROW_NUMBER:
+        raise DataError(
+            f"{path}: column {key!r} counts rows and names no items; encode the texts again with --id-column"
+        )
+    if frame[key].has_nulls():
+        raise DataError(f"{path}: column {key!r} has no item id in row {frame[key].is_null().arg_max()}")
     vectors = frame[value]
     if isinstance(vectors.dtype, pl.List):
         widths = vectors.list.len().fill_null(0)
@@ -174,12 +244,15 @@ def _read_parquet(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _integer_keys(path: Path, keys: NDArray[Any]) -> NDArray[np.int64]:
-    """Keys as int64; the toolkit also writes them as strings of digits."""
-    if np.issubdtype(keys.dtype, np.integer):
+    """Keys as int64; FuxiCTR also writes them as strings of digits."""
+    if np.issubdtype(keys.dtype, np.signedinteger):
         return keys.astype(np.int64)
-    try:
-        if np.issubdtype(keys.dtype, np.floating):
-            raise TypeError
-        return np.array([int(key) for key in keys], dtype=np.int64)
-    except (ValueError, TypeError):
-        raise DataError(f"{path}: keys are item ids, so integers; found for example {keys[0]!r}") from None
+    found = np.zeros(len(keys), dtype=np.int64)
+    for row, key in enumerate(keys):
+        try:
+            if isinstance(key, float | np.floating):
+                raise TypeError
+            found[row] = int(key)
+        except (ValueError, TypeError, OverflowError):
+            raise DataError(f"{path}: keys are item ids, so integers; found {key!r} (row {row})") from None
+    return found

@@ -24,18 +24,20 @@ from fuxictr_multimodal.store.encoding import restore_processor
 from fuxictr_multimodal.store.feature_cols import is_fitted
 
 HISTORY_NAMES = ("item_seq", "history")
+RAW_TYPES = {"int": pl.Int64, "float": pl.Float64, "str": pl.String}
 
 
 class NewRows:
-    """The rows of a parquet file, as batches in the file's order; looks like a loader to whoever scores.
+    """The rows of a parquet file or its parts, as batches in their order; looks like a loader to whoever scores.
 
     What is unknown is handled as the toolkit does and counted in `unknown`, by column: a raw category outside of the
     vocabulary becomes the out-of-vocabulary id; an encoded category outside of its `vocab_size` becomes 0, the padding;
     so does a target item that the item table lacks; history items that it lacks are left out.
 
     Args:
-        path: a parquet file with the context columns of the dataset in raw form, the target item, and the history as
-            lists of items, newest last, with or without 0 on the left. Columns of no use are ignored.
+        path: a parquet file, a folder of parts or a glob of them, with the context columns of the dataset in raw form,
+            the target item, and the history as lists of items, newest last, with or without 0 on the left. Columns of
+            no use are ignored.
         store: the dataset.
         feature_map: what the model reads.
         batch_size: rows of a batch.
@@ -92,10 +94,14 @@ class NewRows:
             for start in range(0, len(rows), self._batch_size):
                 yield rows.take(range(start, min(start + self._batch_size, len(rows)))).to(self._device)
 
-    def columns(self, names: list[str]) -> dict[str, np.ndarray]:
-        """Integer columns of the file as they are, whole; those that it lacks are left out."""
-        there = {name: Scalars(int) for name in names if name in self._file.names}
-        return ParquetInput(self.path, there).read() if there else {}
+    def columns(self, names: list[str]) -> dict[str, pl.Series]:
+        """Columns of the file as they are, of any type, whole; those that it lacks are left out."""
+        there = {name: Anything() for name in names if name in self._file.names}
+        if not there:
+            return {}
+        pieces = [pl.DataFrame(columns) for _, columns in ParquetInput(self.path, there).batches()]
+        # Parts may differ in the width of their integers.
+        return pl.concat(pieces, how="vertical_relaxed").to_dict()
 
     def _find_history(self) -> str:
         names = ParquetInput(self.path, {}).names
@@ -108,7 +114,7 @@ class NewRows:
         return found[0]
 
     def _batch(self, columns: Mapping[str, Any], first: int) -> Batch:
-        raw = {name: pl.Series(columns[name]) for name, spec in self._specs.items() if is_fitted(spec)}
+        raw = {name: _series(columns[name], spec) for name, spec in self._specs.items() if is_fitted(spec)}
         encoded = self._processor.transform(raw, where=str(self.path)) if raw else {}
         features = {}
         for name, spec in self._specs.items():
@@ -161,6 +167,12 @@ class NewRows:
         history = Jagged(torch.from_numpy(values[known].astype(np.int32)), torch.from_numpy(kept[offsets]))
         self.cut_histories += int((history.lengths > self._max_len).sum())
         return history.newest(self._max_len)
+
+
+def _series(values: Any, spec: Mapping[str, Any]) -> pl.Series:
+    """A raw column; one without any value, whose type a file cannot tell, has the declared type."""
+    series = pl.Series(values)
+    return series.cast(RAW_TYPES[spec["dtype"]]) if series.dtype == pl.Null else series
 
 
 def _form(spec: Mapping[str, Any], feature: Mapping[str, Any]) -> ColumnForm:

@@ -20,7 +20,7 @@ from fuxictr.pytorch.torch_utils import seed_everything
 
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.experiment import Experiment
-from fuxictr_multimodal.files import replace_atomically
+from fuxictr_multimodal.files import make_folder, replace_atomically
 from fuxictr_multimodal.machine import keep_freed_memory
 from fuxictr_multimodal.scoring.new_rows import NewRows
 from fuxictr_multimodal.scoring.published_weights import export_weights, import_weights
@@ -60,6 +60,7 @@ def predict(
     gpu: int = -1,
     seed: int | None = None,
     overrides: Sequence[str] = (),
+    name: str | None = None,
     data: Path | None = None,
     history_column: str | None = None,
     out: Path | None = None,
@@ -77,7 +78,8 @@ def predict(
         gpu: index of the GPU, -1 for the CPU.
         seed: of the run, as in training.
         overrides: `key=value`, as in training.
-        data: parquet file of new raw rows; the test split where not given.
+        name: of the run, where it was given one; its settings are then taken from its report.
+        data: parquet file of new raw rows, a folder of its parts or a glob; the test split where not given.
         history_column: its column of histories.
         out: file of scores, `.parquet` or `.csv`; `<run>.scores.parquet` beside the checkpoint where not given.
         submission: write `<out without suffix>.zip` for the challenge, too.
@@ -89,10 +91,12 @@ def predict(
     Raises:
         InputError: no checkpoint, one of another dataset, a wrong file, or whatever is wrong with the configuration.
     """
-    if out is not None and out.suffix not in SUFFIXES:
+    if out is not None and out.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"--out {out}: scores are written as {' or '.join(SUFFIXES)}")
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--out {out} is a folder: name a file")
     keep_freed_memory()
-    experiment = Experiment.load(config_dir, expid, gpu=gpu, seed=seed, overrides=overrides)
+    experiment = Experiment.load(config_dir, expid, gpu=gpu, seed=seed, overrides=overrides, name=name)
     if score and data is None and experiment.store.split_path("test") is None:
         raise DataError(f"{experiment.store.dir} has no test split: give rows with --data")
     # A model may draw numbers while it is built; scoring is the same at every call.
@@ -109,8 +113,8 @@ def predict(
         return None
     rows = _rows(experiment, model, feature_map, data, history_column)
     kept = _kept_columns(experiment, rows)
-    if submission and ROW_ID not in kept:
-        raise DataError(f"a submission needs the column {ROW_ID!r}, which {data or experiment.store.dir} lacks")
+    if submission:
+        _check_ids(kept, data or experiment.store.dir)
     started = time.perf_counter()
     scores = Trainer(model, to_inputs=to_inputs, epochs=1).predict(rows).scores.astype(np.float32)
     seconds = time.perf_counter() - started
@@ -118,7 +122,7 @@ def predict(
     _write(out, kept, scores)
     archive = out.with_suffix(".zip") if submission else None
     if archive is not None:
-        write_submission(archive, ids=kept[ROW_ID], scores=scores, task=task, rows=rows.num_samples)
+        write_submission(archive, ids=kept[ROW_ID].to_numpy(), scores=scores, task=task, rows=rows.num_samples)
     facts: dict[str, Any] = {}
     if isinstance(rows, NewRows):
         facts = {"unknown": dict(rows.unknown), "cut_histories": rows.cut_histories}
@@ -142,21 +146,29 @@ def _rows(
     )
 
 
-def _kept_columns(experiment: Experiment, rows: Any) -> dict[str, np.ndarray]:
+def _check_ids(kept: dict[str, pl.Series], where: Path) -> None:
+    """The ids of a submission are the challenge's: whole numbers, one a row."""
+    if ROW_ID not in kept:
+        raise DataError(f"a submission needs the column {ROW_ID!r}, which {where} lacks")
+    if not kept[ROW_ID].dtype.is_integer() or kept[ROW_ID].has_nulls():
+        raise DataError(f"{where}: column {ROW_ID!r}: a submission needs a whole number in every row")
+
+
+def _kept_columns(experiment: Experiment, rows: Any) -> dict[str, pl.Series]:
     """Columns that tell which row a score belongs to: the id where there is one, the group and the target item."""
     manifest = experiment.store.manifest
     names = [ROW_ID, manifest.group_id, manifest.item_col]
     if isinstance(rows, NewRows):
         return rows.columns([name for name in names if name])
     with experiment.store.reader("test") as reader:
-        return {name: reader.read(name, 0, reader.rows) for name in names if name in reader.columns}
+        return {name: pl.Series(name, reader.read(name, 0, reader.rows)) for name in names if name in reader.columns}
 
 
-def _write(path: Path, kept: dict[str, np.ndarray], scores: np.ndarray) -> None:
+def _write(path: Path, kept: dict[str, pl.Series], scores: np.ndarray) -> None:
     frame = pl.DataFrame({**kept, "score": scores})
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replace_atomically(path) as temporary:
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             frame.write_csv(temporary)
         else:
             frame.write_parquet(temporary)

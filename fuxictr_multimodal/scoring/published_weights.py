@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.files import replace_atomically
+from fuxictr_multimodal.files import make_folder, replace_atomically
 
 _PUBLISHED = re.compile(
     r"embedding_layer\.embedding_layer\.(embedding_layers|feature_encoders)\.\w+\.weight"
@@ -80,7 +80,7 @@ def export_weights(model: nn.Module, path: Path) -> None:
         ConfigError: the model has weights without a published name.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in _published_state(model).items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replace_atomically(path) as temporary:
         torch.save(state, temporary)
 

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.files import replace_atomically
+from fuxictr_multimodal.files import make_folder, replace_atomically
 
 MEMBER = "prediction.csv"
 TASKS = ("Task1", "Task2", "Task1&2")
@@ -49,7 +49,7 @@ def write_submission(path: Path, *, ids: np.ndarray, scores: np.ndarray, task: s
         raise DataError(f"row {row}, ID {ids[row]}: score {scores[row]} is not in 0 to 1")
     text = io.BytesIO()
     pl.DataFrame({"ID": ids, task: scores.astype(np.float32)}).write_csv(text)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replace_atomically(path) as temporary:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             # A fixed date: equal scores give equal bytes.

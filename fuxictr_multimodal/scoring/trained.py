@@ -7,10 +7,9 @@ from pathlib import Path
 
 from fuxictr.pytorch.models import BaseModel
 
-from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.errors import DataError, did_you_mean
 from fuxictr_multimodal.experiment import Experiment
 from fuxictr_multimodal.report import Report
-from fuxictr_multimodal.runner import RunFiles
 from fuxictr_multimodal.trainer import load_checkpoint
 
 
@@ -28,8 +27,12 @@ def load_trained(experiment: Experiment, model: BaseModel, *, otherwise: str = "
     path = Path(model.checkpoint)
     if not path.is_file():
         other = f", or {otherwise}" if otherwise else ""
-        raise DataError(f"{path} does not exist: train it first with run_expid.py --expid {experiment.run}{other}")
-    report_path = RunFiles(experiment.directory, experiment.run).report
+        trained = [file.stem for file in path.parent.glob("*.model")]
+        raise DataError(
+            f"{path} does not exist: train it first with run_expid.py --expid {experiment.expid} and the options given "
+            f"here{other}. {did_you_mean(experiment.run, trained)}".strip()
+        )
+    report_path = experiment.files.report
     if report_path.is_file():
         trained_on = Report.read(report_path).manifest_hash
         if trained_on != experiment.store.manifest.hash:

@@ -353,7 +353,7 @@ def _restored_tokenizer(column: Mapping[str, Any], vocabulary: Mapping[str, int]
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} is missing: build the dataset first") from None
     except ValueError as error:

@@ -6,15 +6,13 @@ imports no toolkit, so a configuration is checked in no time.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.known_values import DTYPES, NORMALIZERS, check_feature_encoder, check_known_values
 
 FEATURE_TYPES = ("meta", "categorical", "sequence", "numeric", "embedding")
-DTYPES = ("int", "float", "str", "list")
-NORMALIZERS = ("StandardScaler", "MinMaxScaler")
 COLUMN_KEYS = frozenset(
     "name active dtype type source vocab_size max_len feature_encoder embedding_dim emb_output_dim pretrain_dim "
     "share_embedding fill_na min_categr_count splitter padding normalizer remap".split()
@@ -28,64 +26,6 @@ REFUSED_KEYS = {
     "pretrain_usage": "put the vectors into the item table as a column of type embedding",
     "freeze_emb": "put the vectors into the item table as a column of type embedding",
 }
-# The toolkit evaluates `feature_encoder` as code; these calls with literal numbers are all that may reach it.
-ENCODER_CALLS = frozenset(
-    {
-        "layers.MaskedAveragePooling",
-        "layers.MaskedSumPooling",
-        "layers.KMaxPooling",
-        "nn.Linear",
-        "nn.LayerNorm",
-        "nn.BatchNorm1d",
-        "nn.Dropout",
-        "nn.Identity",
-        "nn.ReLU",
-        "nn.PReLU",
-        "nn.LeakyReLU",
-        "nn.GELU",
-        "nn.SiLU",
-        "nn.Sigmoid",
-        "nn.Tanh",
-    }
-)
-NO_ENCODER = (None, "None", "none", "null")
-
-
-def check_feature_encoder(encoder: Any, where: str) -> None:
-    """Refuse a `feature_encoder` that is not on the white-list, before the toolkit evaluates it.
-
-    Allowed are none, one call such as `nn.Linear(128, 64, bias=False)` of a listed layer with literal numbers, or a
-    list of such calls.
-
-    >>> check_feature_encoder(["nn.Linear(128, 64, bias=False)", "nn.ReLU()"], "column 'emb'")
-    >>> check_feature_encoder("print('hello')", "column 'emb'")
-    Traceback (most recent call last):
-        ...
-    fuxictr_multimodal.errors.ConfigError: column 'emb': feature_encoder "print('hello')" is not allowed; ...
-    """
-    for call in encoder if isinstance(encoder, list) and encoder else [encoder]:
-        if call in NO_ENCODER and not isinstance(encoder, list):
-            continue
-        if not isinstance(call, str) or not _is_literal_call(call):
-            raise ConfigError(
-                f"{where}: feature_encoder {call!r} is not allowed; write a call such as "
-                f"'nn.Linear(128, 64, bias=False)' with literal numbers, of one of {', '.join(sorted(ENCODER_CALLS))}"
-            )
-
-
-def _is_literal_call(text: str) -> bool:
-    try:
-        call = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
-        return False
-    if not isinstance(call.func.value, ast.Name) or f"{call.func.value.id}.{call.func.attr}" not in ENCODER_CALLS:
-        return False
-    arguments = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg is not None)]
-    if any(keyword.arg is None for keyword in call.keywords):
-        return False
-    return all(isinstance(a, ast.Constant) and isinstance(a.value, bool | int | float) for a in arguments)
 
 
 def check_feature_cols(feature_cols: Sequence[Mapping[str, Any]], where: str) -> list[dict[str, Any]]:
@@ -230,4 +170,4 @@ def check_spec(spec: Mapping[str, Any], where: str) -> None:
     for key, remedy in REFUSED_KEYS.items():
         if key in spec:
             raise ConfigError(f"{where}: {key} is not supported: {remedy}")
-    check_feature_encoder(spec.get("feature_encoder"), where)
+    check_known_values(spec, where)

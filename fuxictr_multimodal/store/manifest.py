@@ -143,7 +143,9 @@ class Manifest:
     def write(self, directory: str | Path) -> None:
         """Write `manifest.json` in one step: a reader sees all of it or none."""
         with replace_atomically(Path(directory) / MANIFEST_NAME) as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n")
+            temporary.write_text(
+                json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n", encoding="utf-8"
+            )
 
     @classmethod
     def read(cls, directory: str | Path) -> Manifest:
@@ -154,7 +156,7 @@ class Manifest:
         """
         path = Path(directory) / MANIFEST_NAME
         try:
-            stored = json.loads(path.read_text())
+            stored = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise DataError(f"{path} is missing: build the dataset first") from None
         except ValueError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.files import make_folder
 from fuxictr_multimodal.store.manifest import MANIFEST_NAME
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Staging:
             StoreExistsError: the dataset is there and `overwrite` is not given.
             DataError: its folder is no finished dataset, or holds files that are not of a store.
         """
-        self.final_dir.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.final_dir.parent)
         self._lock.acquire()
         try:
             self._recover()

@@ -1,6 +1,6 @@
 """Synthetic multimodal CTR data whose click probability is a known rule."""
 
-from fuxictr_multimodal.synthetic.dataset import build_from_config, build_synthetic
+from fuxictr_multimodal.synthetic.dataset import build_from_config, build_synthetic, spec_of
 from fuxictr_multimodal.synthetic.rows import Block, blocks
 from fuxictr_multimodal.synthetic.rule import click_probability
 from fuxictr_multimodal.synthetic.spec import SyntheticSpec
@@ -15,4 +15,5 @@ __all__ = [
     "build_synthetic",
     "click_probability",
     "make_world",
+    "spec_of",
 ]

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.files import replace_atomically
+from fuxictr_multimodal.files import make_folder, replace_atomically
 from fuxictr_multimodal.recipes.microlens.files import (
     EMBEDDINGS,
     FOLDER,
@@ -91,7 +91,7 @@ def write_challenge_files(
     paths = {name: out / FOLDER / name if name in IN_FOLDER else out / name for name in content}
     refuse_existing(paths.values(), overwrite=overwrite)
     for name, chunks in content.items():
-        paths[name].parent.mkdir(parents=True, exist_ok=True)
+        make_folder(paths[name].parent)
         with tqdm(desc=name, unit=" rows", unit_scale=True, disable=not progress) as bar:
             _write(paths[name], chunks(), bar)
     return list(paths.values())

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from fuxictr_multimodal.files import replace_atomically
+from fuxictr_multimodal.files import make_folder, replace_atomically
 from fuxictr_multimodal.synthetic.challenge_files import refuse_existing
 from fuxictr_multimodal.synthetic.rows import blocks
 from fuxictr_multimodal.synthetic.spec import SyntheticSpec
@@ -49,7 +49,7 @@ def write_raw_release(spec: SyntheticSpec, out: Path, *, overwrite: bool = False
     csv_path, tsv_path, titles_path, counts_path = paths = [out / f"{SIZE}_{name}" for name in names]
     categories_path = out / "tags_to_summary.csv"
     refuse_existing([*paths, categories_path], overwrite=overwrite)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     world = make_world(spec)
 
     with (

@@ -8,9 +8,10 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from fuxictr_multimodal.escape import one_line, visible
 from fuxictr_multimodal.tuner.outcome import Record, best_record
 from fuxictr_multimodal.tuner.space import Trial
 
@@ -25,7 +26,7 @@ class Board:
         records: gives the trials that are known.
         open_trials: gives how many have not been started.
         varied: the tuned keys that tell trials apart; a trial has those of its model.
-        console: where to; a terminal gets the live table.
+        console: where to, a terminal gets the live table.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Board:
         if self._live:
             self._live.update(self._table(), refresh=True)
         elif record is not None:
-            self._console.print(self._line(event, record), soft_wrap=True, markup=False, highlight=False)
+            self._console.print(Text(visible(self._line(event, record))), soft_wrap=True)
 
     def _line(self, event: str, record: Record) -> str:
         settings = short_settings(record.trial, self._varied)
@@ -104,7 +105,7 @@ class Board:
     def _table(self) -> Table:
         """Running trials first, then the best and the latest that ended."""
         records = list(self._records())
-        table = Table(title=self._totals(), title_justify="left")
+        table = Table(title=Text(self._totals(), style="table.title"), title_justify="left")
         for name in ("trial", "status", "valid", "evaluations", "seconds"):
             table.add_column(name, justify="left" if name in ("trial", "status") else "right")
         table.add_column("settings", overflow="fold")
@@ -116,12 +117,12 @@ class Board:
         for record in shown:
             value = record.value if record.value is not None else (record.curve[-1] if record.curve else None)
             table.add_row(
-                record.trial.expid + (" (best)" if record is best else ""),
-                f"[{STYLES[record.status]}]{record.status}[/]",
+                Text(one_line(record.trial.expid) + (" (best)" if record is best else "")),
+                Text(record.status, style=STYLES[record.status]),
                 _number(value),
                 str(len(record.curve)),
                 f"{record.seconds:.0f}",
-                escape(record.error[0] if record.error else short_settings(record.trial, self._varied)),
+                Text(one_line(record.error[0] if record.error else short_settings(record.trial, self._varied))),
             )
         return table
 

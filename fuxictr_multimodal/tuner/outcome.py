@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fuxictr_multimodal.config import config_hash
 from fuxictr_multimodal.tuner.slots import exit_text
 from fuxictr_multimodal.tuner.space import Trial
 
@@ -71,7 +72,7 @@ class Record:
 
     def fail(self, report: Report | None, status: int, last_lines: list[str]) -> None:
         """Name the failure of a process that ended without a complete report."""
-        said = report.get("error") if report and report.get("status") == "failed" else None
+        said = report.get("error") if report and report.get("status") in ("failed", "interrupted") else None
         reason = said or (last_lines[-1] if last_lines else "it printed nothing")
         if report:
             self.read_progress(report)
@@ -96,7 +97,9 @@ def read_report(path: Path) -> Report | None:
 
 def is_of(report: Report, trial: Trial, dataset_hash: str | None) -> bool:
     """Whether a report is of a trial's configuration and, where it is known, of this build of the data."""
-    if report.get("config_hash") != trial.config_hash:
+    # The hash that an earlier version wrote covers keys that nobody reads.
+    written = config_hash(report["config"]) if report.get("config") else report.get("config_hash")
+    if written != trial.config_hash:
         return False
     return dataset_hash is None or report.get("manifest_hash") in (None, "", dataset_hash)
 

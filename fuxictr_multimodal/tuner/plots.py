@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from fuxictr_multimodal.escape import label
 from fuxictr_multimodal.tuner.board import short
 from fuxictr_multimodal.tuner.outcome import Record, best_record
 from fuxictr_multimodal.tuner.space import Axis, Range
@@ -43,14 +44,14 @@ def slice_plots(path: Path, records: Sequence[Record], axes: dict[str, Axis], *,
         else:
             order = {json.dumps(choice): index for index, choice in enumerate(axis)}
             places = [order[json.dumps(record.trial.settings[key])] for record in done]
-            panel.set_xticks(range(len(axis)), [short(choice) for choice in axis])
+            panel.set_xticks(range(len(axis)), [label(short(choice)) for choice in axis])
             panel.set_xlim(-0.5, len(axis) - 0.5)
         panel.scatter(places, [record.value for record in done], s=18, alpha=0.7)
         index = done.index(best)
         panel.scatter([places[index]], [best.value], s=90, facecolors="none", edgecolors="red", label="best")
-        panel.set_xlabel(key)
-        panel.set_ylabel(value)
-    figure.suptitle(title)
+        panel.set_xlabel(label(key))
+        panel.set_ylabel(label(value))
+    figure.suptitle(label(title))
     files = [path.with_suffix(".png"), path.with_suffix(".svg")]
     for file in files:
         figure.savefig(file, dpi=120, metadata={"Date": None} if file.suffix == ".svg" else None)

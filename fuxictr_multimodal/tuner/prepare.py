@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.terminal import prepare_streams
 
 
 def main(config_dir: Path) -> None:
@@ -23,5 +24,6 @@ def main(config_dir: Path) -> None:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     with exit_on_input_error():
         main(Path(sys.argv[1]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -15,6 +14,9 @@ from rich.console import Console
 
 import fuxictr_multimodal
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.interruption import Interrupted
+from fuxictr_multimodal.supervisor import kill_group
+from fuxictr_multimodal.terminal import plain_console
 from fuxictr_multimodal.tuner import prepare
 from fuxictr_multimodal.tuner.board import Board
 from fuxictr_multimodal.tuner.folder import SweepFolder, write_config
@@ -68,9 +70,9 @@ def tune(
 
     Raises:
         InputError: whatever is wrong with the tuner file, an experiment or its data; then no trial was started.
-        KeyboardInterrupt: on Ctrl-C or SIGTERM; running trials are ended, the summaries so far are written.
+        Interrupted: running trials are ended, the summaries so far are written.
     """
-    console = console or Console()
+    console = console or plain_console()
     deadline = None if seconds is None else time.monotonic() + seconds
     if search != "grid" and trials is None and seconds is None:
         raise ConfigError(f"--search {search} has no end: give --trials or --time")
@@ -108,8 +110,10 @@ def tune(
             deadline=deadline,
         )
         try:
-            with _terminated_as_interrupt(), board:
+            with board:
                 scheduler.run()
+        except KeyboardInterrupt as error:
+            raise Interrupted.of(error, "complete trials are kept, the same command resumes the rest") from None
         finally:
             for sweep in scheduler.unended:
                 sweep.summarise(console)
@@ -170,24 +174,10 @@ def _prepare(config: Path, spaces: Sequence[Space]) -> None:
         try:
             status = process.wait()
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_group(process.pid)
             process.wait()
             raise
         finally:
             process.stdin.close()
     if status:
         raise ConfigError(f"no trial of {config} was started: preparing it ended with {exit_text(status)}, see above")
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end a sweep as Ctrl-C does: trials ended, summary written."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -12,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fuxictr_multimodal import supervisor
 from fuxictr_multimodal.machine import available_cores
-from fuxictr_multimodal.tuner import guard
 from fuxictr_multimodal.tuner.folder import SweepFolder
 
 TAIL_BYTES = 16_384
@@ -42,13 +41,13 @@ class Process:
         if status is not None:
             self._close()
             if status < 0:
-                # A keeper that was itself killed may have left the trial behind.
-                self._kill_group()
+                # A supervisor that was itself killed may have left the trial behind.
+                supervisor.kill_group(self._popen.pid)
         return status
 
     def kill(self) -> None:
         """End the trial and all its helpers now, and wait for them."""
-        self._kill_group()
+        supervisor.kill_group(self._popen.pid)
         self._popen.wait()
         self._close()
 
@@ -64,10 +63,6 @@ class Process:
     def _close(self) -> None:
         if self._popen.stdin:
             self._popen.stdin.close()
-
-    def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
 
 
 class Slots:
@@ -86,7 +81,8 @@ class Slots:
         self.script = script
         self.free = list(range(len(self.gpus)))
         threads = max(1, available_cores() // len(self.gpus))
-        self.environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+        # What a trial prints goes into a log file, which is UTF-8 whatever the terminal is.
+        self.environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONIOENCODING": "utf-8"}
 
     def start(self, folder: SweepFolder, expid: str, *, options: Sequence[str] = ()) -> Process:
         """Start a trial of a sweep's folder on a free slot."""
@@ -111,9 +107,9 @@ class Slots:
 def start_guarded(
     command: Sequence[str], *, environment: Mapping[str, str], stdout: Any = None, stderr: Any = None
 ) -> subprocess.Popen[bytes]:
-    """Start a command under a keeper that ends it when this process ends; see `guard.py`."""
+    """Start a command under a supervisor that ends it when this process ends; see `supervisor.py`."""
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", guard.__file__, *command],
+        [sys.executable, "-I", "-S", supervisor.__file__, *command],
         stdin=subprocess.PIPE,
         stdout=stdout,
         stderr=stderr,

@@ -22,8 +22,12 @@ from fuxictr_multimodal.config import (
     load_model_config,
     merge_params,
     read_yaml,
+    trial_hash,
 )
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.known_values import check_known_values
+from fuxictr_multimodal.names import check_plain_name
+from fuxictr_multimodal.user_paths import user_path
 
 FILE_KEYS = ("base_config", "base_expid", "dataset_id", "tuner_space", "model_keys", "model_config", "dataset_config")
 RANGE_KEYS = frozenset({"low", "high", "log", "step"})
@@ -56,12 +60,12 @@ class Trial:
     """One setting of a sweep, as an experiment of its own.
 
     Attributes:
-        expid: `<base_expid>_<hash of what the trial computes>`.
+        expid: `<base_expid>_<trial_hash>`.
         settings: the tuned keys and this trial's values.
         entry: its entry in `model_config.yaml`, `Base` merged in.
         dataset: the entry of its dataset in `dataset_config.yaml`.
         params: the parameters that the runner resolves them to.
-        config_hash: what the runner will write into the report.
+        config_hash: of what it computes, as the runner writes it into the report.
     """
 
     expid: str
@@ -128,16 +132,21 @@ class Space:
         for key in ("base_expid", "tuner_space"):
             if not content.get(key):
                 raise ConfigError(f"{path} does not set `{key}`")
-        config_dir = Path(content.get("base_config") or path.parent)
-        base_expid = expid or str(content["base_expid"])
+        config_dir = user_path(content.get("base_config") or path.parent)
+        base_expid = check_plain_name(expid or content["base_expid"], f"{path}: base_expid")
+        if not isinstance(content["tuner_space"], dict):
+            raise ConfigError(f"{path}: tuner_space must be a mapping of keys to values")
         entry = _model_entry(content, path, config_dir, base_expid)
         dataset_id = content.get("dataset_id") or entry.get("dataset_id")
         if not dataset_id or dataset_id == "TBD":
             raise ConfigError(f"{path}: base_expid {base_expid!r} leaves its dataset open; set `dataset_id`")
         if entry.get("dataset_id") == "TBD":
-            base_expid = f"{entry['model']}_{dataset_id}"
+            base_expid = f"{entry['model'].rpartition('/')[2]}_{dataset_id}"
         entry["dataset_id"] = dataset_id
         axes = {key: _axis(value, f"{path}: tuner_space: {key}") for key, value in content["tuner_space"].items()}
+        for key, axis in axes.items():
+            for value in [] if isinstance(axis, Range) else axis:
+                check_known_values({key: value}, f"{path}: tuner_space")
         for key in sorted(UNHASHED_KEYS & set(axes)):
             if isinstance(axes[key], Range) or len(axes[key]) > 1:
                 raise ConfigError(
@@ -146,6 +155,8 @@ class Space:
         ids = axes.get("dataset_id", [dataset_id])
         if isinstance(ids, Range):
             raise ConfigError(f"{path}: tuner_space: dataset_id must be a list of ids, not a range")
+        for name in ids:
+            check_plain_name(name, f"{path}: dataset_id")
         datasets = {name: _dataset_entry(content, path, config_dir, name) for name in ids}
         model_keys = _model_keys(content, path, axes)
         lacking = {key for key, names in _names_of(model_keys, base_expid, entry["model"]).items() if not names}
@@ -222,9 +233,8 @@ class Space:
             entry["dataset_id"] = f"{entry['dataset_id']}_{_digest(whole)}"
         dataset_id = entry["dataset_id"]
         params = merge_params(self.base_expid, entry, {**dataset, "dataset_id": dataset_id})
-        hashed = config_hash(params)
-        expid = f"{self.base_expid}_{hashed[:ID_DIGITS]}"
-        return Trial(expid, dict(settings), entry, dataset, {**params, "model_id": expid}, hashed)
+        expid = f"{self.base_expid}_{trial_hash(params)[:ID_DIGITS]}"
+        return Trial(expid, dict(settings), entry, dataset, {**params, "model_id": expid}, config_hash(params))
 
     def _in_terms_of(self, model: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Settings under the names that a model gives their keys."""
@@ -234,7 +244,7 @@ class Space:
     def hash(self) -> str:
         """Identity of the space and what lies under it: another one is another search."""
         axes = {key: vars(axis) if isinstance(axis, Range) else axis for key, axis in self.axes.items()}
-        return _digest([axes, self.base_expid, [trial.config_hash for trial in self.representatives()]])
+        return _digest([axes, self.base_expid, [trial_hash(trial.params) for trial in self.representatives()]])
 
 
 def _model_entry(content: Mapping[str, Any], path: Path, config_dir: Path, expid: str) -> dict[str, Any]:
@@ -244,8 +254,8 @@ def _model_entry(content: Mapping[str, Any], path: Path, config_dir: Path, expid
     if not isinstance(inline, dict) or not isinstance(inline.get(expid), dict):
         raise ConfigError(f"{path}: model_config has no entry {expid!r}. {did_you_mean(expid, inline or ())}")
     entry = {**inline.get("Base", {}), **inline[expid]}
-    if not entry.get("model"):
-        raise ConfigError(f"{path}: model_config: {expid!r} does not set `model`")
+    if not isinstance(entry.get("model"), str):
+        raise ConfigError(f"{path}: model_config: {expid!r} does not set `model` to a name")
     return entry
 
 

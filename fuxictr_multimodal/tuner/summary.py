@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fuxictr_multimodal.escape import csv_text, markdown, markdown_code, one_line, visible
 from fuxictr_multimodal.files import replace_atomically, write_json
 from fuxictr_multimodal.tuner.board import count, duration, short
 from fuxictr_multimodal.tuner.folder import SweepFolder, write_yaml
@@ -96,9 +97,9 @@ def _write_csv(path: Path, space: Space, ranked: Sequence[Record]) -> None:
                 [
                     *(record.trial.expid, record.status, record.trial.params["model"], record.trial.dataset_id),
                     *(record.value, *(record.metrics.get(name) for name in metrics)),
-                    *(json.dumps(value) if isinstance(value, list | dict) else value for value in values),
+                    *(_csv(json.dumps(value) if isinstance(value, list | dict) else value) for value in values),
                     *(record.best_epoch, len(record.curve), record.seconds, record.parameters, record.exit_code),
-                    *(record.ran.expid if record.retried else "", "\n".join(record.error)),
+                    *(record.ran.expid if record.retried else "", csv_text("\n".join(record.error))),
                 ]
             )
 
@@ -146,7 +147,11 @@ def _write_best(folder: SweepFolder, space: Space, best: Record, *, search: str,
 
 def command_line() -> str:
     """The command that the user typed."""
-    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    return one_line(shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]))
+
+
+def _csv(value: Any) -> Any:
+    return csv_text(value) if isinstance(value, str) else value
 
 
 def _markdown(
@@ -160,41 +165,46 @@ def _markdown(
     search: str,
     script: Path,
 ) -> list[str]:
-    monitor = monitor_text(ranked[0].trial.params) if ranked else "value"
-    lines = [f"# {space.base_expid}: {search}", ""]
-    lines += [f"{datetime.date.today().isoformat()}, `{command_line()}`", ""]
+    monitor = markdown(monitor_text(ranked[0].trial.params)) if ranked else "value"
+    lines = [f"# {markdown(space.base_expid)}: {search}", ""]
+    lines += [f"{datetime.date.today().isoformat()}, {markdown_code(command_line())}", ""]
     for model, counts in trials_by_model(ranked).items():
         fates = ", ".join(f"{n} {status}" for status, n in counts.items() if n and status != "trials")
-        lines.append(f"- {model} got {counts['trials']} trials: {fates}.")
+        lines.append(f"- {markdown(model)} got {counts['trials']} trials: {fates}.")
     lines.append(f"- Trials took {duration(sum(record.seconds for record in ranked))} of computing together.")
     lines.append(f"- Selected by {monitor} on the validation split alone, one training seed a trial.")
     if best is not None:
         name = f"{space.base_expid}_tuned"
         door = f"python {shlex.quote(script.name)} --config {shlex.quote(str(folder.path / 'best'))}"
-        lines += ["", f"Best: `{best.ran.expid}`, valid {monitor} {best.value:.6f}, epoch {best.best_epoch}."]
+        lines += [
+            "",
+            f"Best: {markdown_code(best.ran.expid)}, valid {monitor} {best.value:.6f}, epoch {best.best_epoch}.",
+        ]
         test = (read_report(best.ran.report) or {}).get("metrics", {}).get("test", {})
         if test:
-            told = ", ".join(f"{metric} {value:.6f}" for metric, value in test.items())
+            told = ", ".join(f"{markdown(metric)} {value:.6f}" for metric, value in test.items() if value is not None)
             lines.append(f"Its test split, read once and not used to select: {told}.")
         lines += [
             "As an expid: [best/model_config.yaml](best/model_config.yaml). Its value is the best of many on one",
             "validation split and flatters; run it with several seeds before you compare it:",
             "",
-            f"    {door} --expid {name} --seed 1",
+            f"    {door} --expid {shlex.quote(name)} --seed 1",
         ]
     lines += ["", "## Importance", "", f"Method: {shares.method}.", ""]
     if shares.shares:
         lines += ["| parameter | share |", "|---|---:|"]
-        lines += [f"| {key} | {share:.3f} |" for key, share in shares.shares.items()]
+        lines += [f"| {markdown(key)} | {share:.3f} |" for key, share in shares.shares.items()]
     if figures:
         lines += ["", f"![slices]({figures[-1].name})"]
     lines += ["", f"## Trials ({min(len(ranked), TABLE_ROWS)} of {len(ranked)}; all in summary.csv)", ""]
-    lines += [f"| trial | status | valid {monitor} | seconds | {' | '.join(space.varied)} |"]
+    lines += [f"| trial | status | valid {monitor} | seconds | {' | '.join(map(markdown, space.varied))} |"]
     lines += ["|---|---|---:|---:|" + "---|" * len(space.varied)]
     for record in ranked[:TABLE_ROWS]:
         value = "" if record.value is None else f"{record.value:.6f}"
-        settings = " | ".join(short(record.trial.settings[key]) for key in space.varied)
-        lines.append(f"| {record.trial.expid} | {record.status} | {value} | {record.seconds:.0f} | {settings} |")
+        settings = " | ".join(markdown(short(record.trial.settings[key])) for key in space.varied)
+        lines.append(
+            f"| {markdown(record.trial.expid)} | {record.status} | {value} | {record.seconds:.0f} | {settings} |"
+        )
     lines += _failures(folder, ranked)
     return lines
 
@@ -205,12 +215,15 @@ def _failures(folder: SweepFolder, ranked: Sequence[Record]) -> list[str]:
     failed = [record for record in ranked if record.status == "failed"]
     if retried:
         lines += ["", "## Retried with half the batch after they were out of memory", ""]
-        lines += [f"- `{record.trial.expid}` as `{record.ran.expid}`: {record.status}" for record in retried]
+        lines += [
+            f"- {markdown_code(record.trial.expid)} as {markdown_code(record.ran.expid)}: {record.status}"
+            for record in retried
+        ]
     if failed:
         lines += ["", "## Failed", ""]
     for reason in dict.fromkeys(record.error[0] for record in failed):
         alike = [record for record in failed if record.error[0] == reason]
-        lines += [f"{reason}; logs in `{folder.logs}`, the last lines of the first:", ""]
-        lines += [*(f"    {line}" for line in alike[0].error[1:]), ""]
-        lines += [*(f"- `{record.ran.expid}`" for record in alike), ""]
+        lines += [f"{markdown(reason)}; logs in {markdown_code(str(folder.logs))}, the last lines of the first:", ""]
+        lines += [*(f"    {visible(line)}" for line in alike[0].error[1:]), ""]
+        lines += [*(f"- {markdown_code(record.ran.expid)}" for record in alike), ""]
     return lines

@@ -58,7 +58,7 @@ class QIN(BaseModel):
         gpu: index of the GPU, -1 for the CPU.
         form: `plain` computes everything as the paper writes it, over padded histories; `fast` gives the same values
             and gradients up to rounding; `auto` is `fast`.
-        precision: of the matrix products: `float32`, `tf32` or `bf16` (`precision.py`).
+        precision: of the matrix products: `float32`, `tf32`, `bf16` or `auto` (`precision.py`).
         compile: fuse the quadratic layers of the fast form by `torch.compile` (`quadratic_compiled.py`).
         embedding_dim: width of each embedded feature that does not set its own.
         num_layers: quadratic layers.

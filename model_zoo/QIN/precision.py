@@ -5,6 +5,7 @@
 | `float32` | as PyTorch is set, which is exact unless a script says otherwise; the default |
 | `tf32` | products read 10 bits of mantissa instead of 23; NVIDIA GPUs from capability 8.0 on, no change elsewhere |
 | `bf16` | products of the attention and the quadratic layers read copies of 7 bits, by autocast; on a GPU or a CPU |
+| `auto` | `bf16` where the device computes it faster than `float32`, else `float32` (`reduced_precision.choose`) |
 
 Weights and gradients, the optimizer, item vectors, norms, sums over histories, logits and losses are float32 always.
 """
@@ -16,12 +17,15 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-PRECISIONS = ("float32", "tf32", "bf16")
+from fuxictr_multimodal.reduced_precision import choose
+
+PRECISIONS = ("float32", "tf32", "bf16", "auto")
 
 
 class Precision:
@@ -31,6 +35,9 @@ class Precision:
         name: one of `PRECISIONS`.
         device: of the model.
 
+    Attributes:
+        choice: what was asked for, what is used and why.
+
     >>> with Precision("bf16", torch.device("cpu")).layers():
     ...     (torch.ones(1, 1) @ torch.ones(1, 1)).dtype
     torch.bfloat16
@@ -38,10 +45,19 @@ class Precision:
 
     def __init__(self, name: str, device: torch.device) -> None:
         assert name in PRECISIONS, name
-        self.name = name
+        self.choice = choose(name, device, bfloat16="bf16")
         self.device_type = device.type
         if name == "tf32" and device.type != "cuda":
             logging.warning("precision: tf32 is for NVIDIA GPUs: products on the %s stay exact float32", device.type)
+
+    @property
+    def name(self) -> str:
+        """The precision that is used; never `auto`."""
+        return self.choice.used
+
+    def keep(self, used: str) -> None:
+        """Use what a resumed run was started with, whatever `auto` would choose now."""
+        self.choice = replace(self.choice, used=used, why="as the run was started")
 
     def step(self) -> AbstractContextManager:
         """Around a training step, backward included, or around scoring.

@@ -34,6 +34,7 @@ from fuxictr_multimodal.recipes.parquet_input import (
     ParquetInput,
     Scalars,
     jagged_from_left_padded,
+    parquet_files,
     parquet_rows,
 )
 from fuxictr_multimodal.store import validation
@@ -108,7 +109,7 @@ def build(
         group_id=entry.get("group_id", "user_id"),
         item_col=TARGET,
         recipe={"script": "datasets/microlens_1m.py", "embeddings": sorted(embeddings), "any_size": any_size},
-        sources=files,
+        sources=_parts(files),
         overwrite=overwrite,
         progress=progress,
     ) as builder:
@@ -176,6 +177,14 @@ def _more_item_files(on_items: Collection[str]) -> list[str]:
     wanted = [e.file for e in EMBEDDINGS.values() if e.column in on_items]
     wanted += [ITEM_FEATURE for name in LEVELS if name in on_items]
     return sorted({*wanted} - {ITEM_INFO})
+
+
+def _parts(files: Mapping[str, Path]) -> dict[str, Path]:
+    """The files by name; a folder of parts gives each of its parts, named `<file>/<part>`."""
+    found = {}
+    for name, path in files.items():
+        found |= {f"{name}/{part.name}" if part != path else name: part for part in parquet_files(path)}
+    return found
 
 
 def _check_counts(files: Mapping[str, Path]) -> None:

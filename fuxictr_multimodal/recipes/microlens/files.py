@@ -56,26 +56,32 @@ EMBEDDINGS = {
 
 
 def locate(raw: Path, names: Sequence[str]) -> dict[str, Path]:
-    """The files by name: in `raw` itself, in its folder `MicroLens_1M_x1`, or beside `raw`.
+    """The files, or folders of their parts, by name: in `raw` itself, in its folder `MicroLens_1M_x1`, or beside `raw`.
+
+    Names are found in upper and lower case.
 
     Raises:
         DataError: the folder or a file is missing; the message names all that are.
     """
     if not raw.is_dir():
-        raise DataError(f"{raw}: no such folder; it must hold the files of {ADDRESS}")
+        what = "is a file, not a folder (unpack an archive first)" if raw.exists() else "no such folder"
+        raise DataError(f"{raw}: {what}; it must hold the files of {ADDRESS}")
     found, missing = {}, []
+    folders = [raw, raw / FOLDER]
+    # `raw` may be the inner folder: then the files beside it are one up.
+    if raw.resolve().name == FOLDER:
+        folders.append(raw.resolve().parent)
+    present: dict[str, Path] = {}
+    for folder in folders:
+        if folder.is_dir():
+            present = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)} | present
     for name in names:
-        places = [raw / name, raw / FOLDER / name]
-        # `raw` may be the inner folder: then the files beside it are one up.
-        if raw.resolve().name == FOLDER:
-            places.append(raw.resolve().parent / name)
-        place = next((place for place in places if place.is_file()), None)
-        if place is None:
-            missing.append(name)
+        if name.lower() in present:
+            found[name] = present[name.lower()]
         else:
-            found[name] = place
+            missing.append(name)
     if missing:
-        archive = next(iter(raw.glob(f"{FOLDER}*.zip")), None)
+        archive = next((path for name, path in present.items() if name.endswith(".zip")), None)
         hint = f"unpack {archive}" if archive else f"get it from {ADDRESS}, or give --download"
         raise DataError(f"{raw} lacks {', '.join(missing)} (searched there and in {FOLDER}/): {hint}")
     return found

@@ -8,6 +8,7 @@ views, with tabs) and `tags_to_summary.csv` (video, category). Source: https://g
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,10 +72,12 @@ def read_release(folder: Path, *, size: str | None = None) -> Release:
         DataError: no pairs, more than one size, or a value that does not fit; the message names file, column and row.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; it must hold <size>{PAIRS[0]} or <size>{PAIRS[1]}")
-    prefix, file = _pairs_file(folder, size)
+        what = "is no folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {what}; it must hold <size>{PAIRS[0]} or <size>{PAIRS[1]}")
     raw = RawFiles(folder)
-    pairs = _from_csv(raw, file) if file.endswith(".csv") else _from_tsv(raw, file)
+    prefix, file = _pairs_file(raw, size)
+    has_times = file.lower().endswith(".csv")
+    pairs = _from_csv(raw, file) if has_times else _from_tsv(raw, file)
     where = raw.where(file)
     low = pairs.filter(pl.col("item") < 1)
     if len(low):
@@ -93,7 +96,7 @@ def read_release(folder: Path, *, size: str | None = None) -> Release:
     return Release(
         size=prefix,
         pairs=once,
-        has_times=file.endswith(".csv"),
+        has_times=has_times,
         repeated=len(pairs) - len(once),
         titles=_texts(raw, titles_file, "title", num_items) if titles_file else None,
         categories=_texts(raw, categories_file, "tag", num_items) if categories_file else None,
@@ -103,11 +106,11 @@ def read_release(folder: Path, *, size: str | None = None) -> Release:
     )
 
 
-def _pairs_file(folder: Path, size: str | None) -> tuple[str, str]:
+def _pairs_file(raw: RawFiles, size: str | None) -> tuple[str, str]:
     """Size and file of the pairs; the csv file, which has times, where both are there."""
-    found = {}
+    folder, found = raw.root, {}
     for end in reversed(PAIRS):
-        found |= {path.name.removesuffix(end): path.name for path in folder.glob(f"*{end}")}
+        found |= {name[: -len(end)]: name for name in raw.names if name.lower().endswith(end)}
     chosen = [
         name for name in sorted(found) if size is None or size.lower() in name.lower().replace("_", "-").split("-")
     ]
@@ -147,8 +150,8 @@ def _from_tsv(raw: RawFiles, file: str) -> pl.DataFrame:
 
 def _texts(raw: RawFiles, file: str, text: str, num_items: int) -> list[str]:
     """Text of each item, from a table of id and text, with or without a line of names."""
-    with (raw.root / file).open(encoding="utf-8", errors="replace") as stream:
-        cells = next(csv.reader(stream), [""])
+    lines = io.StringIO(raw.read_utf8(file).decode("utf-8"), newline="")
+    cells = next(csv.reader(lines), [""])
     header = not cells[0].strip(' "').lstrip("-").isdigit()
     if header and len(cells) < 2:
         raise DataError(f"{raw.where(file)}: two columns are wanted, the id of a video and its {text}")

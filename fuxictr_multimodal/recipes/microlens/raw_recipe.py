@@ -20,11 +20,11 @@ from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.recipes.interactions import SPLITS, TEST, TRAIN, VALID, Levels, earlier_items
 from fuxictr_multimodal.recipes.microlens.negatives import NegativeSampler
 from fuxictr_multimodal.recipes.microlens.raw_files import Release
+from fuxictr_multimodal.words import drop_invisible, word_characters
 
 BY_USER, LAST_ITEM = "user", "last-item"
 UNIFORM, POPULARITY = "uniform", "popularity"
 TAG_SPLITTER = "|"
-HASHTAG = re.compile(r"#(\w+)")
 CHUNK = 250_000
 
 
@@ -183,10 +183,10 @@ class Recipe:
         release = self.release
         if release.categories is None and release.titles is None:
             return None
-        texts = []
+        hashtag, texts = re.compile(f"#([{word_characters()}]+)"), []
         for item in range(release.num_items):
             tags = [release.categories[item].lower()] if release.categories else []
-            tags += HASHTAG.findall(release.titles[item].lower()) if release.titles else []
+            tags += hashtag.findall(drop_invisible(release.titles[item].lower())) if release.titles else []
             named = dict.fromkeys(tag.replace(TAG_SPLITTER, " ") for tag in tags if tag)
             texts.append(TAG_SPLITTER.join(list(named)[:most]))
         return pl.Series("item_tags", texts)

@@ -1,0 +1,41 @@
+"""Text of files that others made: by its byte order mark, else UTF-8, else the older encoding of a format."""
+
+from __future__ import annotations
+
+import codecs
+
+from fuxictr_multimodal.errors import DataError
+
+MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+
+
+def to_utf8(content: bytes, *, where: str, legacy: str | None = None) -> bytes:
+    """The content as UTF-8 without a byte order mark.
+
+    Args:
+        content: of the whole file.
+        where: the file, for a message.
+        legacy: encoding of what is not UTF-8, where the format's documentation names one. Text with accents in such an
+            encoding is hardly ever valid UTF-8, so what is valid is taken as UTF-8.
+
+    Raises:
+        DataError: naming the line of the first byte that is no text.
+
+    >>> to_utf8("Léon".encode("latin-1"), where="movies.dat", legacy="latin-1").decode()
+    'Léon'
+    >>> to_utf8("\\ufeffLéon".encode("utf-8"), where="movies.dat", legacy="latin-1").decode()
+    'Léon'
+    """
+    mark = next((mark for mark in MARKS if content.startswith(mark)), b"")
+    content = content[len(mark) :]
+    encoding = MARKS.get(mark, "utf-8")
+    if encoding == "utf-8" and content.isascii():
+        return content
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        if legacy is not None and not mark:
+            return content.decode(legacy).encode("utf-8")
+        line = content.count("\n".encode(encoding), 0, error.start) + 1
+        raise DataError(f"{where}: line {line} is no text in {encoding.upper()}: save the file as UTF-8") from None
+    return content if encoding == "utf-8" else text.encode("utf-8")

@@ -1,0 +1,42 @@
+"""Which GPU indices a command may name: those that PyTorch sees on this machine, and -1 for the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from fuxictr_multimodal.errors import ConfigError
+
+
+def visible_gpus() -> int:
+    """How many GPUs PyTorch can use here; imports torch."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def check_gpus(indices: Iterable[int], *, count: Callable[[], int] = visible_gpus) -> None:
+    """Refuse a GPU that is not there, which FuxiCTR would replace by the CPU without a word.
+
+    Args:
+        indices: of `--gpu`, one a slot.
+        count: tells how many GPUs there are; not called where only the CPU is named.
+
+    Raises:
+        ConfigError: naming the index and the number of GPUs.
+
+    >>> check_gpus([-1, 0, 1], count=lambda: 2)
+    >>> check_gpus([0], count=lambda: 0)
+    Traceback (most recent call last):
+    fuxictr_multimodal.errors.ConfigError: --gpu 0: this machine has no GPU that PyTorch can use (0 GPUs); -1 is the CPU
+    """
+    there = None
+    for index in indices:
+        if index == -1:
+            continue
+        there = count() if there is None else there
+        if not 0 <= index < there:
+            found = {
+                0: "no GPU that PyTorch can use (0 GPUs)",
+                1: "1 GPU, with index 0",
+            }.get(there, f"{there} GPUs, with indices 0 to {there - 1}")
+            raise ConfigError(f"--gpu {index}: this machine has {found}; -1 is the CPU")

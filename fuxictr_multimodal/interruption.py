@@ -1,0 +1,94 @@
+"""SIGTERM, SIGHUP and Ctrl-C: one exception inside a run, one line and exit status 143, 129 or 130 of a command."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+# Windows has no SIGHUP.
+SIGNALS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__)
+# One request often arrives twice: from the terminal or the batch system, and from the parent process.
+REPEAT_SECONDS = 5.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the process to end; whoever catches it leaves its files in order and raises it again.
+
+    Args:
+        number: of the signal.
+        left: what is left to resume and how, for the user.
+
+    >>> str(Interrupted(signal.SIGTERM, "run.state is kept: --resume"))
+    'interrupted by SIGTERM: run.state is kept: --resume'
+    """
+
+    def __init__(self, number: int = signal.SIGINT, left: str = "") -> None:
+        self.number = signal.Signals(number)
+        self.left = left
+        super().__init__(f"interrupted by {self.number.name}" + (f": {left}" if left else ""))
+
+    @classmethod
+    def of(cls, error: KeyboardInterrupt, left: str = "") -> Interrupted:
+        """The same interruption with what is left to resume; a bare `KeyboardInterrupt` is Ctrl-C."""
+        return cls(error.number if isinstance(error, Interrupted) else signal.SIGINT, left)
+
+    @property
+    def exit_status(self) -> int:
+        """What a shell shows for a process that this signal ended."""
+        return exit_status(self.number)
+
+
+def exit_status(number: int) -> int:
+    """The exit status of a command that this signal ended.
+
+    >>> [exit_status(signal.Signals[name]) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
+    [130, 143, 129]
+    """
+    return 128 + number
+
+
+@contextlib.contextmanager
+def raised_on_signals() -> Iterator[None]:
+    """Raise `Interrupted` in the main thread on SIGTERM, SIGHUP and SIGINT; restore the handlers afterwards.
+
+    A signal that the process was started to ignore stays ignored: `nohup` does that with SIGHUP. A repetition within
+    `REPEAT_SECONDS` is the same request and does not disturb the files that are being written. Only the main thread may
+    handle signals: in any other, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    last = -REPEAT_SECONDS
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= REPEAT_SECONDS:
+            last = now
+            raise Interrupted(number)
+
+    # None is a handler that was not installed from Python: it could not be restored.
+    handled = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, interrupt) for number in handled}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def exit_when_interrupted() -> Iterator[None]:
+    """For commands: end an interruption with one line on stderr instead of a traceback, and its exit status."""
+    try:
+        with raised_on_signals():
+            yield
+    except KeyboardInterrupt as error:
+        interrupted = error if isinstance(error, Interrupted) else Interrupted.of(error)
+        print(interrupted, file=sys.stderr)
+        raise SystemExit(interrupted.exit_status) from None

@@ -1,0 +1,25 @@
+"""Paths as users write them, in YAML, in `--set` and on the command line: `~` is the home folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fuxictr_multimodal.errors import ConfigError
+
+
+def user_path(text: Any) -> Path:
+    """Read a path; a shell leaves the `~` of `--out=~/x` and of a YAML value as it is.
+
+    Raises:
+        ConfigError: no text, or `~name` of a user whom this machine does not have.
+
+    >>> user_path("~/x").is_absolute(), user_path("data")
+    (True, PosixPath('data'))
+    """
+    if not isinstance(text, str | Path):
+        raise ConfigError(f"{text!r} is no path: write text")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{str(text)!r}: there is no home folder of that name; write the whole path") from None
