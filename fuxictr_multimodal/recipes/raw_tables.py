@@ -148,7 +148,8 @@ def read_table(raw: RawFiles, table: RawTable) -> pl.DataFrame:
     dropped. Memory: the file's bytes and the columns, twice that for a file that has to be converted.
 
     Raises:
-        DataError: a missing column, rows of different width, a value that is no number, or what is no text.
+        DataError: a column that is missing or there twice, rows of different width, a value that is no number, or what
+            is no text.
     """
     import polars as pl
 
@@ -171,6 +172,8 @@ def read_table(raw: RawFiles, table: RawTable) -> pl.DataFrame:
         for name in table.columns if table.header else ():
             if name not in found:
                 raise DataError(f"{where}: column {name!r} is missing. {did_you_mean(name, found)}")
+            if any(other.startswith(f"{name}{_REPEATED}") for other in found):
+                raise DataError(f"{where}: column {name!r} is there more than once: remove or rename one")
         try:
             types = {int: pl.Int64, float: pl.Float64, str: pl.String}
             wanted = {name: types[kind] for name, kind in table.columns.items()}
@@ -187,6 +190,7 @@ def read_table(raw: RawFiles, table: RawTable) -> pl.DataFrame:
 
 
 _UNIT_SEPARATOR = "\x1f"
+_REPEATED = "_duplicated_"  # polars puts it and a number behind a name that comes again
 
 
 def _reading(table: RawTable, found: Sequence[str]) -> dict[str, Any]:
