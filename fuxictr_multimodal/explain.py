@@ -21,6 +21,7 @@ from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.experiment import Experiment
 from fuxictr_multimodal.item_table import item_features
 from fuxictr_multimodal.loader import MultimodalDataLoader
+from fuxictr_multimodal.recipes.raw_tables import refuse_repeated
 from fuxictr_multimodal.scoring.trained import load_trained
 from fuxictr_multimodal.store import Store, read_item_titles
 
@@ -220,7 +221,8 @@ def read_titles(path: Path) -> dict[int, str]:
     import polars as pl
 
     if not path.is_file():
-        raise DataError(f"--titles {path} does not exist")
+        what = "is no file" if path.exists() else "does not exist"
+        raise DataError(f"--titles {path} {what}")
     try:
         if path.suffix.lower() == ".parquet":
             frame = pl.read_parquet(path)
@@ -236,6 +238,8 @@ def read_titles(path: Path) -> dict[int, str]:
     title = next((name for name in ("title", "item_title") if name in frame.columns), None)
     if key is None or title is None:
         raise DataError(f"{path} has the columns {', '.join(frame.columns)}: item_id (or item) and title are needed")
+    for name in (key, title):
+        refuse_repeated(name, frame.columns, str(path))
     ids = frame[key].cast(pl.Int64, strict=False)
     if ids.null_count():
         raise DataError(f"{path}, row {int(ids.is_null().arg_max()) + 1}: {key} is not a whole number")

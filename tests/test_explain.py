@@ -186,6 +186,11 @@ def test_wrong_titles_are_refused(tmp_path):
         read_titles(path.rename(tmp_path / "titles.PARQUET"))
     with pytest.raises(DataError, match="does not exist"):
         read_titles(path)
+    with pytest.raises(DataError, match="is no file"):
+        read_titles(tmp_path)
+    path.write_text("item,title,title\n1,a,b\n")
+    with pytest.raises(DataError, match="column 'title' is there more than once"):
+        read_titles(path)
     path.write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="has the columns a, b: item_id"):
         read_titles(path)

@@ -220,6 +220,7 @@ def test_levels_may_go_with_every_item(lists, make, repository, tmp_path):
         ("MicroLens-50k_pairs.tsv", "1\t2 900000\n", "ids go up to 900000 for only 2 items"),
         ("MicroLens-50k_pairs.tsv", "1\t2 3 4 5 6\n", "the valid split is empty"),
         ("MicroLens-50k_pairs.tsv", "", "empty file"),
+        ("MicroLens-50k_pairs.csv", "user,item,timestamp\n", "_pairs.csv: there are no pairs of a user and an item"),
         ("MicroLens-50k_pairs.csv", "user,item,time\n1,2,3\n", "column 'timestamp' is missing"),
         ("MicroLens-50k_pairs.csv", "user,item,timestamp\n1,2,3\n1,,4\n", "column 'item', row 2: an empty field"),
         ("MicroLens-50k_likes_and_views.txt", "1\t-5\t3\n", "column 'likes', row 1: -5 is not a count from 0"),

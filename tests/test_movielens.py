@@ -493,6 +493,7 @@ FIRST = "::".join(map(str, make_log().row(0)))
             {**ml_latest(), "ratings.csv": "userId,movieId,rating,timestamp\n1,2,5,7\n1,5,1,7\n2,5,4,7\n"},
             "the valid split is empty: 3 ratings at 1 different times",
         ),
+        ({**ml_latest(), "ratings.csv": "userId,movieId,rating,timestamp\n"}, r"ratings\.csv: there are no ratings"),
         ({**tail(), "ratings_test.csv": "UserID,MovieID,Rating,Timestamp\n"}, "the test split is empty"),
     ],
 )

@@ -144,6 +144,24 @@ def test_keys_of_any_type_are_copied_and_cold_users_scored(score, tmp_path, keys
     assert table["score"].is_between(0, 1).all()
 
 
+@pytest.mark.parametrize("keys", [[b"a"], [[1]], [{"a": 1}]], ids=["bytes", "lists", "structs"])
+def test_keys_that_a_csv_file_cannot_hold(score, tmp_path, keys):
+    rows = {"ID": keys, "user_id": [1], "item_id": [3], "likes_level": [1], "views_level": [1], "item_seq": [[2]]}
+    pq.write_table(pa.table(rows), tmp_path / "new.parquet")
+    with pytest.raises(DataError, match=r"scores\.csv: a csv file cannot hold column 'ID' \(.*write \.parquet"):
+        score(data=tmp_path / "new.parquet", out=tmp_path / "scores.csv")
+    assert pl.read_parquet(score(data=tmp_path / "new.parquet", out=tmp_path / "x.parquet").out)["ID"].to_list() == keys
+
+
+def test_keys_that_the_first_part_lacks(score, tmp_path):
+    rows = {"user_id": [1], "item_id": [3], "likes_level": [1], "views_level": [1], "item_seq": [[2]]}
+    (tmp_path / "parts").mkdir()
+    pq.write_table(pa.table(rows), tmp_path / "parts/part-0.parquet")
+    pq.write_table(pa.table({**rows, "ID": [1]}), tmp_path / "parts/part-1.parquet")
+    with pytest.raises(DataError, match=r"part-0\.parquet: column 'ID' is missing"):
+        score(data=tmp_path / "parts", out=tmp_path / "x.parquet")
+
+
 def test_a_folder_of_parts_scores_as_the_whole_file(score, trained, tmp_path):
     whole = score(data=trained / TEST)
     expected = pl.read_parquet(whole.out)

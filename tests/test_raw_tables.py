@@ -41,6 +41,8 @@ def test_double_colons_and_latin_1(read):
         (b"id,score\n1,2,3\n", "not readable as a table"),
         (b"id,score\n1,\xff\n", "line 2 is no text in UTF-8: save the file as UTF-8"),
         (b"id,score\n1,2\n\n3,4\n", "column 'id', row 2: an empty field is not a whole number"),
+        (b"id,score,id\n1,2,3\n", "column 'id' is there more than once: remove or rename one"),
+        ("id,score\n1,2\n".encode("utf-16-le"), "line 1 holds a NUL character, as UTF-16 without a mark does"),
         (b" \n", "empty file"),
         (b"\n,\n\n", "empty file"),
         (b"\xef\xbb\xbf", "empty file"),
@@ -67,6 +69,16 @@ def test_text_is_utf_8_else_what_the_layout_says(read, encoding):
     content = f"1::{TITLE}::x\n2::{TITLE} (1994)::y\n".encode(encoding)
     frame = read(content, {"id": int, "title": str, "tag": str}, **DAT)
     assert frame.rows() == [(1, TITLE, "x"), (2, f"{TITLE} (1994)", "y")]
+
+
+def test_each_line_has_the_encoding_that_fits(read):
+    options = {**DAT, "legacy": "windows-1252"}
+    lines = ["\u201cL\u00e9on\u2019s\u201d \u2013 x".encode("windows-1252"), TITLE.encode(), TITLE.encode("latin-1")]
+    content = b"".join(b"%d::%s\n" % (row, line) for row, line in enumerate(lines))
+    titles = ["\u201cL\u00e9on\u2019s\u201d \u2013 x", TITLE, TITLE]
+    assert read(content, {"id": int, "title": str}, **options)["title"].to_list() == titles
+    with pytest.raises(DataError, match=r"a\.csv: line 4 is no text in WINDOWS-1252"):
+        read(content + b"3::\x81\n", {"id": int, "title": str}, **options)
 
 
 @pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b""])

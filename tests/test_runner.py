@@ -621,20 +621,33 @@ def test_a_full_disk_ends_neither_the_run_nor_its_log(run_qin, tmp_path, monkeyp
     assert log not in logging.getLogger().handlers
 
 
-def test_the_commit_is_that_of_the_package(tmp_path, monkeypatch, repository):
-    def git(*arguments):
-        command = ["git", "-c", "user.name=x", "-c", "user.email=x@x", *arguments]
+def test_the_commit_is_that_of_the_package(tmp_path, monkeypatch):
+    package, user = tmp_path / "package", tmp_path / "user"
+
+    def git(folder, *arguments):
+        command = ["git", "-C", str(folder), "-c", "user.name=x", "-c", "user.email=x@x", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
-    monkeypatch.chdir(tmp_path)
-    git("init", "-q")
-    git("commit", "-q", "--allow-empty", "-m", "of a user")
-    found = reports.git_commit()
-    inside = git("-C", str(repository), "rev-parse", "HEAD")
-    assert found.removesuffix("-dirty") == inside
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    for folder in (package, user):
+        folder.mkdir()
+        git(folder, "init", "-q")
+        git(folder, "commit", "-q", "--allow-empty", "-m", f"of the {folder.name}")
+    monkeypatch.chdir(user)
+
+    def of_module(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        monkeypatch.setattr(reports, "__file__", str(path))
+        return reports.git_commit()
+
+    module = package / "fuxictr_multimodal/report.py"
+    assert of_module(module) is None  # not tracked yet
+    git(package, "add", ".")
+    git(package, "commit", "-q", "-m", "a module")
+    assert of_module(module) == git(package, "rev-parse", "HEAD")
+    module.write_text("x = 1\n")
+    assert of_module(module) == git(package, "rev-parse", "HEAD") + "-dirty"
     # An installed package inside of a repository that does not track it.
-    installed = tmp_path / ".venv/site-packages/fuxictr_multimodal/report.py"
-    installed.parent.mkdir(parents=True)
-    installed.touch()
-    monkeypatch.setattr(reports, "__file__", str(installed))
-    assert reports.git_commit() is None
+    assert of_module(user / ".venv/site-packages/fuxictr_multimodal/report.py") is None

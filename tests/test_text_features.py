@@ -86,14 +86,21 @@ def test_words_keep_their_marks_however_they_are_composed():
 
 
 def test_equal_texts_give_finite_vectors_and_no_variance():
-    found = tfidf_svd(["space war robots"] * 5, fit_rows=np.ones(5, bool), dim=3)
-    np.testing.assert_allclose(found.vectors @ found.vectors.T, 1, atol=1e-6)
-    assert found.facts["explained_variance"] is None
+    for text in ("space war robots", "space"):
+        found = tfidf_svd([text] * 5, fit_rows=np.ones(5, bool), dim=3)
+        np.testing.assert_allclose(found.vectors @ found.vectors.T, 1, atol=1e-6)
+        assert found.facts["explained_variance"] is None
+
+
+def test_a_single_shared_word_is_enough():
+    found = tfidf_svd(["film red", "film blue", "green"], fit_rows=np.ones(3, bool), dim=2)
+    np.testing.assert_allclose(np.abs(found.vectors), [[1, 0], [1, 0], [0, 0]], atol=1e-6)
+    assert (found.facts["directions"], found.facts["items_without_vector"]) == (1, 1)
 
 
 @pytest.mark.parametrize("texts", [["", ""], ["one", "two"], ["the", "and"]])
 def test_texts_without_shared_words_are_refused(texts):
-    with pytest.raises(DataError, match="share fewer than two words"):
+    with pytest.raises(DataError, match="share no word"):
         tfidf_svd(texts, fit_rows=np.ones(2, bool), dim=3)
 
 

@@ -68,7 +68,8 @@ def read_raw(path: Path) -> MovieLensRaw:
     """
     layout, raw = open_raw(path, LAYOUTS)
     files, users, tags = list(LAYOUTS[layout]), None, None
-    dat = {"separator": "::", "header": False, "quoted": False, "legacy": "latin-1"}
+    # Windows-1252 is latin-1 with quotes and dashes in the place of control characters.
+    dat = {"separator": "::", "header": False, "quoted": False, "legacy": "windows-1252"}
     rating_kinds, people = (int, int, float, int), ("UserID", "Gender", "Age", "Occupation", "Zip-code")
     if layout == ONE_M:
         names = ("UserID", "MovieID", "Rating", "Timestamp")
@@ -103,7 +104,10 @@ def read_raw(path: Path) -> MovieLensRaw:
         _check_ratings(frame, raw.where(table.file), movies=movies, users=users)
         frame.columns = ["user_id", "movie_id", "rating", "timestamp"]
         ratings.append(frame.with_columns(pl.lit(number == 1).alias("later")))
-    return MovieLensRaw(layout, raw.sources(files), pl.concat(ratings), movies.sort("movie_id"), users, tags)
+    together = pl.concat(ratings)
+    if together.is_empty():
+        raise DataError(f"{raw.where(files[0])}: there are no ratings")
+    return MovieLensRaw(layout, raw.sources(files), together, movies.sort("movie_id"), users, tags)
 
 
 def _canonical_movies(movies: pl.DataFrame) -> pl.DataFrame:

@@ -69,6 +69,7 @@ class ParquetInput:
         self.path = path
         self._columns = dict(columns)
         self._parts: list[tuple[Path, int]] = []
+        self.names: list[str] = []  # of all parts
         first: pa.Schema | None = None
         for part in parquet_files(path):
             schema, rows = _schema(part)
@@ -76,7 +77,7 @@ class ParquetInput:
             for name, form in self._columns.items():
                 _check_column(part, name, schema, form, first)
             self._parts.append((part, rows))
-        self.names = first.names
+            self.names += [name for name in schema.names if name not in self.names]
         self.rows = sum(rows for _, rows in self._parts)
 
     def batches(self, rows: int = BATCH_ROWS) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -148,7 +148,8 @@ def read_table(raw: RawFiles, table: RawTable) -> pl.DataFrame:
     dropped. Memory: the file's bytes and the columns, twice that for a file that has to be converted.
 
     Raises:
-        DataError: a missing column, rows of different width, a value that is no number, or what is no text.
+        DataError: a column that is missing or there twice, rows of different width, a value that is no number, or what
+            is no text.
     """
     import polars as pl
 
@@ -171,6 +172,7 @@ def read_table(raw: RawFiles, table: RawTable) -> pl.DataFrame:
         for name in table.columns if table.header else ():
             if name not in found:
                 raise DataError(f"{where}: column {name!r} is missing. {did_you_mean(name, found)}")
+            refuse_repeated(name, found, where)
         try:
             types = {int: pl.Int64, float: pl.Float64, str: pl.String}
             wanted = {name: types[kind] for name, kind in table.columns.items()}
@@ -229,6 +231,12 @@ def _checked(frame: pl.DataFrame, table: RawTable, where: str) -> pl.DataFrame:
             )
         columns.append(values)
     return pl.DataFrame(columns)
+
+
+def refuse_repeated(name: str, found: Sequence[str], where: str) -> None:
+    """Refuse a column that the header names more than once, `found` being the names that polars read."""
+    if f"{name}_duplicated_0" in found:
+        raise DataError(f"{where}: column {name!r} is there more than once: remove or rename one")
 
 
 def bad_value(where: str, column: str, row: int, values: pl.Series, wanted: str) -> DataError:

@@ -10,13 +10,16 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.words import drop_invisible, word_characters
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 EXPECTED = "Expected are item ids and vectors: arrays 'key' and 'value' (.h5, .npz), or a column of each (.parquet)"
 ROW_NUMBER = "row"  # the name of the `encode` stage for the place of a text in a file without ids
@@ -38,7 +41,7 @@ def tfidf_svd(texts: Sequence[str], *, fit_rows: NDArray[np.bool_], dim: int, se
     always `dim`. Source: Deerwester et al. 1990.
 
     Raises:
-        DataError: if the chosen texts do not share two words, so that there is nothing to fit.
+        DataError: if the chosen texts share no word, so that there is nothing to fit.
 
     >>> found = tfidf_svd(["red car", "red blue car", "blue sky", ""], fit_rows=np.ones(4, bool), dim=8)
     >>> found.vectors.shape, np.linalg.norm(found.vectors, axis=1).round(3).tolist()
@@ -58,29 +61,33 @@ def tfidf_svd(texts: Sequence[str], *, fit_rows: NDArray[np.bool_], dim: int, se
         token_pattern=f"[{word_characters()}]{{2,}}",
     )
     try:
-        weights = tfidf.fit_transform(fit_texts)
+        weights = _two_columns(tfidf.fit_transform(fit_texts))
     except ValueError:  # the vectoriser's only complaint here is an empty vocabulary
-        weights = None
-    if weights is None or min(weights.shape) < 2:
         raise DataError(
-            f"the texts of the {len(fit_texts)} items that occur in training rows share fewer than two words, "
+            f"the texts of the {len(fit_texts)} items that occur in training rows share no word, "
             "so no text vectors can be made; check the titles or give a table of vectors"
-        )
-    found = min(dim, weights.shape[0] - 1, weights.shape[1] - 1)
+        ) from None
+    found = min(dim, min(weights.shape) - 1)
     with np.errstate(divide="ignore", invalid="ignore"):  # equal texts have no variance to explain
         svd = TruncatedSVD(found, random_state=seed).fit(weights)
     explained = float(svd.explained_variance_ratio_.sum())
     vectors = np.zeros((len(texts), dim), dtype=np.float32)
-    vectors[:, :found] = unit_length(svd.transform(tfidf.transform(texts)))
+    vectors[:, :found] = unit_length(svd.transform(_two_columns(tfidf.transform(texts))))
     facts = {
         "method": "tfidf_svd",
         "fitted_on_items": len(fit_texts),
-        "vocabulary": int(weights.shape[1]),
+        "vocabulary": len(tfidf.vocabulary_),
         "directions": found,
         "explained_variance": round(explained, 4) if np.isfinite(explained) else None,
         "items_without_vector": int((~vectors.any(axis=1)).sum()),
     }
     return TextVectors(vectors, facts)
+
+
+def _two_columns(weights: csr_matrix) -> csr_matrix:
+    """The weights, with an empty column beside a single one: TruncatedSVD takes no fewer than two."""
+    weights.resize(weights.shape[0], max(weights.shape[1], 2))
+    return weights
 
 
 def unit_length(vectors: NDArray[np.floating]) -> NDArray[np.floating]:

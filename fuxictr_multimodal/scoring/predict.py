@@ -113,12 +113,14 @@ def predict(
         return None
     rows = _rows(experiment, model, feature_map, data, history_column)
     kept = _kept_columns(experiment, rows)
+    out = out or experiment.directory / f"{experiment.run}.scores.parquet"
+    if out.suffix.lower() == ".csv":
+        _check_csv(kept, out)
     if submission:
         _check_ids(kept, data or experiment.store.dir)
     started = time.perf_counter()
     scores = Trainer(model, to_inputs=to_inputs, epochs=1).predict(rows).scores.astype(np.float32)
     seconds = time.perf_counter() - started
-    out = out or experiment.directory / f"{experiment.run}.scores.parquet"
     _write(out, kept, scores)
     archive = out.with_suffix(".zip") if submission else None
     if archive is not None:
@@ -152,6 +154,13 @@ def _check_ids(kept: dict[str, pl.Series], where: Path) -> None:
         raise DataError(f"a submission needs the column {ROW_ID!r}, which {where} lacks")
     if not kept[ROW_ID].dtype.is_integer() or kept[ROW_ID].has_nulls():
         raise DataError(f"{where}: column {ROW_ID!r}: a submission needs a whole number in every row")
+
+
+def _check_csv(kept: dict[str, pl.Series], out: Path) -> None:
+    """A csv file has no form for bytes, durations and nested values."""
+    for name, values in kept.items():
+        if values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Duration):
+            raise DataError(f"--out {out}: a csv file cannot hold column {name!r} ({values.dtype}): write .parquet")
 
 
 def _kept_columns(experiment: Experiment, rows: Any) -> dict[str, pl.Series]:

@@ -187,7 +187,8 @@ class StoreFeatureProcessor(FeatureProcessor):
             least, empty = column.get("min_categr_count", 1), column.get("fill_na", "")
             if not any(count >= least and token != empty for token, count in found["value_counts"].items()):
                 raise DataError(
-                    f"training rows: column {name!r} has no category that occurs {least} times (min_categr_count)"
+                    f"training rows: column {name!r} has no category that occurs {least} times (min_categr_count): "
+                    "lower that, or leave the column out with `active: False`"
                 )
         return statistics
 

@@ -79,6 +79,8 @@ def read_release(folder: Path, *, size: str | None = None) -> Release:
     has_times = file.lower().endswith(".csv")
     pairs = _from_csv(raw, file) if has_times else _from_tsv(raw, file)
     where = raw.where(file)
+    if pairs.is_empty():
+        raise DataError(f"{where}: there are no pairs of a user and an item")
     low = pairs.filter(pl.col("item") < 1)
     if len(low):
         raise DataError(f"{where}: column 'item': item {low['item'][0]} of user {low['user'][0]}: ids count from 1")
