@@ -181,7 +181,9 @@ def test_a_name_that_yaml_reads_as_something_else_is_refused_by_name(config_dir,
     assert load_config(folder, "QIN_a")["epochs"] == 2
 
 
-@pytest.mark.parametrize("name", ["../../x", "/x", "a/b", "a\\b", "..", ".x", "", " x", "x\n", "x" * 201])
+@pytest.mark.parametrize(
+    "name", ["../../x", "/x", "a/b", "a\\b", "..", ".x", "", " x", "x\n", "x" * 201, "a,b", "a[1]", "con", "NUL.x"]
+)
 def test_a_name_that_leaves_its_folder_is_refused(config_dir, name):
     quoted = json.dumps(name)
     for files in (
