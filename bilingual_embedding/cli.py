@@ -9,7 +9,7 @@ from fuxictr_multimodal.errors import exit_on_input_error
 from fuxictr_multimodal.gpus import check_gpus
 from fuxictr_multimodal.interruption import exit_when_interrupted
 from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import user_path
+from fuxictr_multimodal.user_paths import path_argument
 
 STAGES = ("all", "mlm", "pairs", "multitask", "evaluate", "encode", "compare")
 
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         "by the settings it was started with. --resume leaves finished runs alone.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--config", default="./config/embedding", type=user_path, help="folder of YAML files")
+    parser.add_argument("--config", default="./config/embedding", type=path_argument, help="folder of YAML files")
     parser.add_argument(
         "--expid",
         default="BiEncoder_nano",
@@ -70,9 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     texts = parser.add_argument_group("encode")
     texts.add_argument(
-        "--input", type=user_path, help="texts: .txt, .csv, .tsv, .jsonl or .parquet, also with .gz after it"
+        "--input", type=path_argument, help="texts: .txt, .csv, .tsv, .jsonl or .parquet, also with .gz after it"
     )
-    texts.add_argument("--output", type=user_path, help="vectors: .parquet; with --stage compare the table: .md")
+    texts.add_argument("--output", type=path_argument, help="vectors: .parquet; with --stage compare the table: .md")
     texts.add_argument("--text-column", action="append", help="column of the texts (text); several are joined")
     texts.add_argument("--id-column", help="column of ids that travels with the vectors")
     texts.add_argument(

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
 from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import user_path
+from fuxictr_multimodal.user_paths import path_argument
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED, LEVELS, WITH_EMBEDDINGS = "MicroLens_1M_x1", "MicroLens_1M_x1_levels", "MicroLens_1M_x1_embeddings"
@@ -32,16 +32,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Build the store of the challenge data MicroLens_1M_MMCTR.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--raw", type=user_path, help="folder of the files; with --download where they are kept")
+    parser.add_argument("--raw", type=path_argument, help="folder of the files; with --download where they are kept")
     parser.add_argument("--download", action="store_true", help="load what is missing, continuing where it broke off")
     parser.add_argument("--mirror", metavar="URL", help="another address of the same files, for --download")
-    parser.add_argument("--data-root", default=Path("data"), type=user_path, help="folder of the datasets")
+    parser.add_argument("--data-root", default=Path("data"), type=path_argument, help="folder of the datasets")
     parser.add_argument(
         "--dataset-id",
         help=f"entry of the dataset config: {PUBLISHED} (the default), {LEVELS}, {WITH_EMBEDDINGS} (the default with "
         "--embeddings) or your own",
     )
-    parser.add_argument("--config", default=ROOT / "config", type=user_path, help="the config directory")
+    parser.add_argument("--config", default=ROOT / "config", type=path_argument, help="the config directory")
     parser.add_argument(
         "--embeddings",
         nargs="+",

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
 from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import user_path
+from fuxictr_multimodal.user_paths import path_argument
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,13 +30,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Build the store of a MovieLens download: ml-1m, ml-latest-small or alike, or the tail20 form.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--raw", required=True, type=user_path, help="folder or zip file of the download")
-    parser.add_argument("--data-root", default=Path("data"), type=user_path, help="folder of the datasets")
+    parser.add_argument("--raw", required=True, type=path_argument, help="folder or zip file of the download")
+    parser.add_argument("--data-root", default=Path("data"), type=path_argument, help="folder of the datasets")
     parser.add_argument("--dataset-id", help="entry of the dataset config (default: by the download's layout)")
-    parser.add_argument("--config", default=ROOT / "config", type=user_path, help="the config directory")
+    parser.add_argument("--config", default=ROOT / "config", type=path_argument, help="the config directory")
     parser.add_argument(
         "--embedding",
-        type=user_path,
+        type=path_argument,
         help="table of item vectors by movie id (.h5, .npz, .parquet) instead of text vectors, also as "
         "`run_embedding.py --stage encode --id-column` writes it",
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fuxictr_multimodal.errors import exit_on_input_error
 from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import user_path
+from fuxictr_multimodal.user_paths import path_argument
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("rows", "valid_rows", "test_rows", "items", "seed")
@@ -30,10 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     prepare_streams()
     parser = argparse.ArgumentParser(description="Write synthetic data with a known click probability.")
     parser.add_argument("--dataset-id", help="store: entry of the dataset config with a `synthetic:` block")
-    parser.add_argument("--config", default=ROOT / "config", type=user_path, help="store: the config directory")
-    parser.add_argument("--data-root", type=user_path, help="store: folder of the datasets (default: the entry's)")
+    parser.add_argument("--config", default=ROOT / "config", type=path_argument, help="store: the config directory")
+    parser.add_argument("--data-root", type=path_argument, help="store: folder of the datasets (default: the entry's)")
     parser.add_argument("--format", default="store", choices=("store", "microlens_1m", "microlens_raw"))
-    parser.add_argument("--out", type=user_path, help="other formats: folder of the files")
+    parser.add_argument("--out", type=path_argument, help="other formats: folder of the files")
     for name in SIZES:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="default: the entry's, or the release's")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")

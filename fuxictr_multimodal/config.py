@@ -15,7 +15,7 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,31 @@ UNHASHED_KEYS = frozenset(
 # FuxiCTR's names for the files of a dataset: accepted, and read by nobody, since a built dataset knows its own files.
 UNREAD_KEYS = frozenset("train_data valid_data test_data data_format".split())
 PATH_KEYS = ("model_root", "data_root", "zoo_root")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_whole(value) or isinstance(value, float)
+
+
+# Numbers and switches that the runner reads, with what they must be; null leaves the default.
+VALUES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    (
+        "epochs batch_size early_stop_patience eval_steps shuffle_window max_len embedding_dim",
+        "a whole number from 1",
+        lambda value: _is_whole(value) and value >= 1,
+    ),
+    # What NumPy takes as a seed.
+    ("seed", f"a whole number from 0 to {2**32 - 1}", lambda value: _is_whole(value) and 0 <= value < 2**32),
+    ("learning_rate", "a positive number", lambda value: _is_number(value) and 0 < value < 100),
+    ("max_gradient_norm", "a positive number", lambda value: _is_number(value) and value > 0),
+    ("factor", "a number above 0, up to 1", lambda value: _is_number(value) and 0 < value <= 1),
+    ("weight_averaging", "a number from 0, none, to below 1", lambda value: _is_number(value) and 0 <= value < 1),
+    ("shuffle save_best_only reduce_lr_on_plateau", "True or False", lambda value: isinstance(value, bool)),
+)
 
 _FLOAT_AS_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
@@ -149,10 +174,14 @@ def load_model_config(config_dir: str | Path, expid: str) -> dict[str, Any]:
     for key in ("model", "dataset_id"):
         if entry.get(key) in (None, ""):
             raise ConfigError(f"{where} does not set `{key}`")
-    if not isinstance(entry["model"], str):
-        raise ConfigError(f"{where}: model {entry['model']!r} is no name: write it in quotes")
+    _check_model_name(entry["model"], where)
     check_plain_name(entry["dataset_id"], f"{where}: dataset_id")
     return entry
+
+
+def _check_model_name(name: Any, where: str) -> None:
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}: model {name!r} is no name: write it in quotes")
 
 
 def merge_params(
@@ -208,7 +237,7 @@ def check_dataset_entry(dataset_id: str, entry: Mapping[str, Any], origin: str) 
     where = f"dataset {dataset_id!r} in {origin}"
     check_keys(entry, DATASET_KEYS, where)
     for key in ("data_root", "feature_cols", "label_col"):
-        if key not in entry:
+        if entry.get(key) is None:
             raise ConfigError(f"{where} does not set `{key}`")
     check_known_values(entry, where)
     return _with_home({**copy.deepcopy(dict(entry)), "dataset_id": dataset_id}, where)
@@ -334,14 +363,22 @@ def _keys_of(group: str, values: Mapping[str, Any]) -> set[str]:
     return {*map(str, values), *(METRICS if group == "monitor" else ())}
 
 
-def _check_scalars(value: Any, where: str) -> None:
-    """Refuse what YAML reads as something else than it looks like: `1e-3` as text, 2025-01-01 as a date."""
+def _check_scalars(value: Any, where: str, around: tuple[Any, ...] = ()) -> None:
+    """Refuse what YAML reads as something else than it looks like: `1e-3` as text, 2025-01-01 as a date.
+
+    Args:
+        value: what was read.
+        where: for the error.
+        around: the lists and mappings that hold the value; an alias may make one hold itself.
+    """
+    if any(value is outer for outer in around):
+        raise ConfigError(f"{where}: a list or mapping holds itself: write its values out")
     if isinstance(value, dict):
         for key, item in value.items():
-            _check_scalars(item, f"{where}: {key}")
+            _check_scalars(item, f"{where}: {key}", (*around, value))
     elif isinstance(value, list):
         for item in value:
-            _check_scalars(item, where)
+            _check_scalars(item, where, (*around, value))
     elif isinstance(value, datetime.date):
         raise ConfigError(f"{where}: YAML reads {value} as a date: write it in quotes")
     elif isinstance(value, str) and _FLOAT_AS_TEXT.fullmatch(value):
@@ -359,7 +396,8 @@ def _with_home(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A copy in which `~` of the configured folders is the home folder."""
     settings = dict(settings)
     for key in PATH_KEYS:
-        if settings.get(key) is not None:
+        # No folder means no clone; data and runs have one.
+        if key in settings and not (key == "zoo_root" and settings[key] is None):
             try:
                 path = user_path(settings[key])
             except ConfigError as error:
@@ -379,15 +417,11 @@ def _normalised(params: dict[str, Any]) -> dict[str, Any]:
     for key in ("model_root", "seed", "metrics", "monitor", "epochs", "batch_size"):
         if params.get(key) is None:
             raise ConfigError(f"{where}: `{key}` is not set; `Base` is the place for what experiments share")
+    _check_model_name(params["model"], where)
     check_known_values(params, where, free=RUN_KEYS | DATASET_KEYS | TOOLKIT_KEYS)
-    for key in ("epochs", "batch_size", "early_stop_patience"):
-        value = params.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ConfigError(f"{where}: {key} must be a whole number from 1, found {value!r}")
-    value = params.get("learning_rate")
-    if value is not None and (isinstance(value, (bool, str)) or not 0 < value < 100):
-        raise ConfigError(f"{where}: learning_rate must be a positive number, found {value!r}")
-    value = params.get("weight_averaging")
-    if value is not None and (isinstance(value, (bool, str)) or not 0 <= value < 1):
-        raise ConfigError(f"{where}: weight_averaging must be a number from 0, none, to below 1, found {value!r}")
+    for keys, allowed, passes in VALUES:
+        for key in keys.split():
+            value = params.get(key)
+            if value is not None and not passes(value):
+                raise ConfigError(f"{where}: {key} must be {allowed}, found {value!r}")
     return params

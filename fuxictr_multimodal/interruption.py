@@ -52,6 +52,21 @@ def exit_status(number: int) -> int:
     return 128 + number
 
 
+# The signal that the innermost `raised_on_signals` raised, if it did.
+_raised: int | None = None
+
+
+@contextlib.contextmanager
+def interruption_kept() -> Iterator[None]:
+    """Raise `Interrupted` again where other code made an error of its own of it, as `except:` in FuxiCTR does."""
+    try:
+        yield
+    except Exception as error:
+        if _raised is None:
+            raise
+        raise Interrupted(_raised) from error
+
+
 @contextlib.contextmanager
 def raised_on_signals() -> Iterator[None]:
     """Raise `Interrupted` in the main thread on SIGTERM, SIGHUP and SIGINT; restore the handlers afterwards.
@@ -66,18 +81,23 @@ def raised_on_signals() -> Iterator[None]:
     last = -REPEAT_SECONDS
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        global _raised
         nonlocal last
         now = time.monotonic()
         if now - last >= REPEAT_SECONDS:
-            last = now
+            last, _raised = now, number
             raise Interrupted(number)
 
     # None is a handler that was not installed from Python: it could not be restored.
     handled = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, interrupt) for number in handled}
+    global _raised
+    earlier, _raised = _raised, None
     try:
-        yield
+        with interruption_kept():
+            yield
     finally:
+        _raised = earlier
         for number, handler in before.items():
             signal.signal(number, handler)
 

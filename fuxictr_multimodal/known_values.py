@@ -8,6 +8,7 @@ the feature map of a dataset alike. Neither FuxiCTR nor torch is imported here: 
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -101,10 +102,9 @@ def check_known_values(settings: Mapping[str, Any], where: str, *, free: Iterabl
             if problem:
                 raise ConfigError(f"{where}: {key} {problem}")
             continue
-        for inner in value if isinstance(value, list) else [value]:
-            if isinstance(inner, Mapping):
-                inside = f"{where}: {key} of {inner['name']!r}" if "name" in inner else f"{where}: {key}"
-                check_known_values(inner, inside, free=None if free is None or key in free else free)
+        for inner in _mappings(value):
+            inside = f"{where}: {key} of {inner['name']!r}" if "name" in inner else f"{where}: {key}"
+            check_known_values(inner, inside, free=None if free is None or key in free else free)
         if free is not None and key not in free and (call := next(filter(_is_call, _texts(value)), None)):
             raise ConfigError(
                 f"{where}: {key} {call!r} reads like code, which a model could run: write a name or a number"
@@ -159,15 +159,24 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
+def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
+    """A mapping, or those of a list, however deep it is nested."""
+    if isinstance(value, Mapping):
+        yield value
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _mappings(inner)
+
+
 def _is_call(text: str) -> bool:
     return "(" in text
 
 
-def _one_of(names: Iterable[str], known: Callable[[str], bool]) -> Callable[[Any], str | None]:
-    """A rule for one name or a list of names."""
+def _one_of(names: Iterable[str], known: Callable[[str], bool], *, several: bool = True) -> Callable[[Any], str | None]:
+    """A rule for one name, or, with `several`, a list of names too."""
 
     def problem(value: Any) -> str | None:
-        for one in value if isinstance(value, list) else [value]:
+        for one in value if several and isinstance(value, list) else [value]:
             if not (isinstance(one, str) and known(one)):
                 return f"{one!r} is not known. {did_you_mean(str(one), names)}"
         return None
@@ -175,8 +184,8 @@ def _one_of(names: Iterable[str], known: Callable[[str], bool]) -> Callable[[Any
     return problem
 
 
-def _names(*names: str) -> Callable[[Any], str | None]:
-    return _one_of(names, frozenset(names).__contains__)
+def _names(*names: str, several: bool = False) -> Callable[[Any], str | None]:
+    return _one_of(names, frozenset(names).__contains__, several=several)
 
 
 def _is_metric(name: str) -> bool:
@@ -195,9 +204,11 @@ def _metrics_problem(value: Any) -> str | None:
 
 def _monitor_problem(value: Any) -> str | None:
     if not isinstance(value, Mapping):
-        return _one_of(METRICS, _is_metric)(value)
+        return _one_of(METRICS, _is_metric, several=False)(value)
+    if not value:
+        return "names no metric: write the name of one, or {name: weight}"
     for name, weight in value.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
             return f"gives {name} the weight {weight!r}: write a number"
     return _one_of(METRICS, _is_metric)(list(value))
 
@@ -257,12 +268,12 @@ def _is_literal_call(text: str) -> bool:
 
 
 RULES = (
-    Rule("loss", "looked up in torch.nn.functional, else evaluated", _names(*LOSSES)),
-    Rule("task", "compared with its own list; anything else ends the run", _names(*TASKS)),
+    Rule("loss", "looked up in torch.nn.functional, else evaluated", _names(*LOSSES, several=True)),
+    Rule("task", "compared with its own list; anything else ends the run", _names(*TASKS, several=True)),
     Rule(
         r"(\w+_)?optimizer",
         "looked up in torch.optim and called",
-        _one_of(OPTIMIZERS, lambda name: name in OPTIMIZERS or name.lower() == "adam"),
+        _one_of(OPTIMIZERS, lambda name: name in OPTIMIZERS or name.lower() == "adam", several=False),
     ),
     Rule("metrics", "grouped ones are evaluated", _metrics_problem),
     Rule("monitor", "its metrics are computed as `metrics` are", _monitor_problem),

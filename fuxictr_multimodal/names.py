@@ -7,8 +7,11 @@ from typing import Any
 
 from fuxictr_multimodal.errors import ConfigError
 
-# Separators of any system, what Windows refuses in a file name, and control characters.
-_REFUSED = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]')
+# Separators of any system, what Windows refuses in a file name, what makes a list or a glob of `--expid`, control
+# characters, and bytes that are no text.
+_REFUSED = re.compile(r'[/\\:*?"<>|,\[\]\x00-\x1f\x7f-\x9f\ud800-\udfff]')
+# Devices of Windows, whatever follows the dot.
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 # File systems allow 255 bytes; the suffixes of a run's files need the rest.
 LONGEST_BYTES = 200
 
@@ -21,7 +24,8 @@ def check_plain_name(name: Any, what: str) -> str:
         what: what it names and where it was read, for the error: `expid in config/model_config.yaml`.
 
     Raises:
-        ConfigError: not text, empty, a separator or control character inside, a dot or space at an end, too long.
+        ConfigError: not text, empty, a separator or control character inside, a dot or space at an end, too long, or
+            the name of a device.
 
     >>> check_plain_name("QIN_demo@learning_rate=1e-3", "run name")
     'QIN_demo@learning_rate=1e-3'
@@ -36,6 +40,8 @@ def check_plain_name(name: Any, what: str) -> str:
         raise ConfigError(f"{what} {name!r} holds {refused[0]!r}: use letters, digits and _ - . @ = + only")
     if not name or name != name.strip() or name.startswith(".") or name.endswith("."):
         raise ConfigError(f"{what} {name!r} must not be empty, nor start or end with a dot or a space")
+    if _DEVICE.fullmatch(name):
+        raise ConfigError(f"{what} {name!r} is a device on Windows: choose another name")
     if len(name.encode()) > LONGEST_BYTES:
         raise ConfigError(f"{what} {name[:40]!r}... is longer than {LONGEST_BYTES} bytes: shorten it")
     return name

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from fuxictr_multimodal.config import changed_keys, computed
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.report import Report
 from fuxictr_multimodal.run_names import RunFiles, unfinished_runs
-from fuxictr_multimodal.trainer import Progress, read_progress
 
 # How far a run goes, not what it computes.
 FREE_ON_RESUME = frozenset({"epochs", "early_stop_patience"})
@@ -83,39 +81,16 @@ def resumed_params(before: Report, params: Mapping[str, Any], named: Collection[
     return merged, changed_keys(before.config, params, named)
 
 
-def check_lengths(params: Mapping[str, Any], state: Path) -> None:
-    """Refuse fewer epochs, or less patience, than a run has already used.
+def refuse_shrinking(before: Report, params: Mapping[str, Any], files: RunFiles) -> None:
+    """Refuse fewer epochs, or less patience, than the run has that is resumed.
 
     Raises:
-        ConfigError: naming the key, its value and what the run has used.
-        DataError: a state that cannot be read.
+        ConfigError: naming the key and both values.
     """
-    if not state.is_file():
-        return
-    progress = read_progress(state)
-    trained = progress.curve[-1].epoch if progress.curve else 0
-    if params["epochs"] < trained:
-        raise ConfigError(
-            f"epochs is {params['epochs']}, but {state} has trained for {trained} epochs: give {trained} or more"
-        )
-    patience, used = params.get("early_stop_patience"), patience_used(progress)
-    if patience is not None and patience < used:
-        raise ConfigError(
-            f"early_stop_patience is {patience}, but {state} trained on through {used} evaluations without a gain: "
-            f"give {used} or more"
-        )
-
-
-def patience_used(progress: Progress) -> int:
-    """The least patience with which a run would have come as far.
-
-    A run that trained on after n evaluations without a gain had a patience of more than n.
-    """
-    used = streak = 0
-    for row in progress.curve:
-        used = max(used, streak + 1 if streak else 0)
-        streak = 0 if row.best else streak + 1
-    return max(used, streak)
+    for key in sorted(FREE_ON_RESUME):
+        own, now = before.config.get(key), params.get(key)
+        if own is not None and now is not None and now < own:
+            raise ConfigError(f"--resume: {key} of {files.run} may grow, never shrink: {own} then, {now} now")
 
 
 def _contradictions(before: Report, params: Mapping[str, Any], named: Collection[str]) -> list[str]:

@@ -79,12 +79,13 @@ def run_name(
     if name is not None:
         return check_plain_name(name, "--name") + seed_suffix(own_seed)
     found = expid + settings_suffix(given) + seed_suffix(own_seed)
-    older = expid + seed_suffix(seed)
     if (directory / f"{found}{REPORT_SUFFIX}").is_file():
         return found
-    report = _report(directory / f"{older}{REPORT_SUFFIX}")
-    if report is not None and not changed_keys(report.config, params):
-        return older
+    # Older versions named only the seed of `--seed`.
+    for older in dict.fromkeys((expid + seed_suffix(own_seed), expid + seed_suffix(seed))):
+        report = _report(directory / f"{older}{REPORT_SUFFIX}")
+        if report is not None and not changed_keys(report.config, params):
+            return older
     if reading:
         for files, report in _runs_of(directory, expid, own_seed):
             if not changed_keys(report.config, params, READING_KEYS):
@@ -202,9 +203,7 @@ def _runs_of(directory: Path, expid: str, seed: int | None) -> Iterator[tuple[Ru
 
 def is_unfinished(files: RunFiles, report: Report | None) -> bool:
     """Whether a run has something to resume: its state, or what it was about to do when it was stopped before that."""
-    if report is None or report.status == "completed":
-        return report is None and files.state.is_file()
-    return files.state.is_file() or report.status in ("running", "interrupted")
+    return files.state.is_file() or (report is not None and report.status in ("running", "interrupted"))
 
 
 def _is_at_work(files: RunFiles) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
@@ -22,12 +23,12 @@ from fuxictr_multimodal.curves import draw_curves_beside
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
 from fuxictr_multimodal.experiment import Experiment
 from fuxictr_multimodal.files import kept_if_possible, remove_stale_temporaries, replace_atomically
-from fuxictr_multimodal.interruption import Interrupted
+from fuxictr_multimodal.interruption import Interrupted, interruption_kept
 from fuxictr_multimodal.loader import MultimodalDataLoader
 from fuxictr_multimodal.machine import keep_freed_memory
 from fuxictr_multimodal.reduced_precision import Choice
 from fuxictr_multimodal.report import Report
-from fuxictr_multimodal.resume import OTHERWISE, check_lengths, files_to_resume, refuse_contradiction, resumed_params
+from fuxictr_multimodal.resume import OTHERWISE, files_to_resume, refuse_contradiction, refuse_shrinking, resumed_params
 from fuxictr_multimodal.run_names import RunFiles, is_unfinished, named_keys
 from fuxictr_multimodal.tracking import Tracker, make_tracker
 from fuxictr_multimodal.trainer import Progress, Trainer
@@ -80,7 +81,8 @@ def run_experiment(
         remove_stale_temporaries(files.replaced)
         before = Report.read(files.report) if files.report.is_file() and not overwrite else None
         if before is not None and before.status == "completed":
-            _refuse_another(before, experiment, f"{files.report} holds a complete run")
+            params = resumed_params(before, experiment.params, named)[0] if resume else experiment.params
+            _refuse_another(before, params, experiment, f"{files.report} holds a complete run")
             files.state.unlink(missing_ok=True)  # of a run that was killed between its report and its end
             logging.warning("%s is complete; --overwrite runs it again", files.report)
             return before, files.report
@@ -109,7 +111,7 @@ def _resumed(
     _refuse_another_build(before, experiment, f"{files.state} is left of a run")
     params, differing = resumed_params(before, experiment.params, named)
     params["model_id"] = files.run
-    check_lengths(params, files.state)
+    refuse_shrinking(before, params, files)
     notes = []
     if differing:
         notes.append(f"Resumed with settings of its own, which the configuration does not have: {', '.join(differing)}")
@@ -159,7 +161,8 @@ def _run(
             logging.warning("%s", note)
         write_report()
         try:
-            scores = _train_and_score(experiment, files, report, publish, resumed=before if resume else None)
+            with interruption_kept():
+                scores = _train_and_score(experiment, files, report, publish, resumed=before if resume else None)
             with kept_if_possible(files.predictions):
                 _write_predictions(files.predictions, scores)
             tracker.finished(report.metrics)
@@ -276,15 +279,16 @@ def _score(split: str, trainer: Trainer, loader: MultimodalDataLoader, report: R
     return predictions.scores.astype(np.float32)
 
 
-def _refuse_another(before: Report, experiment: Experiment, found: str) -> None:
+def _refuse_another(before: Report, params: Mapping[str, Any], experiment: Experiment, found: str) -> None:
     """A run of other settings or another dataset build is not returned as this one or overwritten.
 
     Args:
         before: the report that is there.
-        experiment: what is asked for.
+        params: what is asked for.
+        experiment: reads the dataset build that is asked for.
         found: what is there, for the error.
     """
-    if changed := changed_keys(before.config, experiment.params):
+    if changed := changed_keys(before.config, params):
         raise ConfigError(f"{found} of another configuration ({', '.join(changed)}): {OTHERWISE}")
     _refuse_another_build(before, experiment, found)
 

@@ -38,6 +38,10 @@ class TrainingDiverged(InputError):
     """The loss or a score is not finite; the best checkpoint so far is untouched."""
 
 
+# What reading a file raises that is cut, empty, or of something else than it should be.
+DAMAGE = (OSError, pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
+
+
 @dataclass
 class Evaluation:
     """One row of the learning curve; `seconds` is training time so far without evaluations."""
@@ -204,16 +208,21 @@ class Trainer:
         """Load the state of a killed run; False where there is none."""
         if self.state_file is None or not self.state_file.is_file():
             return False
-        state = _read_state(self.state_file)
-        self.model.load_state_dict(state["model"])
-        self.model.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
-        if torch.cuda.is_available() and state["rng_cuda"]:
-            torch.cuda.set_rng_state_all(state["rng_cuda"])
-        if self.average is not None:
-            self.average.load_state_dict(state.get("average"))
-        self.progress = Progress.from_dict(state["progress"])
-        self._loader_state = state["loader"]
+        try:
+            state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.model.optimizer.load_state_dict(state["optimizer"])
+            torch.set_rng_state(state["rng"])
+            if torch.cuda.is_available() and state["rng_cuda"]:
+                torch.cuda.set_rng_state_all(state["rng_cuda"])
+            if self.average is not None:
+                self.average.load_state_dict(state.get("average"))
+            self.progress = Progress.from_dict(state["progress"])
+            self._loader_state = state["loader"]
+        except DAMAGE as error:
+            raise DataError(
+                f"{self.state_file} cannot be read ({_line(error)}): --overwrite starts the run anew"
+            ) from None
         return True
 
     def _refuse_undefined_monitor(self, valid: MultimodalDataLoader) -> None:
@@ -383,22 +392,6 @@ def fit_batches(train: MultimodalDataLoader, model: BaseModel) -> None:
         logging.info("BatchNorm cannot train on one row: the last row of an epoch joins the batch before it")
 
 
-def read_progress(state_file: Path) -> Progress:
-    """How far a killed run had come.
-
-    Raises:
-        DataError: a state that cannot be read.
-    """
-    return Progress.from_dict(_read_state(state_file, mmap=True)["progress"])
-
-
-def _read_state(path: Path, *, mmap: bool = False) -> dict[str, Any]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise DataError(f"{path} cannot be read ({_line(error)}): --overwrite starts the run anew") from None
-
-
 def _line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
@@ -419,8 +412,16 @@ def save_checkpoint(model: BaseModel) -> None:
 
 
 def load_checkpoint(model: BaseModel) -> None:
-    """Load `model.checkpoint`; tensors only, no code from the file is run."""
-    model.load_state_dict(torch.load(model.checkpoint, map_location=model.device, weights_only=True))
+    """Load `model.checkpoint`; tensors only, no code from the file is run.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        weights = torch.load(model.checkpoint, map_location=model.device, weights_only=True)
+    except DAMAGE as error:
+        raise DataError(f"{model.checkpoint} cannot be read ({_line(error)}): train it again, --overwrite") from None
+    model.load_state_dict(weights)
 
 
 def _to_numpy(parts: list[torch.Tensor]) -> NDArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -23,3 +24,16 @@ def user_path(text: Any) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise ConfigError(f"{str(text)!r}: there is no home folder of that name; write the whole path") from None
+
+
+def path_argument(text: str) -> Path:
+    """`user_path` of a command's argument: argparse shows the words of no other error.
+
+    >>> path_argument("~nobody-of-this-name")
+    Traceback (most recent call last):
+    argparse.ArgumentTypeError: '~nobody-of-this-name': there is no home folder of that name; write the whole path
+    """
+    try:
+        return user_path(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -85,6 +85,7 @@ def test_base_expid_dataset_and_overrides_in_this_order(config_dir):
         ({"expids": BASE + "\nQIN_a: {model: QIN, dataset_id: d}"}, "QIN_a", "'Base' is defined in .* and in"),
         ({"base": "Base: {model_root: x, metrics: [AUC]}"}, "QIN_a", "`seed` is not set"),
         ({"dataset": DATASET + "    max_length: 9\n"}, "QIN_a", "unknown key 'max_length'. Did you mean 'max_len'"),
+        ({"dataset": "d: {data_root: null, feature_cols: [], label_col: y}"}, "QIN_a", "does not set `data_root`"),
         ({"dataset": "d: {data_root: x, label_col: y}"}, "QIN_a", "does not set `feature_cols`"),
         (
             {"expids": "QIN_a: {model: QIN, dataset_id: d, embedding_initializer: __import__('os')}"},
@@ -96,6 +97,23 @@ def test_base_expid_dataset_and_overrides_in_this_order(config_dir):
 def test_bad_configuration_is_one_clear_error(config_dir, files, expid, message):
     with pytest.raises(ConfigError, match=message):
         load_config(config_dir(**files), expid)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("seed=1.5", "seed=-1", "seed=True", "seed=abc", "seed=4294967296", "learning_rate=[1]", "learning_rate=.nan"),
+        *("eval_steps=0", "eval_steps=1.5", "max_gradient_norm=abc", "factor=2", "shuffle=abc", "save_best_only=3"),
+        *("max_len=0", "embedding_dim=abc", "embedding_dim=-4", "shuffle_window=0", "reduce_lr_on_plateau=1"),
+        *("data_root=", "model_root=[a]", "model=5", "monitor=[AUC]", "monitor={}", "monitor.AUC=.inf"),
+        *("monitor_mode=[max]", "optimizer=[Adam]", "weight_averaging=[1]"),
+        *("net_regularizer=&a [*a]", "feature_specs=[[{name: a, feature_encoder: print()}]]"),
+    ],
+)
+def test_a_value_that_would_fail_late_is_refused_by_name(config_dir, text):
+    key = text.partition("=")[0].partition(".")[0]
+    with pytest.raises(ConfigError, match=key):
+        load_config(config_dir(), "QIN_a", overrides=[text])
 
 
 @pytest.mark.parametrize("text", ["epochs", "=3", "epochs={a"])
@@ -163,7 +181,9 @@ def test_a_name_that_yaml_reads_as_something_else_is_refused_by_name(config_dir,
     assert load_config(folder, "QIN_a")["epochs"] == 2
 
 
-@pytest.mark.parametrize("name", ["../../x", "/x", "a/b", "a\\b", "..", ".x", "", " x", "x\n", "x" * 201])
+@pytest.mark.parametrize(
+    "name", ["../../x", "/x", "a/b", "a\\b", "..", ".x", "", " x", "x\n", "x" * 201, "a,b", "a[1]", "con", "NUL.x"]
+)
 def test_a_name_that_leaves_its_folder_is_refused(config_dir, name):
     quoted = json.dumps(name)
     for files in (

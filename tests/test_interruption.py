@@ -42,6 +42,24 @@ def test_a_repetition_is_the_same_request(monkeypatch):
         signal.signal(signal.SIGTERM, before)
 
 
+def test_an_error_that_other_code_makes_of_it_is_the_interruption():
+    def unsupported():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:
+            raise RuntimeError("not supported") from None
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(Interrupted) as caught, raised_on_signals():
+            unsupported()
+        assert caught.value.number == signal.SIGTERM
+        with pytest.raises(RuntimeError), raised_on_signals():
+            raise RuntimeError("of its own")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_what_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -19,12 +19,13 @@ from fuxictr_multimodal import reduced_precision, runner
 from fuxictr_multimodal import report as reports
 from fuxictr_multimodal.config import config_hash, trial_hash
 from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.experiment import Experiment
+from fuxictr_multimodal.interruption import Interrupted, raised_on_signals
 from fuxictr_multimodal.loader import MultimodalDataLoader
 from fuxictr_multimodal.metrics import auc
 from fuxictr_multimodal.report import Report, print_summary
-from fuxictr_multimodal.resume import patience_used
 from fuxictr_multimodal.store import SplitReader
-from fuxictr_multimodal.trainer import Evaluation, Progress, Trainer, TrainingDiverged, fit_batches
+from fuxictr_multimodal.trainer import Trainer, TrainingDiverged, fit_batches
 from tests.loader_store import feature_map, write_split
 
 
@@ -180,26 +181,50 @@ def test_a_killed_run_keeps_what_the_command_line_does_not_name(run_qin, kill_at
     assert run_qin(resume=True)[1].name == "QIN_test.report.json"
 
 
-def test_a_run_cannot_get_fewer_epochs_or_less_patience_than_it_used(run_qin, kill_at_evaluation):
-    kill_at_evaluation(3, "epochs=5", "learning_rate=1.e-12", "batch_norm=False", "early_stop_patience=4")
-    for change, said in (
-        ("epochs=2", r"epochs is 2, but .*\.state has trained for 3 epochs"),
-        ("early_stop_patience=1", r"early_stop_patience is 1, but .*\.state .* through 2 evaluations without a gain"),
-    ):
-        with pytest.raises(ConfigError, match=said):
-            run_qin(change, resume=True)
-    fewer, _ = run_qin("epochs=4", resume=True)
-    assert (len(fewer.curve), fewer.config["epochs"]) == (4, 4)
+@pytest.mark.parametrize("change", ["epochs=4", "early_stop_patience=3"])
+def test_epochs_and_patience_of_a_run_never_shrink(run_qin, kill_at_evaluation, change):
+    kill_at_evaluation(1, "epochs=5", "early_stop_patience=4")
+    key, _, now = change.partition("=")
+    said = rf"{key} of QIN_test@.* may grow, never shrink: {int(now) + 1} then, {now} now"
+    with pytest.raises(ConfigError, match=said):
+        run_qin(change, resume=True)
 
 
-@pytest.mark.parametrize(
-    ("gains", "used"),
-    [("", 0), ("+", 0), ("+-", 1), ("+--", 2), ("+--+", 3), ("+--+-", 3), ("+-+--", 2), ("+-+---", 3)],
-)
-def test_patience_used(gains, used):
-    row = {"step": 1, "train_loss": 0.5, "learning_rate": 0.1, "metrics": {}, "monitor": 0.5, "seconds": 1.0}
-    curve = [Evaluation(epoch=n, best=gain == "+", **row) for n, gain in enumerate(gains, start=1)]
-    assert patience_used(Progress(curve=curve)) == used
+def test_resume_of_what_is_complete_returns_it(run_qin, kill_at_evaluation):
+    kill_at_evaluation(1, "epochs=3", name="mine")
+    first, path = run_qin(name="mine", resume=True)
+    assert (first.status, first.config["epochs"]) == ("completed", 3)
+    again, _ = run_qin(name="mine", resume=True)
+    assert again == Report.read(path)
+    with pytest.raises(ConfigError, match=r"complete run of another configuration \(epochs: 3 then, 4 now\)"):
+        run_qin("epochs=4", name="mine", resume=True)
+
+
+def test_a_run_that_was_killed_after_its_report_is_found_and_not_trained_again(run_qin):
+    first, path = run_qin("epochs=2")
+    state = path.with_name("QIN_test@epochs=2.state")
+    state.touch()
+    again, found = run_qin(resume=True)
+    assert (found, again.metrics) == (path, first.metrics)
+    assert not state.exists()
+
+
+def test_an_interruption_that_fuxictr_makes_an_error_of_is_one(run_qin, monkeypatch, tmp_path):
+    def build(*arguments):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except:  # noqa: E722, as FuxiCTR writes it
+            raise NotImplementedError("optimizer=Adam is not supported.") from None
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    monkeypatch.setattr(Experiment, "build_model", build)
+    try:
+        with pytest.raises(Interrupted), raised_on_signals():
+            run_qin("epochs=1")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    report = Report.read(tmp_path / "checkpoints/Synthetic_test/QIN_test.report.json")
+    assert (report.status, report.error) == ("interrupted", "interrupted by SIGTERM")
 
 
 def test_more_patience_lets_a_run_train_on_that_had_stopped_early(run_qin, monkeypatch):
@@ -288,7 +313,8 @@ def test_several_unfinished_runs_are_named(run_qin, kill_at_evaluation):
 def test_a_damaged_state_is_one_error(run_qin, kill_at_evaluation, tmp_path):
     kill_at_evaluation(1)
     state = tmp_path / "checkpoints/Synthetic_test/QIN_test.state"
-    for damaged in (state.read_bytes()[:1000], b""):
+    weights = state.with_suffix(".model").read_bytes()
+    for damaged in (state.read_bytes()[:1000], b"", weights):
         state.write_bytes(damaged)
         with pytest.raises(DataError, match=r"QIN_test\.state cannot be read .*: --overwrite"):
             run_qin(resume=True)
@@ -355,7 +381,7 @@ def test_signals_reach_the_seeds(repository, data_root, tmp_path):
 
 @pytest.mark.slow
 def test_a_sigkilled_process_leaves_a_state_to_go_on_from(repository, data_root, tmp_path):
-    process = start(repository, data_root, tmp_path, *LONG)
+    process = start(repository, data_root, tmp_path, *LONG, "--set", "epochs=30")
     state = wait_for(process, "*.state", tmp_path)
     process.kill()
     process.communicate()
@@ -364,7 +390,7 @@ def test_a_sigkilled_process_leaves_a_state_to_go_on_from(repository, data_root,
     report = state.with_name(state.name.replace(".state", ".report.json"))
     before = json.loads(report.read_text())
     assert before["status"] == "running"
-    done = start(repository, data_root, tmp_path, "--resume", "--set", f"epochs={len(before['curve']) + 2}")
+    done = start(repository, data_root, tmp_path, "--resume", "--set", "epochs=31")
     said, errors = done.communicate(timeout=120)
     assert done.returncode == 0, errors
     after = json.loads(report.read_text())

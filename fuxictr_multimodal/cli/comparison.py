@@ -9,7 +9,7 @@ from fuxictr_multimodal.cli.leaderboard import run_leaderboard_main
 from fuxictr_multimodal.errors import exit_on_input_error
 from fuxictr_multimodal.interruption import exit_when_interrupted
 from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import user_path
+from fuxictr_multimodal.user_paths import path_argument
 
 
 def run_comparison_main(argv: Sequence[str] | None = None) -> None:
@@ -21,7 +21,9 @@ def run_comparison_main(argv: Sequence[str] | None = None) -> None:
         epilog="Run the same command again after a crash or a kill: what is complete is kept, the rest goes on.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--config", default="./config/comparison/demo.yaml", type=user_path, help="the comparison file")
+    parser.add_argument(
+        "--config", default="./config/comparison/demo.yaml", type=path_argument, help="the comparison file"
+    )
     parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="gpu indices, one a slot; -1: the CPU")
     args = parser.parse_args(argv)
     with exit_when_interrupted(), exit_on_input_error():

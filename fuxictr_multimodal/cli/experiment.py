@@ -10,7 +10,7 @@ from pathlib import Path
 from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
 from fuxictr_multimodal.interruption import exit_when_interrupted
 from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import user_path
+from fuxictr_multimodal.user_paths import path_argument
 
 
 def run_expid_main(
@@ -36,7 +36,7 @@ def run_expid_main(
         "its expid, the settings that --set changes and its seed: QIN_demo@learning_rate=1e-3_s3.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--config", default=config, type=user_path, help="the config directory")
+    parser.add_argument("--config", default=config, type=path_argument, help="the config directory")
     parser.add_argument("--expid", default=expid, help="the experiment id to run; also a glob, or a list with commas")
     parser.add_argument(
         "--gpu",
@@ -60,7 +60,7 @@ def run_expid_main(
     parser.add_argument(
         "--zoo-root",
         default=zoo_root,
-        type=user_path,
+        type=path_argument,
         help="a FuxiCTR clone whose zoo is looked up too; its code is run",
     )
     parser.add_argument("--tracker", choices=("tensorboard",), help="write scalars for a tracker beside the report")

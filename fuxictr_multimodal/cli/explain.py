@@ -16,7 +16,7 @@ from fuxictr_multimodal.cli.trained_run import add_trained_run
 from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
 from fuxictr_multimodal.files import replace_atomically
 from fuxictr_multimodal.terminal import plain_console, prepare_streams
-from fuxictr_multimodal.user_paths import user_path
+from fuxictr_multimodal.user_paths import path_argument
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -189,13 +189,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--limit", type=int, default=5, help="rows of a user at most")
     parser.add_argument("--top", type=int, default=20, help="history items of a row at most")
-    parser.add_argument("--titles", type=user_path, metavar="FILE", help="csv, tsv or parquet with item_id and title")
     parser.add_argument(
-        "--out", type=user_path, metavar="PNG", help="also draw it, as .png, .svg or .pdf; not --scales"
+        "--titles", type=path_argument, metavar="FILE", help="csv, tsv or parquet with item_id and title"
+    )
+    parser.add_argument(
+        "--out", type=path_argument, metavar="PNG", help="also draw it, as .png, .svg or .pdf; not --scales"
     )
     parser.add_argument(
         "--json",
-        type=user_path,
+        type=path_argument,
         nargs="?",
         const=STDOUT,
         metavar="FILE",

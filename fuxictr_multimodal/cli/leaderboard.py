@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
 from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import user_path
+from fuxictr_multimodal.user_paths import path_argument
 
 if TYPE_CHECKING:
     from fuxictr_multimodal.leaderboard.board import Board
@@ -71,29 +71,31 @@ def _parser() -> argparse.ArgumentParser:
     where = parser.add_argument_group("where it is read from")
     where.add_argument(
         "--model-root",
-        type=user_path,
+        type=path_argument,
         default=Path("checkpoints"),
         help="holds <dataset>/*.report.json (default: %(default)s)",
     )
-    where.add_argument("--reports", type=user_path, metavar="DIR", help="a folder of reports, instead of --model-root")
-    where.add_argument("--data-root", type=user_path, help="holds the store (default: the one the runs read)")
     where.add_argument(
-        "--config", type=user_path, help="config folder; its expids without a report are listed as not run"
+        "--reports", type=path_argument, metavar="DIR", help="a folder of reports, instead of --model-root"
+    )
+    where.add_argument("--data-root", type=path_argument, help="holds the store (default: the one the runs read)")
+    where.add_argument(
+        "--config", type=path_argument, help="config folder; its expids without a report are listed as not run"
     )
     where.add_argument(
-        "--from", dest="source", type=user_path, metavar="JSON", help="what --export wrote, instead of reports"
+        "--from", dest="source", type=path_argument, metavar="JSON", help="what --export wrote, instead of reports"
     )
     where.add_argument(
         "--published",
-        type=user_path,
+        type=path_argument,
         metavar="CSV",
         help="published learning curves to draw on the page, for example results/published_microlens_1m.csv",
     )
     output = parser.add_argument_group("what is written")
     output.add_argument("--format", choices=FORMATS, help="default: by the ending of --out, else terminal")
     output.add_argument("--short", action="store_true", help="fewer columns, for a README; not for csv and html")
-    output.add_argument("--out", type=user_path, metavar="FILE", help="write there instead of to the terminal")
-    output.add_argument("--export", type=user_path, metavar="JSON", help="also keep all that tables and page need")
+    output.add_argument("--out", type=path_argument, metavar="FILE", help="write there instead of to the terminal")
+    output.add_argument("--export", type=path_argument, metavar="JSON", help="also keep all that tables and page need")
     return parser
 
 

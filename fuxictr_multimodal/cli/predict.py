@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fuxictr_multimodal.cli.trained_run import add_trained_run
 from fuxictr_multimodal.errors import exit_on_input_error
 from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import user_path
+from fuxictr_multimodal.user_paths import path_argument
 
 
 def run_predict_main(argv: Sequence[str] | None = None) -> None:
@@ -24,22 +24,24 @@ def run_predict_main(argv: Sequence[str] | None = None) -> None:
     )
     add_trained_run(parser)
     parser.add_argument(
-        "--data", type=user_path, help="parquet file of new rows, or a folder of its parts (default: the test split)"
+        "--data",
+        type=path_argument,
+        help="parquet file of new rows, or a folder of its parts (default: the test split)",
     )
     parser.add_argument("--history-column", help="column of histories in --data (default: item_seq or history)")
     parser.add_argument(
         "--out",
-        type=user_path,
+        type=path_argument,
         help=".parquet or .csv file of scores (default: <run>.scores.parquet at the checkpoint)",
     )
     parser.add_argument("--submission", action="store_true", help="also write prediction.csv in <out>.zip")
     parser.add_argument("--task", choices=("Task1", "Task2", "Task1&2"), default="Task2", help="of the submission")
     parser.add_argument(
-        "--import-weights", type=user_path, metavar="FILE", help="published weights, not the checkpoint"
+        "--import-weights", type=path_argument, metavar="FILE", help="published weights, not the checkpoint"
     )
     parser.add_argument(
         "--export-weights",
-        type=user_path,
+        type=path_argument,
         metavar="FILE",
         help="write the weights under their published names; alone, nothing is scored",
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fuxictr_multimodal.errors import exit_on_input_error
 from fuxictr_multimodal.interruption import exit_when_interrupted
 from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import user_path
+from fuxictr_multimodal.user_paths import path_argument
 
 SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
@@ -23,7 +23,9 @@ def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
         epilog="Run the same command again after a crash or a kill: what is complete is kept, the rest goes on.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--config", default="./config/tuner/QIN_demo_tuner.yaml", type=user_path, help="the tuner file")
+    parser.add_argument(
+        "--config", default="./config/tuner/QIN_demo_tuner.yaml", type=path_argument, help="the tuner file"
+    )
     parser.add_argument(
         "--expid",
         metavar="NAME[,NAME]",
@@ -33,7 +35,7 @@ def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--tag", help="run only trials whose expid contains this text; of a grid")
     parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="gpu indices, one a slot; -1: the CPU")
-    parser.add_argument("--script", type=user_path, help="what runs a trial instead of run_expid.py")
+    parser.add_argument("--script", type=path_argument, help="what runs a trial instead of run_expid.py")
     parser.add_argument("--search", choices=("grid", "random", "tpe"), default="grid", help="how settings are chosen")
     parser.add_argument("--trials", type=int, metavar="N", help="settings to try in all; of a search")
     parser.add_argument("--time", type=parse_seconds, metavar="2h", help="start no trial after this: 2h, 1h30m, 90s")

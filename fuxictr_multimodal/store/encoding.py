@@ -279,6 +279,8 @@ def load_feature_map(directory: str | Path, dataset_id: str, params: Mapping[str
         if name not in features:
             raise ConfigError(f"use_features: {name!r} is no feature of {path}. {did_you_mean(str(name), features)}")
     for specs in params.get("feature_specs") or []:
+        if not isinstance(specs, Mapping):
+            raise ConfigError(f"feature_specs: {specs!r} is no mapping: write a list such as [{{name: ..., ...}}]")
         names = specs["name"] if isinstance(specs.get("name"), list) else [specs.get("name")]
         for name in names:
             if name not in features:
