@@ -108,6 +108,9 @@ class EmbeddingRun:
             return self.report
         chosen = self._chosen(stage, resume=resume, overwrite=overwrite)
         resume = resume and self.begun
+        # Data that cannot be read leaves what is trained, and its report, as they are.
+        early = self.begun and (overwrite or stage == "evaluate")
+        data = ExperimentData(self.experiment, progress=self.progress) if early else None
         fresh = bool(chosen) and chosen[0] == self.planned[0] and not resume
         if resume:
             if not self.report.config:
@@ -133,7 +136,7 @@ class EmbeddingRun:
             remove_stale_temporaries(self._files())
             if chosen and not resume:
                 self._forget(chosen[0])
-            data = ExperimentData(self.experiment, progress=self.progress)
+            data = data or ExperimentData(self.experiment, progress=self.progress)
             self.report.data = data.counts
             if stage == "evaluate":
                 self.report.floors.clear()

@@ -23,6 +23,7 @@ from fuxictr_multimodal.files import replace_atomically
 from fuxictr_multimodal.words import drop_invisible
 
 VECTOR = "vector"
+EXACT_FLOATS = 2**53  # whole numbers below have a float64 of their own
 Embed = Callable[[Sequence[str]], tuple[NDArray[np.float32], dict[str, Any]]]
 
 
@@ -161,6 +162,8 @@ def _read(source: Path, text_columns: Sequence[str], id_column: str | None) -> t
         texts = read_lines(source)
         return pl.Series("row", np.arange(len(texts))), [_text([line]) for line in texts]
     frame = read_frame(source, text_columns=text_columns)
+    if id_column in frame.columns and kind(source) != ".parquet" and _inexact(frame[id_column]):
+        frame = read_frame(source, text_columns=[*text_columns, id_column])
     for name in [*text_columns, *([id_column] if id_column else [])]:
         if name not in frame.columns:
             raise DataError(f"{source} has no column {name!r}; it has {', '.join(frame.columns)}")
@@ -176,9 +179,19 @@ def _text(values: Sequence[str | None]) -> str:
     return ". ".join(stripped)
 
 
+def _inexact(column: pl.Series) -> bool:
+    """Whether numbers of JSON were read in a type that rounds them, or that parquet does not have."""
+    return column.dtype == pl.Int128 or (column.dtype == pl.Float64 and (column.abs() >= EXACT_FLOATS).any())
+
+
 def _ids(source: Path, column: pl.Series) -> pl.Series:
     """The ids as they are, but that text files write whole numbers as text: these are numbers where nothing is lost."""
-    missing = column.is_null().arg_true()
+    empty = column.is_null()
+    if column.dtype == pl.String:
+        empty |= column.str.strip_chars() == ""
+    elif column.dtype.is_float():
+        empty |= column.is_nan()
+    missing = empty.fill_null(True).arg_true()
     if len(missing):
         raise DataError(f"{source}, row {missing[0] + 1}: column {column.name!r} is empty, expected an id in every row")
     if column.dtype == pl.String and kind(source) in (".csv", ".tsv"):

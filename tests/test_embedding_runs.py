@@ -322,6 +322,15 @@ def test_an_evaluation_leaves_a_stopped_run_stopped(config, runs, stop_in):
     assert report.evaluation["pairs"] == before.evaluation["pairs"]
 
 
+@pytest.mark.parametrize("arguments", [{"overwrite": True}, {"stage": "evaluate"}], ids=str)
+def test_data_that_cannot_be_read_leaves_a_finished_run_as_it_is(config, runs, arguments):
+    train(config_dir=config, expid="Tiny")
+    files = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
+    with pytest.raises(DataError, match=r"test\.left\.txt does not exist"):
+        train(config_dir=config, expid="Tiny", overrides=["data_root=nowhere"], **arguments)
+    assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()} == files
+
+
 def test_too_few_pairs_for_the_negatives_are_named(config, planted, runs, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
