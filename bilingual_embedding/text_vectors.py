@@ -19,7 +19,7 @@ from bilingual_embedding.text_files import kind
 from bilingual_embedding.tokenizer import BilingualTokenizer
 from bilingual_embedding.user_tables import READERS, read_frame
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.files import replace_atomically
+from fuxictr_multimodal.files import make_folder, replace_atomically
 from fuxictr_multimodal.words import drop_invisible
 
 VECTOR = "vector"
@@ -134,6 +134,7 @@ def write_vectors(
     rows = np.array([row for row, text in enumerate(texts) if text], dtype=np.int64)
     if not len(rows):
         raise DataError(f"{source} holds no text")
+    make_folder(target.parent)
     found, facts = embed([texts[row] for row in rows])
     vectors = np.zeros((len(texts), found.shape[1]), dtype=np.float32)
     vectors[rows] = found
@@ -146,9 +147,11 @@ def write_vectors(
         items = len(vectors) - 1
         facts.update(items=items, items_without_text=items - len(rows), width=item_dim, variance_kept=kept)
     frame = pl.DataFrame([ids, pl.Series(name, vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replace_atomically(target) as temporary:
-        frame.write_parquet(temporary)
+    try:
+        with replace_atomically(target) as temporary:
+            frame.write_parquet(temporary)
+    except OSError as error:
+        raise DataError(f"output {target} cannot be written: {error.strerror or error}") from None
     return facts
 
 

@@ -322,6 +322,21 @@ def test_json_is_read_as_rows_not_as_lines(encode):
         encode("t.json.gz", '[{"id": 1, "text": "a"}]')
 
 
+def test_an_output_that_cannot_be_written_is_named(model, tmp_path, monkeypatch):
+    source = tmp_path / "t.txt"
+    source.write_text("a\n")
+    with pytest.raises(DataError, match=r"the folder .*t\.txt cannot be made"):
+        encode_file(*model, source=source, target=source / "v.parquet")
+
+    def full(self, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
+    with pytest.raises(DataError, match=r"output .*v\.parquet cannot be written: No space left on device"):
+        encode_file(*model, source=source, target=tmp_path / "v.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
+
+
 def test_blank_last_rows_of_a_table_are_none(encode):
     facts, _ = encode("excel.csv", "id,title,,\n1,a,,\n2,b,,\n", text_columns=["title"])
     assert facts["texts"] == 2
