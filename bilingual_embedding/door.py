@@ -38,12 +38,13 @@ def train(
 ) -> tuple[EmbeddingReport, Path]:
     """Train or evaluate, print the summary, return the report and its file.
 
-    With `resume` a stopped run is resumed by its own settings and what `overrides` add to them; a finished run is left
-    alone.
+    With `resume` a stopped run is resumed by its own settings and what `overrides` add to them, and so it is evaluated;
+    a finished run is left alone.
     """
     with logged(run_name(expid, seed)):
         run = _run(config_dir, expid, gpu, seed, overrides)
-        if resume and not overwrite and run.begun and run.report.config and run.report.status != "completed":
+        own = (resume and not overwrite) or stage == "evaluate"
+        if own and run.begun and run.report.config and run.report.status != "completed":
             experiment = resumed_experiment(run.report, run.experiment, overrides=overrides, seed=seed)
             run = EmbeddingRun(
                 expid, experiment, run_name=run.folder.name, device=run.device, start=Start.of(experiment, seed)

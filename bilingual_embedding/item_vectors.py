@@ -32,8 +32,9 @@ def whole_numbers(ids: pl.Series) -> NDArray[np.int64]:
         numbers = ids.cast(pl.Int64, strict=False) if ids.dtype.is_integer() else pl.Series([None] * len(ids))
     odd = numbers.is_null().arg_true()
     if len(odd):
+        found = ids[odd[:1]].to_list()[0]
         raise DataError(
-            f"column {ids.name!r} must hold an integer id in every row of an item table, found {ids[odd[0]]!r} "
+            f"column {ids.name!r} must hold an integer id in every row of an item table, found {found!r} "
             f"(row {odd[0] + 1}); without --item-dim ids of any kind travel with the vectors"
         )
     return numbers.to_numpy()

@@ -39,7 +39,7 @@ def resumed_experiment(
     others = _differences(plain_settings(configured), plain_settings(own))
     told = [f"{key}: {new} (the configuration says {old})" for key, (old, new) in others.items() if key not in FREE]
     if told:
-        logging.warning("%s resumes with its own settings: %s", report.expid, ", ".join(told))
+        logging.warning("%s keeps its own settings: %s", report.expid, ", ".join(told))
     return own
 
 

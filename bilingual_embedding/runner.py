@@ -108,6 +108,9 @@ class EmbeddingRun:
             return self.report
         chosen = self._chosen(stage, resume=resume, overwrite=overwrite)
         resume = resume and self.begun
+        # Data that cannot be read leaves what is trained, and its report, as they are.
+        early = self.begun and (overwrite or stage == "evaluate")
+        data = ExperimentData(self.experiment, progress=self.progress) if early else None
         fresh = bool(chosen) and chosen[0] == self.planned[0] and not resume
         if resume:
             if not self.report.config:
@@ -123,8 +126,7 @@ class EmbeddingRun:
             if known is not None:
                 self.report.floors = known.floors
                 self.report.evaluation.setdefault(self.start.name, known.evaluation[self.start.stage])
-        self.report.preset, self.report.seed = self.experiment.preset, self.experiment.seed
-        self.report.config = plain_settings(self.experiment)
+        self._describe_settings(only_evaluated=stage == "evaluate" and self.begun)
         self.report.versions, self.report.commit = versions(), git_commit()
         before = self.report.status, self.report.error
         try:
@@ -133,7 +135,7 @@ class EmbeddingRun:
             remove_stale_temporaries(self._files())
             if chosen and not resume:
                 self._forget(chosen[0])
-            data = ExperimentData(self.experiment, progress=self.progress)
+            data = data or ExperimentData(self.experiment, progress=self.progress)
             self.report.data = data.counts
             if stage == "evaluate":
                 self.report.floors.clear()
@@ -213,6 +215,19 @@ class EmbeddingRun:
         if missing:
             raise ConfigError(f"stage {chosen[0]!r} starts from stage {missing[-1]!r}, which is not trained yet")
         return list(chosen)
+
+    def _describe_settings(self, *, only_evaluated: bool) -> None:
+        """Write the settings into the report; an evaluation changes none of those that the run was trained by."""
+        settings = plain_settings(self.experiment)
+        if only_evaluated and self.report.config:
+            if self._all_trained():
+                data = {**settings["data"], **self.report.config["data"]}
+                evaluated = self.experiment.evaluation.sources if self.experiment.evaluation else ()
+                data.update({name: settings["data"][name] for name in evaluated})
+                self.report.config |= {"evaluation": settings["evaluation"], "data": data}
+            return
+        self.report.preset, self.report.seed = self.experiment.preset, self.experiment.seed
+        self.report.config = settings
 
     def _choose_precision(self) -> dict[str, str]:
         """Choose, or keep what the run was begun with: two precisions in one run would be neither."""

@@ -40,7 +40,7 @@ def read_bytes(file: Path) -> bytes:
 
 
 def read_text(file: Path) -> str:
-    """The text of a file, line ends as they are.
+    """The text of a file, line ends as they are, but that a file which knows only the old end `\\r` gets the usual one.
 
     Raises:
         DataError: as `read_bytes`, and naming line and byte of what is no text in UTF-8.
@@ -57,7 +57,8 @@ def read_text(file: Path) -> str:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise DataError(f"{file}, line {line}: there is a NUL character, so this is no text in UTF-8")
-    return text.lstrip(BYTE_ORDER_MARK)
+    text = text.lstrip(BYTE_ORDER_MARK)
+    return text if "\n" in text else text.replace("\r", "\n")
 
 
 def without_half_characters(text: str) -> str:

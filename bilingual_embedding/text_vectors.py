@@ -19,10 +19,11 @@ from bilingual_embedding.text_files import kind
 from bilingual_embedding.tokenizer import BilingualTokenizer
 from bilingual_embedding.user_tables import READERS, read_frame
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.files import replace_atomically
+from fuxictr_multimodal.files import make_folder, replace_atomically
 from fuxictr_multimodal.words import drop_invisible
 
 VECTOR = "vector"
+EXACT_FLOATS = 2**53  # whole numbers below have a float64 of their own
 Embed = Callable[[Sequence[str]], tuple[NDArray[np.float32], dict[str, Any]]]
 
 
@@ -133,6 +134,7 @@ def write_vectors(
     rows = np.array([row for row, text in enumerate(texts) if text], dtype=np.int64)
     if not len(rows):
         raise DataError(f"{source} holds no text")
+    make_folder(target.parent)
     found, facts = embed([texts[row] for row in rows])
     vectors = np.zeros((len(texts), found.shape[1]), dtype=np.float32)
     vectors[rows] = found
@@ -145,9 +147,11 @@ def write_vectors(
         items = len(vectors) - 1
         facts.update(items=items, items_without_text=items - len(rows), width=item_dim, variance_kept=kept)
     frame = pl.DataFrame([ids, pl.Series(name, vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replace_atomically(target) as temporary:
-        frame.write_parquet(temporary)
+    try:
+        with replace_atomically(target) as temporary:
+            frame.write_parquet(temporary)
+    except OSError as error:
+        raise DataError(f"output {target} cannot be written: {error.strerror or error}") from None
     return facts
 
 
@@ -161,6 +165,8 @@ def _read(source: Path, text_columns: Sequence[str], id_column: str | None) -> t
         texts = read_lines(source)
         return pl.Series("row", np.arange(len(texts))), [_text([line]) for line in texts]
     frame = read_frame(source, text_columns=text_columns)
+    if id_column in frame.columns and kind(source) != ".parquet" and _inexact(frame[id_column]):
+        frame = read_frame(source, text_columns=[*text_columns, id_column])
     for name in [*text_columns, *([id_column] if id_column else [])]:
         if name not in frame.columns:
             raise DataError(f"{source} has no column {name!r}; it has {', '.join(frame.columns)}")
@@ -176,9 +182,19 @@ def _text(values: Sequence[str | None]) -> str:
     return ". ".join(stripped)
 
 
+def _inexact(column: pl.Series) -> bool:
+    """Whether numbers of JSON were read in a type that rounds them, or that parquet does not have."""
+    return column.dtype == pl.Int128 or (column.dtype == pl.Float64 and (column.abs() >= EXACT_FLOATS).any())
+
+
 def _ids(source: Path, column: pl.Series) -> pl.Series:
     """The ids as they are, but that text files write whole numbers as text: these are numbers where nothing is lost."""
-    missing = column.is_null().arg_true()
+    empty = column.is_null()
+    if column.dtype == pl.String:
+        empty |= column.str.strip_chars() == ""
+    elif column.dtype.is_float():
+        empty |= column.is_nan()
+    missing = empty.fill_null(True).arg_true()
     if len(missing):
         raise DataError(f"{source}, row {missing[0] + 1}: column {column.name!r} is empty, expected an id in every row")
     if column.dtype == pl.String and kind(source) in (".csv", ".tsv"):

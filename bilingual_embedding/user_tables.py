@@ -82,7 +82,7 @@ def _parquet(file: Path, text_columns: Sequence[str]) -> pl.DataFrame:
     content = io.BytesIO(read_bytes(file))
     try:
         return pl.read_parquet(content, use_pyarrow=True)  # on a damaged file the reader of polars may end the process
-    except Exception as error:  # of many kinds
+    except (Exception, pl.exceptions.PanicException) as error:  # of many kinds
         raise DataError(f"{file} cannot be read as parquet: {error}") from None
 
 
@@ -90,7 +90,10 @@ def _separated(file: Path, separator: str) -> pl.DataFrame:
     text = read_text(file)
     if not text.strip():
         raise DataError(f"{file} is empty")
-    header = next(csv.reader([text.lstrip("\r\n").partition("\n")[0].rstrip("\r")], delimiter=separator))
+    try:
+        header = next(csv.reader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=separator))
+    except csv.Error as error:
+        raise DataError(f"{file}: the first row cannot be read as column names: {error}") from None
     for name in filter(None, header):
         if header.count(name) > 1:
             raise DataError(f"{file}: column {name!r} is there {header.count(name)} times; remove or rename one")
@@ -162,6 +165,7 @@ def _no_value(constant: str) -> None:
 READERS: dict[str, Callable[[Path, Sequence[str]], pl.DataFrame]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
+    ".json": _jsonl,
     ".parquet": _parquet,
     ".csv": lambda file, _: _separated(file, ","),
     ".tsv": lambda file, _: _separated(file, "\t"),

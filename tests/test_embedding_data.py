@@ -34,6 +34,7 @@ FORMS = {
     "plain": lambda content: content,
     "mark": lambda content: b"\xef\xbb\xbf" + content,
     "crlf": lambda content: content.replace(b"\n", b"\r\n"),
+    "cr": lambda content: content.replace(b"\n", b"\r"),
     "blank": lambda content: content + b"\n  \n\n",
     "gzip": gzip.compress,
     "all": lambda content: gzip.compress(b"\xef\xbb\xbf" + (content + b"\n \n").replace(b"\n", b"\r\n")),
@@ -54,7 +55,7 @@ FORMS = {
     ],
 )
 def test_text_files_as_people_have_them(tmp_path, reader, name, content, form):
-    """A byte order mark, CRLF, blank last lines, gzip, capitals in the suffix: the same texts."""
+    """A byte order mark, CRLF, CR, blank last lines, gzip, capitals in the suffix: the same texts."""
     expected = tmp_path / "expected" / name
     expected.parent.mkdir()
     expected.write_bytes(content.encode())
@@ -108,6 +109,7 @@ def test_what_is_no_text_is_named(tmp_path, reader, name):
         ("t.jsonl", '{"text": "a"}\n{"text": NaN}\n', r"t\.jsonl, line 2: not JSON: NaN is no value of it, write null"),
         ("t.csv", "text,id,text\na,1,b\n", r"t\.csv: column 'text' is there 2 times"),
         ("t.csv", 'text,id\n"a,1\nb,2\n', r"t\.csv cannot be read: could not parse"),
+        ("t.csv", 'text,"' + "i" * 140_000 + "\na,1\n", r"t\.csv: the first row cannot be read as column names"),
         ("t.parquet", "PAR1", r"t\.parquet cannot be read as parquet"),
         ("t.xlsx", "", r"expected a file named \.jsonl, .*\.tsv, or one of them with \.gz after it"),
     ],

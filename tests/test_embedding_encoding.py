@@ -285,6 +285,58 @@ def test_other_columns_of_jsonl_keep_their_types(encode):
     assert table["id"].to_list() == ["1", "02"]
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (["9007199254740993", "1.5"], ["9007199254740993", "1.5"]),
+        (["18446744073709551615", "-1"], ["18446744073709551615", "-1"]),
+        (["0.5", "1"], [0.5, 1.0]),
+        (["9007199254740993", "-1"], [9007199254740993, -1]),
+    ],
+)
+def test_no_number_of_json_is_rounded_on_its_way_to_an_id(encode, written, expected):
+    _, table = encode("t.jsonl", "".join(f'{{"id": {n}, "text": "a"}}\n' for n in written), id_column="id")
+    assert table["id"].to_list() == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", "id,text\n1,a\n  ,b\n"),
+        ("t.parquet", pl.DataFrame({"id": ["1", ""], "text": ["a", "b"]})),
+        ("t.parquet", pl.DataFrame({"id": [1.0, float("nan")], "text": ["a", "b"]})),
+        ("t.parquet", pl.DataFrame({"id": [1, None], "text": ["a", "b"]})),
+    ],
+)
+def test_a_row_without_an_id_is_named(encode, name, content):
+    with pytest.raises(DataError, match=rf"{name}, row 2: column 'id' is empty, expected an id in every row"):
+        encode(name, content, id_column="id")
+
+
+def test_json_is_read_as_rows_not_as_lines(encode):
+    rows = '{"id": 1, "text": "a"}\n{"id": 2, "text": null}\n'
+    for name in ("t.json", "t.json.gz"):
+        facts, table = encode(name, rows, id_column="id")
+        assert (table["id"].to_list(), facts["items_without_text"]) == ([1, 2], 1)
+    with pytest.raises(DataError, match="line 1: expected an object"):
+        encode("t.json.gz", '[{"id": 1, "text": "a"}]')
+
+
+def test_an_output_that_cannot_be_written_is_named(model, tmp_path, monkeypatch):
+    source = tmp_path / "t.txt"
+    source.write_text("a\n")
+    with pytest.raises(DataError, match=r"the folder .*t\.txt cannot be made"):
+        encode_file(*model, source=source, target=source / "v.parquet")
+
+    def full(self, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
+    with pytest.raises(DataError, match=r"output .*v\.parquet cannot be written: No space left on device"):
+        encode_file(*model, source=source, target=tmp_path / "v.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
+
+
 def test_blank_last_rows_of_a_table_are_none(encode):
     facts, _ = encode("excel.csv", "id,title,,\n1,a,,\n2,b,,\n", text_columns=["title"])
     assert facts["texts"] == 2

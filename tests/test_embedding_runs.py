@@ -186,7 +186,7 @@ def test_a_resumed_run_keeps_its_settings(config, runs, stop_in, caplog):
     assert report.config["pairs"]["batch_size"] == 12
     assert report.evaluation == whole.evaluation
     assert [s["curve"] for s in report.stages.values()] == [s["curve"] for s in whole.stages.values()]
-    assert "resumes with its own settings: pairs.steps: 8 (the configuration says 6)" in caplog.text
+    assert "keeps its own settings: pairs.steps: 8 (the configuration says 6)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -315,11 +315,28 @@ def test_a_stage_is_not_trained_under_a_later_one(config):
 def test_an_evaluation_leaves_a_stopped_run_stopped(config, runs, stop_in):
     stop_in("multitask", 1)
     with pytest.raises(KeyboardInterrupt):
-        train(config_dir=config, expid="Tiny")
+        train(config_dir=config, expid="Tiny", overrides=["pairs.steps=5", "multitask.steps=7"])
     before = report_of(runs)
     report, _ = train(config_dir=config, expid="Tiny", stage="evaluate")
     assert (report.status, report.error) == ("interrupted", before.error)
+    assert report.config == before.config
     assert report.evaluation["pairs"] == before.evaluation["pairs"]
+
+
+def test_an_evaluation_keeps_the_settings_of_the_training(config):
+    before, _ = train(config_dir=config, expid="Tiny", overrides=["pairs.steps=5"])
+    report, _ = train(config_dir=config, expid="Tiny", stage="evaluate", overrides=["evaluation.max_length=9"])
+    assert report.config["pairs"] == before.config["pairs"]
+    assert report.config["evaluation"] == {**before.config["evaluation"], "max_length": 9}
+
+
+@pytest.mark.parametrize("arguments", [{"overwrite": True}, {"stage": "evaluate"}], ids=str)
+def test_data_that_cannot_be_read_leaves_a_finished_run_as_it_is(config, runs, arguments):
+    train(config_dir=config, expid="Tiny")
+    files = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
+    with pytest.raises(DataError, match=r"test\.left\.txt does not exist"):
+        train(config_dir=config, expid="Tiny", overrides=["data_root=nowhere"], **arguments)
+    assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()} == files
 
 
 def test_too_few_pairs_for_the_negatives_are_named(config, planted, runs, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from decimal import Decimal
 
 import h5py
 import numpy as np
@@ -144,6 +145,7 @@ def test_keys_may_be_digits_as_text(tmp_path):
             r"integers; found .*9223372036854775808.*\(row 2\)",
         ),
         (np.array(["10", "tt20", "30"]), np.ones((3, 2)), r"integers; found .*tt20.*\(row 1\)"),
+        (np.array(["1_0", "20", "30"]), np.ones((3, 2)), r"integers; found .*1_0.*\(row 0\)"),
         (np.array([10, 20, 10]), np.ones((3, 2)), "key 10 occurs more than once"),
         (IDS, np.array([[1, 2], [1, np.nan], [1, 2]]), r"key 20 \(row 1\) has a value that is not finite"),
         (np.array([1, 2, 3]), np.ones((3, 2)), "none of the 3 items"),
@@ -154,6 +156,24 @@ def test_keys_may_be_digits_as_text(tmp_path):
 def test_wrong_tables_are_refused(table, keys, values, message):
     with pytest.raises(DataError, match=message):
         given_vectors(write(table, keys, values), item_ids=IDS, dim=2)
+
+
+def test_numbers_of_other_types_are_keys_where_they_are_whole(tmp_path):
+    path = tmp_path / "keys.parquet"
+    for keys, message in (([Decimal("10.5"), Decimal(20)], "10.5"), ([True, False], "True"), ([10.0, 20.0], "10.0")):
+        pl.DataFrame({"item_id": keys, "vector": [[1.0], [2.0]]}).write_parquet(path)
+        with pytest.raises(DataError, match=rf"keys are item ids, so integers; found .*{message}.* \(row 0\)"):
+            given_vectors(path, item_ids=IDS, dim=1)
+    pl.DataFrame({"item_id": [Decimal(10), Decimal(20)], "vector": [[1.0], [2.0]]}).write_parquet(path)
+    assert given_vectors(path, item_ids=IDS, dim=1).vectors.tolist() == [[1.0], [2.0], [0.0]]
+
+
+def test_a_damaged_name_in_a_parquet_file_is_refused(tmp_path):
+    path = write(tmp_path / "flipped.parquet", IDS, np.ones((3, 2)))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"vector", b"vec\xfeor"))
+    with pytest.raises(DataError, match="not readable as a table of vectors"):
+        given_vectors(path, item_ids=IDS, dim=2)
 
 
 def test_wrong_shapes_and_types_are_refused(tmp_path):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from polars.exceptions import PanicException
 
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.words import drop_invisible, word_characters
@@ -192,7 +193,7 @@ def _read_table(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         return readers[path.suffix.lower()](path)
     except DataError:
         raise
-    except Exception as error:  # a damaged file makes the libraries raise errors of many kinds
+    except (Exception, PanicException) as error:  # a damaged file makes the libraries raise errors of many kinds
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise DataError(f"{path}: not readable as a table of vectors: {reason[0]}. {EXPECTED}") from error
 
@@ -235,7 +236,8 @@ def _read_parquet(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         )
     if key == ROW_NUMBER:
         raise DataError(
-            f"{path}: column {key!r} counts rows and names no items; encode the texts again with --id-column"
+            f"{path}: column {key!r} counts rows and names no items; encode the texts again with --id-column, "
+            "or rename the column if it holds item ids"
         )
     if frame[key].has_nulls():
         raise DataError(f"{path}: column {key!r} has no item id in row {frame[key].is_null().arg_max()}")
@@ -257,9 +259,19 @@ def _integer_keys(path: Path, keys: NDArray[Any]) -> NDArray[np.int64]:
     found = np.zeros(len(keys), dtype=np.int64)
     for row, key in enumerate(keys):
         try:
-            if isinstance(key, float | np.floating):
-                raise TypeError
-            found[row] = int(key)
+            found[row] = _whole(key)
         except (ValueError, TypeError, OverflowError):
             raise DataError(f"{path}: keys are item ids, so integers; found {key!r} (row {row})") from None
     return found
+
+
+def _whole(key: Any) -> int:
+    """A key of another type as an integer; `int` alone would round decimals, and read `True` and `1_0`."""
+    if isinstance(key, str | bytes):
+        text = key.decode() if isinstance(key, bytes) else key
+        if "_" in text:
+            raise ValueError
+        return int(text)
+    if isinstance(key, float | np.floating | bool | np.bool_) or int(key) != key:
+        raise TypeError
+    return int(key)
