@@ -356,8 +356,9 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
 
     complete = sum(outcome.status == "completed" for outcome in outcomes)
     table = Table(title=f"{complete} of {len(outcomes)} runs complete")
-    for name in ("run", "state"):
-        table.add_column(name)
+    # A name that is cut cannot be given to another command.
+    table.add_column("run", overflow="fold")
+    table.add_column("state")
     for name in ("valid AUC", "test AUC", "minutes"):
         table.add_column(name, justify="right")
     for outcome in outcomes:

@@ -81,8 +81,11 @@ def run_experiment(
         remove_stale_temporaries(files.replaced)
         before = Report.read(files.report) if files.report.is_file() and not overwrite else None
         if before is not None and before.status == "completed":
-            params = resumed_params(before, experiment.params, named)[0] if resume else experiment.params
-            _refuse_another(before, params, experiment, f"{files.report} holds a complete run")
+            found, params = f"{files.report} holds a complete run", experiment.params
+            if resume:
+                _refuse_another_experiment(before, experiment, found)
+                params, _ = resumed_params(before, params, named)
+            _refuse_another(before, params, experiment, found)
             files.state.unlink(missing_ok=True)  # of a run that was killed between its report and its end
             logging.warning("%s is complete; --overwrite runs it again", files.report)
             return before, files.report
@@ -107,8 +110,10 @@ def _resumed(
     """An experiment with the settings of the run that it resumes, and a note where the YAML says otherwise."""
     if before is None:
         raise ConfigError(f"{files.state} has no report, so its settings are not known: --overwrite starts anew")
+    found = f"{files.state} is left of a run"
+    _refuse_another_experiment(before, experiment, found)
     refuse_contradiction(before, experiment.params, named, files)
-    _refuse_another_build(before, experiment, f"{files.state} is left of a run")
+    _refuse_another_build(before, experiment, found)
     params, differing = resumed_params(before, experiment.params, named)
     params["model_id"] = files.run
     refuse_shrinking(before, params, files)
@@ -291,6 +296,13 @@ def _refuse_another(before: Report, params: Mapping[str, Any], experiment: Exper
     if changed := changed_keys(before.config, params):
         raise ConfigError(f"{found} of another configuration ({', '.join(changed)}): {OTHERWISE}")
     _refuse_another_build(before, experiment, found)
+
+
+def _refuse_another_experiment(before: Report, experiment: Experiment, found: str) -> None:
+    """A run that is resumed keeps its settings, so `--name` must not give it to an experiment that has others."""
+    # An older report does not say whether `_s5` ends the name of the experiment or of its seed.
+    if experiment.expid not in (before.experiment, before.run):
+        raise ConfigError(f"{found} of {before.experiment!r}, not of {experiment.expid!r}: {OTHERWISE}")
 
 
 def _refuse_another_build(before: Report, experiment: Experiment, found: str) -> None:

@@ -103,6 +103,14 @@ def test_failures_stop_nothing_and_an_interrupt_stops_the_rest(capsys):
     assert "a: completed" not in shown.out
 
 
+def test_no_name_of_a_run_is_cut(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    name = "QIN_test@learning_rate=1e-3+weight_averaging=0.995"
+    run_many.print_outcomes([Outcome(Plan(name), "completed")])
+    cells = [line.split("│")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert "".join(cells) == name
+
+
 def test_each_run_has_a_process_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setattr(run_many, "PRELOADED", ())
     launch = functools.partial(launch_in_process, run=stand_in)

@@ -200,6 +200,19 @@ def test_resume_of_what_is_complete_returns_it(run_qin, kill_at_evaluation):
         run_qin("epochs=4", name="mine", resume=True)
 
 
+def test_a_name_does_not_resume_the_run_of_another_experiment(run_qin, kill_at_evaluation, repository, tmp_path):
+    config = shutil.copytree(repository / "config", tmp_path / "config")
+    (config / "model_config/other.yaml").write_text(
+        "QIN_other: {model: QIN, dataset_id: Synthetic_test, epochs: 1, batch_size: 8}"
+    )
+    said = r"QIN_test.* of 'QIN_test', not of 'QIN_other'"
+    kill_at_evaluation(1, "epochs=2", name="QIN_test")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=said):
+            run_qin(expid="QIN_other", config_dir=config, name="QIN_test", resume=True)
+        assert run_qin(name="QIN_test", resume=True)[0].status == "completed"
+
+
 def test_a_run_that_was_killed_after_its_report_is_found_and_not_trained_again(run_qin):
     first, path = run_qin("epochs=2")
     state = path.with_name("QIN_test@epochs=2.state")
