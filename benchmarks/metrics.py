@@ -1,6 +1,6 @@
-"""AUC, AUC within groups and log loss of `fuxictr_multimodal/metrics.py` against the toolkit's own, values and speed.
+"""AUC, AUC within groups and log loss of `fuxictr_multimodal/metrics.py` against FuxiCTR's own, values and speed.
 
-Scores are quantised, so most are tied, and every tenth group has one class only. The toolkit submits each group to a
+Scores are quantised, so most are tied, and every tenth group has one class only. FuxiCTR submits each group to a
 pool of half the cores, which takes most of this program's time. The ceiling is one sort of as many 64-bit integers:
 rows in random order must be brought into order, and nothing else is asked of the metric.
 
@@ -31,10 +31,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--groups", type=int, default=10_000)
-    parser.add_argument("--repeats", type=int, default=9, help="timed calls of ours; the toolkit's gAUC is called once")
+    parser.add_argument("--repeats", type=int, default=9, help="timed calls of ours; FuxiCTR's gAUC is called once")
     options = parser.parse_args()
     if (os.cpu_count() or 1) < 2:
-        parser.exit(1, "the toolkit's gAUC needs two cores: its pool has half as many processes as there are cores\n")
+        parser.exit(1, "FuxiCTR's gAUC needs two cores: its pool has half as many processes as there are cores\n")
     rows = tied_rows(options.rows, options.groups)
     compared = {name: compare(name, rows, repeats=options.repeats) for name in NAMES}
     worst = max(figures["difference"] for figures in compared.values())
@@ -49,7 +49,7 @@ def main() -> None:
         ceiling_is="one sort of as many random 64-bit integers by numpy",
         ratio_to_plain=compared["gAUC"]["ratio"],
         plain_is="fuxictr.metrics.evaluate_metrics with gAUC alone: a task of a process pool for each group",
-        check=f"values of {', '.join(NAMES)} differ from the toolkit's by at most {worst:.1e}",
+        check=f"values of {', '.join(NAMES)} differ from FuxiCTR's by at most {worst:.1e}",
         metrics=compared,
         evaluation={
             "rows": EVALUATION_ROWS,
@@ -70,7 +70,7 @@ def tied_rows(rows: int, groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def compare(name: str, rows: tuple[np.ndarray, np.ndarray, np.ndarray], *, repeats: int) -> dict[str, float]:
-    """Seconds of our value of a metric and of the toolkit's, and how far they are apart."""
+    """Seconds of our value of a metric and of FuxiCTR's, and how far they are apart."""
     labels, scores, groups = rows
     ours, theirs = [], []
     taken = median_seconds(lambda: ours.append(metrics.evaluate(labels, scores, [name], groups)), repeats=repeats)
@@ -79,7 +79,7 @@ def compare(name: str, rows: tuple[np.ndarray, np.ndarray, np.ndarray], *, repea
         repeats=1 if name == "gAUC" else repeats,
     )
     difference = abs(ours[-1][name] - float(theirs[-1][name]))
-    assert difference <= TOLERANCE, f"{name}: {ours[-1]} here, {theirs[-1]} in the toolkit"
+    assert difference <= TOLERANCE, f"{name}: {ours[-1]} here, {theirs[-1]} in FuxiCTR"
     median = statistics.median(toolkit)
     return {"s": taken, "toolkit_s": median, "ratio": median / taken, "difference": difference}
 

@@ -10,13 +10,13 @@ One more start under `python -X importtime` says which package takes how long it
 What can be avoided, and what not:
 
 - Ours is small: what a run does not need is imported where it is used (drawing, trackers, tuner, search).
-- The toolkit's models import its preprocessing, and that Ray, pandas and scikit-learn with SciPy, of which training on
-  a store calls nothing. Only the toolkit can mend that.
+- FuxiCTR's models import its preprocessing, and that Ray, pandas and scikit-learn with SciPy, of which training on
+  a store calls nothing. Only FuxiCTR can mend that.
 - The first optimizer of a process imports PyTorch's compiler (`torch._dynamo`, with sympy), though nothing is
   compiled: `compiler_s`, within `build_model`. PyTorch has no switch for it.
 - Several experiments in one command pay for most of it once: `run_many.py` forks runs from a process that has imported.
 
-The ceiling is importing PyTorch alone; what is compared with is importing the toolkit alone.
+The ceiling is importing PyTorch alone; what is compared with is importing FuxiCTR alone.
 
     python benchmarks/startup.py
     python benchmarks/startup.py --expid QIN_MicroLens_1M --data-root data --repeats 5

@@ -1,4 +1,4 @@
-"""Which models train a step on our store: this project's, the toolkit's LongCTR, and those of a FuxiCTR checkout.
+"""Which models train a step on our store: this project's, FuxiCTR's LongCTR, and those of a FuxiCTR clone.
 
 A census, no measurement of speed: each model is constructed with the settings of its own `<Model>_test` experiment,
 trains one step on a batch, and scores another. Models of a checkout are code of the folder that you name; it is run.
@@ -45,9 +45,9 @@ NOT_THE_MODEL = frozenset(
 NOTES = """
 ## What stands in the way
 
-In a FuxiCTR checkout (2.3.10), and what is done about it here:
+In a FuxiCTR clone (2.3.10), and what is done about it here:
 
-* QNN_alpha does not train: its `add_loss(inputs)` has the signature of before issue 122 of the toolkit, which calls
+* QNN_alpha does not train: its `add_loss(inputs)` has the signature of before issue 122 of FuxiCTR, which calls
   `add_loss(return_dict, y_true)`. Nothing is done about it.
 * MMoE, PLE and ShareBottom train, but give their scores as `<label>_pred`, one a label; the trainer reads `y_pred`.
 * QNN and QNN_alpha call the embedding layer with `dynamic_emb_dim`, which is `flatten_emb` now. The old name works
@@ -63,7 +63,7 @@ In a FuxiCTR checkout (2.3.10), and what is done about it here:
   []`): give these parameters. DMR fails when it is given a `context_field` (`torch.cat(..., dimi=-1)`).
 * The TensorFlow twins (`*_tf`) are no models of the PyTorch toolkit and are not listed.
 
-In the toolkit's LongCTR and, as marked, in the checkout:
+In FuxiCTR's LongCTR and, as marked, in the checkout:
 
 * SIM, ETA, SDIM, TWIN and MIRRN cut the newest `short_seq_len` items with a mask that is shifted by one: the newest
   item is judged by the slot before it. The comparison says so; nothing is done about it.
@@ -92,7 +92,7 @@ class Outcome:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--zoo-root", type=Path, help="folder of a FuxiCTR checkout; without it only what is installed")
+    parser.add_argument("--zoo-root", type=Path, help="folder of a FuxiCTR clone; without it only what is installed")
     parser.add_argument("--dataset", default="Synthetic_test", help="dataset id of a store")
     parser.add_argument("--config", type=Path, default=Path("config"))
     parser.add_argument("--data-root", type=Path, help="replaces the dataset entry's")
@@ -225,7 +225,7 @@ def as_markdown(outcomes: list[Outcome], args: argparse.Namespace) -> str:
         "# Which zoo models train on our store",
         "",
         f"{datetime.date.today()}, fuxictr {importlib.metadata.version('fuxictr')}, torch {torch.__version__}. Made by",
-        f"`python benchmarks/zoo_models.py --zoo-root <FuxiCTR checkout> --dataset {args.dataset} --markdown "
+        f"`python benchmarks/zoo_models.py --zoo-root <FuxiCTR clone> --dataset {args.dataset} --markdown "
         "results/zoo_models.md`.",
         *([f"The checkout is at commit {commit}."] if (commit := checkout_commit(args.zoo_root)) else []),
         "",

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.mirror and not args.download:
         parser.error("--mirror is an address for --download")
     with exit_on_input_error():
-        # polars, the toolkit and torch take seconds to import: only now, after the arguments are known to be good.
+        # polars, FuxiCTR and torch take seconds to import: only now, after the arguments are known to be good.
         from fuxictr_multimodal.recipes.microlens.challenge import build, files_of
         from fuxictr_multimodal.recipes.microlens.files import ADDRESS, load
 

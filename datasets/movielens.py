@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
     args = parser.parse_args(argv)
     with exit_on_input_error():
-        # polars, the toolkit and torch take seconds to import: only now, after the arguments are known to be good.
+        # polars, FuxiCTR and torch take seconds to import: only now, after the arguments are known to be good.
         from fuxictr_multimodal.recipes.movielens import build
 
         build(

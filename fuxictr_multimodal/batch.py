@@ -174,11 +174,11 @@ class Batch:
     def as_longctr(
         self, item_table: ItemTable, *, max_len: int | None = None, padding: str = "pre"
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """The triple `(batch_dict, item_dict, mask)` of the toolkit's LongCTR models; see `layouts.as_longctr`."""
+        """The triple `(batch_dict, item_dict, mask)` of FuxiCTR's LongCTR models; see `layouts.as_longctr`."""
         return layouts.as_longctr(self, item_table, max_len=max_len, padding=padding)
 
     def as_flat(self, item_table: ItemTable, feature_map: FeatureMap, *, padding: str = "pre") -> dict[str, Tensor]:
-        """One tensor a column, as models of a FuxiCTR checkout read; see `layouts.as_flat`."""
+        """One tensor a column, as models of a FuxiCTR clone read; see `layouts.as_flat`."""
         return layouts.as_flat(self, item_table, feature_map, padding=padding)
 
 

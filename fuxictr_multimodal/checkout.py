@@ -1,4 +1,4 @@
-"""Models of a user's FuxiCTR checkout, found without running its code and loaded without touching `sys.path`.
+"""Models of a user's FuxiCTR clone, found without running its code and loaded without touching `sys.path`.
 
 A checkout has one folder a model, `model_zoo/<X>/src/<X>.py`, `model_zoo/<X>/<X>_torch/src/<X>.py` or
 `model_zoo/multitask/<X>/src/<X>.py`, and every one of them calls its package `src`. Here each gets a name of its own.
@@ -23,7 +23,7 @@ from types import ModuleType
 from fuxictr_multimodal.errors import ConfigError
 
 PATTERNS = ("*/src/*.py", "*/*/src/*.py")
-# The toolkit's PyTorch base classes; a class built on one of them is a model.
+# FuxiCTR's PyTorch base classes; a class built on one of them is a model.
 BASE_CLASSES = frozenset({"BaseModel", "MultiTaskModel"})
 _SRC_LOCK = threading.Lock()
 
@@ -47,7 +47,7 @@ def find_models(zoo_root: Path) -> dict[str, Path]:
                 found.setdefault(name, path)
     if not found:
         raise ConfigError(
-            f"zoo_root {str(zoo_root)!r} holds no models: give the folder of a FuxiCTR checkout, with "
+            f"zoo_root {str(zoo_root)!r} holds no models: give the folder of a FuxiCTR clone, with "
             "model_zoo/<Model>/src/<Model>.py in it"
         )
     return found

@@ -1,4 +1,4 @@
-"""YAML to checked parameters: the toolkit's expid form, with the mistakes it swallows made into errors.
+"""YAML to checked parameters: FuxiCTR's expid form, with the mistakes it swallows made into errors.
 
 A config folder holds `model_config/*.yaml` (or `model_config.yaml`) with expids and one `Base`, and
 `dataset_config/*.yaml` (or `dataset_config.yaml`) with dataset ids. Parameters of an expid are `Base`, then the
@@ -38,8 +38,8 @@ DATASET_KEYS = frozenset(
     "data_root data_format train_data valid_data test_data max_len group_id item_col feature_cols label_col "
     "min_categr_count synthetic obtain rebuild_dataset".split()
 )
-# Habits of the toolkit's `Base` that have no effect on a store: accepted so that its files run unchanged.
-TOOLKIT_KEYS = frozenset("num_workers pickle_feature_encoder debug_mode feature_config".split())
+# Habits of FuxiCTR's `Base` that have no effect on a store: accepted so that its files run unchanged.
+FUXICTR_KEYS = frozenset("num_workers pickle_feature_encoder debug_mode feature_config".split())
 # Where and how a run is executed, not what it computes.
 UNHASHED_KEYS = frozenset(
     "gpu verbose num_workers model_root data_root model_id loader_mode zoo_root tuning_trials note".split()
@@ -261,9 +261,9 @@ def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
 def check_model_keys(params: Mapping[str, Any], model_class: type) -> None:
     """Refuse parameters that neither the model's signature, nor the runner, nor the dataset entry names.
 
-    The toolkit's models take `**kwargs` and drop what they do not know, so a misspelt key would vanish.
+    FuxiCTR's models take `**kwargs` and drop what they do not know, so a misspelt key would vanish.
     """
-    known = set(RUN_KEYS | DATASET_KEYS | TOOLKIT_KEYS)
+    known = set(RUN_KEYS | DATASET_KEYS | FUXICTR_KEYS)
     for cls in model_class.__mro__:
         if "__init__" in vars(cls) and cls.__module__.split(".")[0] in ("fuxictr", "model_zoo"):
             known.update(inspect.signature(cls.__init__).parameters)
@@ -408,17 +408,17 @@ def _with_home(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _normalised(params: dict[str, Any]) -> dict[str, Any]:
-    """Check values that would fail late, silently or by running code inside the toolkit."""
+    """Check values that would fail late, silently or by running code inside FuxiCTR."""
     where = f"expid {params['model_id']!r}"
     for key in ("embedding_regularizer", "net_regularizer"):
-        # The toolkit ignores an integer regulariser without a word.
+        # FuxiCTR ignores an integer regulariser without a word.
         if isinstance(params.get(key), int):
             params[key] = float(params[key])
     for key in ("model_root", "seed", "metrics", "monitor", "epochs", "batch_size"):
         if params.get(key) is None:
             raise ConfigError(f"{where}: `{key}` is not set; `Base` is the place for what experiments share")
     _check_model_name(params["model"], where)
-    check_known_values(params, where, free=RUN_KEYS | DATASET_KEYS | TOOLKIT_KEYS)
+    check_known_values(params, where, free=RUN_KEYS | DATASET_KEYS | FUXICTR_KEYS)
     for keys, allowed, passes in VALUES:
         for key in keys.split():
             value = params.get(key)

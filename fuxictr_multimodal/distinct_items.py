@@ -1,4 +1,4 @@
-"""Embed each distinct item of a batch once for a LongCTR model, where the toolkit embeds every slot.
+"""Embed each distinct item of a batch once for a LongCTR model, where FuxiCTR embeds every slot.
 
 Shape legend: B rows, T history slots, S = B (T + 1) slots, U distinct items.
 """

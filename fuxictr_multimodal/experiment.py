@@ -112,7 +112,7 @@ class Experiment:
         return Path(self.params["model_root"]) / self.params["dataset_id"]
 
     def feature_map(self) -> FeatureMap:
-        """The toolkit's feature map of the store, with this expid's `use_features` and `feature_specs`."""
+        """FuxiCTR's feature map of the store, with this expid's `use_features` and `feature_specs`."""
         return load_feature_map(self.store.dir, self.params["dataset_id"], self.params)
 
     def item_table(self, feature_map: FeatureMap, device: Any) -> ItemTable:
@@ -164,7 +164,7 @@ class Experiment:
         )
 
     def loaders(self, stage: str, feature_map: FeatureMap, device: Any) -> Any:
-        """`RankDataLoader` of the toolkit over our loader: `train` gives (train, valid), `test` gives test."""
+        """`RankDataLoader` of FuxiCTR over our loader: `train` gives (train, valid), `test` gives test."""
         names = ("batch_size", "shuffle", "max_len", "seed", "shuffle_window")
         given = {name: self.params[name] for name in names if name in self.params}
         paths = {f"{split}_data": self.store.split_path(split) for split in ("train", "valid", "test")}

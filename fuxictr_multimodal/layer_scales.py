@@ -208,7 +208,7 @@ def _watch(name: str, seen: dict[str, _Seen]) -> Callable[[nn.Module, Any, Any],
 def _shows_padding(module: nn.Module) -> bool:
     """Whether rows of zeros in its output are padding: of lookups, and of maps without a bias, which give 0 for 0.
 
-    No gradient reaches a weight from there, but a large one may arrive: the toolkit's mean of nothing divides by 1e-12.
+    No gradient reaches a weight from there, but a large one may arrive: FuxiCTR's mean of nothing divides by 1e-12.
     """
     if isinstance(module, nn.Linear):
         return module.bias is None

@@ -27,11 +27,11 @@ PADDINGS = ("pre", "post")
 def as_longctr(
     batch: Batch, item_table: ItemTable, *, max_len: int | None = None, padding: str = "pre"
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-    """The triple `(batch_dict, item_dict, mask)` that the toolkit's LongCTR models read.
+    """The triple `(batch_dict, item_dict, mask)` that FuxiCTR's LongCTR models read.
 
     `item_dict[column]` is flat, (B * (T + 1), ...): the padded history, then the target; `mask` is (B, T) float, 1 on
     real items. T is the longest history of the batch, at least 1 (models index into the history), or `max_len`.
-    `padding` is the toolkit's: `pre` puts item 0 before the history, `post` after it.
+    `padding` is FuxiCTR's: `pre` puts item 0 before the history, `post` after it.
     """
     slots_BT1, mask_BT = longctr_slots(batch, max_len=max_len, padding=padding)
     return dict(batch.features), item_table.gather(slots_BT1.flatten()), mask_BT
@@ -46,7 +46,7 @@ def longctr_slots(batch: Batch, *, max_len: int | None = None, padding: str = "p
 
 
 def as_flat(batch: Batch, item_table: ItemTable, feature_map: FeatureMap, *, padding: str = "pre") -> dict[str, Tensor]:
-    """One tensor a column: what the models of a FuxiCTR checkout read.
+    """One tensor a column: what the models of a FuxiCTR clone read.
 
     Args:
         batch: rows whose histories are at most L long.
@@ -75,7 +75,7 @@ def flat_feature_map(feature_map: FeatureMap, max_len: int, pooled: bool, *, emb
     """The store's feature map, with a history column for every id of an item.
 
     A history shares the embedding of the target's column. Tags and given embeddings of history items are left out:
-    the toolkit has no column of lists of lists.
+    FuxiCTR has no column of lists of lists.
 
     Args:
         feature_map: of the store; it is not changed.

@@ -38,7 +38,7 @@ class MultimodalDataLoader:
     """Batches of one split, in stored order or shuffled.
 
     Labels are float32, numbers float32, ids int32 and meta columns as stored. Meta columns and the group id stay on
-    the host, since nothing computes with them on a device and the toolkit calls `.numpy()` on them. Batches of an
+    the host, since nothing computes with them on a device and FuxiCTR calls `.numpy()` on them. Batches of an
     unshuffled resident loader share memory with it: do not write into them.
 
     A pass over a shuffled loader is one epoch, in an order that depends on the seed, the epoch and the store only:
@@ -60,7 +60,7 @@ class MultimodalDataLoader:
         shuffle_window: blocks that are shuffled together.
         least_rows: what is left at the end of a pass joins the batch before it when it is fewer rows than this. The
             order of the rows is the same for every value. `Trainer` asks for 2 where a model cannot train on one row.
-        toolkit_params: ignored; the toolkit passes every parameter of a run to its loader.
+        toolkit_params: ignored; FuxiCTR passes every parameter of a run to its loader.
 
     Raises:
         ConfigError: an argument has no meaning.

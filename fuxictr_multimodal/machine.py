@@ -21,7 +21,7 @@ def keep_freed_memory() -> bool:
     """Let malloc keep what PyTorch frees on the CPU instead of giving it back to the system; once a process.
 
     By default glibc maps each large block afresh and returns it when it is freed, so every step faults all pages of its
-    activations in again. A toolkit's DIN trains 2 times, its TransAct 1.6 times as fast without that. The memory that
+    activations in again. FuxiCTR's DIN trains 2 times, its TransAct 1.6 times as fast without that. The memory that
     the process holds is then the most that it needed at once, which is what its peak is anyway.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Metrics on arrays: AUC, AUC within groups, log loss as the toolkit's without its loops, and calibration error.
+"""Metrics on arrays: AUC, AUC within groups, log loss as FuxiCTR's without its loops, and calibration error.
 
 Symbols: N rows, G groups. Ties count one half, as in the Mann-Whitney statistic:
 AUC = (sum of the positives' average ranks - P (P + 1) / 2) / (P * (N - P)) with P positives.
@@ -37,7 +37,7 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
 def grouped_auc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike, *, weighted: bool = True) -> float:
     """Mean AUC over groups that hold both labels, weighted by their rows (Zhou et al. 2018, DIN, eq. 6).
 
-    With `weighted=False` every group counts once (the toolkit's `avgAUC`). One sort serves all groups, so the cost is
+    With `weighted=False` every group counts once (FuxiCTR's `avgAUC`). One sort serves all groups, so the cost is
     O(N log N) however many groups there are.
 
     Raises:

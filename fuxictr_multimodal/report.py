@@ -1,4 +1,4 @@
-"""What a run leaves behind: `report.json`, kept true while it runs, the toolkit's csv line and a summary table."""
+"""What a run leaves behind: `report.json`, kept true while it runs, FuxiCTR's csv line and a summary table."""
 
 from __future__ import annotations
 
@@ -128,13 +128,13 @@ def git_commit() -> str | None:
 
 
 def count_parameters(model: torch.nn.Module) -> dict[str, int]:
-    """Trainable parameters; `embedding` counts those that the toolkit counts as embedding, by name."""
+    """Trainable parameters; `embedding` counts those that FuxiCTR counts as embedding, by name."""
     sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     return {"total": sum(sizes.values()), "embedding": sum(n for name, n in sizes.items() if "embedding" in name)}
 
 
 def append_csv_line(path: Path, report: Report, arguments: Sequence[str]) -> None:
-    """Append the line that the toolkit's `run_expid.py` writes, in its own form; a warning where that is impossible."""
+    """Append the line that FuxiCTR's `run_expid.py` writes, in its own form; a warning where that is impossible."""
 
     def listed(values: Mapping[str, float | None]) -> str:
         return " - ".join(f"{name}: {value:.6f}" for name, value in values.items() if value is not None)

@@ -1,4 +1,4 @@
-"""One experiment: from an expid to a trained model, its report and the toolkit's result line."""
+"""One experiment: from an expid to a trained model, its report and FuxiCTR's result line."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def run_experiment(
             files.state.unlink(missing_ok=True)
         with contextlib.closing(make_tracker(tracker, files.tracker)) as scalars:
             report = _run(experiment, files, scalars, before=before, notes=notes)
-    # The toolkit names its result csv after the config folder and writes it into the working folder.
+    # FuxiCTR names its result csv after the config folder and writes it into the working folder.
     reports.append_csv_line(Path(config_dir.resolve().name + ".csv"), report, sys.argv)
     return report, files.report
 
@@ -248,7 +248,7 @@ def _train_and_score(
 
 
 def _build(experiment: Experiment, report: Report, resumed: Report | None):
-    """Seed everything, then construct feature map, model and input layout; logs what the toolkit logs."""
+    """Seed everything, then construct feature map, model and input layout; logs what FuxiCTR logs."""
     logging.info("Params: %s", print_to_json(experiment.params))
     seed_everything(seed=experiment.params["seed"])
     feature_map = experiment.feature_map()
@@ -331,7 +331,7 @@ def _only_process(files: RunFiles) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _log_to(path: Path, *, append: bool) -> Iterator[None]:
-    """Log to `path` and stderr in the toolkit's format, and leave logging as it was."""
+    """Log to `path` and stderr in FuxiCTR's format, and leave logging as it was."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.handlers[:] = [logging.StreamHandler()]

@@ -1,6 +1,6 @@
-"""The training loop of any FuxiCTR model: the toolkit's protocol and log lines, with guards, rates and resume.
+"""The training loop of any FuxiCTR model: FuxiCTR's protocol and log lines, with guards, rates and resume.
 
-It drives the toolkit's own pieces (`train_step`, `forward`, `get_labels`, `lr_decay`, `checkpoint`), so a model trains
+It drives FuxiCTR's own pieces (`train_step`, `forward`, `get_labels`, `lr_decay`, `checkpoint`), so a model trains
 here as it does in `BaseModel.fit`. What it adds: predictions stay arrays, the loss stays on the device, a NaN never
 replaces the best checkpoint, and a killed run goes on from its last evaluation with the same loss trace.
 """
@@ -31,7 +31,7 @@ from fuxictr_multimodal.loader import MultimodalDataLoader
 from fuxictr_multimodal.progress import followed
 from fuxictr_multimodal.weight_average import WeightAverage
 
-MIN_DELTA = 1e-6  # the toolkit's: a smaller gain of the monitored value is none
+MIN_DELTA = 1e-6  # FuxiCTR's: a smaller gain of the monitored value is none
 
 
 class TrainingDiverged(InputError):
@@ -105,7 +105,7 @@ class Trainer:
         max_gradient_norm: gradients are clipped to this L2 norm.
         save_best_only: keep the checkpoint of the best evaluation, else of the last.
         plateau_factor: what the learning rate is multiplied with at an evaluation without a gain, the model's own by
-            default (the toolkit's 0.1).
+            default (FuxiCTR's 0.1).
         weight_averaging: decay of the `WeightAverage` that evaluations score and checkpoints hold; 0 takes none.
         state_file: where a resumable state is kept at each evaluation.
         on_evaluation: called with the progress after each evaluation, for example to write a report.
@@ -175,7 +175,7 @@ class Trainer:
         return progress
 
     def evaluate(self, loader: MultimodalDataLoader, names: list[str] | None = None) -> dict[str, float]:
-        """Metrics of a split, the model's `validation_metrics` by default; logs the toolkit's line."""
+        """Metrics of a split, the model's `validation_metrics` by default; logs FuxiCTR's line."""
         values = self.predict(loader).evaluate(names or self.model.validation_metrics)
         logging.info("[Metrics] " + " - ".join(f"{k}: {v:.6f}" for k, v in values.items()))
         return values
@@ -242,7 +242,7 @@ class Trainer:
     def _train_epoch(self, train: MultimodalDataLoader, valid: MultimodalDataLoader, eval_steps: int) -> None:
         model, progress = self.model, self.progress
         model._epoch_index = progress.epoch
-        # The toolkit's models leave the gradients of a last partial accumulation window behind.
+        # FuxiCTR's models leave the gradients of a last partial accumulation window behind.
         model.optimizer.zero_grad()
         model.train()
         loss_sum = torch.zeros((), dtype=torch.float64, device=model.device)

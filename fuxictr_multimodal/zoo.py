@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fuxictr_multimodal.item_table import ItemTable
 
 ZOO_ROOT_VARIABLE = "FUXICTR_ZOO_ROOT"
-# DIEN packs its histories, which reads them from the left: they are filled on the right, the toolkit's `padding: post`.
+# DIEN packs its histories, which reads them from the left: they are filled on the right, FuxiCTR's `padding: post`.
 FILLED_AFTER = frozenset({"DIEN"})
 
 
@@ -37,8 +37,8 @@ class ZooModel:
     """A model class and its input.
 
     Attributes:
-        model_class: a subclass of the toolkit's `BaseModel`.
-        layout: `batch` (a `Batch`; an item table is attached), `longctr` (the toolkit's triple) or `flat` (columns).
+        model_class: a subclass of FuxiCTR's `BaseModel`.
+        layout: `batch` (a `Batch`; an item table is attached), `longctr` (FuxiCTR's triple) or `flat` (columns).
     """
 
     model_class: type
@@ -87,7 +87,7 @@ class ZooModel:
             if not unread:
                 break
             logging.warning(
-                "%s is trained without %s: a layer of it does not project given embeddings, a bug of the toolkit",
+                "%s is trained without %s: a layer of it does not project given embeddings, a bug of FuxiCTR",
                 self.model_class.__name__,
                 ", ".join(unread),
             )
@@ -97,7 +97,7 @@ class ZooModel:
 
 
 def resolve(name: str, *, zoo_root: str | Path | None = None) -> ZooModel:
-    """Find a model: in this project's zoo, then in the installed toolkit's LongCTR, then in a FuxiCTR checkout.
+    """Find a model: in this project's zoo, then in the installed FuxiCTR's LongCTR, then in a FuxiCTR clone.
 
     A copy of this project's model in the checkout (`model_zoo/QIN/QIN.py`) is taken instead of the installed one.
 
@@ -142,7 +142,7 @@ def _own_zoo() -> Path:
 
 
 def longctr_models() -> list[str]:
-    """Names of the models that the installed toolkit's `model_zoo.LongCTR` exports."""
+    """Names of the models that the installed FuxiCTR's `model_zoo.LongCTR` exports."""
     longctr = _longctr()
     return sorted(n for n, v in vars(longctr).items() if isinstance(v, type)) if longctr else []
 
@@ -163,7 +163,7 @@ def sequence_fields(model_class: type, flat: FeatureMap, given: Mapping[str, Any
     Args:
         model_class: with such parameters, or without.
         flat: of `flat_feature_map`.
-        given: parameters of the run; what they set is kept. YAML has no tuples, which the toolkit wants for columns
+        given: parameters of the run; what they set is kept. YAML has no tuples, which FuxiCTR wants for columns
             that are attended to together: `[[item_id, decade]]` becomes `[(item_id, decade)]`.
     """
     given = given or {}
@@ -197,7 +197,7 @@ def _without_projection(model: BaseModel) -> list[str]:
 def _initialise_forgotten(model: BaseModel) -> None:
     """Initialise tables of shared features in layers that do not share, as layers of width 1 are.
 
-    The toolkit's `init_weights` skips what shares an embedding, whether or not the layer lets it: such a table keeps
+    FuxiCTR's `init_weights` skips what shares an embedding, whether or not the layer lets it: such a table keeps
     torch's N(0, 1), 10,000 times the rest, and the summed history drowns everything else.
     """
     from fuxictr.pytorch.layers import FeatureEmbeddingDict
@@ -210,7 +210,7 @@ def _initialise_forgotten(model: BaseModel) -> None:
                 if shared is not None and not shares:
                     layer.embedding_initializer(table.weight[1:])
                     logging.warning(
-                        "%s: a table of %s is initialised here, which the toolkit forgets", type(model).__name__, name
+                        "%s: a table of %s is initialised here, which FuxiCTR forgets", type(model).__name__, name
                     )
 
 
@@ -224,7 +224,7 @@ def _with_one_regularizer(model_class: type, params: Mapping[str, Any]) -> dict[
 
 
 def _accept_old_keyword(model: BaseModel) -> None:
-    """Let models call the toolkit's embedding layer with `dynamic_emb_dim`, the former name of `flatten_emb`."""
+    """Let models call FuxiCTR's embedding layer with `dynamic_emb_dim`, the former name of `flatten_emb`."""
     from fuxictr.pytorch.layers import FeatureEmbedding
 
     def rename(_: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
@@ -252,7 +252,7 @@ def _unresolved(name: str, zoo_root: Path | None, in_checkout: Mapping[str, Path
     if zoo_root:
         parts.append(f"{zoo_root} has {', '.join(sorted(in_checkout))}.")
     else:
-        parts.append(f"for the models of a FuxiCTR checkout give its folder as zoo_root or in {ZOO_ROOT_VARIABLE}.")
+        parts.append(f"for the models of a FuxiCTR clone give its folder as zoo_root or in {ZOO_ROOT_VARIABLE}.")
     return " ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""Jagged rows and batches against plain loops, and the layout that the toolkit's LongCTR models read."""
+"""Jagged rows and batches against plain loops, and the layout that FuxiCTR's LongCTR models read."""
 
 import pytest
 import torch

@@ -53,7 +53,7 @@ def test_a_file_that_is_not_python_is_left_out(write, caplog):
 
 @pytest.mark.parametrize("folder", [".", "nothing"])
 def test_a_folder_without_models_is_refused(tmp_path, folder):
-    with pytest.raises(ConfigError, match=r"holds no models: give the folder of a FuxiCTR checkout"):
+    with pytest.raises(ConfigError, match=r"holds no models: give the folder of a FuxiCTR clone"):
         find_models(tmp_path / folder)
 
 

@@ -1,4 +1,4 @@
-"""Embedding distinct items once is the toolkit's own computation: the same losses, weights and scores."""
+"""Embedding distinct items once is FuxiCTR's own computation: the same losses, weights and scores."""
 
 import itertools
 from pathlib import Path

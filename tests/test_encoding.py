@@ -1,4 +1,4 @@
-"""The toolkit's processor behind guards: raw columns, its vocabularies on disk, and its traps."""
+"""FuxiCTR's processor behind guards: raw columns, its vocabularies on disk, and its traps."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ ROWS = {
     "item_id": np.array([1, 2, 1, 2]),
     "label": np.array([0, 1, 0, 1]),
 }
-# What the toolkit's rules give by hand: categories by falling count then name, from 1; OOV last; padding 0.
+# What FuxiCTR's rules give by hand: categories by falling count then name, from 1; OOV last; padding 0.
 ENCODED = {
     "city": [1, 3, 3, 2],
     "age": [1, 2, 2, 1],
@@ -281,7 +281,7 @@ def test_constant_numeric_column(tmp_path, normalizer):
 
 
 def test_statistics_do_not_depend_on_threads(tmp_path):
-    """The toolkit's streaming mean adds in any order; ours are numpy's."""
+    """FuxiCTR's streaming mean adds in any order; ours are numpy's."""
     values = np.random.default_rng(0).normal(1e6, 1, 300_000)
     fitted = processor(tmp_path, [column("price")])
     fitted.fit(pl.DataFrame({"price": values}))
@@ -300,11 +300,11 @@ def test_statistics_do_not_depend_on_threads(tmp_path):
     ],
 )
 def test_any_mix_of_sequences_can_be_fitted(tmp_path, columns):
-    """With and without max_len: the reading of lengths is a branch of its own in the toolkit."""
+    """With and without max_len: the reading of lengths is a branch of its own in FuxiCTR."""
     processor(tmp_path, columns).fit(TRAIN)
 
 
-# What the guards are for. A test here fails when the toolkit mends it: then drop the guard.
+# What the guards are for. A test here fails when FuxiCTR mends it: then drop the guard.
 
 
 def test_toolkit_still_crashes_on_an_empty_vocabulary():

@@ -1,4 +1,4 @@
-"""The white-list: what the toolkit would evaluate or crash on never reaches it."""
+"""The white-list: what FuxiCTR would evaluate or crash on never reaches it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_columns_are_completed():
         ({"dtype": "float"}, r"a column of type categorical needs dtype int or str, not float"),
         ({"dtype": None}, r"dtype None must be one of"),
         ({"active": "yes"}, r"active must be True or False, not 'yes'"),
-        ({"remap": False}, r"remap: False does not work in the toolkit; give vocab_size"),
+        ({"remap": False}, r"remap: False does not work in FuxiCTR; give vocab_size"),
         ({"category_processor": "quantile_bucket"}, r"category_processor is not supported: .* buckets do not work"),
         ({"category_processor": "hash_bucket"}, r"category_processor is not supported"),
         ({"num_buckets": 4}, r"num_buckets is not supported"),

@@ -15,7 +15,7 @@ from fuxictr_multimodal.cli.experiment import run_expid_main
 from fuxictr_multimodal.cli.explain import run_explain_main
 from fuxictr_multimodal.cli.predict import run_predict_main
 from fuxictr_multimodal.cli.tuner import run_param_tuner_main
-from fuxictr_multimodal.config import DATASET_KEYS, RUN_KEYS, TOOLKIT_KEYS
+from fuxictr_multimodal.config import DATASET_KEYS, FUXICTR_KEYS, RUN_KEYS
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.known_values import check_known_values
 from fuxictr_multimodal.synthetic import build_from_config
@@ -184,7 +184,7 @@ def test_a_planted_text_in_a_downloaded_feature_map_does_not_run(folder, built, 
     ],
 )
 def test_what_fuxictr_s_own_files_say_passes(settings):
-    check_known_values(settings, "here", free=RUN_KEYS | DATASET_KEYS | TOOLKIT_KEYS)
+    check_known_values(settings, "here", free=RUN_KEYS | DATASET_KEYS | FUXICTR_KEYS)
 
 
 @pytest.mark.parametrize(

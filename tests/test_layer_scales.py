@@ -148,7 +148,7 @@ def test_every_layer_of_qin_is_seen(arguments):
         *(f"qnn.layer.{n}.linear.0" for n in (0, 1)),
     } <= set(layers)  # fmt: skip
     assert all(layer.output_gradient > 0 for layer in layers.values())
-    # What the toolkit initialises with, seen without the padding of histories.
+    # What FuxiCTR initialises with, seen without the padding of histories.
     assert layers[f"{tables}.embedding_layers.item_id"].output == pytest.approx(1e-4, rel=0.2)
     projected = ("attention_layers.W_k", "attention_layers.W_v", f"{tables}.feature_encoders.item_emb_d128")
     for name in (f"{tables}.embedding_layers.item_id", "embedding_layer", *projected):

@@ -1,4 +1,4 @@
-"""The ten models of the toolkit's LongCTR on our store: they train, they see the right rows, and their known faults."""
+"""The ten models of FuxiCTR's LongCTR on our store: they train, they see the right rows, and their known faults."""
 
 import itertools
 from pathlib import Path
@@ -126,7 +126,7 @@ def test_din_on_our_loader_is_din_on_a_naive_loader(experiment):
 
 
 def naive_triples(store: Path, batch_size: int):
-    """The LongCTR triple by plain indexing, padded to the longest history of the batch as the toolkit's loader does."""
+    """The LongCTR triple by plain indexing, padded to the longest history of the batch as FuxiCTR's loader does."""
     import h5py
 
     with h5py.File(store / "item.h5") as file:
@@ -141,7 +141,7 @@ def naive_triples(store: Path, batch_size: int):
         yield {name: torch.from_numpy(values) for name, values in rows.items()}, item_dict, mask
 
 
-# Faults of the toolkit. These tests fail when it mends them: then take away what walks around them.
+# Faults of FuxiCTR. These tests fail when it mends them: then take away what walks around them.
 
 
 @pytest.fixture

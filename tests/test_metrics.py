@@ -1,4 +1,4 @@
-"""Metrics equal scikit-learn's and the toolkit's values, ties included."""
+"""Metrics equal scikit-learn's and FuxiCTR's values, ties included."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from fuxictr_multimodal.errors import ConfigError, DataError
 
 
 def toolkit_gauc(labels, scores, groups):
-    """The toolkit's per-group function and its weighting, without its process pool."""
+    """FuxiCTR's per-group function and its weighting, without its process pool."""
     parts = np.array([toolkit_group_auc(labels[groups == g], scores[groups == g]) for g in np.unique(groups)])
     return parts[:, 0].sum() / parts[:, 1].sum()
 

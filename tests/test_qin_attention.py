@@ -27,7 +27,7 @@ def history(*, seed: int = 0) -> tuple[torch.Tensor, JaggedHistory]:
 
 
 def padded(jagged: JaggedHistory, *, length: int = 9) -> PaddedHistory:
-    """The same history; padding slots hold item 0, as the toolkit's triple does."""
+    """The same history; padding slots hold item 0, as FuxiCTR's triple does."""
     index = Jagged(jagged.slots.values + 1, jagged.slots.offsets).to_padded(length)
     return PaddedHistory(jagged.items_UD[(index - 1).clamp(min=0)], index > 0)
 

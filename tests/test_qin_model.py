@@ -358,7 +358,7 @@ def test_a_planted_rule_is_learnt():
 
 
 class Triples(list):
-    """What the toolkit's `fit` wants of a generator: a length and batches."""
+    """What FuxiCTR's `fit` wants of a generator: a length and batches."""
 
 
 def test_trains_in_the_toolkits_own_fit(tmp_path):

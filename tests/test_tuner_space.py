@@ -1,4 +1,4 @@
-"""Tuner files become trials: the toolkit's form, its defects kept away, ids that stay, ranges, errors."""
+"""Tuner files become trials: FuxiCTR's form, its defects kept away, ids that stay, ranges, errors."""
 
 import copy
 import hashlib
@@ -69,7 +69,7 @@ def test_the_folder_is_one_that_the_toolkit_and_the_runner_read(sweep, monkeypat
 
 def test_settings_whose_sorted_characters_agree_are_two_trials(sweep, monkeypatch):
     model, dataset = {"batch_size": [128, 218]}, {"min_categr_count": [12, 21]}
-    # The toolkit's collision, kept here so that this test tells when it is mended.
+    # FuxiCTR's collision, kept here so that this test tells when it is mended.
     for space, settings in ((model, {**BASE, **FAKE}), (dataset, DATASET)):
         ((key, values),) = space.items()
         assert len({toolkit_hash({**settings, key: value}) for value in values}) == 1
@@ -79,7 +79,7 @@ def test_settings_whose_sorted_characters_agree_are_two_trials(sweep, monkeypatc
 
 
 def test_two_dataset_settings(sweep, monkeypatch):
-    # The toolkit fails on them; this line tells when it no longer does.
+    # FuxiCTR fails on them; this line tells when it no longer does.
     sweep.tuner({"min_categr_count": [1, 2]}).space(monkeypatch)
     with pytest.raises(KeyError, match="model_id"):
         autotuner.enumerate_params("config/tuner/fake_tuner.yaml")

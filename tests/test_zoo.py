@@ -225,7 +225,7 @@ def test_interaction_models_read_pooled_histories_with_the_toolkits_traps_walked
 
 
 def test_fault_the_toolkit_forgets_tables_that_a_layer_does_not_share(feature_map):
-    """Fails when the toolkit mends it: then `_initialise_forgotten` can go."""
+    """Fails when FuxiCTR mends it: then `_initialise_forgotten` can go."""
     flat = flat_feature_map(feature_map, 3, pooled=True, embeddings=False)
     layer = LogisticRegression(flat).embedding_layer.embedding_layer
     assert layer.embedding_layers["item_id"].weight.abs().max() < 1e-2
@@ -248,7 +248,7 @@ def test_a_model_that_cuts_its_history_always_gets_that_many_slots(table, batch)
 
 
 def test_dien_reads_its_history_from_the_left(table, batch):
-    """It packs histories, which takes the first slots: the toolkit's `padding: pre` would hand it padding only."""
+    """It packs histories, which takes the first slots: FuxiCTR's `padding: pre` would hand it padding only."""
     dien = type("DIEN", (), {"__init__": lambda self, feature_map, **params: None, "device": "cpu"})
     assert ZooModel(dien, "longctr").padding == "post"
     _, to_inputs = ZooModel(dien, "longctr").build(None, lambda device: table, PARAMS)

@@ -95,7 +95,7 @@ def run_expid_main(
             raise SystemExit(run_many.exit_status(outcomes))
         if len(args.gpu) > 1:
             raise ConfigError(f"--gpu names {len(args.gpu)} slots for the one run of {args.expid}: give one")
-        # The toolkit, torch and Ray take seconds to import: only now, after the arguments are known to be good.
+        # FuxiCTR, torch and Ray take seconds to import: only now, after the arguments are known to be good.
         from fuxictr_multimodal.report import print_summary
         from fuxictr_multimodal.runner import run_experiment
 

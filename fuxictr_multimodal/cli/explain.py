@@ -34,7 +34,7 @@ def run_explain_main(argv: Sequence[str] | None = None) -> None:
     aside = contextlib.redirect_stdout(sys.stderr) if args.json == STDOUT else contextlib.nullcontext()
     with exit_on_input_error(), aside:
         _check(args)
-        # The toolkit, torch and Ray take seconds to import: only now, after the arguments are known to be good.
+        # FuxiCTR, torch and Ray take seconds to import: only now, after the arguments are known to be good.
         from fuxictr_multimodal.experiment import Experiment
         from fuxictr_multimodal.explain_view import check_picture
 

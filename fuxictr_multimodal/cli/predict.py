@@ -47,7 +47,7 @@ def run_predict_main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     with exit_on_input_error():
-        # The toolkit, torch and Ray take seconds to import: only now, after the arguments are known to be good.
+        # FuxiCTR, torch and Ray take seconds to import: only now, after the arguments are known to be good.
         from fuxictr_multimodal.scoring.predict import predict
 
         scored = predict(

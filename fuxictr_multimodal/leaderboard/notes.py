@@ -9,12 +9,12 @@ from typing import Any
 from fuxictr_multimodal.leaderboard.board import Reference
 from fuxictr_multimodal.leaderboard.collect import Group
 
-# Models of the toolkit's wheel whose short-term attention reads `mask[:, -short_seq_len:-1]` beside
+# Models of FuxiCTR's wheel whose short-term attention reads `mask[:, -short_seq_len:-1]` beside
 # `item_feat_emb[:, -short_seq_len:-1]`. The embeddings end with the target, the mask does not: it is shifted by one.
 SHIFTED_MASK = frozenset({"SIM", "ETA", "SDIM", "TWIN", "MIRRN"})
 SHIFTED_MASK_NOTE = (
-    "The toolkit's SIM, ETA, SDIM, TWIN and MIRRN (FuxiCTR 2.3.10) mask their short history one position off: each "
-    "item is kept or dropped by the mask of the item before it. The numbers are those of the toolkit's code, unchanged."
+    "FuxiCTR's SIM, ETA, SDIM, TWIN and MIRRN (FuxiCTR 2.3.10) mask their short history one position off: each "
+    "item is kept or dropped by the mask of the item before it. The numbers are those of FuxiCTR's code, unchanged."
 )
 MARKS = {"a": SHIFTED_MASK_NOTE}
 

@@ -1,7 +1,7 @@
 """New raw rows of a dataset to batches: the store's own encoders, histories from lists, unknown values counted.
 
 Memory: one piece of 65,536 rows. Items and encoded categories are given by the ids of the store; raw categories go
-through the toolkit's vocabularies of the training rows.
+through FuxiCTR's vocabularies of the training rows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RAW_TYPES = {"int": pl.Int64, "float": pl.Float64, "str": pl.String}
 class NewRows:
     """The rows of a parquet file or its parts, as batches in their order; looks like a loader to whoever scores.
 
-    What is unknown is handled as the toolkit does and counted in `unknown`, by column: a raw category outside of the
+    What is unknown is handled as FuxiCTR does and counted in `unknown`, by column: a raw category outside of the
     vocabulary becomes the out-of-vocabulary id; an encoded category outside of its `vocab_size` becomes 0, the padding;
     so does a target item that the item table lacks; history items that it lacks are left out.
 

@@ -45,9 +45,9 @@ class StoreBuilder:
     Args:
         dataset_id: name of the dataset and its folder.
         data_root: folder of the datasets.
-        feature_cols: the toolkit's columns. Those with `source: item` go to the item table, the others and the label
+        feature_cols: FuxiCTR's columns. Those with `source: item` go to the item table, the others and the label
             to the splits. A column without `vocab_size` comes raw; that of `item_col` is known from the item table.
-        label_col: the toolkit's label column.
+        label_col: FuxiCTR's label column.
         max_len: most items of a history.
         group_id: column of grouped metrics, or None.
         item_col: the item's own id; also the target column of a split.
@@ -139,7 +139,7 @@ class StoreBuilder:
     def fit(self, train_rows: pl.DataFrame | pl.LazyFrame | None) -> None:
         """Give the training rows, joined with item features, on which the raw columns are fitted.
 
-        Not needed (or None) where every column comes encoded. The toolkit fits in `write_items`.
+        Not needed (or None) where every column comes encoded. FuxiCTR fits in `write_items`.
         """
         assert self._processor is None, "fit comes before write_items"
         self._train_rows = train_rows

@@ -1,7 +1,7 @@
-"""The toolkit's `FeatureProcessor` behind guards: fits vocabularies, writes the feature map, encodes raw columns.
+"""FuxiCTR's `FeatureProcessor` behind guards: fits vocabularies, writes the feature map, encodes raw columns.
 
-A column with `vocab_size` comes encoded; one without is fitted by the toolkit on training rows. Nothing of the
-toolkit's encoding is written anew here: what it would crash on, or evaluate as code, is refused before it gets there.
+A column with `vocab_size` comes encoded; one without is fitted by FuxiCTR on training rows. Nothing of the
+FuxiCTR's encoding is written anew here: what it would crash on, or evaluate as code, is refused before it gets there.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ __all__ = [
 
 
 class StoreFeatureProcessor(FeatureProcessor):
-    """The toolkit's processor for a store: encoded and fitted columns side by side, no pickle.
+    """FuxiCTR's processor for a store: encoded and fitted columns side by side, no pickle.
 
     Args:
-        feature_cols: the toolkit's columns; `item_id` and embeddings need `vocab_size` and `pretrain_dim` here.
-        label_col: the toolkit's label column.
+        feature_cols: FuxiCTR's columns; `item_id` and embeddings need `vocab_size` and `pretrain_dim` here.
+        label_col: FuxiCTR's label column.
         dataset_id: name of the dataset.
         data_dir: folder for `feature_map.json` and `feature_vocab.json`.
         group_id: column of grouped metrics.
@@ -68,7 +68,7 @@ class StoreFeatureProcessor(FeatureProcessor):
             data_root=str(Path(data_dir).parent),
             group_id=group_id,
         )
-        # The toolkit derives its paths from the dataset's name; a build happens in another folder.
+        # FuxiCTR derives its paths from the dataset's name; a build happens in another folder.
         self.data_dir = self.feature_map.data_dir = str(data_dir)
         self.json_file = str(Path(data_dir) / FEATURE_MAP_NAME)
         self.vocab_file = str(Path(data_dir) / FEATURE_VOCAB_NAME)
@@ -111,7 +111,7 @@ class StoreFeatureProcessor(FeatureProcessor):
 
         Args:
             batch: arrays (or polars series) of equal length by name. A raw sequence column holds strings with the
-                splitter between tokens, or lists or rows of tokens. Unknown categories get the toolkit's OOV id.
+                splitter between tokens, or lists or rows of tokens. Unknown categories get FuxiCTR's OOV id.
             where: what the rows are, for a message.
 
         Returns:
@@ -134,28 +134,28 @@ class StoreFeatureProcessor(FeatureProcessor):
         if column["type"] == "numeric":
             values = super().transform({name: series.cast(pl.Float64).to_numpy()})[name]
             return np.asarray(values, dtype=np.float32)
-        # Each distinct value goes through the toolkit once, then its code is scattered back.
+        # Each distinct value goes through FuxiCTR once, then its code is scattered back.
         distinct = series.unique(maintain_order=True)
         codes = np.asarray(super().transform({name: distinct.to_list()})[name], dtype=np.int32)
         index = series.replace_strict(distinct, pl.int_range(len(distinct), eager=True), return_dtype=pl.Int64)
         return codes[index.to_numpy()]
 
     def fit_categorical_col(self, col: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        """The toolkit's own; a column with `vocab_size` takes its path without rebuilding."""
+        """FuxiCTR's own; a column with `vocab_size` takes its path without rebuilding."""
         with self._encoded(col):
             super().fit_categorical_col(col, *args, **kwargs)
 
     def fit_sequence_col(self, col: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        """The toolkit's own; a column with `vocab_size` takes its path without rebuilding."""
+        """FuxiCTR's own; a column with `vocab_size` takes its path without rebuilding."""
         with self._encoded(col):
             super().fit_sequence_col(col, *args, **kwargs)
 
     def fit_meta_col(self, col: dict[str, Any], stats_dict: dict[str, Any] | None) -> None:
-        """The toolkit's own without a vocabulary: meta columns are integers that travel as they are."""
+        """FuxiCTR's own without a vocabulary: meta columns are integers that travel as they are."""
         super().fit_meta_col({**col, "remap": False}, stats_dict)
 
     def fit_numeric_col(self, col: dict[str, Any], stats_dict: dict[str, Any] | None = None) -> None:
-        """The toolkit's own; the statistics of a normaliser are kept as facts."""
+        """FuxiCTR's own; the statistics of a normaliser are kept as facts."""
         super().fit_numeric_col(col, stats_dict)
         if "normalizer" in col and stats_dict is not None:
             self.normalizers[col["name"]] = {"normalizer": col["normalizer"], **stats_dict}
@@ -170,15 +170,15 @@ class StoreFeatureProcessor(FeatureProcessor):
     def _collect_statistics(
         self, train_ddf: pl.LazyFrame, meta_ddf: pl.LazyFrame | None = None
     ) -> dict[str, dict[str, Any]]:
-        """The toolkit's own on the raw columns, refusing what its tokenizer and normaliser would crash on."""
+        """FuxiCTR's own on the raw columns, refusing what its tokenizer and normaliser would crash on."""
         with self._only(self.fitted_cols), warnings.catch_warnings():
-            # Polars announces what polars 2, which the toolkit does not support, will change.
+            # Polars announces what polars 2, which FuxiCTR does not support, will change.
             warnings.filterwarnings("ignore", message="In Polars 2.0", category=DeprecationWarning)
             statistics = super()._collect_statistics(train_ddf, meta_ddf)
         for column in self.fitted_cols:
             found, name = statistics[column["name"]], column["name"]
             if column["type"] == "numeric":
-                # The toolkit's pass adds in the order in which its threads finish; equal input must give equal bytes.
+                # FuxiCTR's pass adds in the order in which its threads finish; equal input must give equal bytes.
                 values = train_ddf.select(pl.col(name).drop_nulls().cast(pl.Float64)).collect()[name].to_numpy()
                 if not len(values) or not np.isfinite(values).all():
                     raise DataError(f"training rows: column {name!r} has no values, or a NaN or infinite one")
@@ -214,7 +214,7 @@ class StoreFeatureProcessor(FeatureProcessor):
             if found in (pl.Categorical, pl.Enum):
                 rows = rows.with_columns(pl.col(name).cast(pl.String))
             elif isinstance(found, pl.List | pl.Array):
-                # The toolkit joins with ^ whatever the splitter, and knows neither arrays nor missing lists.
+                # FuxiCTR joins with ^ whatever the splitter, and knows neither arrays nor missing lists.
                 tokens = pl.col(name).cast(pl.List(found.inner)).cast(pl.List(pl.String))
                 rows = rows.with_columns(tokens.list.join(column.get("splitter", "^")).fill_null(""))
         return rows
@@ -232,7 +232,7 @@ class StoreFeatureProcessor(FeatureProcessor):
 
     @contextmanager
     def _only(self, columns: list[dict[str, Any]]) -> Iterator[None]:
-        """Let the toolkit's methods see these columns and no label for a while."""
+        """Let FuxiCTR's methods see these columns and no label for a while."""
         kept = self.feature_cols, self.label_cols
         self.feature_cols, self.label_cols = columns, []
         try:
@@ -251,12 +251,12 @@ class StoreFeatureProcessor(FeatureProcessor):
 
 
 def load_feature_map(directory: str | Path, dataset_id: str, params: Mapping[str, Any]) -> FeatureMap:
-    """Load `feature_map.json` into the toolkit's `FeatureMap`, after the same white-list as `check_feature_cols`.
+    """Load `feature_map.json` into FuxiCTR's `FeatureMap`, after the same white-list as `check_feature_cols`.
 
     Args:
         directory: folder of the store.
         dataset_id: must be that of the file.
-        params: run parameters: the toolkit reads `group_id`, `embedding_dim`, `use_features` and `feature_specs`.
+        params: run parameters: FuxiCTR reads `group_id`, `embedding_dim`, `use_features` and `feature_specs`.
 
     Raises:
         DataError: the file is missing, damaged or of another dataset.

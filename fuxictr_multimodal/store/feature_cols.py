@@ -1,7 +1,7 @@
-"""The toolkit's `feature_cols` and feature specs, checked before the toolkit sees them.
+"""FuxiCTR's `feature_cols` and feature specs, checked before FuxiCTR sees them.
 
-The toolkit evaluates some of these strings as code and crashes on others. Only what is listed here passes. This file
-imports no toolkit, so a configuration is checked in no time.
+FuxiCTR evaluates some of these strings as code and crashes on others. Only what is listed here passes. This file
+imports no FuxiCTR, so a configuration is checked in no time.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ COLUMN_KEYS = frozenset(
     "name active dtype type source vocab_size max_len feature_encoder embedding_dim emb_output_dim pretrain_dim "
     "share_embedding fill_na min_categr_count splitter padding normalizer remap".split()
 )
-# What the toolkit would crash on, with what to do instead.
+# What FuxiCTR would crash on, with what to do instead.
 REFUSED_KEYS = {
-    "category_processor": "the toolkit's quantile and hash buckets do not work; put bucket numbers into the data",
-    "num_buckets": "the toolkit's quantile and hash buckets do not work; put bucket numbers into the data",
-    "preprocess": "prepare the column in the recipe; the toolkit calls whatever method it names",
+    "category_processor": "FuxiCTR's quantile and hash buckets do not work; put bucket numbers into the data",
+    "num_buckets": "FuxiCTR's quantile and hash buckets do not work; put bucket numbers into the data",
+    "preprocess": "prepare the column in the recipe; FuxiCTR calls whatever method it names",
     "pretrained_emb": "put the vectors into the item table as a column of type embedding",
     "pretrain_usage": "put the vectors into the item table as a column of type embedding",
     "freeze_emb": "put the vectors into the item table as a column of type embedding",
@@ -29,14 +29,14 @@ REFUSED_KEYS = {
 
 
 def check_feature_cols(feature_cols: Sequence[Mapping[str, Any]], where: str) -> list[dict[str, Any]]:
-    """Check the toolkit's `feature_cols` and return them completed: one dict a column, `active` always there.
+    """Check FuxiCTR's `feature_cols` and return them completed: one dict a column, `active` always there.
 
     Args:
         feature_cols: as in a dataset YAML; `name` may be a list of names.
         where: file and dataset, for the message.
 
     Raises:
-        ConfigError: an unknown key, a value that the toolkit would evaluate or crash on, or a column given twice.
+        ConfigError: an unknown key, a value that FuxiCTR would evaluate or crash on, or a column given twice.
     """
     if not isinstance(feature_cols, Sequence) or isinstance(feature_cols, str) or not feature_cols:
         raise ConfigError(f"{where}: feature_cols must be a list of columns, not {feature_cols!r}")
@@ -58,7 +58,7 @@ def check_feature_cols(feature_cols: Sequence[Mapping[str, Any]], where: str) ->
 
 
 def check_label_col(label_col: Mapping[str, Any] | Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
-    """Check the toolkit's `label_col` (one label) and return it as one dict."""
+    """Check FuxiCTR's `label_col` (one label) and return it as one dict."""
     labels = list(label_col) if isinstance(label_col, list | tuple) else [label_col]
     if len(labels) != 1 or not isinstance(labels[0], Mapping) or not isinstance(labels[0].get("name"), str):
         raise ConfigError(f"{where}: label_col must be one column such as {{name: label, dtype: float}}")
@@ -84,7 +84,7 @@ def _check_column(column: dict[str, Any], where: str) -> None:
     if kind in ("categorical", "meta") and column["dtype"] not in ("int", "str"):
         raise ConfigError(f"{where}: a column of type {kind} needs dtype int or str, not {column['dtype']}")
     if column.get("remap", True) is not True and kind != "meta":
-        raise ConfigError(f"{where}: remap: False does not work in the toolkit; give vocab_size for encoded ids")
+        raise ConfigError(f"{where}: remap: False does not work in FuxiCTR; give vocab_size for encoded ids")
     for key, least in (
         ("vocab_size", 2),
         ("max_len", 1),
@@ -153,7 +153,7 @@ def check_roles(
 
 
 def is_fitted(column: Mapping[str, Any]) -> bool:
-    """Whether the toolkit must see training rows before it can encode this column."""
+    """Whether FuxiCTR must see training rows before it can encode this column."""
     if not column["active"]:
         return False
     if column["type"] in ("categorical", "sequence"):
@@ -162,7 +162,7 @@ def is_fitted(column: Mapping[str, Any]) -> bool:
 
 
 def check_spec(spec: Mapping[str, Any], where: str) -> None:
-    """White-list of one feature of a feature map, as the toolkit's embedding layer will read it."""
+    """White-list of one feature of a feature map, as FuxiCTR's embedding layer will read it."""
     if spec["type"] not in FEATURE_TYPES:
         raise ConfigError(
             f"{where}: type {spec['type']!r} is unknown. {did_you_mean(str(spec['type']), FEATURE_TYPES)}"

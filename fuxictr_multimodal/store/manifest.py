@@ -106,8 +106,8 @@ class Manifest:
         items: rows of the item table, with row 0, the padding.
         split_method: how the rows were split, in words.
         negative_sampling: ratio, pool and seed of sampled negatives, or None.
-        feature_cols: the toolkit's feature columns, completed with what the data told.
-        label_col: the toolkit's label column.
+        feature_cols: FuxiCTR's feature columns, completed with what the data told.
+        label_col: FuxiCTR's label column.
         normalizers: statistics of normalised numeric columns, by name, to encode new rows.
         sources: SHA-256 of the raw files, by name.
         files: SHA-256 of the store's files, by name relative to its folder.

@@ -93,14 +93,14 @@ def build_synthetic(
         data_root: folder of the datasets.
         feature_cols: columns of the dataset YAML: any of `CONTEXT_COLUMNS` and `ITEM_COLUMNS`. Vocabulary sizes that
             are not given are filled in.
-        label_col: the toolkit's label column.
+        label_col: FuxiCTR's label column.
         overwrite: replace a dataset that is there.
         progress: show progress on stderr.
 
     Raises:
         ConfigError: a column that is not generated, or not there where it is said to be.
     """
-    # The builder imports polars and the toolkit: seconds that a caller of the pure functions need not spend.
+    # The builder imports polars and FuxiCTR: seconds that a caller of the pure functions need not spend.
     from fuxictr_multimodal.store.builder import StoreBuilder
     from fuxictr_multimodal.store.feature_cols import check_feature_cols, check_label_col
 

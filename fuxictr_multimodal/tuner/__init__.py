@@ -1,1 +1,1 @@
-"""Batch tuning on the toolkit's tuner files: trials as processes, restart, summary, search."""
+"""Batch tuning on FuxiCTR's tuner files: trials as processes, restart, summary, search."""

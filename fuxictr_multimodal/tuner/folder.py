@@ -16,14 +16,14 @@ from fuxictr_multimodal.tuner.space import Trial
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes a value again instead of an alias, as the toolkit's tuner does."""
+    """Writes a value again instead of an alias, as FuxiCTR's tuner does."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 class SweepFolder:
-    """`<tuner file without .yaml>/`, where the toolkit puts its `model_config.yaml` and `dataset_config.yaml`.
+    """`<tuner file without .yaml>/`, where FuxiCTR puts its `model_config.yaml` and `dataset_config.yaml`.
 
     Plain `run_expid.py --config <folder> --expid <trial>` runs a trial from it. A search appends its name to the
     folder's, and so does an expid that takes the place of `base_expid`, so that the grid, the random and the TPE search

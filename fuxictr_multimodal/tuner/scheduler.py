@@ -73,7 +73,7 @@ class Scheduler:
 
     A slot that one sweep has nothing for goes to the next one: no model waits for the last trial of another.
 
-    NOTE[DIFF]: the toolkit's `grid_search` does the same in one function that splits its command at spaces, takes
+    NOTE[DIFF]: FuxiCTR's `grid_search` does the same in one function that splits its command at spaces, takes
     `python` from PATH, forgets exit codes and leaves orphans; nothing in it can be replaced. The command that starts a
     trial is kept: `script --config <folder> --expid <trial> --gpu <index>`.
 

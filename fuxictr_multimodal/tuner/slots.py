@@ -66,7 +66,7 @@ class Process:
 
 
 class Slots:
-    """Starts `script --config <folder> --expid <trial> --gpu <index>`, as the toolkit does, on a free slot.
+    """Starts `script --config <folder> --expid <trial> --gpu <index>`, as FuxiCTR does, on a free slot.
 
     Args:
         gpus: one GPU index a slot, -1 for the CPU; the same index may come several times.

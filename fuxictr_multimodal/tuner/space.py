@@ -1,4 +1,4 @@
-"""From a tuner file, in the toolkit's own form, to trials with stable ids."""
+"""From a tuner file, in FuxiCTR's own form, to trials with stable ids."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 from fuxictr_multimodal.config import (
     DATASET_KEYS,
+    FUXICTR_KEYS,
     RUN_KEYS,
-    TOOLKIT_KEYS,
     UNHASHED_KEYS,
     check_dataset_entry,
     check_keys,
@@ -90,14 +90,14 @@ class Trial:
 class Space:
     """A parsed tuner file.
 
-    NOTE[DIFF]: the toolkit's `enumerate_params` is one function that hashes the sorted characters of a setting, fails
+    NOTE[DIFF]: FuxiCTR's `enumerate_params` is one function that hashes the sorted characters of a setting, fails
     on a second dataset setting and on an inline `model_config`, and writes its files at the end; none of it can be
     replaced from outside, so its product of lists is done here. Its file form, its folder and the settings of its
     trials are kept (`tests/test_tuner_space.py` compares them), with these differences:
 
     * an id has no running number, which would change as the space grows, and hashes the whole resolved configuration;
     * a dataset keeps its own id until a trial changes how it is built: a store that is there is found;
-    * `dataset_id` itself can be tuned, which the toolkit reads and then forgets;
+    * `dataset_id` itself can be tuned, which FuxiCTR reads and then forgets;
     * `model_keys` lets one file fit models that name a parameter differently: `FinalMLP: {net_dropout: [mlp1_dropout,
       mlp2_dropout]}` gives both keys of FinalMLP the value that the space calls `net_dropout`; with an empty list the
       model has no such key, and the space of its trials lacks the axis. An expid in the place of the model says it for
@@ -115,7 +115,7 @@ class Space:
     def read(cls, path: Path, *, expid: str | None = None) -> Space:
         """Read a tuner file: `base_config`, `base_expid`, `dataset_id`, `tuner_space`, `model_keys`, inline configs.
 
-        `base_config` is relative to the working folder, as in the toolkit, and by default the tuner file's folder.
+        `base_config` is relative to the working folder, as in FuxiCTR, and by default the tuner file's folder.
 
         Args:
             path: the tuner file.
@@ -179,11 +179,11 @@ class Space:
         return size
 
     def refuse_unlisted_keys(self) -> None:
-        """Refuse a tuned key that the base experiment does not set, as the toolkit does.
+        """Refuse a tuned key that the base experiment does not set, as FuxiCTR does.
 
         The runner's own parameters are known anyway; those of a model are checked when the sweep is prepared.
         """
-        known = {*self.entry, *RUN_KEYS, *DATASET_KEYS, *TOOLKIT_KEYS}
+        known = {*self.entry, *RUN_KEYS, *DATASET_KEYS, *FUXICTR_KEYS}
         for key in self._in_terms_of(self.entry["model"], self.axes):
             if key not in known:
                 raise ConfigError(

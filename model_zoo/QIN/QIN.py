@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from fuxictr_multimodal.item_table import ItemTable
 
-# The batch of the toolkit's LongCTR models: context columns, flat item features (B * (T + 1), ...), mask (B, T).
+# The batch of FuxiCTR's LongCTR models: context columns, flat item features (B * (T + 1), ...), mask (B, T).
 Triple = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
 FORMS = ("auto", "plain", "fast")
 MIN_LEARNING_RATE = 1e-6
@@ -48,7 +48,7 @@ class QIN(BaseModel):
     """Logit = head(x), x = [context features, x_t, out]: x_t the target item, out its history pooled for it.
 
     The defaults are the published configuration: on MicroLens_1M_MMCTR 31,244,293 parameters and a valid AUC of 0.9701.
-    Inputs are a `Batch` (ids; an item table must be attached) or the toolkit's LongCTR triple
+    Inputs are a `Batch` (ids; an item table must be attached) or FuxiCTR's LongCTR triple
     `(batch_dict, item_dict, mask)`. Any number of given embeddings, tags and ids of an item take part, as the feature
     map says with `source: item`.
 
@@ -98,7 +98,7 @@ class QIN(BaseModel):
         optimizer: name of a torch optimizer.
         loss: name of a torch loss on probabilities.
         accumulation_steps: batches whose gradients are averaged for one optimizer step.
-        embedding_regularizer: the toolkit's; a number is an L2 weight. Covers whole tables and projections, each step.
+        embedding_regularizer: FuxiCTR's; a number is an L2 weight. Covers whole tables and projections, each step.
         embedding_update: `dense` as published, or `rowwise`: a step updates and penalises only the rows of large tables
             that its batch looks up, so that its cost does not grow with the vocabulary (`rowwise.py`); Adam only.
         rowwise_min_rows: the least number of rows of a table that `rowwise` applies to; below, dense costs little.
@@ -113,7 +113,7 @@ class QIN(BaseModel):
         reduce_lr_on_plateau: multiply the learning rate with `factor` at an evaluation without a gain.
         model_root: folder of checkpoints.
         verbose: 0 hides progress bars.
-        **params: the rest of the toolkit's parameter dictionary (data set, loader, seed), not read here.
+        **params: the rest of FuxiCTR's parameter dictionary (data set, loader, seed), not read here.
 
     Raises:
         ConfigError: a value that is not one of those above.
@@ -224,7 +224,7 @@ class QIN(BaseModel):
         self.self_ensemble = self_ensemble
         self.contrastive_loss, self.mean_history = contrastive_loss, MeanPooling()
         self.item_table: ItemTable | None = None
-        # What the toolkit's `fit` sets; these values make a single `train_step` outside of it a whole epoch.
+        # What FuxiCTR's `fit` sets; these values make a single `train_step` outside of it a whole epoch.
         self._batch_index, self._steps_per_epoch, self._max_gradient_norm = 0, 1, 10.0
 
         specs = {name: spec for name, spec in feature_map.features.items() if spec["type"] != "meta"}
@@ -377,7 +377,7 @@ class QIN(BaseModel):
         return _columns(inputs)[self.feature_map.labels[0]].to(self.device).float().view(-1, 1)
 
     def get_group_id(self, inputs: Batch | Triple) -> Tensor:
-        """Group ids (B,), on the CPU, where the toolkit reads them."""
+        """Group ids (B,), on the CPU, where FuxiCTR reads them."""
         if isinstance(inputs, Batch) and inputs.group is not None:
             return inputs.group.cpu()
         return _columns(inputs)[self.feature_map.group_id].cpu()
@@ -389,7 +389,7 @@ class QIN(BaseModel):
         The window at the end of an epoch may be shorter; its gradients are averaged over its true size and stepped, so
         none leak into the next epoch. Returns the batch's loss with penalties, detached.
 
-        NOTE[DIFF] The toolkit's zoo returns the loss divided by `accumulation_steps`.
+        NOTE[DIFF] FuxiCTR's zoo returns the loss divided by `accumulation_steps`.
         """
         first = self._batch_index - self._batch_index % self.accumulation_steps
         window = max(min(self.accumulation_steps, self._steps_per_epoch - first), 1)
@@ -409,7 +409,7 @@ class QIN(BaseModel):
         return loss.detach()
 
     def add_loss(self, return_dict: dict[str, Any], y_true: Tensor) -> Tensor:
-        """The toolkit's loss of the probabilities, in the precision of the model.
+        """FuxiCTR's loss of the probabilities, in the precision of the model.
 
         With several logits, each is trained on the label by itself: the sum of loss(y_k, label). These are networks, as
         in a deep ensemble (arXiv 1612.01474), and first-order terms with `first_order_loss=own`, as the auxiliary
@@ -430,7 +430,7 @@ class QIN(BaseModel):
         return torch.stack(losses).sum()
 
     def regularization_loss(self) -> Tensor | float:
-        """lambda / p * sum |w|^p over the parameters of embedding layers, and over all others: the toolkit's value.
+        """lambda / p * sum |w|^p over the parameters of embedding layers, and over all others: FuxiCTR's value.
 
         Tables that are updated row by row are left out: `train_step` adds the gradient of their rows' penalty.
         First-order terms have a penalty of their own.

@@ -1,4 +1,4 @@
-"""QIN, the Quadratic Interest Network, beside the toolkit's own `model_zoo.LongCTR`."""
+"""QIN, the Quadratic Interest Network, beside FuxiCTR's own `model_zoo.LongCTR`."""
 
 from model_zoo.QIN.QIN import QIN
 

@@ -38,7 +38,7 @@ class FirstOrder(nn.Module):
         specs: of the feature map, by name.
         terms: names of categorical features and of tags, of the context or of the target item, or of several crossed:
             `user*item_tags`.
-        regularizer: L2 weight of all terms, or of each by name; lambda / 2 * sum w^2, as the toolkit counts it.
+        regularizer: L2 weight of all terms, or of each by name; lambda / 2 * sum w^2, as FuxiCTR counts it.
         averaging: what the average keeps of itself in a step, from 0 (none is taken) to below 1.
 
     Attributes:

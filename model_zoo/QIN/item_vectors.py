@@ -1,4 +1,4 @@
-"""Item vectors: the features of items, embedded by the toolkit's layer, for every slot or once for each item.
+"""Item vectors: the features of items, embedded by FuxiCTR's layer, for every slot or once for each item.
 
 Shape legend: B rows, T padded slots, N real history items of all rows, U item vectors, D item width.
 """
@@ -33,7 +33,7 @@ class ItemVectors:
     non-padding tag embeddings, given embeddings by a linear map. Targets and history items share the weights.
 
     Args:
-        embedding: the toolkit's layer; its parameters are the only ones.
+        embedding: FuxiCTR's layer; its parameters are the only ones.
         features: names of the item features, in the order of the feature map.
     """
 
@@ -54,7 +54,7 @@ class ItemVectors:
         """The plain form: embed all B (T + 1) slots, history then target, padding included.
 
         Args:
-            item_dict: the toolkit's flat item features.
+            item_dict: FuxiCTR's flat item features.
             mask_BT: other than 0 on real items.
             shown: of `FeatureDropout.of_items`, as in the other forms.
         """

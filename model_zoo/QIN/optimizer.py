@@ -1,4 +1,4 @@
-"""QIN's optimizer: the toolkit's by name, Adam fused or row by row, some parameters at a rate of their own."""
+"""QIN's optimizer: FuxiCTR's by name, Adam fused or row by row, some parameters at a rate of their own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model_zoo.QIN.rowwise import RowwiseAdam
 def own_optimizer(
     optimizer: torch.optim.Optimizer, *, fused: bool, rowwise: bool, apart: Mapping[float, Sequence[nn.Parameter]]
 ) -> torch.optim.Optimizer:
-    """Turn the optimizer that the toolkit made, with one group of parameters, into the one that trains QIN.
+    """Turn the optimizer that FuxiCTR made, with one group of parameters, into the one that trains QIN.
 
     Args:
         optimizer: fresh.

@@ -1,6 +1,6 @@
-"""The toolkit's weight penalties with the same value and a cheaper gradient.
+"""FuxiCTR's weight penalties with the same value and a cheaper gradient.
 
-(lambda / p) * sum |w|^p over a list of parameters. The toolkit writes it as `torch.norm(w, p) ** p`, whose derivative
+(lambda / p) * sum |w|^p over a list of parameters. FuxiCTR writes it as `torch.norm(w, p) ** p`, whose derivative
 takes several passes over tables of millions of weights; it is lambda * w for p = 2 and lambda * sign(w) for p = 1.
 """
 
@@ -18,7 +18,7 @@ from fuxictr_multimodal.errors import ConfigError
 
 
 def as_regularizer(name: str, value: float | str | None) -> float | str | None:
-    """Check a regulariser and write it as the toolkit reads it: an integer becomes a float, 0 becomes None.
+    """Check a regulariser and write it as FuxiCTR reads it: an integer becomes a float, 0 becomes None.
 
     Raises:
         ConfigError: neither a number, nor `l1(x)`, `l2(x)` or `l1_l2(x,y)`.
@@ -48,7 +48,7 @@ def penalty(parameters: Sequence[Tensor], *, order: int, weight: float) -> Tenso
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The trained parameters of a model's embedding layers, as the toolkit tells them from others, and all others."""
+    """The trained parameters of a model's embedding layers, as FuxiCTR tells them from others, and all others."""
     layers = [module for module in model.modules() if type(module) is FeatureEmbeddingDict]
     embedding = {id(p): p for layer in layers for p in layer.parameters() if p.requires_grad}
     return list(embedding.values()), [p for p in model.parameters() if p.requires_grad and id(p) not in embedding]

@@ -40,7 +40,7 @@ class RowItems:
 
     @classmethod
     def of_triple(cls, item_dict: Mapping[str, Tensor], mask_BT: Tensor) -> RowItems:
-        """Items of the toolkit's LongCTR triple, whose features are flat: history then target, row after row.
+        """Items of FuxiCTR's LongCTR triple, whose features are flat: history then target, row after row.
 
         >>> items = RowItems.of_triple({"item_id": torch.tensor([0, 7, 3, 8, 9, 3])}, torch.tensor([[0, 1], [1, 1]]))
         >>> items.of_targets("item_id").tolist(), items.features["item_id"][items.history.values].tolist()

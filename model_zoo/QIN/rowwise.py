@@ -13,7 +13,7 @@ Exact, up to rounding: this is dense Adam in which a row outside the batch keeps
 equals dense training as long as every row of these tables is looked up in every step; without a penalty, as long as no
 row is missing from a step after its first one (a row without a gradient so far stands still in dense Adam too).
 
-NOTE[DIFF] What the toolkit's dense training does besides, while a row is not looked up: Adam moves it on along its
+NOTE[DIFF] What FuxiCTR's dense training does besides, while a row is not looked up: Adam moves it on along its
 decaying first moment, and the penalty pulls it towards 0. And the penalty of rows outside the batch counts there in the
 norm that gradients are clipped to and in the reported loss; here the norm has the penalty of the rows of the batch, and
 the loss no penalty of these tables.

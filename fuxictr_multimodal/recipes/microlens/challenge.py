@@ -97,7 +97,7 @@ def build(
         on_items[TARGET]["vocab_size"] = len(items[TARGET])
     facts = _Facts(items)
 
-    # The toolkit takes seconds to import: only now, when the files are known to be there.
+    # FuxiCTR takes seconds to import: only now, when the files are known to be there.
     from fuxictr_multimodal.store.builder import StoreBuilder
 
     with StoreBuilder(

@@ -94,7 +94,7 @@ def build(
     _check_known(on_items, items, where, release)
     _check_known(on_rows, ("user_id", "timestamp", "item_id", *levels), where, release)
 
-    # The toolkit takes seconds to import: only now, when the files are known to be good.
+    # FuxiCTR takes seconds to import: only now, when the files are known to be good.
     from fuxictr_multimodal.store.builder import StoreBuilder
 
     label = check_label_col(entry["label_col"], where)["name"]
@@ -138,7 +138,7 @@ def build(
 
 
 def _fit_rows(columns: list[dict[str, Any]], items: dict[str, Any], recipe: Recipe) -> pl.DataFrame | None:
-    """Raw item columns of the training positives, for the toolkit's vocabularies."""
+    """Raw item columns of the training positives, for FuxiCTR's vocabularies."""
     fitted = [column["name"] for column in columns if is_fitted(column) and column["name"] != "item_id"]
     targets = recipe.items[recipe.split == TRAIN]
     return pl.DataFrame([items[name].gather(targets).alias(name) for name in fitted]) if fitted else None
