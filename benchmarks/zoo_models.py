@@ -63,7 +63,7 @@ In a FuxiCTR clone (2.3.10), and what is done about it here:
   []`): give these parameters. DMR fails when it is given a `context_field` (`torch.cat(..., dimi=-1)`).
 * The TensorFlow twins (`*_tf`) are no models of the PyTorch toolkit and are not listed.
 
-In FuxiCTR's LongCTR and, as marked, in the checkout:
+In FuxiCTR's LongCTR and, as marked, in the clone:
 
 * SIM, ETA, SDIM, TWIN and MIRRN cut the newest `short_seq_len` items with a mask that is shifted by one: the newest
   item is judged by the slot before it. The comparison says so; nothing is done about it.

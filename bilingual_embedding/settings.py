@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import types
 import typing
@@ -15,7 +16,7 @@ import yaml
 from bilingual_embedding.losses import TEMPERATURE
 from bilingual_embedding.optimisation import OptimiserSettings
 from bilingual_embedding.readers import SourceSettings
-from fuxictr_multimodal.config import check_keys, read_yaml
+from fuxictr_multimodal.config import check_keys, read_entries
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 from fuxictr_multimodal.names import check_plain_name
 from fuxictr_multimodal.user_paths import user_path
@@ -242,17 +243,7 @@ def _read_entries(config_dir: Path) -> dict[str, Mapping[str, Any]]:
     files = [config_dir] if config_dir.is_file() else sorted(config_dir.glob("*.yaml"))
     if not files:
         raise ConfigError(f"{config_dir} holds no *.yaml; name the folder of experiments with --config")
-    entries: dict[str, Mapping[str, Any]] = {}
-    origin: dict[str, Path] = {}
-    for file in files:
-        for name, values in read_yaml(file).items():
-            check_plain_name(name, f"{file}: expid")
-            if name in origin:
-                raise ConfigError(f"{name!r} is defined in {origin[name]} and in {file}: keep one of them")
-            if not isinstance(values, Mapping):
-                raise ConfigError(f"{file}: {name!r} must be a mapping of settings, found {values!r}")
-            entries[name], origin[name] = values, file
-    return entries
+    return copy.deepcopy(read_entries(files, "expid"))
 
 
 def bind(cls: type, values: Any, where: str) -> Any:

@@ -74,7 +74,7 @@ def load_model(name: str, path: Path) -> type:
 
 
 def find_copy(name: str, zoo_root: Path) -> Path | None:
-    """The folder of a checkout that holds a copy of one of this project's models, such as `model_zoo/QIN`."""
+    """The folder of a FuxiCTR clone that holds a copy of one of this project's models, such as `model_zoo/QIN`."""
     folder = _model_zoo(zoo_root) / name
     return folder if (folder / "__init__.py").is_file() and (folder / f"{name}.py").is_file() else None
 

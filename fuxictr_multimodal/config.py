@@ -303,12 +303,24 @@ def _hash(params: Mapping[str, Any]) -> str:
 
 def _read_entries(config_dir: Path, kind: str) -> dict[str, dict[str, Any]]:
     """All top-level entries of `<kind>.yaml` or `<kind>/*.yaml`, each id in one file only; nobody may change them."""
-    what = "expid" if kind == "model_config" else "dataset_id"
     config_dir = user_path(config_dir)
     single = config_dir / f"{kind}.yaml"
     files = [single] if single.is_file() else sorted((config_dir / kind).glob("*.yaml"))
     if not files:
         raise ConfigError(f"{config_dir}: found neither {kind}.yaml nor {kind}/*.yaml; give the folder with --config")
+    return read_entries(files, "expid" if kind == "model_config" else "dataset_id")
+
+
+def read_entries(files: Iterable[Path], what: str) -> dict[str, dict[str, Any]]:
+    """All top-level entries of YAML files, each id in one of them only; nobody may change what it returns.
+
+    Args:
+        files: in the order of the entries.
+        what: an id is of, for the error: `expid`.
+
+    Raises:
+        ConfigError: an id that is no plain name or stands in two files, or an entry that is no mapping.
+    """
     entries: dict[str, dict[str, Any]] = {}
     origin: dict[str, Path] = {}
     for path in files:

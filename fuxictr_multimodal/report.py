@@ -1,4 +1,4 @@
-"""What a run leaves behind: `report.json`, kept true while it runs, FuxiCTR's csv line and a summary table."""
+"""What a run leaves behind: `report.json`, updated while it runs, FuxiCTR's csv line and a summary table."""
 
 from __future__ import annotations
 

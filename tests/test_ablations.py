@@ -3,21 +3,16 @@
 import itertools
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fuxictr_multimodal.config import check_model_keys, list_expids, load_config, load_model_config, read_yaml
-from fuxictr_multimodal.metrics import auc
-from fuxictr_multimodal.store import SplitReader
 from model_zoo.QIN import QIN
+from tests.learning import LEARNING, check_learnt
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 ABLATIONS = list(read_yaml(CONFIG / "model_config/ablations.yaml"))
 DATA = ("demo", "MovieLens", "MicroLens_1M")
-LEARNING = [
-    *("dataset_id=Synthetic_test", "batch_size=256", "embedding_dim=8"),
-    *("epochs=3", "learning_rate=1.e-2"),  # enough to be far from chance
-]
+SMALL = ["dataset_id=Synthetic_test", "batch_size=256", "embedding_dim=8"]
 CHANGES = {
     "mean": {"pooling": "mean"},
     "mlp": {"interaction": "mlp", "mlp_hidden_units": [1024, 512, 256]},
@@ -68,12 +63,5 @@ def test_every_row_is_there(data, change):
 
 @pytest.mark.parametrize("change", [change for change in CHANGES if change not in ("relu2", "silu", "R3")])
 def test_every_change_learns(run_qin, data_root, change):
-    report, path = run_qin(*LEARNING, expid=f"QIN_demo_{change}")
-    assert report.status == "completed"
-    losses = [row["train_loss"] for row in report.curve]
-    assert losses == sorted(losses, reverse=True)
-    assert 0.58 < report.metrics["test"]["AUC"] < report.dataset_facts["bayes_auc"]["test"]
-    scores = np.load(path.with_name(f"{report.run}.predictions.npz"))["test_scores"]
-    with SplitReader(data_root / "Synthetic_test/test.h5") as split:
-        labels = split.read("label", 0, split.rows)
-    assert auc(labels, scores) == pytest.approx(report.metrics["test"]["AUC"])
+    report, path = run_qin(*SMALL, *LEARNING, expid=f"QIN_demo_{change}")
+    check_learnt(report, path, data_root)
