@@ -34,8 +34,9 @@ class Interrupted(KeyboardInterrupt):
 
     @classmethod
     def of(cls, error: KeyboardInterrupt, left: str = "") -> Interrupted:
-        """The same interruption with what is left to resume; a bare `KeyboardInterrupt` is Ctrl-C."""
-        return cls(error.number if isinstance(error, Interrupted) else signal.SIGINT, left)
+        """The same interruption, with what is left to resume where given; a bare `KeyboardInterrupt` is Ctrl-C."""
+        known = error if isinstance(error, Interrupted) else cls()
+        return cls(known.number, left or known.left)
 
     @property
     def exit_status(self) -> int:
@@ -109,6 +110,6 @@ def exit_when_interrupted() -> Iterator[None]:
         with raised_on_signals():
             yield
     except KeyboardInterrupt as error:
-        interrupted = error if isinstance(error, Interrupted) else Interrupted.of(error)
+        interrupted = Interrupted.of(error)
         print(interrupted, file=sys.stderr)
         raise SystemExit(interrupted.exit_status) from None

@@ -403,7 +403,7 @@ def _run_one(
         print(f"error: {visible(str(error))}", file=sys.stderr)
         end = End("failed", error=str(error))
     except KeyboardInterrupt as error:
-        interrupted = error if isinstance(error, Interrupted) else Interrupted.of(error)
+        interrupted = Interrupted.of(error)
         end = End("interrupted", error=str(interrupted), signal=interrupted.number)
     except Exception as error:
         traceback.print_exc()
