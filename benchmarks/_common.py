@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import torch
 
-from fuxictr_multimodal.machine import available_cores
+from fuxictr_multimodal.system.machine import available_cores
 
 
 def machine() -> dict[str, Any]:

@@ -14,9 +14,9 @@ import torch
 from _common import product_flops_per_s, seconds
 from fuxictr.features import FeatureMap
 
-from fuxictr_multimodal.batch import Batch, Jagged
-from fuxictr_multimodal.item_table import ItemTable
-from fuxictr_multimodal.machine import keep_freed_memory
+from fuxictr_multimodal.data.batch import Batch, Jagged
+from fuxictr_multimodal.data.item_table import ItemTable
+from fuxictr_multimodal.system.machine import keep_freed_memory
 from model_zoo.QIN import QIN
 from model_zoo.QIN.precision import PRECISIONS, Precision
 

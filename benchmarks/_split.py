@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from fuxictr_multimodal.loader import MultimodalDataLoader
+    from fuxictr_multimodal.data.loader import MultimodalDataLoader
 
 ITEMS, LEVELS, MAX_LEN, MEAN_LENGTH = 91_718, 11, 64, 9.6
 PIECE = 1 << 16
@@ -19,8 +19,8 @@ def write_split(path: Path, rows: int, items: int = ITEMS, mean_length: float = 
 
     Lengths are geometric and cut to 64.
     """
-    from fuxictr_multimodal.store.h5_writer import SplitWriter
-    from fuxictr_multimodal.store.manifest import Column
+    from fuxictr_multimodal.data.store.h5_writer import SplitWriter
+    from fuxictr_multimodal.data.store.manifest import Column
 
     rng = np.random.default_rng(1)
     columns = [
@@ -55,7 +55,7 @@ def make_loader(
     """A shuffled loader of the split."""
     from fuxictr.features import FeatureMap
 
-    from fuxictr_multimodal.loader import MultimodalDataLoader
+    from fuxictr_multimodal.data.loader import MultimodalDataLoader
 
     feature_map = FeatureMap("benchmark", "")
     feature_map.labels, feature_map.group_id = ["label"], "user_id"

@@ -27,8 +27,8 @@ def main() -> None:
     import fuxictr.pytorch.models  # noqa: F401
 
     stamp("import_toolkit")
-    from fuxictr_multimodal import experiment, runner
-    from fuxictr_multimodal.experiment import Experiment
+    from fuxictr_multimodal.training import experiment, runner
+    from fuxictr_multimodal.training.experiment import Experiment
 
     stamp("import_ours")
 

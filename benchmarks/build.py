@@ -84,7 +84,7 @@ def run(folder: Path, sizes: dict[str, int]) -> None:
 
 def write_raw(raw: Path, sizes: dict[str, int]) -> None:
     """Write the challenge's files, as `datasets/synthetic.py --format microlens_1m` does."""
-    from fuxictr_multimodal.synthetic.challenge_files import release_spec, write_challenge_files
+    from fuxictr_multimodal.data.synthetic.challenge_files import release_spec, write_challenge_files
 
     write_challenge_files(release_spec(sizes), raw, progress=False)
 
@@ -92,9 +92,9 @@ def write_raw(raw: Path, sizes: dict[str, int]) -> None:
 def build(raw: Path, stores: Path) -> dict[str, Any]:
     """Build the store, as `datasets/microlens_1m.py --raw` does, and bring it to the device; importing is apart."""
     started = time.perf_counter()
-    import fuxictr_multimodal.store.builder  # noqa: F401 (the recipe imports it when it needs it: not the build's time)
-    from fuxictr_multimodal.recipes.microlens import challenge
-    from fuxictr_multimodal.recipes.microlens.files import locate
+    import fuxictr_multimodal.data.store.builder  # noqa: F401 (the recipe imports it when it needs it: not the build's time)
+    from fuxictr_multimodal.data.recipes.microlens import challenge
+    from fuxictr_multimodal.data.recipes.microlens.files import locate
 
     imported, imported_mib = time.perf_counter(), peak_rss_mib()
     config = ROOT / "config"
@@ -141,7 +141,7 @@ def equal_rows(plain: Path, split: Path, rows: int) -> str:
     """Assert that the store's first rows are the twin's."""
     import h5py
 
-    from fuxictr_multimodal.store import SplitReader
+    from fuxictr_multimodal.data.store import SplitReader
 
     with h5py.File(plain) as file, SplitReader(split) as reader:
         for name in COLUMNS:

@@ -16,10 +16,10 @@ import psutil
 import torch
 from _common import emit, peak_rss_mib, product_flops_per_s
 
-from bilingual_embedding.encoder import Encoder
-from bilingual_embedding.packing import Packed
-from bilingual_embedding.presets import PRESETS
-from bilingual_embedding.tokens import TokenTable
+from bilingual_embedding.model.encoder import Encoder
+from bilingual_embedding.model.packing import Packed
+from bilingual_embedding.model.presets import PRESETS
+from bilingual_embedding.model.tokens import TokenTable
 
 BACKENDS = ("eager", "sdpa", "blocked")
 EAGER_COPIES = 5  # of one layer's (heads, tokens, tokens) in float32: distances, bias, logits, their sum, softmax

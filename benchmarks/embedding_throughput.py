@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from _common import emit, median_seconds, product_flops_per_s
 
-from bilingual_embedding.encoder import Encoder
-from bilingual_embedding.encoding import encode_table
-from bilingual_embedding.gradient_cache import backward_through
-from bilingual_embedding.losses import pairs_loss
-from bilingual_embedding.optimisation import OptimiserSettings, make_optimiser
-from bilingual_embedding.plain import embed_padded, pad
-from bilingual_embedding.presets import PRESETS
-from bilingual_embedding.tokens import TokenTable
+from bilingual_embedding.model.encoder import Encoder
+from bilingual_embedding.model.presets import PRESETS
+from bilingual_embedding.model.reference import embed_padded, pad
+from bilingual_embedding.model.tokens import TokenTable
+from bilingual_embedding.training.gradient_cache import backward_through
+from bilingual_embedding.training.losses import pairs_loss
+from bilingual_embedding.training.optimisation import OptimiserSettings, make_optimiser
+from bilingual_embedding.vectors.encoding import encode_table
 
 NAIVE_BATCH = 32  # the usual default
 

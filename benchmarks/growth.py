@@ -36,7 +36,7 @@ import torch
 from _common import emit, peak_rss_mib
 
 if TYPE_CHECKING:
-    from fuxictr_multimodal.batch import Batch
+    from fuxictr_multimodal.data.batch import Batch
     from model_zoo.QIN import QIN
 
 AXES = ("batch", "history", "items", "tags", "layers")
@@ -159,7 +159,7 @@ def measure_point(point: Point, repeats: int, gpu: int, ceiling: bool) -> dict[s
     """Seconds and memory of training steps, and the data loss of the first batch before and after them."""
     from _qin import challenge_batch, challenge_model, measure, product_rate, quadratic_flops
 
-    from fuxictr_multimodal.machine import keep_freed_memory
+    from fuxictr_multimodal.system.machine import keep_freed_memory
 
     imported = peak_rss_mib()
     options = argparse.Namespace(
@@ -254,7 +254,7 @@ def draw(
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-    from fuxictr_multimodal.files import replace_atomically
+    from fuxictr_multimodal.system.files import replace_atomically
 
     axes = list(dict.fromkeys(name.split(",")[0] for name in found))
     figure = Figure(figsize=(3.3 * len(axes) + 0.4, 6.2), dpi=110, layout="constrained")

@@ -67,7 +67,7 @@ def run(folder: Path, *, rows: int, batch_size: int, epochs: int, shuffle_window
         ceiling=copied,
         ceiling_is="bytes of a yielded row at the rate of a large copy in memory",
         ratio_to_plain=modes["resident"]["ratio_to_plain"],
-        plain_is=f"tests/naive_loader.py on {plain['rows']} rows: padded rows gathered from memory (resident), "
+        plain_is=f"tests/helpers/naive_loader.py on {plain['rows']} rows: padded rows gathered from memory (resident), "
         "or read, padded and gathered (streaming)",
         check=plain["check"],
         modes=modes,
@@ -93,10 +93,10 @@ def measure_plain(path: Path, sizes: dict[str, int]) -> dict[str, Any]:
 
     `resident` is its gathering from memory alone, `streaming` the whole of it: reading, padding and gathering.
     """
-    from fuxictr_multimodal.order import epoch_rows
-    from fuxictr_multimodal.store import SplitReader
+    from fuxictr_multimodal.data.order import epoch_rows
+    from fuxictr_multimodal.data.store import SplitReader
 
-    source = Path(__file__).parents[1] / "tests" / "naive_loader.py"
+    source = Path(__file__).parents[1] / "tests" / "helpers" / "naive_loader.py"
     spec = importlib.util.spec_from_file_location("naive_loader", source)
     twin = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(twin)

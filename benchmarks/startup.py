@@ -38,7 +38,7 @@ from typing import Any
 
 from _common import emit
 
-from fuxictr_multimodal.config import load_config
+from fuxictr_multimodal.config.expids import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 CHILD = Path(__file__).with_name("_startup_child.py")

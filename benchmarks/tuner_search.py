@@ -18,8 +18,8 @@ from pathlib import Path
 from _common import emit
 from rich.console import Console
 
-from fuxictr_multimodal.tuner.outcome import Record
-from fuxictr_multimodal.tuner.run import tune
+from fuxictr_multimodal.launch.tuning.outcome import Record
+from fuxictr_multimodal.launch.tuning.run import tune
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = """

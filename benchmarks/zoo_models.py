@@ -30,10 +30,11 @@ from _common import machine
 from rich.console import Console
 from rich.table import Table
 
-from fuxictr_multimodal import checkout, zoo
-from fuxictr_multimodal.config import load_dataset_config
+from fuxictr_multimodal.config.expids import load_dataset_config
 from fuxictr_multimodal.errors import ConfigError
-from fuxictr_multimodal.experiment import Experiment, open_store
+from fuxictr_multimodal.training.experiment import Experiment, open_store
+from fuxictr_multimodal.zoo import clone as checkout
+from fuxictr_multimodal.zoo import models as zoo
 
 # What the experiments of a checkout say about their own data and runs.
 NOT_THE_MODEL = frozenset(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.errors import exit_on_input_error
-from fuxictr_multimodal.gpus import check_gpus
-from fuxictr_multimodal.interruption import exit_when_interrupted
-from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import path_argument
+from fuxictr_multimodal.system.gpus import check_gpus
+from fuxictr_multimodal.system.interruption import exit_when_interrupted
+from fuxictr_multimodal.system.terminal import prepare_streams
 
 STAGES = ("all", "mlm", "pairs", "multitask", "evaluate", "encode", "compare")
 
@@ -28,7 +28,7 @@ def run_embedding_main(argv: Sequence[str] | None = None) -> None:
     with exit_when_interrupted(), exit_on_input_error():
         check_gpus([args.gpu])
         # torch takes seconds to import: only now, after the arguments are known to be good.
-        from fuxictr_multimodal.run_many import is_one_run
+        from fuxictr_multimodal.launch.run_many import is_one_run
 
         if args.stage == "compare":
             _compare(args)
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _one_run(args: argparse.Namespace) -> None:
-    from bilingual_embedding.door import encode, evaluate_published, train
+    from bilingual_embedding.commands import encode, evaluate_published, train
 
     common = {
         "config_dir": args.config,
@@ -108,8 +108,8 @@ def _one_run(args: argparse.Namespace) -> None:
 
 
 def _several_runs(args: argparse.Namespace) -> None:
-    from bilingual_embedding import many
-    from fuxictr_multimodal.run_many import exit_status
+    from bilingual_embedding.training import many
+    from fuxictr_multimodal.launch.run_many import exit_status
 
     seeds = args.seeds if args.seed is None else str(args.seed)
     settings = {
@@ -124,10 +124,10 @@ def _several_runs(args: argparse.Namespace) -> None:
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from bilingual_embedding.compare import compare
-    from bilingual_embedding.settings import list_experiments
-    from fuxictr_multimodal.files import replace_atomically
-    from fuxictr_multimodal.run_many import select
+    from bilingual_embedding.evaluation.comparison import compare
+    from bilingual_embedding.training.settings import list_experiments
+    from fuxictr_multimodal.launch.run_many import select
+    from fuxictr_multimodal.system.files import replace_atomically
 
     expids = select(args.expid, list_experiments(args.config), where=args.config)
     text = compare(args.config, expids, overrides=args.overrides)

@@ -18,10 +18,10 @@ from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 from torch.nn import functional
 
-from bilingual_embedding.checkpoint import load_encoder, save_encoder
-from bilingual_embedding.encoder import Encoder
-from bilingual_embedding.packing import Packed
-from bilingual_embedding.tokenizer import BilingualTokenizer
+from bilingual_embedding.model.checkpoint import load_encoder, save_encoder
+from bilingual_embedding.model.encoder import Encoder
+from bilingual_embedding.model.packing import Packed
+from bilingual_embedding.model.tokenizer import BilingualTokenizer
 from fuxictr_multimodal.errors import DataError
 
 

@@ -6,8 +6,8 @@
     python datasets/microlens_1m.py --raw DIR --embeddings bert clip
 
 What a row holds is said in `config/dataset_config/microlens_1m.yaml`, the files and their source in
-`fuxictr_multimodal/recipes/microlens/files.py`, how they are checked and converted in
-`fuxictr_multimodal/recipes/microlens/challenge.py`. Files of the same form in any size are written by
+`fuxictr_multimodal/data/recipes/microlens/files.py`, how they are checked and converted in
+`fuxictr_multimodal/data/recipes/microlens/challenge.py`. Files of the same form in any size are written by
 `datasets/synthetic.py --format microlens_1m`.
 """
 
@@ -17,9 +17,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.errors import exit_on_input_error
-from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import path_argument
+from fuxictr_multimodal.system.terminal import prepare_streams
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED, LEVELS, WITH_EMBEDDINGS = "MicroLens_1M_x1", "MicroLens_1M_x1_levels", "MicroLens_1M_x1_embeddings"
@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--mirror is an address for --download")
     with exit_on_input_error():
         # polars, FuxiCTR and torch take seconds to import: only now, after the arguments are known to be good.
-        from fuxictr_multimodal.recipes.microlens.challenge import build, files_of
-        from fuxictr_multimodal.recipes.microlens.files import ADDRESS, load
+        from fuxictr_multimodal.data.recipes.microlens.challenge import build, files_of
+        from fuxictr_multimodal.data.recipes.microlens.files import ADDRESS, load
 
         dataset_id = args.dataset_id or (WITH_EMBEDDINGS if args.embeddings else PUBLISHED)
         raw = args.raw or args.data_root / "raw" / "MicroLens_1M_MMCTR"

@@ -6,8 +6,8 @@
     python datasets/microlens_raw.py --raw DIR --embedding item_vectors.h5
 
 The data comes from https://github.com/westlake-repl/MicroLens. Which files are read is said in
-`fuxictr_multimodal/recipes/microlens/raw_files.py`, what a row holds in `config/dataset_config/microlens_raw.yaml`,
-how it is computed in `fuxictr_multimodal/recipes/microlens/raw_recipe.py`.
+`fuxictr_multimodal/data/recipes/microlens/raw_files.py`, what a row holds in
+`config/dataset_config/microlens_raw.yaml`, how it is computed in `fuxictr_multimodal/data/recipes/microlens/raw_recipe.py`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.errors import exit_on_input_error
-from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import path_argument
+from fuxictr_multimodal.system.terminal import prepare_streams
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with exit_on_input_error():
         # polars, FuxiCTR and torch take seconds to import: only now, after the arguments are known to be good.
-        from fuxictr_multimodal.recipes.microlens.raw import build
-        from fuxictr_multimodal.recipes.microlens.raw_recipe import Choices
+        from fuxictr_multimodal.data.recipes.microlens.raw import build
+        from fuxictr_multimodal.data.recipes.microlens.raw_recipe import Choices
 
         choices = Choices(
             split=args.split,

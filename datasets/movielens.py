@@ -6,8 +6,8 @@
     python datasets/movielens.py --raw FOLDER --embedding item_vectors.h5 --levels-on-items
 
 The data comes from https://grouplens.org/datasets/movielens/; its terms forbid redistribution. Known layouts are
-the official ones and one more (`fuxictr_multimodal/recipes/movielens_raw.py`). What a row holds is said in
-`config/dataset_config/movielens.yaml`, how it is computed in `fuxictr_multimodal/recipes/movielens.py`.
+the official ones and one more (`fuxictr_multimodal/data/recipes/movielens_raw.py`). What a row holds is said in
+`config/dataset_config/movielens.yaml`, how it is computed in `fuxictr_multimodal/data/recipes/movielens.py`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.errors import exit_on_input_error
-from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import path_argument
+from fuxictr_multimodal.system.terminal import prepare_streams
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with exit_on_input_error():
         # polars, FuxiCTR and torch take seconds to import: only now, after the arguments are known to be good.
-        from fuxictr_multimodal.recipes.movielens import build
+        from fuxictr_multimodal.data.recipes.movielens import build
 
         build(
             raw_path=args.raw,

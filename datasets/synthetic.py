@@ -17,9 +17,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.errors import exit_on_input_error
-from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import path_argument
+from fuxictr_multimodal.system.terminal import prepare_streams
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("rows", "valid_rows", "test_rows", "items", "seed")
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_input_error():
         # The builder and arrow take seconds to import: only now, after the arguments are known to be good.
         if args.format == "store":
-            from fuxictr_multimodal.synthetic import build_from_config
+            from fuxictr_multimodal.data.synthetic import build_from_config
 
             build_from_config(
                 args.dataset_id,
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 overwrite=args.overwrite,
             )
         else:
-            from fuxictr_multimodal.synthetic.challenge_files import release_spec, write_challenge_files
-            from fuxictr_multimodal.synthetic.raw_release import write_raw_release
+            from fuxictr_multimodal.data.synthetic.challenge_files import release_spec, write_challenge_files
+            from fuxictr_multimodal.data.synthetic.raw_release import write_raw_release
 
             write = write_challenge_files if args.format == "microlens_1m" else write_raw_release
             for path in write(release_spec(sizes), args.out, overwrite=args.overwrite):

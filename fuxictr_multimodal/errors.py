@@ -5,7 +5,7 @@ import difflib
 import sys
 from collections.abc import Iterable, Iterator
 
-from fuxictr_multimodal.escape import visible
+from fuxictr_multimodal.text.escape import visible
 
 
 class InputError(ValueError):

@@ -22,7 +22,7 @@ def data_root(tmp_path_factory) -> Path:
 @pytest.fixture
 def run_qin(data_root, tmp_path, monkeypatch):
     """Call `run_experiment` on QIN_test, in a working folder and model root of the test's own."""
-    from fuxictr_multimodal.runner import run_experiment
+    from fuxictr_multimodal.training.runner import run_experiment
 
     def run(*overrides, expid="QIN_test", **arguments):
         monkeypatch.chdir(tmp_path)

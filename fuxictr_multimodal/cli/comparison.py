@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from fuxictr_multimodal.cli.leaderboard import run_leaderboard_main
+from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.errors import exit_on_input_error
-from fuxictr_multimodal.interruption import exit_when_interrupted
-from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import path_argument
+from fuxictr_multimodal.system.interruption import exit_when_interrupted
+from fuxictr_multimodal.system.terminal import prepare_streams
 
 
 def run_comparison_main(argv: Sequence[str] | None = None) -> None:
@@ -27,9 +27,9 @@ def run_comparison_main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="gpu indices, one a slot; -1: the CPU")
     args = parser.parse_args(argv)
     with exit_when_interrupted(), exit_on_input_error():
-        from fuxictr_multimodal import run_many
-        from fuxictr_multimodal.comparison import Comparison, compare
-        from fuxictr_multimodal.gpus import check_gpus
+        from fuxictr_multimodal.compare.comparison import Comparison, compare
+        from fuxictr_multimodal.launch import run_many
+        from fuxictr_multimodal.system.gpus import check_gpus
 
         check_gpus(args.gpu)
         comparison = Comparison.read(args.config)

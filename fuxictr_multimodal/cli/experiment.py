@@ -7,10 +7,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
-from fuxictr_multimodal.interruption import exit_when_interrupted
-from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import path_argument
+from fuxictr_multimodal.system.interruption import exit_when_interrupted
+from fuxictr_multimodal.system.terminal import prepare_streams
 
 
 def run_expid_main(
@@ -81,8 +81,8 @@ def run_expid_main(
         "tracker": args.tracker,
     }
     with exit_when_interrupted(), exit_on_input_error():
-        from fuxictr_multimodal import run_many
-        from fuxictr_multimodal.gpus import check_gpus
+        from fuxictr_multimodal.launch import run_many
+        from fuxictr_multimodal.system.gpus import check_gpus
 
         check_gpus(args.gpu)
         if not run_many.is_one_run(args.expid, args.seeds):
@@ -96,8 +96,8 @@ def run_expid_main(
         if len(args.gpu) > 1:
             raise ConfigError(f"--gpu names {len(args.gpu)} slots for the one run of {args.expid}: give one")
         # FuxiCTR, torch and Ray take seconds to import: only now, after the arguments are known to be good.
-        from fuxictr_multimodal.report import print_summary
-        from fuxictr_multimodal.runner import run_experiment
+        from fuxictr_multimodal.training.report import print_summary
+        from fuxictr_multimodal.training.runner import run_experiment
 
         report, path = run_experiment(
             config_dir=args.config, expid=args.expid, seed=args.seed, gpu=args.gpu[0], **settings

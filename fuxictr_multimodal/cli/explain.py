@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fuxictr_multimodal.cli.trained_run import add_trained_run
+from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
-from fuxictr_multimodal.files import replace_atomically
-from fuxictr_multimodal.terminal import plain_console, prepare_streams
-from fuxictr_multimodal.user_paths import path_argument
+from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.system.terminal import plain_console, prepare_streams
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fuxictr_multimodal.experiment import Experiment
+    from fuxictr_multimodal.training.experiment import Experiment
 
 STDOUT = Path("-")
 
@@ -35,8 +35,8 @@ def run_explain_main(argv: Sequence[str] | None = None) -> None:
     with exit_on_input_error(), aside:
         _check(args)
         # FuxiCTR, torch and Ray take seconds to import: only now, after the arguments are known to be good.
-        from fuxictr_multimodal.experiment import Experiment
-        from fuxictr_multimodal.explain_view import check_picture
+        from fuxictr_multimodal.explain.view import check_picture
+        from fuxictr_multimodal.training.experiment import Experiment
 
         if args.out:
             check_picture(args.out)
@@ -84,9 +84,9 @@ def _finite(found: Any) -> Any:
 
 
 def _show_rows(experiment: Experiment, args: argparse.Namespace, console: Console) -> list[dict]:
-    from fuxictr_multimodal.explain import Explainer, ItemNames, read_titles
-    from fuxictr_multimodal.explain_view import draw_rows, row_table
-    from fuxictr_multimodal.store import read_item_table
+    from fuxictr_multimodal.data.store import read_item_table
+    from fuxictr_multimodal.explain.attention import Explainer, ItemNames, read_titles
+    from fuxictr_multimodal.explain.view import draw_rows, row_table
 
     explainer, store = Explainer(experiment), experiment.store
     titles = read_titles(args.titles) if args.titles else None
@@ -103,8 +103,8 @@ def _show_rows(experiment: Experiment, args: argparse.Namespace, console: Consol
 
 
 def _show_sparsity(experiment: Experiment, args: argparse.Namespace, console: Console) -> dict:
-    from fuxictr_multimodal.explain import Explainer
-    from fuxictr_multimodal.explain_view import draw_sparsity, sparsity_table
+    from fuxictr_multimodal.explain.attention import Explainer
+    from fuxictr_multimodal.explain.view import draw_sparsity, sparsity_table
 
     rows = Explainer(experiment).sparsity(args.split)
     console.print(sparsity_table(rows))
@@ -120,8 +120,8 @@ def _show_sparsity(experiment: Experiment, args: argparse.Namespace, console: Co
 
 
 def _show_blocks(experiment: Experiment, args: argparse.Namespace, console: Console) -> dict:
-    from fuxictr_multimodal.block_importance import BlockShuffler
-    from fuxictr_multimodal.explain_view import blocks_table, draw_blocks
+    from fuxictr_multimodal.explain.block_importance import BlockShuffler
+    from fuxictr_multimodal.explain.view import blocks_table, draw_blocks
 
     measured = BlockShuffler(experiment).measure(args.split, repeats=args.repeats)
     console.print(blocks_table(measured))
@@ -138,8 +138,8 @@ def _show_blocks(experiment: Experiment, args: argparse.Namespace, console: Cons
 
 
 def _show_scales(experiment: Experiment, args: argparse.Namespace, console: Console) -> dict:
-    from fuxictr_multimodal.explain_view import scales_table
-    from fuxictr_multimodal.layer_scales import experiment_scales
+    from fuxictr_multimodal.explain.layer_scales import experiment_scales
+    from fuxictr_multimodal.explain.view import scales_table
 
     measured = experiment_scales(experiment, batches=args.batches, fresh=args.fresh)
     if not console.is_terminal:

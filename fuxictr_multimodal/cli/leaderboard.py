@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
-from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import path_argument
+from fuxictr_multimodal.system.terminal import prepare_streams
 
 if TYPE_CHECKING:
-    from fuxictr_multimodal.leaderboard.board import Board
+    from fuxictr_multimodal.compare.board import Board
 
 FORMATS = ("terminal", "markdown", "latex", "csv", "html")
 FORMAT_OF_SUFFIX = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".html": "html"}
@@ -26,14 +26,14 @@ def run_leaderboard_main(argv: Sequence[str] | None = None) -> None:
     with exit_on_input_error():
         board = _read_board(args) if args.source else _make_board(args)
         if args.published:
-            from fuxictr_multimodal.leaderboard.published import with_published
+            from fuxictr_multimodal.compare.published import with_published
 
             board = with_published(board, args.published)
         if args.export:
             board.write(args.export)
         text = _rendered(board, args)
         if args.out:
-            from fuxictr_multimodal.files import replace_atomically
+            from fuxictr_multimodal.system.files import replace_atomically
 
             args.out.parent.mkdir(parents=True, exist_ok=True)
             with replace_atomically(args.out) as temporary:
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _read_board(args: argparse.Namespace) -> Board:
-    from fuxictr_multimodal.leaderboard.board import Board
+    from fuxictr_multimodal.compare.board import Board
 
     board = Board.read(args.source)
     if args.baseline not in (None, board.baseline):
@@ -118,10 +118,10 @@ def _make_board(args: argparse.Namespace) -> Board:
     # NumPy, HDF5 and torch take seconds to import: only now, after the arguments are known to be good.
     from tqdm import tqdm
 
-    from fuxictr_multimodal.leaderboard.assemble import make_board
-    from fuxictr_multimodal.leaderboard.collect import collect, dataset_with_reports
-    from fuxictr_multimodal.names import check_plain_name
-    from fuxictr_multimodal.store import Store
+    from fuxictr_multimodal.compare.assemble import make_board
+    from fuxictr_multimodal.compare.collect import collect, dataset_with_reports
+    from fuxictr_multimodal.config.names import check_plain_name
+    from fuxictr_multimodal.data.store import Store
 
     expids = [name for text in args.expid or ["*"] for name in text.split(",") if name]
     dataset_id = args.dataset
@@ -152,7 +152,7 @@ def _expected(config_dir: Path, dataset_id: str, patterns: Sequence[str]) -> lis
     """Expids of a config folder that are of this dataset."""
     import fnmatch
 
-    from fuxictr_multimodal.config import list_expids, load_model_config
+    from fuxictr_multimodal.config.expids import list_expids, load_model_config
 
     named = [expid for expid in list_expids(config_dir) if any(fnmatch.fnmatchcase(expid, glob) for glob in patterns)]
     return [expid for expid in named if load_model_config(config_dir, expid).get("dataset_id") == dataset_id]
@@ -161,10 +161,10 @@ def _expected(config_dir: Path, dataset_id: str, patterns: Sequence[str]) -> lis
 def _rendered(board: Board, args: argparse.Namespace) -> str:
     form = args.format or FORMAT_OF_SUFFIX.get(args.out.suffix.lower() if args.out else "", "terminal")
     if form == "html":
-        from fuxictr_multimodal.leaderboard.page import page
+        from fuxictr_multimodal.compare.page import page
 
         return page(board)
-    from fuxictr_multimodal.leaderboard import tables
+    from fuxictr_multimodal.compare import tables
 
     if form == "csv":
         return tables.as_csv(board)

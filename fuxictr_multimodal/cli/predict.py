@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from fuxictr_multimodal.cli.trained_run import add_trained_run
+from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.errors import exit_on_input_error
-from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import path_argument
+from fuxictr_multimodal.system.terminal import prepare_streams
 
 
 def run_predict_main(argv: Sequence[str] | None = None) -> None:
@@ -48,7 +48,7 @@ def run_predict_main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with exit_on_input_error():
         # FuxiCTR, torch and Ray take seconds to import: only now, after the arguments are known to be good.
-        from fuxictr_multimodal.scoring.predict import predict
+        from fuxictr_multimodal.predict.scores import predict
 
         scored = predict(
             config_dir=args.config,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fuxictr_multimodal.user_paths import path_argument
+from fuxictr_multimodal.config.user_paths import path_argument
 
 
 def add_trained_run(parser: argparse.ArgumentParser) -> None:

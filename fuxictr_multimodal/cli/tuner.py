@@ -6,10 +6,10 @@ import argparse
 import re
 from collections.abc import Sequence
 
+from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.errors import exit_on_input_error
-from fuxictr_multimodal.interruption import exit_when_interrupted
-from fuxictr_multimodal.terminal import prepare_streams
-from fuxictr_multimodal.user_paths import path_argument
+from fuxictr_multimodal.system.interruption import exit_when_interrupted
+from fuxictr_multimodal.system.terminal import prepare_streams
 
 SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
@@ -50,8 +50,8 @@ def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
     if args.trials is not None and args.trials < 1:
         parser.error("--trials must be 1 or more")
     with exit_when_interrupted(), exit_on_input_error():
-        from fuxictr_multimodal.gpus import check_gpus
-        from fuxictr_multimodal.tuner.run import tune
+        from fuxictr_multimodal.launch.tuning.run import tune
+        from fuxictr_multimodal.system.gpus import check_gpus
 
         check_gpus(args.gpu)
         sweeps = tune(

@@ -18,7 +18,7 @@ from fuxictr.pytorch.torch_utils import get_regularizer
 from fuxictr.utils import not_in_whitelist
 from torch import Tensor, nn
 
-from fuxictr_multimodal.batch import Batch, Jagged
+from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
 from model_zoo.QIN.attention import JaggedHistory, MeanPooling, PaddedHistory
 from model_zoo.QIN.contrastive import history_contrast
@@ -36,7 +36,7 @@ from model_zoo.QIN.similarity import SimilarityTiers
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
 
-    from fuxictr_multimodal.item_table import ItemTable
+    from fuxictr_multimodal.data.item_table import ItemTable
 
 # The batch of FuxiCTR's LongCTR models: context columns, flat item features (B * (T + 1), ...), mask (B, T).
 Triple = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fuxictr_multimodal.batch import Jagged
+from fuxictr_multimodal.data.batch import Jagged
 from model_zoo.QIN.dropout import Dropout
 from model_zoo.QIN.sparse_attend import activate, attend, bag, dots, segment_softmax
 

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from fuxictr.pytorch.layers import FeatureEmbedding, MaskedAveragePooling
 from torch import Tensor, nn
 
-from fuxictr_multimodal.batch import Batch, Jagged
+from fuxictr_multimodal.data.batch import Batch, Jagged
 from model_zoo.QIN.attention import JaggedHistory, PaddedHistory
 from model_zoo.QIN.row_items import RowItems
 
 if TYPE_CHECKING:
-    from fuxictr_multimodal.item_table import ItemTable
+    from fuxictr_multimodal.data.item_table import ItemTable
 
 # The vectors of a whole table are kept for scoring up to this size.
 MAX_TABLE_BYTES = 2 << 30

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fuxictr_multimodal.reduced_precision import choose
+from fuxictr_multimodal.system.reduced_precision import choose
 
 PRECISIONS = ("float32", "tf32", "bf16", "auto")
 

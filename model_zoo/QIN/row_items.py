@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fuxictr_multimodal.batch import Batch, Jagged
+from fuxictr_multimodal.data.batch import Batch, Jagged
 
 if TYPE_CHECKING:
-    from fuxictr_multimodal.item_table import ItemTable
+    from fuxictr_multimodal.data.item_table import ItemTable
 
 
 @dataclass(frozen=True)

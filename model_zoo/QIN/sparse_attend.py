@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fuxictr_multimodal.batch import Jagged
+from fuxictr_multimodal.data.batch import Jagged
 from model_zoo.QIN.precision import own_types
 
 _CHUNK = 4096  # slots gathered at a time on the CPU, so that both factors stay in the cache

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from triton.language import constexpr
 
-from fuxictr_multimodal.batch import Jagged
+from fuxictr_multimodal.data.batch import Jagged
 
 MAX_WIDTH = 4096  # a tile of vectors this wide still fits the registers
 PIECE = 128  # slots of one item that one program adds up; a popular item takes several

@@ -1,0 +1,139 @@
+"""What `run_embedding.py` does once its arguments are read: find the run, train or encode, print what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from bilingual_embedding.data.sources import read_evaluation
+from bilingual_embedding.evaluation.published import load_published
+from bilingual_embedding.evaluation.scores import evaluate, lexical_floors
+from bilingual_embedding.training.resuming import resumed_experiment
+from bilingual_embedding.training.run_report import EmbeddingReport, print_summary
+from bilingual_embedding.training.runner import EmbeddingRun
+from bilingual_embedding.training.settings import load_experiment
+from bilingual_embedding.training.start import Start, run_name
+from bilingual_embedding.vectors.text_vectors import encode_file, encode_file_published
+from fuxictr_multimodal.config.user_paths import user_path
+from fuxictr_multimodal.system.gpus import check_gpus
+from fuxictr_multimodal.system.reduced_precision import choose
+
+
+def train(
+    *,
+    config_dir: Path,
+    expid: str,
+    gpu: int = -1,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    stage: str = "all",
+    resume: bool = False,
+    overwrite: bool = False,
+) -> tuple[EmbeddingReport, Path]:
+    """Train or evaluate, print the summary, return the report and its file.
+
+    With `resume` a stopped run is resumed by its own settings and what `overrides` add to them, and so it is evaluated;
+    a finished run is left alone.
+    """
+    with logged(run_name(expid, seed)):
+        run = _run(config_dir, expid, gpu, seed, overrides)
+        own = (resume and not overwrite) or stage == "evaluate"
+        if own and run.begun and run.report.config and run.report.status != "completed":
+            experiment = resumed_experiment(run.report, run.experiment, overrides=overrides, seed=seed)
+            run = EmbeddingRun(
+                expid, experiment, run_name=run.folder.name, device=run.device, start=Start.of(experiment, seed)
+            )
+        report = run.execute(stage, resume=resume, overwrite=overwrite)
+    print_summary(report, run.report_file)
+    return report, run.report_file
+
+
+def encode(
+    *,
+    config_dir: Path,
+    expid: str,
+    source: Path,
+    target: Path,
+    gpu: int = -1,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    text_columns: Sequence[str] = ("text",),
+    id_column: str | None = None,
+    item_dim: int | None = None,
+    published: str | None = None,
+) -> dict:
+    """Encode a file by the last trained stage, or by a published encoder; print and return the facts as JSON."""
+    columns = {"text_columns": text_columns, "id_column": id_column, "item_dim": item_dim}
+    with logged(published or run_name(expid, seed)):
+        if published is not None:
+            embed = load_published(_published(published), device=str(_device(gpu)), progress=True)
+            facts = encode_file_published(embed, source=source, target=target, **columns)
+        else:
+            run = _run(config_dir, expid, gpu, seed, overrides)
+            encoder = run.load()
+            precision = choose(run.experiment.precision, run.device, bfloat16="bfloat16").used
+            facts = encode_file(*encoder, source=source, target=target, **columns, precision=precision, progress=True)
+            facts["precision"] = precision
+    facts = {"output": str(target), **facts}
+    print(json.dumps(facts))
+    return facts
+
+
+def evaluate_published(
+    *,
+    config_dir: Path,
+    expid: str,
+    name: str,
+    gpu: int = -1,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+) -> dict:
+    """Score a published encoder on the experiment's evaluation sets; print and return scores and floors as JSON."""
+    with logged(name):
+        run = _run(config_dir, expid, gpu, seed, overrides)
+        embed = load_published(_published(name), device=str(run.device))
+        scored_ones = len(run.experiment.evaluation.sources) if run.experiment.evaluation else 0
+        sources = read_evaluation(run.experiment)[:scored_ones]
+        scores = evaluate(sources, embed, progress=True)
+        facts = {"published": name, "scores": scores, "floors": lexical_floors(sources, progress=True)}
+    print(json.dumps(facts, allow_nan=False))
+    return facts
+
+
+@contextlib.contextmanager
+def logged(run: str) -> Iterator[None]:
+    """Log to stderr under the name of a run, and leave logging as it was."""
+    root = logging.getLogger()
+    level = root.level
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {run.replace('%', '%%')} %(levelname)s %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        with logging_redirect_tqdm():
+            yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+
+def _run(config_dir: Path, expid: str, gpu: int, seed: int | None, overrides: Sequence[str]) -> EmbeddingRun:
+    experiment = load_experiment(config_dir, expid, overrides=overrides, seed=seed)
+    device = _device(gpu)
+    start = Start.of(experiment, seed)
+    return EmbeddingRun(expid, experiment, run_name=run_name(expid, seed), device=device, start=start)
+
+
+def _published(name: str) -> str:
+    return str(user_path(name)) if name.startswith("~") else name
+
+
+def _device(gpu: int) -> torch.device:
+    check_gpus([gpu])
+    return torch.device("cuda", gpu) if gpu >= 0 else torch.device("cpu")

@@ -1,0 +1,68 @@
+"""Published encoders by their name on Hugging Face or their folder, through sentence-transformers, beside our own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bilingual_embedding.model.checkpoint import MODULES
+from fuxictr_multimodal.errors import ConfigError, InputError
+
+
+def load_published(
+    name: str, *, device: str = "cpu", progress: bool = False
+) -> Callable[[Sequence[str]], NDArray[np.float32]]:
+    """Texts to vectors of length 1 by a published encoder; each distinct text is encoded once.
+
+    Code that comes with a model is not run. A folder of one of our own trained stages works too.
+
+    Args:
+        name: on Hugging Face, or a folder on this machine.
+        device: of torch.
+        progress: show a bar while texts are encoded.
+
+    Raises:
+        ConfigError: if sentence-transformers is not installed, or the model can be neither found nor fetched.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise ConfigError(
+            f"published encoder {name!r} needs sentence-transformers: pip install fuxictr-multimodal[embedding]"
+        ) from None
+    folder = Path(name).expanduser()
+    try:
+        if _is_ours(folder):
+            from bilingual_embedding.sentence_transformers_module import open_model
+
+            model = open_model(folder, device=device)
+        else:
+            place = str(folder) if folder.exists() else name
+            model = SentenceTransformer(place, device=device, trust_remote_code=False)
+    except InputError:
+        raise
+    except Exception as error:  # the library passes on errors of the kinds of all that it uses
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        what = "cannot be read" if folder.exists() else "is not on this machine and could not be fetched"
+        raise ConfigError(f"published encoder {name!r} {what}: {reason}") from None
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        distinct, where = np.unique(np.array(texts, dtype=object), return_inverse=True)
+        vectors = model.encode(distinct.tolist(), normalize_embeddings=True, show_progress_bar=progress)
+        return vectors.astype(np.float32)[where]
+
+    return embed
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether the folder's modules are ours, which the library takes for foreign code."""
+    try:
+        modules: Any = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return modules == MODULES

@@ -1,0 +1,1 @@
+"""The text encoder: tokenizer, attention, encoder, checkpoint."""

@@ -1,0 +1,63 @@
+"""A trained encoder as a folder: `config.json`, `model.safetensors`, `tokenizer.json`; nothing in it can run code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bilingual_embedding.model.encoder import Encoder
+from bilingual_embedding.model.presets import EncoderConfig
+from bilingual_embedding.model.tokenizer import FILE_NAME, BilingualTokenizer
+from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.system.files import replace_atomically, write_json
+
+CONFIG, WEIGHTS, MODULES_FILE = "config.json", "model.safetensors", "modules.json"
+FILES = (CONFIG, WEIGHTS, MODULES_FILE, FILE_NAME)
+# By this file sentence-transformers finds our module when it is given the folder.
+MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "bilingual_embedding.sentence_transformers_module.BilingualModule"}
+]
+
+
+def save_encoder(folder: Path, encoder: Encoder, tokenizer: BilingualTokenizer) -> None:
+    """Write the three files, the weights last: a folder without weights is no model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WEIGHTS).unlink(missing_ok=True)
+    write_json(folder / CONFIG, dataclasses.asdict(encoder.config))
+    write_json(folder / MODULES_FILE, MODULES)
+    tokenizer.write(folder)
+    save_weights(folder / WEIGHTS, encoder.state_dict())
+
+
+def load_encoder(
+    folder: Path, *, backend: str = "auto", gradient_checkpointing: bool = False
+) -> tuple[Encoder, BilingualTokenizer]:
+    """Read what `save_encoder` wrote, on the CPU.
+
+    Raises:
+        DataError: naming the file that is missing or does not fit.
+    """
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder / name} does not exist: {folder} holds no trained encoder")
+    try:
+        config = EncoderConfig(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{folder / CONFIG} is not an encoder's configuration: {error}") from None
+    encoder = Encoder(config, backend=backend, gradient_checkpointing=gradient_checkpointing)
+    try:
+        encoder.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, RuntimeError) as error:
+        raise DataError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {str(error).splitlines()[0]}") from None
+    return encoder.eval(), BilingualTokenizer.read(folder)
+
+
+def save_weights(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors as safetensors, atomically."""
+    with replace_atomically(file) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)

@@ -1,0 +1,131 @@
+"""The encoder of arXiv 2402.17016: token vectors, post-layer-norm blocks with symmetric ALiBi and GEGLU, mean pooling.
+
+Legend: T tokens of an unpadded batch, N rows, D width, H heads, E width of a head.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from bilingual_embedding.model import alibi
+from bilingual_embedding.model.attention import BACKENDS, attend
+from bilingual_embedding.model.packing import Packed
+from bilingual_embedding.model.presets import EncoderConfig, preset
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
+
+LAYER_NORM_EPS = 1e-12  # BERT's
+
+
+class Block(nn.Module):
+    """x <- LN(x + Drop(W_o attention(x))); x <- LN(x + Drop(W_2 (gelu(a) * b))), [a, b] = W_1 x without bias."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        width, inner = config.hidden, config.inner
+        self.heads = config.heads
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.query_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS) if config.query_key_norm else nn.Identity()
+        self.key_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS) if config.query_key_norm else nn.Identity()
+        self.output = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.gated = nn.Linear(width, 2 * inner, bias=False)
+        self.down = nn.Linear(inner, width)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_TD: Tensor, packed: Packed, slopes: Tensor, backend: str) -> Tensor:
+        q_TD, k_TD, v_TD = self.query_key_value(x_TD).chunk(3, dim=-1)
+        q_TD, k_TD = self.query_norm(q_TD).to(v_TD.dtype), self.key_norm(k_TD).to(v_TD.dtype)
+        q_THE, k_THE, v_THE = (part.unflatten(-1, (self.heads, -1)) for part in (q_TD, k_TD, v_TD))
+        mixed_TD = attend(q_THE, k_THE, v_THE, packed=packed, slopes=slopes, backend=backend).flatten(1)
+        x_TD = self.attention_norm(x_TD + self.dropout(self.output(mixed_TD)))
+        gate_TI, value_TI = self.gated(x_TD).chunk(2, dim=-1)
+        return self.feed_forward_norm(x_TD + self.dropout(self.down(F.gelu(gate_TI) * value_TI)))
+
+
+class Encoder(nn.Module):
+    """Token rows to contextual token vectors (`forward`) and to one vector a row (`embed`).
+
+    Args:
+        config: sizes.
+        backend: how attention is computed, one of `attention.BACKENDS`.
+        gradient_checkpointing: recompute each block in the backward pass instead of keeping it.
+    """
+
+    def __init__(self, config: EncoderConfig, *, backend: str = "auto", gradient_checkpointing: bool = False) -> None:
+        super().__init__()
+        if backend not in BACKENDS:
+            raise ConfigError(f"attention backend {backend!r} is unknown. {did_you_mean(backend, BACKENDS)}")
+        self.config = config
+        self.backend = backend
+        self.gradient_checkpointing = gradient_checkpointing
+        width = config.hidden
+        self.token_embedding = nn.Embedding(config.vocabulary_size, width)
+        self.type_embedding = nn.Embedding(2, width)  # only type 0 is used
+        learned = config.positions == "learned"
+        self.position_embedding = nn.Embedding(config.max_length, width) if learned else None
+        self.embedding_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.pooler = nn.Linear(width, width)  # published with the model and counted; mean pooling is used
+        slopes = torch.zeros(config.heads) if learned else alibi.slopes_H(config.heads)
+        self.register_buffer("slopes", slopes, persistent=False)
+        self.apply(_initialise)
+
+    @classmethod
+    def from_preset(
+        cls,
+        name: str,
+        *,
+        vocabulary_size: int | None = None,
+        dropout: float | None = None,
+        positions: str | None = None,
+        backend: str = "auto",
+        gradient_checkpointing: bool = False,
+    ) -> Encoder:
+        """A freshly initialised encoder of a named size; see `presets.preset`.
+
+        >>> sum(p.numel() for p in Encoder.from_preset("nano").parameters())
+        38624
+        """
+        config = preset(name, vocabulary_size=vocabulary_size, dropout=dropout, positions=positions)
+        return cls(config, backend=backend, gradient_checkpointing=gradient_checkpointing)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.slopes.device
+
+    def forward(self, packed: Packed) -> Tensor:
+        """Token vectors (T, D), in the order of the packed batch.
+
+        Raises:
+            DataError: if a row is longer than `max_length`.
+        """
+        if packed.longest > self.config.max_length:
+            raise DataError(f"a text of {packed.longest} tokens is longer than max_length {self.config.max_length}")
+        x_TD = self.token_embedding(packed.ids_T) + self.type_embedding.weight[0]
+        if self.position_embedding is not None:
+            x_TD = x_TD + self.position_embedding(packed.positions_T())
+        x_TD = self.dropout(self.embedding_norm(x_TD))
+        for block in self.blocks:
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x_TD = checkpoint(block, x_TD, packed, self.slopes, self.backend, use_reentrant=False)
+            else:
+                x_TD = block(x_TD, packed, self.slopes, self.backend)
+        return x_TD
+
+    def embed(self, packed: Packed) -> Tensor:
+        """(N, D) float32 mean of each row's token vectors, rows as given to `Packed`; not normalised."""
+        return packed.mean_ND(self(packed))
+
+
+def _initialise(module: nn.Module) -> None:
+    """BERT's: normal with standard deviation 0.02, biases zero, norms the identity."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

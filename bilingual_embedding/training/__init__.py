@@ -1,0 +1,1 @@
+"""Stages, losses, sampling and mining, and the run that strings them together."""

@@ -1,0 +1,194 @@
+"""The loop of every stage: steps, learning rate, clipping, progress, and a state from which a killed run goes on.
+
+A step is a pure function of its number, the weights and torch's random state, so a resumed run repeats the loss trace
+of an uninterrupted one exactly (same machine, same number of threads).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import pickle
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bilingual_embedding.training.optimisation import OptimiserSettings, make_optimiser
+from fuxictr_multimodal.errors import DataError, InputError
+from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.system.progress import Line
+
+CURVE_POINTS = 20
+# What torch's reader stumbles over in a file that is not, or only half, one of its own.
+DAMAGE = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
+
+
+class TrainingDiverged(InputError):
+    """The loss is not finite; weights of earlier stages are untouched."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did: its loss, detached, and the texts and tokens it read. Gradients are in the model."""
+
+    loss: Tensor
+    texts: int
+    tokens: int
+    task: str
+
+
+@dataclass
+class StageProgress:
+    """A stage so far; `losses` has one entry a step, `seconds` is training time over all starts."""
+
+    step: int = 0
+    texts: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)
+
+    def curve(self) -> list[dict[str, Any]]:
+        """Mean loss of each task in up to 20 stretches of the stage."""
+        rows = []
+        stretch = max(1, math.ceil(len(self.losses) / CURVE_POINTS))
+        for start in range(0, len(self.losses), stretch):
+            part = list(zip(self.losses, self.tasks, strict=True))[start : start + stretch]
+            means = {}
+            for task in sorted({task for _, task in part}):
+                values = [loss for loss, name in part if name == task]
+                means[task] = sum(values) / len(values)
+            rows.append({"step": start + len(part), "loss": means})
+        return rows
+
+
+class StageTrainer:
+    """Trains one stage.
+
+    Args:
+        name: of the stage, for the progress line and messages.
+        model: all that is trained.
+        take_step: given a step's number, adds gradients to the model and says what it did.
+        steps: how many.
+        settings: the optimiser's.
+        state_file: where a resumable state is kept; None for none.
+        save_steps: steps between two states.
+        progress: show it.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        model: nn.Module,
+        take_step: Callable[[int], Step],
+        steps: int,
+        settings: OptimiserSettings,
+        state_file: Path | None = None,
+        save_steps: int = 200,
+        progress: bool = False,
+    ) -> None:
+        self.name, self.model, self.take_step, self.steps = name, model, take_step, steps
+        self.settings, self.state_file, self.save_steps, self.show = settings, state_file, save_steps, progress
+        self.optimiser = make_optimiser(model, settings)
+        self.progress = StageProgress()
+
+    def resume(self) -> bool:
+        """Load the state of a killed run; False where there is none.
+
+        Raises:
+            DataError: if the state is damaged, of another stage or of more steps.
+        """
+        if self.state_file is None or not self.state_file.is_file():
+            return False
+        try:
+            state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+            name, steps = state["name"], state["steps"]
+        except DAMAGE as error:
+            raise DataError(f"{self.state_file} is damaged ({type(error).__name__}): --overwrite trains anew") from None
+        if name != self.name or steps > self.steps:
+            raise DataError(
+                f"{self.state_file} is of stage {name!r} with {steps} steps, not {self.name!r} with "
+                f"{self.steps}: steps may grow, never shrink; --overwrite trains anew"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        torch.set_rng_state(state["random"])
+        if torch.cuda.is_available() and state["random_cuda"]:
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+        self.progress = StageProgress(**state["progress"])
+        logging.info("stage %s resumes after step %d of %d", self.name, self.progress.step, self.steps)
+        return True
+
+    def run(self) -> StageProgress:
+        """Take the remaining steps.
+
+        Raises:
+            TrainingDiverged: if a loss is not finite.
+        """
+        progress = self.progress
+        self.model.train()
+        pending: list[Tensor] = []
+        started = time.perf_counter()
+        first = progress.step
+        with Line(self.steps, self.name, unit="step", first=first, shown=self.show) as line:
+            for number in range(first, self.steps):
+                done = self._step(number)
+                pending.append(done.loss)
+                progress.tasks.append(done.task)
+                progress.texts += done.texts
+                progress.tokens += done.tokens
+                progress.step = number + 1
+                line.update()
+                if progress.step % self.save_steps == 0 or progress.step == self.steps:
+                    # Losses are read here, so that a GPU is not waited for at every step.
+                    progress.losses += self._read(pending)
+                    pending = []
+                    line.note(f"loss {progress.losses[-1]:.3f}")
+                    progress.seconds += time.perf_counter() - started
+                    self._save()
+                    started = time.perf_counter()
+        self.model.eval()
+        return progress
+
+    def discard_state(self) -> None:
+        """Remove the resumable state, once the stage's weights are written and the report says so."""
+        if self.state_file is not None:
+            self.state_file.unlink(missing_ok=True)
+
+    def _step(self, number: int) -> Step:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.rate_at(number, self.steps)
+        self.optimiser.zero_grad()
+        done = self.take_step(number)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_gradient_norm)
+        self.optimiser.step()
+        return done
+
+    def _read(self, losses: list[Tensor]) -> list[float]:
+        values = torch.stack(losses).tolist()
+        if not all(map(math.isfinite, values)):
+            raise TrainingDiverged(
+                f"the loss of stage {self.name} is not finite before step {self.progress.step}: lower its learning_rate"
+            )
+        return values
+
+    def _save(self) -> None:
+        if self.state_file is None:
+            return
+        state = {
+            "name": self.name,
+            "steps": self.steps,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "progress": vars(self.progress),
+        }
+        with replace_atomically(self.state_file) as temporary:
+            torch.save(state, temporary)

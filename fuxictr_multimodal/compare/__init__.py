@@ -1,0 +1,1 @@
+"""From the reports of a dataset to tables, statistics and a page."""

@@ -1,0 +1,1 @@
+"""From raw files to batches: recipes, the dataset on disk, its loader and the item table."""

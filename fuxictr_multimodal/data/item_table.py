@@ -1,0 +1,127 @@
+"""Item features on one device, gathered by item id.
+
+Shape legend: N items of the table (row 0 is padding), M gathered ids, T tags, d width of a given embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fuxictr_multimodal.errors import DataError, did_you_mean
+from fuxictr_multimodal.data.store import read_item_table
+
+if TYPE_CHECKING:
+    from fuxictr.features import FeatureMap
+
+
+class ItemTable:
+    """Row i of every feature belongs to item i; row 0 is padding and all zero.
+
+    Args:
+        features: ids (N,), tags (N, T) or embeddings (N, d) by column name, all on one device.
+
+    Raises:
+        DataError: there is no feature, or the features disagree about the number of items.
+
+    >>> table = ItemTable({"item_id": torch.arange(3), "item_tags": torch.tensor([[0, 0], [4, 5], [0, 6]])})
+    >>> table.gather(torch.tensor([[2, 0]]))["item_tags"].tolist()
+    [[0, 6], [0, 0]]
+    """
+
+    def __init__(self, features: Mapping[str, Tensor]) -> None:
+        if not features:
+            raise DataError("an item table needs at least one feature: none has `source: item` in feature_cols")
+        rows = {name: len(feature) for name, feature in features.items()}
+        if len(set(rows.values())) > 1:
+            raise DataError(f"the features of an item table must have one row an item, but have {rows} rows")
+        self.features = dict(features)
+
+    @classmethod
+    def from_store(
+        cls,
+        path: str | Path,
+        names: Sequence[str] | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        feature_map: FeatureMap | None = None,
+    ) -> ItemTable:
+        """Read the item table of a store.
+
+        Args:
+            path: `item.h5`, or the folder that holds it.
+            names: the features to keep, in this order. Default: those of `feature_map` with `source: item`, or all.
+            device: where the table lives.
+            feature_map: when given, ids are checked against its `vocab_size` (that of the item's own id is the number
+                of items) and embeddings against its `pretrain_dim`.
+
+        Raises:
+            DataError: the file or a feature is missing, or does not fit the feature map.
+        """
+        stored = read_item_table(path)
+        if names is None:
+            names = list(stored) if feature_map is None else item_features(feature_map)
+        for name in names:
+            if name not in stored:
+                raise DataError(f"the item table {path} has no feature {name!r}. {did_you_mean(name, stored)}")
+            if feature_map is not None:
+                _check_against(feature_map.features.get(name, {}), stored[name], f"{path}: item feature {name!r}")
+        return cls({name: torch.from_numpy(_compact(stored[name])).to(device) for name in names})
+
+    @property
+    def num_items(self) -> int:
+        """Rows of the table, the padding row included."""
+        return len(next(iter(self.features.values())))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the table lives; `gather` takes ids of the same device."""
+        return next(iter(self.features.values())).device
+
+    def to(self, device: torch.device | str) -> ItemTable:
+        """The same table on another device."""
+        return ItemTable({name: feature.to(device) for name, feature in self.features.items()})
+
+    def gather(self, ids: Tensor) -> dict[str, Tensor]:
+        """Features of the M items in `ids` (any shape, int32 or int64), flat: (M,), (M, T) or (M, d).
+
+        Raises:
+            IndexError: an id is not in the table (on the CPU; a CUDA device reports a failed assertion).
+        """
+        flat = ids.reshape(-1)
+        return {name: feature.index_select(0, flat) for name, feature in self.features.items()}
+
+
+def item_features(feature_map: FeatureMap) -> list[str]:
+    """Names of the features with `source: item` that are model inputs, in the order of the feature map."""
+    return [
+        name for name, spec in feature_map.features.items() if spec.get("source") == "item" and spec["type"] != "meta"
+    ]
+
+
+def _check_against(spec: Mapping[str, Any], values: np.ndarray, where: str) -> None:
+    """Refuse ids that an embedding table of `vocab_size` rows cannot look up, and another width than `pretrain_dim`."""
+    width, vocab_size = spec.get("pretrain_dim"), spec.get("vocab_size")
+    if spec.get("type") == "embedding" and width is not None and values.shape[1:] != (width,):
+        raise DataError(
+            f"{where} has {values.shape[1:]} numbers an item, but its pretrain_dim in feature_map.json is {width}: "
+            "build the dataset again, or correct pretrain_dim in feature_cols"
+        )
+    if spec.get("type") not in ("categorical", "sequence") or vocab_size is None:
+        return
+    is_own_id = values.ndim == 1 and np.array_equal(values, np.arange(len(values)))
+    if values.min() < 0 or values.max() >= vocab_size or (is_own_id and len(values) != vocab_size):
+        raise DataError(
+            f"{where} holds ids from {values.min()} to {values.max()} in {len(values)} rows, but its vocab_size in "
+            f"feature_map.json is {vocab_size}: build the dataset again, or correct vocab_size in feature_cols"
+        )
+
+
+def _compact(values: np.ndarray) -> np.ndarray:
+    """int32 ids stay as they are; numbers become float32."""
+    return values.astype(np.float32, copy=False) if values.dtype.kind == "f" else values

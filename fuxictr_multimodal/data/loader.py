@@ -1,0 +1,326 @@
+"""`MultimodalDataLoader`: a split of the store to batches, from memory or streamed from disk.
+
+Both modes give the same batches: the mode is a choice of speed and memory, never of results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import numbers
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from fuxictr_multimodal.data.batch import Batch, Jagged, join, send
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
+from fuxictr_multimodal.data.order import Block, Window, shuffled_windows, stored_windows
+from fuxictr_multimodal.data.prefetch import prefetch
+from fuxictr_multimodal.data.store import SplitReader
+
+if TYPE_CHECKING:
+    from fuxictr.features import FeatureMap
+
+MODES = ("auto", "resident", "streaming")
+# Batches made ahead: enough to hide a hiccup of the reader, few enough to cost no memory.
+BATCHES_AHEAD = 4
+
+# Positions in rows that are in memory, in the order in which they are yielded.
+Picks = np.ndarray | range
+
+
+class MultimodalDataLoader:
+    """Batches of one split, in stored order or shuffled.
+
+    Labels are float32, numbers float32, ids int32 and meta columns as stored. Meta columns and the group id stay on
+    the host, since nothing computes with them on a device and FuxiCTR calls `.numpy()` on them. Batches of an
+    unshuffled resident loader share memory with it: do not write into them.
+
+    A pass over a shuffled loader is one epoch, in an order that depends on the seed, the epoch and the store only:
+    blocks of the split are visited in random order, `shuffle_window` of them are pooled, and the rows of a pool are
+    shuffled (see `order.py`). With a window of all blocks an epoch is one plain permutation.
+
+    Args:
+        feature_map: names the columns: labels, features whose source is not `item`, and `group_id`.
+        data_path: `train.h5`, the folder `train` of parts, or either without its suffix.
+        split: `train`, `valid` or `test`; only a test split may lack the labels.
+        batch_size: rows of a batch; the last batch of a pass holds what is left, see `least_rows`.
+        shuffle: whether the order of rows changes with every epoch.
+        max_len: newest history items to keep; None keeps what the store holds, which is at most its own `max_len`.
+        seed: of the shuffle, not negative.
+        mode: `resident` keeps the split in memory, on a CUDA `device` if it takes at most a quarter of what is free
+            there; `streaming` holds two windows; `auto` is resident if the split takes at most half of the free
+            memory of the host.
+        device: where batches are put.
+        shuffle_window: blocks that are shuffled together.
+        least_rows: what is left at the end of a pass joins the batch before it when it is fewer rows than this. The
+            order of the rows is the same for every value. `Trainer` asks for 2 where a model cannot train on one row.
+        toolkit_params: ignored; FuxiCTR passes every parameter of a run to its loader.
+
+    Raises:
+        ConfigError: an argument has no meaning.
+        DataError: the split is missing, damaged, or lacks a column.
+    """
+
+    def __init__(
+        self,
+        feature_map: FeatureMap,
+        data_path: str | Path,
+        split: str = "train",
+        batch_size: int = 32,
+        shuffle: bool = False,
+        *,
+        max_len: int | None = None,
+        seed: int = 0,
+        mode: str = "auto",
+        device: torch.device | str = "cpu",
+        shuffle_window: int = 32,
+        least_rows: int = 1,
+        **toolkit_params: object,
+    ) -> None:
+        if mode not in MODES:
+            raise ConfigError(f"the mode of the loader is {mode!r}. {did_you_mean(str(mode), MODES)}")
+        _check_integer("batch_size", batch_size, least=1)
+        _check_integer("shuffle_window", shuffle_window, least=1)
+        _check_integer("least_rows", least_rows, least=1)
+        _check_integer("seed", seed, least=0)
+        if max_len is not None:
+            _check_integer("max_len", max_len, least=1)
+        self.data_path = Path(data_path)
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.max_len = max_len
+        self.seed = seed
+        self.device = torch.device(device)
+        self.shuffle_window = shuffle_window
+        self.least_rows = least_rows
+        self._next = self._yielded = (0, 0)
+        self._group = feature_map.group_id
+        self._group_is_feature = self._group in feature_map.features
+        self._label = feature_map.labels[0]
+        self._labels = frozenset(feature_map.labels)
+        meta = [name for name, spec in feature_map.features.items() if spec["type"] == "meta"]
+        self._on_host = {*meta, self._group}
+        with SplitReader(self.data_path) as reader:
+            self._blocks = list(reader.blocks)
+            self.num_samples = reader.rows
+            self._target, self._columns = _columns_to_read(reader, feature_map, split, self.data_path)
+            self.mode = _choose_mode(self.data_path) if mode == "auto" else mode
+            self._resident = self._keep(self._pool(reader, self._blocks)) if self.mode == "resident" else None
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the split on disk."""
+        return len(self._blocks)
+
+    def __len__(self) -> int:
+        """Batches of a whole pass."""
+        full, left = divmod(self.num_samples, self.batch_size)
+        joined = full > 0 and left < self.least_rows
+        return full if joined or not left else full + 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        """One pass: the next epoch of a shuffled loader, or what is left of it after `load_state_dict`."""
+        epoch, batch = self._next
+        self._next, self._yielded = (epoch + 1, 0), (epoch, batch)
+        return self._pass(epoch, batch)
+
+    def labels_and_groups(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Labels (rows,) and group ids (rows,), or None without a group column, in stored order; no batch is made.
+
+        Labels are those that metrics are of: the first of the feature map.
+        """
+        with SplitReader(self.data_path) as reader:
+            groups = None if self._group is None else reader.read(self._group, 0, reader.rows)
+            return reader.read(self._label, 0, reader.rows), groups
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch and the batch that come next, by what the latest pass has yielded."""
+        epoch, batch = self._yielded
+        return {"epoch": epoch, "batch": batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next pass yield exactly what was still to come when `state` was taken.
+
+        Raises:
+            ConfigError: this loader has no such position.
+        """
+        epoch, batch = state["epoch"], state["batch"]
+        _check_integer("epoch of the loader state", epoch, least=0)
+        _check_integer("batch of the loader state", batch, least=0)
+        if batch and batch >= len(self):
+            raise ConfigError(
+                f"the loader state is at batch {batch}, but a pass over {self.data_path} has {len(self)}: "
+                "resume with the data and the batch_size of the interrupted run"
+            )
+        self._next = self._yielded = (epoch, batch)
+
+    def _pass(self, epoch: int, first: int) -> Generator[Batch, None, None]:
+        batches = self._make(epoch, skip=first * self.batch_size)
+        if self._resident is None or self._resident.target.device.type != self.device.type:
+            batches = prefetch(batches, depth=BATCHES_AHEAD)
+        with contextlib.closing(batches):
+            for index, batch in enumerate(batches, start=first + 1):
+                # Known before the consumer goes on: it may ask for the state while it holds this batch.
+                self._yielded = (epoch, index) if index < len(self) else (epoch + 1, 0)
+                yield batch
+
+    def _make(self, epoch: int, skip: int) -> Generator[Batch, None, None]:
+        source = self._from_disk if self._resident is None else self._from_memory
+        last = len(self) - skip // self.batch_size - 1
+        rest = self.num_samples - skip - last * self.batch_size
+        sizes = itertools.chain(itertools.repeat(self.batch_size, last), [rest])
+        with contextlib.closing(source(epoch, skip)) as pooled:
+            for batch in cut_batches(pooled, sizes):
+                yield self._finish(batch)
+
+    def _windows(self, epoch: int, skip: int) -> Iterator[Window]:
+        if not self.shuffle:
+            return stored_windows(self._blocks, skip=skip)
+        return shuffled_windows(self._blocks, seed=self.seed, epoch=epoch, window=self.shuffle_window, skip=skip)
+
+    def _from_memory(self, epoch: int, skip: int) -> Generator[tuple[Batch, Picks], None, None]:
+        if not self.shuffle:
+            yield self._resident, range(skip, self.num_samples)
+            return
+        for window in self._windows(epoch, skip):
+            yield self._resident, window.rows()
+
+    def _from_disk(self, epoch: int, skip: int) -> Generator[tuple[Batch, Picks], None, None]:
+        def read() -> Generator[tuple[Batch, Picks], None, None]:
+            with SplitReader(self.data_path) as reader:
+                for window in self._windows(epoch, skip):
+                    yield self._pool(reader, window.blocks), window.picks
+
+        # One window is read while batches are cut from the one before: two in memory.
+        return prefetch(read(), depth=1)
+
+    def _pool(self, reader: SplitReader, blocks: Sequence[Block]) -> Batch:
+        """The rows of some blocks, end to end, as one large batch in host memory."""
+        rows = sum(stop - start for start, stop in blocks)
+
+        def column(name: str) -> Tensor:
+            stored = reader.columns[name]
+            pieces = (reader.read(name, start, stop) for start, stop in blocks)
+            return _fill(np.empty((rows, *stored.shape), stored.dtype), pieces)
+
+        histories = [self._read_history(reader, *block) for block in blocks]
+        lengths = _fill(np.empty(rows, np.int64), (history.lengths.numpy() for history in histories))
+        offsets = lengths.new_zeros(rows + 1)
+        torch.cumsum(lengths, 0, out=offsets[1:])
+        # Each block is let go as soon as it is copied, so the histories are never in memory twice.
+        histories.reverse()
+        pieces = (histories.pop().values.numpy() for _ in blocks)
+        values = _fill(np.empty(int(offsets[-1]), np.int32), pieces)
+        return Batch({name: column(name) for name in self._columns}, column(self._target), Jagged(values, offsets))
+
+    def _read_history(self, reader: SplitReader, start: int, stop: int) -> Jagged:
+        values, offsets = reader.read_history(start, stop)
+        history = Jagged(torch.from_numpy(values), torch.from_numpy(offsets))
+        return history if self.max_len is None else history.newest(self.max_len)
+
+    def _keep(self, rows: Batch) -> Batch:
+        """The rows on the device if they leave it free enough; offsets stay on the host, see `Jagged.take`."""
+        if self.device.type != "cuda":
+            return rows
+        features = {name: values for name, values in rows.features.items() if name not in self._on_host}
+        size = sum(values.nbytes for values in (*features.values(), rows.target, rows.history.values))
+        if size > torch.cuda.mem_get_info(self.device)[0] // 4:
+            return rows
+        return Batch(
+            rows.features | {name: values.to(self.device) for name, values in features.items()},
+            rows.target.to(self.device),
+            Jagged(rows.history.values.to(self.device), rows.history.offsets),
+        )
+
+    def _finish(self, batch: Batch) -> Batch:
+        """The batch as it is yielded: on its device, labels float32, the group named."""
+        features = {
+            name: values if name in self._on_host else self._send(values) for name, values in batch.features.items()
+        }
+        for name in self._labels & features.keys():
+            features[name] = features[name].float()
+        group = None if self._group is None else features[self._group]
+        if not self._group_is_feature:
+            features.pop(self._group, None)
+        return Batch(
+            features,
+            self._send(batch.target),
+            Jagged(self._send(batch.history.values), self._send(batch.history.offsets)),
+            group,
+        )
+
+    def _send(self, values: Tensor) -> Tensor:
+        return send(values, self.device)
+
+
+def cut_batches(pooled: Iterable[tuple[Batch, Picks]], sizes: Iterable[int]) -> Generator[Batch, None, None]:
+    """Cut picked rows of successive pools into batches; a batch may begin in one pool and end in another.
+
+    Args:
+        pooled: rows in memory, and the positions in them that come next.
+        sizes: rows of each batch, together as many as there are picks.
+    """
+    wanted = iter(sizes)
+    size = next(wanted, 0)
+    started: Batch | None = None
+    for rows, picks in pooled:
+        at = 0
+        while at < len(picks):
+            have = 0 if started is None else len(started)
+            piece = _take(rows, picks[at : at + size - have])
+            at += len(piece)
+            started = piece if started is None else join([started, piece])
+            # A full batch is not held back until the next pool is there.
+            if len(started) == size:
+                yield started
+                started, size = None, next(wanted, 0)
+        del rows
+
+
+def _take(rows: Batch, picks: Picks) -> Batch:
+    return rows.take(picks if isinstance(picks, range) else torch.from_numpy(picks))
+
+
+def _fill(filled: np.ndarray, pieces: Iterable[np.ndarray]) -> Tensor:
+    """Copy the pieces end to end into `filled`; memory is only taken as they come."""
+    at = 0
+    for piece in pieces:
+        filled[at : at + len(piece)] = piece
+        at += len(piece)
+    assert at == len(filled)
+    return torch.from_numpy(filled)
+
+
+def _columns_to_read(reader: SplitReader, feature_map: FeatureMap, split: str, path: Path) -> tuple[str, list[str]]:
+    """The target column, and the labels, context and meta columns of the feature map, all known to be there."""
+    targets = [name for name, column in reader.columns.items() if column.role == "target"]
+    if not targets:
+        raise DataError(f"{path}: no column of the split has the role of the target item; build the dataset again")
+    names = [name for name, spec in feature_map.features.items() if spec.get("source") != "item"]
+    names += [name for name in feature_map.labels if split != "test" or name in reader.columns]
+    if feature_map.group_id is not None:
+        names.append(feature_map.group_id)
+    for name in names:
+        if name not in reader.columns:
+            known = did_you_mean(name, reader.columns)
+            raise DataError(f"{path}: the split {split!r} has no column {name!r} of the feature map. {known}")
+    return targets[0], list(dict.fromkeys(names))
+
+
+def _choose_mode(path: Path) -> str:
+    """Resident if the split takes at most half of the free memory."""
+    folder = path.with_suffix("") if path.suffix == ".h5" else path
+    files = [folder.with_suffix(".h5"), *folder.glob("*.h5")]
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    return "resident" if size <= psutil.virtual_memory().available // 2 else "streaming"
+
+
+def _check_integer(name: str, value: object, *, least: int) -> None:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{name} is {value!r}, but it must be an integer of at least {least}")

@@ -1,0 +1,385 @@
+"""Write a store: validate, append in chunks, check the splits, commit in one step.
+
+Rows are built in `<data_root>/.<dataset_id>.building/` under a file lock; the last act is one rename. Memory is one
+chunk of 65,536 rows a split, the piece that the caller appends, the item table, and the distinct values of the
+columns that `finish` compares.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from tqdm import tqdm
+
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
+from fuxictr_multimodal.system.files import sha256
+from fuxictr_multimodal.data.store import validation
+from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
+from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, check_roles, is_fitted
+from fuxictr_multimodal.data.store.h5_writer import write_item_file
+from fuxictr_multimodal.data.store.item_rows import check_padding_row, check_zero_row, complete_width, order_items
+from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS, Column, Manifest
+from fuxictr_multimodal.data.store.reader import ITEM_FILE, TITLES_FILE, SplitReader
+from fuxictr_multimodal.data.store.split_builder import SplitBuilder
+from fuxictr_multimodal.data.store.staging import Staging, StoreExistsError
+
+__all__ = ["StoreBuilder", "StoreExistsError", "order_items"]
+
+STORE_NAMES = frozenset(
+    {MANIFEST_NAME, FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, ITEM_FILE, TITLES_FILE, *SPLITS, *(f"{s}.h5" for s in SPLITS)}
+)
+
+
+class StoreBuilder:
+    """Builds `<data_root>/<dataset_id>`; use it in a `with` block.
+
+    Call `fit` (only where columns come raw), `write_items` once, `append` often, `finish` once. Leaving the block
+    without `finish`, or by an exception, leaves nothing behind.
+
+    Args:
+        dataset_id: name of the dataset and its folder.
+        data_root: folder of the datasets.
+        feature_cols: FuxiCTR's columns. Those with `source: item` go to the item table, the others and the label
+            to the splits. A column without `vocab_size` comes raw; that of `item_col` is known from the item table.
+        label_col: FuxiCTR's label column.
+        max_len: most items of a history.
+        group_id: column of grouped metrics, or None.
+        item_col: the item's own id; also the target column of a split.
+        recipe: what built it: arguments of the builder's caller, as JSON.
+        sources: raw files by name; their SHA-256 goes into the manifest.
+        overwrite: replace a dataset that is there.
+        rows_per_part: most rows of one file of a split.
+        progress: show progress on stderr.
+
+    Raises:
+        ConfigError: the columns are wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset_id: str,
+        data_root: str | Path,
+        feature_cols: Sequence[Mapping[str, Any]],
+        label_col: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        max_len: int,
+        recipe: Mapping[str, Any],
+        group_id: str | None = "user_id",
+        item_col: str = "item_id",
+        sources: Mapping[str, str | Path] | None = None,
+        overwrite: bool = False,
+        rows_per_part: int = 8_000_000,
+        progress: bool = True,
+    ) -> None:
+        where = f"dataset {dataset_id!r}"
+        if not re.fullmatch(r"\w[\w.-]*", dataset_id):
+            raise ConfigError(f"{where}: a dataset_id has letters, digits, _, . and - only")
+        for name, value in (("max_len", max_len), ("rows_per_part", rows_per_part)):
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{where}: {name} must be an integer of at least 1, not {value!r}")
+        self.dataset_id = dataset_id
+        self._where = where
+        self._label_col = check_label_col(label_col, where)
+        self._feature_cols = [column for column in check_feature_cols(feature_cols, where) if column["active"]]
+        check_roles(
+            self._feature_cols, label=self._label_col["name"], item_col=item_col, group_id=group_id, where=self._where
+        )
+        self._max_len = max_len
+        self._group_id = group_id
+        self._item_col = item_col
+        self._recipe = _as_json(recipe)
+        self._sources = {name: Path(path) for name, path in (sources or {}).items()}
+        self._rows_per_part = rows_per_part
+        self._progress = progress
+        self._staging = Staging(Path(data_root) / dataset_id, overwrite=overwrite, owned=STORE_NAMES)
+
+        self._train_rows: pl.DataFrame | pl.LazyFrame | None = None
+        self._processor: StoreFeatureProcessor | None = None
+        self._items = 0
+        self._item_columns: list[Column] = []
+        self._splits: dict[str, SplitBuilder] = {}
+        self._bar: tqdm | None = None
+        self._finished = False
+
+    @property
+    def dir(self) -> Path:
+        """Where the dataset is being built."""
+        return self._staging.dir
+
+    def __enter__(self) -> StoreBuilder:
+        """Take the lock, waiting for another build of this dataset, and an empty folder.
+
+        Raises:
+            StoreExistsError: the dataset is there and `overwrite` is not given.
+            DataError: its folder holds files that are not of a store, or a source is missing.
+        """
+        for name, path in self._sources.items():
+            if not path.is_file():
+                raise DataError(f"{self._where}: source {name!r} does not exist: {path}")
+        self._staging.__enter__()
+        self._bar = tqdm(desc=f"rows of {self.dataset_id}", unit=" rows", unit_scale=True, disable=not self._progress)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._bar.close()
+            for split in self._splits.values():
+                split.abandon()
+        finally:
+            self._staging.__exit__()
+        if kind is None and not self._finished:
+            raise RuntimeError(f"{self._where}: the build was left without finish(): nothing is written")
+
+    def fit(self, train_rows: pl.DataFrame | pl.LazyFrame | None) -> None:
+        """Give the training rows, joined with item features, on which the raw columns are fitted.
+
+        Not needed (or None) where every column comes encoded. FuxiCTR fits in `write_items`.
+        """
+        assert self._processor is None, "fit comes before write_items"
+        self._train_rows = train_rows
+
+    def write_items(self, columns: Mapping[str, np.ndarray], *, titles: Sequence[str] | None = None) -> None:
+        """Write the item table: arrays of equal length by name; row i is item i, row 0 is padding.
+
+        The column of `item_col` may be left out. Raw columns are encoded by the fitted processor. `titles` are what
+        people call the items, by row; no model reads them.
+
+        Raises:
+            DataError: a column is missing or of a wrong dtype or shape, an id is out of range, an embedding is not
+                finite, row 0 is not all zero, or there are more or fewer titles than items.
+        """
+        assert self._processor is None, "write_items is called once"
+        where = ITEM_FILE
+        specs = [column for column in self._feature_cols if column.get("source") == "item"]
+        own = next(column for column in specs if column["name"] == self._item_col)
+        others = [column["name"] for column in specs if column is not own]
+        given = [name for name in (self._item_col, *others) if name in columns]
+        rows = validation.check_columns(
+            columns, required=others or [self._item_col], optional=[self._item_col, *given], where=where
+        )
+        if rows < 2:
+            raise DataError(f"{where}: the item table has {rows} rows; row 0 is padding, so it needs at least 2")
+        declared = own.setdefault("vocab_size", rows)
+        if declared != rows:
+            raise DataError(
+                f"{where}: column {self._item_col!r} is declared with vocab_size {declared}, but the item table "
+                f"has {rows} rows"
+            )
+        if titles is not None and len(titles) != rows:
+            raise DataError(f"{TITLES_FILE}: {len(titles)} titles for an item table of {rows} rows")
+        self._items = rows
+        for column in specs:
+            if column is not own:
+                complete_width(column, columns[column["name"]], where=where)
+        self._processor = StoreFeatureProcessor(
+            feature_cols=self._feature_cols,
+            label_col=self._label_col,
+            dataset_id=self.dataset_id,
+            data_dir=self.dir,
+            group_id=self._group_id,
+        )
+        self._processor.fit(self._train_rows)
+        self._train_rows = None
+
+        data = {}
+        for column in specs:
+            name = column["name"]
+            if column is own:
+                values = columns.get(name, np.arange(rows))
+            elif is_fitted(column):
+                check_padding_row(columns[name], name=name, where=where)
+                values = self._processor.transform({name: columns[name]}, where=where)[name]
+                values[0] = 0
+            else:
+                values = columns[name]
+            on_disk = self._column(column, role="item")
+            data[name] = self._checked(on_disk, values, where=where, first_row=0)
+            check_zero_row(data[name], name=name, where=where)
+            self._item_columns.append(on_disk)
+        wrong = np.flatnonzero(data[self._item_col] != np.arange(rows))
+        if len(wrong):
+            raise DataError(
+                f"{where}: row {wrong[0]}, column {self._item_col!r}: item {data[self._item_col][wrong[0]]} is not in "
+                f"its own row; order_items places rows by id"
+            )
+        write_item_file(self.dir / ITEM_FILE, self._item_columns, data)
+        if titles is not None:
+            (self.dir / TITLES_FILE).write_text(json.dumps(list(titles), ensure_ascii=False), encoding="utf-8")
+
+    def append(
+        self,
+        split: str,
+        columns: Mapping[str, np.ndarray],
+        history_values: np.ndarray,
+        history_offsets: np.ndarray,
+    ) -> None:
+        """Append rows to a split: any number of rows, any number of calls.
+
+        Args:
+            split: `train`, `valid` or `test`.
+            columns: context and meta columns, the target under the name of `item_col`, and the label (which `test`
+                may lack, in every call), each (rows, ...).
+            history_values: item ids of all rows end to end, newest last in a row, (N,).
+            history_offsets: row b owns values `history_offsets[b]` to `history_offsets[b + 1]`, (rows + 1,).
+
+        Raises:
+            DataError: a column or a value is wrong; nothing of these rows is written.
+        """
+        if split not in SPLITS:
+            raise DataError(f"{self._where}: split {split!r} is unknown. {did_you_mean(split, SPLITS)}")
+        assert self._processor is not None, "write_items comes before append"
+        where, label, state = f"{split}.h5", self._label_col["name"], self._splits.get(split)
+        labelled = label in columns or split != "test"
+        if state is not None and labelled != state.labelled:
+            given, before = ("is given now", "came without it") if labelled else ("is missing", "came with it")
+            raise DataError(f"{where}: column {label!r} {given}, but earlier rows {before}")
+        on_disk = self._split_columns(labelled=labelled)
+        rows = validation.check_columns(columns, required=[c.name for c in on_disk], optional=(), where=where)
+        first = 0 if state is None else state.rows
+        encoded = self._processor.transform(columns, where=where)
+        data = {c.name: self._checked(c, encoded[c.name], where=where, first_row=first) for c in on_disk}
+        values, offsets = validation.as_history(
+            history_values,
+            history_offsets,
+            rows=rows,
+            items=self._items,
+            max_len=self._max_len,
+            where=where,
+            first_row=first,
+        )
+        if state is None:
+            state = self._splits[split] = SplitBuilder(
+                folder=self.dir / split,
+                columns=on_disk,
+                rows_per_part=self._rows_per_part,
+                items=self._items,
+                max_len=self._max_len,
+                group_id=self._group_id,
+            )
+        state.append(data, values, offsets)
+        self._bar.update(rows)
+
+    def finish(
+        self,
+        *,
+        split_method: str,
+        negative_sampling: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        disjoint: Sequence[str] = (),
+        ordered_by: str | None = None,
+        ordered_within: str | None = None,
+    ) -> Manifest:
+        """Check the splits, write the manifest, move the dataset to its place and print its facts.
+
+        Args:
+            split_method: how rows came to their splits, in words.
+            negative_sampling: ratio, pool and seed of sampled negatives.
+            facts: anything else worth keeping, as JSON.
+            disjoint: columns of which no value may occur in two splits.
+            ordered_by: meta column of times: no row may be older than one of an earlier split.
+            ordered_within: compare times only within each value of this column.
+
+        Raises:
+            DataError: a split is empty or has a single class, or breaks one of these promises.
+        """
+        assert self._processor is not None, "write_items comes before finish"
+        for split in ("train", "valid", *self._splits):
+            if split not in self._splits or not self._splits[split].rows:
+                raise DataError(f"{split}.h5: the split is empty")
+        splits = {split: self._splits[split] for split in SPLITS if split in self._splits}
+        for state in splits.values():
+            state.close()
+        self._bar.close()
+        self._check_promises(splits, disjoint, ordered_by, ordered_within)
+        manifest = Manifest(
+            dataset_id=self.dataset_id,
+            max_len=self._max_len,
+            group_id=self._group_id,
+            item_col=self._item_col,
+            splits={split: state.facts() for split, state in splits.items()},
+            columns=splits["train"].columns,
+            item_columns=self._item_columns,
+            items=self._items,
+            split_method=split_method,
+            negative_sampling=_as_json(negative_sampling),
+            feature_cols=self._feature_cols,
+            label_col=self._label_col,
+            normalizers=self._processor.normalizers,
+            sources=self._hashes(self._sources, "sources"),
+            files=self._hashes(
+                {path.relative_to(self.dir).as_posix(): path for path in sorted(self.dir.rglob("*")) if path.is_file()},
+                "files",
+            ),
+            recipe=self._recipe,
+            facts=_as_json(facts) or {},
+        )
+        manifest.write(self.dir)
+        self._staging.commit()
+        self._finished = True
+        print(manifest.table())
+        return manifest
+
+    def _column(self, column: Mapping[str, Any], *, role: str) -> Column:
+        """What a feature column is on disk."""
+        spec = self._processor.feature_map.features[column["name"]]
+        dtype = {"meta": "int64", "numeric": "float32", "embedding": "float32"}.get(spec["type"], "int32")
+        width = {"sequence": "max_len", "embedding": "pretrain_dim"}.get(spec["type"])
+        return Column(column["name"], dtype, role, () if width is None else (spec[width],))
+
+    def _split_columns(self, *, labelled: bool) -> list[Column]:
+        label = [Column(self._label_col["name"], "uint8", "label")] if labelled else []
+        others = [
+            self._column(column, role="meta" if column["type"] == "meta" else "context")
+            for column in self._feature_cols
+            if column.get("source") != "item"
+        ]
+        return [*label, Column(self._item_col, "int32", "target"), *others]
+
+    def _checked(self, column: Column, values: np.ndarray, *, where: str, first_row: int) -> np.ndarray:
+        """The values in the dtype of the store, or an error that names the first wrong one."""
+        if column.role == "label":
+            return validation.as_labels(values, name=column.name, where=where, first_row=first_row)
+        if column.role == "meta":
+            return validation.as_meta(values, name=column.name, where=where, first_row=first_row)
+        place = {"name": column.name, "shape": column.shape, "where": where, "first_row": first_row}
+        if column.dtype == "float32":
+            return validation.as_floats(values, **place)
+        if column.role == "target":
+            remedy = "a target must be a row of the item table, and item 0 is padding"
+            return validation.as_ids(values, low=1, high=self._items, remedy=remedy, **place)
+        size = self._processor.feature_map.features[column.name]["vocab_size"]
+        return validation.as_ids(values, low=0, high=size, remedy=f"its vocab_size is {size}", **place)
+
+    def _check_promises(
+        self, splits: Mapping[str, SplitBuilder], disjoint: Sequence[str], ordered_by: str | None, within: str | None
+    ) -> None:
+        columns = {column.name: column for column in splits["train"].columns if not column.shape}
+        for name in (*disjoint, *filter(None, [ordered_by, within])):
+            if name not in columns:
+                raise DataError(f"{self._where}: {name!r} is no column of the splits. {did_you_mean(name, columns)}")
+        if ordered_by is not None and columns[ordered_by].role != "meta":
+            raise DataError(f"{self._where}: ordered_by {ordered_by!r} must be a meta column")
+        readers = {split: SplitReader(self.dir / split) for split in splits}
+        try:
+            for name in disjoint:
+                validation.check_disjoint(readers, name)
+            if ordered_by is not None:
+                validation.check_ordered(readers, ordered_by, within)
+        finally:
+            for reader in readers.values():
+                reader.close()
+
+    def _hashes(self, paths: Mapping[str, Path], what: str) -> dict[str, str]:
+        bar = tqdm(paths.items(), desc=f"checksums of {what}", disable=not self._progress or not paths, leave=False)
+        return {name: sha256(path) for name, path in bar}
+
+
+def _as_json(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A copy as JSON sees it, so that the manifest read back equals the one returned."""
+    return None if values is None else json.loads(json.dumps(dict(values), allow_nan=False))

@@ -1,0 +1,371 @@
+"""FuxiCTR's `FeatureProcessor` behind guards: fits vocabularies, writes the feature map, encodes raw columns.
+
+A column with `vocab_size` comes encoded; one without is fitted by FuxiCTR on training rows. Nothing of the
+FuxiCTR's encoding is written anew here: what it would crash on, or evaluate as code, is refused before it gets there.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from fuxictr.features import FeatureMap
+from fuxictr.preprocess import FeatureProcessor
+from fuxictr.preprocess.normalizer import Normalizer
+from fuxictr.preprocess.tokenizer import Tokenizer
+
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
+from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, check_spec, is_fitted
+from fuxictr_multimodal.data.store.manifest import Manifest
+
+FEATURE_MAP_NAME = "feature_map.json"
+FEATURE_VOCAB_NAME = "feature_vocab.json"
+
+__all__ = [
+    "FEATURE_MAP_NAME",
+    "FEATURE_VOCAB_NAME",
+    "StoreFeatureProcessor",
+    "check_feature_cols",
+    "load_feature_map",
+    "restore_processor",
+]
+
+
+class StoreFeatureProcessor(FeatureProcessor):
+    """FuxiCTR's processor for a store: encoded and fitted columns side by side, no pickle.
+
+    Args:
+        feature_cols: FuxiCTR's columns; `item_id` and embeddings need `vocab_size` and `pretrain_dim` here.
+        label_col: FuxiCTR's label column.
+        dataset_id: name of the dataset.
+        data_dir: folder for `feature_map.json` and `feature_vocab.json`.
+        group_id: column of grouped metrics.
+
+    Attributes:
+        normalizers: statistics of each normalised numeric column after `fit`, for the manifest.
+    """
+
+    def __init__(
+        self,
+        *,
+        feature_cols: Sequence[Mapping[str, Any]],
+        label_col: Mapping[str, Any],
+        dataset_id: str,
+        data_dir: str | Path,
+        group_id: str | None = None,
+    ) -> None:
+        checked = check_feature_cols(feature_cols, f"dataset {dataset_id!r}")
+        super().__init__(
+            feature_cols=checked,
+            label_col=check_label_col(label_col, f"dataset {dataset_id!r}"),
+            dataset_id=dataset_id,
+            data_root=str(Path(data_dir).parent),
+            group_id=group_id,
+        )
+        # FuxiCTR derives its paths from the dataset's name; a build happens in another folder.
+        self.data_dir = self.feature_map.data_dir = str(data_dir)
+        self.json_file = str(Path(data_dir) / FEATURE_MAP_NAME)
+        self.vocab_file = str(Path(data_dir) / FEATURE_VOCAB_NAME)
+        self.normalizers: dict[str, dict[str, Any]] = {}
+        self.rebuild_dataset = False
+        self._check_shared()
+
+    @property
+    def fitted_cols(self) -> list[dict[str, Any]]:
+        """Columns that arrive raw and are fitted on training rows."""
+        return [column for column in self.feature_cols if is_fitted(column)]
+
+    def fit(self, train_rows: pl.DataFrame | pl.LazyFrame | None = None) -> None:
+        """Fit the raw columns, then write `feature_map.json` and `feature_vocab.json`.
+
+        Args:
+            train_rows: training rows joined with item features; it must hold the raw columns, and may be None where
+                every column comes encoded. A column's `min_categr_count` is the least count of its categories.
+
+        Raises:
+            DataError: a raw column is missing, of the wrong dtype, or has nothing to fit.
+        """
+        fitted = self.fitted_cols
+        if fitted and train_rows is None:
+            raise DataError(
+                f"dataset {self.feature_map.dataset_id!r}: column {fitted[0]['name']!r} comes raw (it has no "
+                f"vocab_size, or a normalizer): fit needs training rows with it, or give its vocab_size"
+            )
+        if not fitted:
+            super().fit(None, rebuild_dataset=False)
+            return
+        with self._only(fitted):
+            rows = self.preprocess(self._check_frame(train_rows.lazy(), "training rows"))
+        if rows.head(1).collect().is_empty():
+            raise DataError("training rows: there are none, but columns come raw and are fitted on them")
+        super().fit(rows, rebuild_dataset=True)
+
+    def transform(self, batch: Mapping[str, Any], *, where: str = "rows") -> dict[str, np.ndarray]:
+        """Encode the raw columns of `batch`; columns that come encoded are returned as they are.
+
+        Args:
+            batch: arrays (or polars series) of equal length by name. A raw sequence column holds strings with the
+                splitter between tokens, or lists or rows of tokens. Unknown categories get FuxiCTR's OOV id.
+            where: what the rows are, for a message.
+
+        Returns:
+            int32 ids (B,) or (B, max_len) and float32 numbers (B,) for raw columns.
+
+        Raises:
+            DataError: a raw column has another dtype than declared.
+        """
+        raw = [column for column in self.fitted_cols if column["name"] in batch]
+        encoded = {name: values for name, values in batch.items() if name not in {c["name"] for c in raw}}
+        if not raw:
+            return dict(encoded)
+        frame = pl.DataFrame({column["name"]: _series(batch[column["name"]]) for column in raw})
+        with self._only(raw):
+            frame = self.preprocess(self._check_frame(frame.lazy(), where)).collect()
+        return {**encoded, **{column["name"]: self._encode(column, frame[column["name"]]) for column in raw}}
+
+    def _encode(self, column: dict[str, Any], series: pl.Series) -> np.ndarray:
+        name = column["name"]
+        if column["type"] == "numeric":
+            values = super().transform({name: series.cast(pl.Float64).to_numpy()})[name]
+            return np.asarray(values, dtype=np.float32)
+        # Each distinct value goes through FuxiCTR once, then its code is scattered back.
+        distinct = series.unique(maintain_order=True)
+        codes = np.asarray(super().transform({name: distinct.to_list()})[name], dtype=np.int32)
+        index = series.replace_strict(distinct, pl.int_range(len(distinct), eager=True), return_dtype=pl.Int64)
+        return codes[index.to_numpy()]
+
+    def fit_categorical_col(self, col: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """FuxiCTR's own; a column with `vocab_size` takes its path without rebuilding."""
+        with self._encoded(col):
+            super().fit_categorical_col(col, *args, **kwargs)
+
+    def fit_sequence_col(self, col: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """FuxiCTR's own; a column with `vocab_size` takes its path without rebuilding."""
+        with self._encoded(col):
+            super().fit_sequence_col(col, *args, **kwargs)
+
+    def fit_meta_col(self, col: dict[str, Any], stats_dict: dict[str, Any] | None) -> None:
+        """FuxiCTR's own without a vocabulary: meta columns are integers that travel as they are."""
+        super().fit_meta_col({**col, "remap": False}, stats_dict)
+
+    def fit_numeric_col(self, col: dict[str, Any], stats_dict: dict[str, Any] | None = None) -> None:
+        """FuxiCTR's own; the statistics of a normaliser are kept as facts."""
+        super().fit_numeric_col(col, stats_dict)
+        if "normalizer" in col and stats_dict is not None:
+            self.normalizers[col["name"]] = {"normalizer": col["normalizer"], **stats_dict}
+
+    def save_pickle(self, pickle_file: str) -> None:
+        """Write nothing: a store holds no pickle; `restore_processor` reads JSON."""
+
+    def load_pickle(self, pickle_file: str | None = None) -> None:
+        """Refuse: unpickling runs code."""
+        raise DataError("a store has no pickled processor: use restore_processor")
+
+    def _collect_statistics(
+        self, train_ddf: pl.LazyFrame, meta_ddf: pl.LazyFrame | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """FuxiCTR's own on the raw columns, refusing what its tokenizer and normaliser would crash on."""
+        with self._only(self.fitted_cols), warnings.catch_warnings():
+            # Polars announces what polars 2, which FuxiCTR does not support, will change.
+            warnings.filterwarnings("ignore", message="In Polars 2.0", category=DeprecationWarning)
+            statistics = super()._collect_statistics(train_ddf, meta_ddf)
+        for column in self.fitted_cols:
+            found, name = statistics[column["name"]], column["name"]
+            if column["type"] == "numeric":
+                # FuxiCTR's pass adds in the order in which its threads finish; equal input must give equal bytes.
+                values = train_ddf.select(pl.col(name).drop_nulls().cast(pl.Float64)).collect()[name].to_numpy()
+                if not len(values) or not np.isfinite(values).all():
+                    raise DataError(f"training rows: column {name!r} has no values, or a NaN or infinite one")
+                found |= {"mean": float(values.mean()), "std": float(values.std())}
+                continue
+            least, empty = column.get("min_categr_count", 1), column.get("fill_na", "")
+            if not any(count >= least and token != empty for token, count in found["value_counts"].items()):
+                raise DataError(
+                    f"training rows: column {name!r} has no category that occurs {least} times (min_categr_count): "
+                    "lower that, or leave the column out with `active: False`"
+                )
+        return statistics
+
+    def _check_frame(self, rows: pl.LazyFrame, where: str) -> pl.LazyFrame:
+        """Refuse a missing column and one of another dtype than declared; make text of categories and lists."""
+        schema = rows.collect_schema()
+        for column in self.feature_cols:
+            name = column["name"]
+            if name not in schema:
+                raise DataError(f"{where}: column {name!r} is missing. {did_you_mean(name, schema.names())}")
+            found, wanted = schema[name], column["dtype"]
+            if column["type"] == "sequence":
+                fits = found == pl.String or isinstance(found, pl.List | pl.Array)
+                wanted = f"text with {column.get('splitter', '^')!r} between tokens, or lists"
+            else:
+                fits = {
+                    "int": found.is_integer(),
+                    "str": found in (pl.String, pl.Categorical, pl.Enum),
+                    "float": found.is_numeric(),
+                }.get(wanted, False)
+            if not fits:
+                raise DataError(f"{where}: column {name!r} is declared as {wanted}, but holds {found}")
+            if found in (pl.Categorical, pl.Enum):
+                rows = rows.with_columns(pl.col(name).cast(pl.String))
+            elif isinstance(found, pl.List | pl.Array):
+                # FuxiCTR joins with ^ whatever the splitter, and knows neither arrays nor missing lists.
+                tokens = pl.col(name).cast(pl.List(found.inner)).cast(pl.List(pl.String))
+                rows = rows.with_columns(tokens.list.join(column.get("splitter", "^")).fill_null(""))
+        return rows
+
+    def _check_shared(self) -> None:
+        """Columns that share an embedding are both encoded or both fitted: a vocabulary has one kind of token."""
+        columns = {column["name"]: column for column in self.feature_cols}
+        for name, column in columns.items():
+            owner = column.get("share_embedding")
+            if owner is not None and is_fitted(column) != is_fitted(columns[owner]):
+                raise ConfigError(
+                    f"columns {owner!r} and {name!r} share an embedding: give vocab_size to both (encoded) or to "
+                    f"neither (fitted)"
+                )
+
+    @contextmanager
+    def _only(self, columns: list[dict[str, Any]]) -> Iterator[None]:
+        """Let FuxiCTR's methods see these columns and no label for a while."""
+        kept = self.feature_cols, self.label_cols
+        self.feature_cols, self.label_cols = columns, []
+        try:
+            yield
+        finally:
+            self.feature_cols, self.label_cols = kept
+
+    @contextmanager
+    def _encoded(self, column: Mapping[str, Any]) -> Iterator[None]:
+        kept = self.rebuild_dataset
+        self.rebuild_dataset = kept and is_fitted(column)
+        try:
+            yield
+        finally:
+            self.rebuild_dataset = kept
+
+
+def load_feature_map(directory: str | Path, dataset_id: str, params: Mapping[str, Any]) -> FeatureMap:
+    """Load `feature_map.json` into FuxiCTR's `FeatureMap`, after the same white-list as `check_feature_cols`.
+
+    Args:
+        directory: folder of the store.
+        dataset_id: must be that of the file.
+        params: run parameters: FuxiCTR reads `group_id`, `embedding_dim`, `use_features` and `feature_specs`.
+
+    Raises:
+        DataError: the file is missing, damaged or of another dataset.
+        ConfigError: it, or `feature_specs`, names an encoder that is not allowed, or an unknown feature.
+    """
+    path = Path(directory) / FEATURE_MAP_NAME
+    stored = _read_json(path)
+    try:
+        features = {name: spec for entry in stored["features"] for name, spec in entry.items()}
+        found, labels = stored["dataset_id"], stored["labels"]
+        for name, spec in features.items():
+            check_spec(spec, f"{path}: feature {name!r}")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({error!r}): build the dataset again") from None
+    if found != dataset_id:
+        raise DataError(f"{path} is of dataset {found!r}, not {dataset_id!r}")
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise DataError(f"{path}: labels must be a list of names, not {labels!r}")
+    for name in params.get("use_features") or []:
+        if name not in features:
+            raise ConfigError(f"use_features: {name!r} is no feature of {path}. {did_you_mean(str(name), features)}")
+    for specs in params.get("feature_specs") or []:
+        if not isinstance(specs, Mapping):
+            raise ConfigError(f"feature_specs: {specs!r} is no mapping: write a list such as [{{name: ..., ...}}]")
+        names = specs["name"] if isinstance(specs.get("name"), list) else [specs.get("name")]
+        for name in names:
+            if name not in features:
+                raise ConfigError(
+                    f"feature_specs: {name!r} is no feature of {path}. {did_you_mean(str(name), features)}"
+                )
+            check_spec({**features[name], **specs}, f"feature_specs: feature {name!r}")
+    feature_map = FeatureMap(dataset_id, str(directory))
+    feature_map.load(str(path), dict(params))
+    return feature_map
+
+
+def restore_processor(directory: str | Path) -> StoreFeatureProcessor:
+    """The processor that built a store, to `transform` new raw rows; read from JSON, so no pickle is opened.
+
+    Args:
+        directory: folder of the store: columns and normalisers come from its manifest, vocabularies from
+            `feature_vocab.json`.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    directory = Path(directory)
+    manifest = Manifest.read(directory)
+    processor = StoreFeatureProcessor(
+        feature_cols=manifest.feature_cols,
+        label_col=manifest.label_col,
+        dataset_id=manifest.dataset_id,
+        data_dir=directory,
+        group_id=manifest.group_id,
+    )
+    processor.feature_map = load_feature_map(directory, manifest.dataset_id, {"group_id": manifest.group_id})
+    processor.normalizers = manifest.normalizers
+    vocabularies = _read_json(directory / FEATURE_VOCAB_NAME)
+    for column in processor.fitted_cols:
+        name = column["name"]
+        try:
+            if column["type"] == "numeric":
+                facts = dict(manifest.normalizers[name])
+                normalizer = Normalizer(facts.pop("normalizer"))
+                normalizer.fit_from_stats(
+                    min_value=facts["min"],
+                    max_value=facts["max"],
+                    mean=facts["mean"],
+                    std=facts["std"],
+                    count=facts["count"],
+                )
+                processor.processor_dict[f"{name}::normalizer"] = normalizer
+            else:
+                processor.processor_dict[f"{name}::tokenizer"] = _restored_tokenizer(
+                    column, vocabularies[name], max_len=processor.feature_map.features[name].get("max_len", 0)
+                )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"{directory}: column {name!r} cannot be restored ({error!r}): build it again") from None
+    return processor
+
+
+def _restored_tokenizer(column: Mapping[str, Any], vocabulary: Mapping[str, int], *, max_len: int) -> Tokenizer:
+    # JSON has text keys; the tokens of a sequence are text, those of a category have the dtype of the column.
+    as_token = int if column["type"] == "categorical" and column["dtype"] == "int" else str
+    tokenizer = Tokenizer(
+        min_freq=column.get("min_categr_count", 1),
+        na_value=column.get("fill_na", ""),
+        splitter=column.get("splitter", "^") if column["type"] == "sequence" else None,
+        max_len=max_len,
+        padding=column.get("padding", "post"),
+    )
+    tokenizer.vocab = {
+        token if token in ("__PAD__", "__OOV__") else as_token(token): int(code) for token, code in vocabulary.items()
+    }
+    return tokenizer
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: build the dataset first") from None
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}): build the dataset again") from None
+
+
+def _series(values: Any) -> pl.Series:
+    if isinstance(values, pl.Series):
+        return values
+    array = np.asarray(values)
+    # polars would keep an array of Python objects as such, and not see the text in it.
+    return pl.Series(values=array.tolist() if array.dtype.kind in "OU" else array)

@@ -1,0 +1,173 @@
+"""FuxiCTR's `feature_cols` and feature specs, checked before FuxiCTR sees them.
+
+FuxiCTR evaluates some of these strings as code and crashes on others. Only what is listed here passes. This file
+imports no FuxiCTR, so a configuration is checked in no time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.config.known_values import DTYPES, NORMALIZERS, check_feature_encoder, check_known_values
+
+FEATURE_TYPES = ("meta", "categorical", "sequence", "numeric", "embedding")
+COLUMN_KEYS = frozenset(
+    "name active dtype type source vocab_size max_len feature_encoder embedding_dim emb_output_dim pretrain_dim "
+    "share_embedding fill_na min_categr_count splitter padding normalizer remap".split()
+)
+# What FuxiCTR would crash on, with what to do instead.
+REFUSED_KEYS = {
+    "category_processor": "FuxiCTR's quantile and hash buckets do not work; put bucket numbers into the data",
+    "num_buckets": "FuxiCTR's quantile and hash buckets do not work; put bucket numbers into the data",
+    "preprocess": "prepare the column in the recipe; FuxiCTR calls whatever method it names",
+    "pretrained_emb": "put the vectors into the item table as a column of type embedding",
+    "pretrain_usage": "put the vectors into the item table as a column of type embedding",
+    "freeze_emb": "put the vectors into the item table as a column of type embedding",
+}
+
+
+def check_feature_cols(feature_cols: Sequence[Mapping[str, Any]], where: str) -> list[dict[str, Any]]:
+    """Check FuxiCTR's `feature_cols` and return them completed: one dict a column, `active` always there.
+
+    Args:
+        feature_cols: as in a dataset YAML; `name` may be a list of names.
+        where: file and dataset, for the message.
+
+    Raises:
+        ConfigError: an unknown key, a value that FuxiCTR would evaluate or crash on, or a column given twice.
+    """
+    if not isinstance(feature_cols, Sequence) or isinstance(feature_cols, str) or not feature_cols:
+        raise ConfigError(f"{where}: feature_cols must be a list of columns, not {feature_cols!r}")
+    complete: list[dict[str, Any]] = []
+    for column in feature_cols:
+        if not isinstance(column, Mapping) or "name" not in column:
+            raise ConfigError(f"{where}: feature_cols: {column!r} has no name")
+        names = column["name"] if isinstance(column["name"], list) else [column["name"]]
+        for name in names:
+            if not isinstance(name, str) or not name or "/" in name or name == "history":
+                raise ConfigError(f"{where}: feature_cols: {name!r} cannot be the name of a column")
+            if any(name == other["name"] for other in complete):
+                raise ConfigError(f"{where}: feature_cols: column {name!r} is given twice")
+            one = {**column, "name": name, "active": column.get("active", True)}
+            _check_column(one, f"{where}: column {name!r}")
+            complete.append(one)
+    _check_shared(complete, where)
+    return complete
+
+
+def check_label_col(label_col: Mapping[str, Any] | Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
+    """Check FuxiCTR's `label_col` (one label) and return it as one dict."""
+    labels = list(label_col) if isinstance(label_col, list | tuple) else [label_col]
+    if len(labels) != 1 or not isinstance(labels[0], Mapping) or not isinstance(labels[0].get("name"), str):
+        raise ConfigError(f"{where}: label_col must be one column such as {{name: label, dtype: float}}")
+    label = dict(labels[0])
+    if label.setdefault("dtype", "float") not in ("int", "float"):
+        raise ConfigError(f"{where}: label_col: dtype {label['dtype']!r} must be int or float")
+    return label
+
+
+def _check_column(column: dict[str, Any], where: str) -> None:
+    for key in column:
+        if key in REFUSED_KEYS:
+            raise ConfigError(f"{where}: {key} is not supported: {REFUSED_KEYS[key]}")
+        if key not in COLUMN_KEYS:
+            raise ConfigError(f"{where}: unknown key {key!r}. {did_you_mean(str(key), COLUMN_KEYS)}")
+    kind = column.get("type")
+    if kind not in FEATURE_TYPES:
+        raise ConfigError(f"{where}: type {kind!r} is unknown. {did_you_mean(str(kind), FEATURE_TYPES)}")
+    if not isinstance(column["active"], bool):
+        raise ConfigError(f"{where}: active must be True or False, not {column['active']!r}")
+    if column.get("dtype") not in DTYPES:
+        raise ConfigError(f"{where}: dtype {column.get('dtype')!r} must be one of {', '.join(DTYPES)}")
+    if kind in ("categorical", "meta") and column["dtype"] not in ("int", "str"):
+        raise ConfigError(f"{where}: a column of type {kind} needs dtype int or str, not {column['dtype']}")
+    if column.get("remap", True) is not True and kind != "meta":
+        raise ConfigError(f"{where}: remap: False does not work in FuxiCTR; give vocab_size for encoded ids")
+    for key, least in (
+        ("vocab_size", 2),
+        ("max_len", 1),
+        ("embedding_dim", 1),
+        ("emb_output_dim", 1),
+        ("pretrain_dim", 1),
+        ("min_categr_count", 1),
+    ):
+        value = column.get(key, least)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigError(f"{where}: {key} must be an integer of at least {least}, not {value!r}")
+    if "normalizer" in column and column["normalizer"] not in NORMALIZERS:
+        raise ConfigError(f"{where}: normalizer {column['normalizer']!r} must be one of {', '.join(NORMALIZERS)}")
+    if column.get("padding", "post") not in ("pre", "post"):
+        raise ConfigError(f"{where}: padding {column['padding']!r} must be pre or post")
+    if not isinstance(column.get("splitter", "^"), str) or column.get("splitter") == "":
+        raise ConfigError(f"{where}: splitter must be text, not {column['splitter']!r}")
+    check_feature_encoder(column.get("feature_encoder"), where)
+
+
+def _check_shared(columns: list[dict[str, Any]], where: str) -> None:
+    """`share_embedding` must name an earlier column with a vocabulary."""
+    earlier: dict[str, dict[str, Any]] = {}
+    for column in columns:
+        owner = column.get("share_embedding")
+        if owner is not None and owner not in earlier:
+            raise ConfigError(
+                f"{where}: column {column['name']!r}: share_embedding {owner!r} is no earlier active categorical or "
+                f"sequence column. {did_you_mean(str(owner), earlier)}"
+            )
+        if column["active"] and column["type"] in ("categorical", "sequence"):
+            earlier[column["name"]] = column
+
+
+def check_roles(
+    columns: Sequence[Mapping[str, Any]], *, label: str, item_col: str, group_id: str | None, where: str
+) -> None:
+    """Check that active columns fit together: an item column, a group column, widths known before the first row.
+
+    Raises:
+        ConfigError: naming the column and what to do.
+    """
+    by_name = {column["name"]: column for column in columns}
+    own = by_name.get(item_col)
+    if own is None or own.get("source") != "item" or own["type"] != "categorical":
+        raise ConfigError(
+            f"{where}: item_col {item_col!r} must be an active column of type categorical with source: item. "
+            f"{did_you_mean(item_col, by_name)}"
+        )
+    if label in by_name:
+        raise ConfigError(f"{where}: {label!r} is both the label and a feature")
+    in_splits = [n for n, column in by_name.items() if column.get("source") != "item" or n == item_col]
+    if group_id is not None and group_id not in in_splits:
+        raise ConfigError(
+            f"{where}: group_id {group_id!r} is no active column of the splits. {did_you_mean(group_id, in_splits)}"
+        )
+    for name, column in by_name.items():
+        if column["type"] == "meta" and column.get("source") == "item":
+            raise ConfigError(f"{where}: column {name!r}: a meta column travels with the row, not the item")
+        if column.get("source") == "item":
+            continue
+        if column["type"] == "sequence" and "max_len" not in column:
+            raise ConfigError(f"{where}: column {name!r}: a sequence outside the item table needs max_len")
+        if column["type"] == "embedding" and "pretrain_dim" not in column:
+            raise ConfigError(f"{where}: column {name!r}: an embedding outside the item table needs pretrain_dim")
+
+
+def is_fitted(column: Mapping[str, Any]) -> bool:
+    """Whether FuxiCTR must see training rows before it can encode this column."""
+    if not column["active"]:
+        return False
+    if column["type"] in ("categorical", "sequence"):
+        return "vocab_size" not in column
+    return column["type"] == "numeric" and "normalizer" in column
+
+
+def check_spec(spec: Mapping[str, Any], where: str) -> None:
+    """White-list of one feature of a feature map, as FuxiCTR's embedding layer will read it."""
+    if spec["type"] not in FEATURE_TYPES:
+        raise ConfigError(
+            f"{where}: type {spec['type']!r} is unknown. {did_you_mean(str(spec['type']), FEATURE_TYPES)}"
+        )
+    for key, remedy in REFUSED_KEYS.items():
+        if key in spec:
+            raise ConfigError(f"{where}: {key} is not supported: {remedy}")
+    check_known_values(spec, where)

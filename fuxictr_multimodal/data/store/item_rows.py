@@ -1,0 +1,87 @@
+"""Item rows on their way into the item table: placed by id, widths taken from the data, row 0 kept for padding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.data.store import validation
+from fuxictr_multimodal.data.store.feature_cols import is_fitted
+
+
+def order_items(ids: np.ndarray, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Place item rows by id, with an all-zero row 0 for padding.
+
+    Args:
+        ids: item ids 1 to n in any order, (n,); id 0 may be among them if its row is all zero.
+        columns: arrays (n, ...) by name.
+
+    Returns:
+        arrays (n + 1, ...) by name, row i being item i.
+
+    Raises:
+        DataError: an id occurs twice, is negative or is missing below the highest, or id 0 has content.
+
+    >>> order_items(np.array([2, 1]), {"tags": np.array([[7, 8], [5, 0]])})["tags"].tolist()
+    [[0, 0], [5, 0], [7, 8]]
+    """
+    ids = validation.as_meta(ids, name="ids", where="item rows")
+    for name, values in columns.items():
+        if len(values) != len(ids):
+            raise DataError(f"item rows: column {name!r} has {len(values)} rows, but there are {len(ids)} ids")
+    if not len(ids) or ids.min() < 0:
+        raise DataError("item rows: there are no items" if not len(ids) else f"item rows: id {ids.min()} is negative")
+    order = np.argsort(ids, kind="stable")
+    twice = np.flatnonzero(np.diff(ids[order]) == 0)
+    if len(twice):
+        first, second = order[twice[0]], order[twice[0] + 1]
+        raise DataError(f"item rows: id {ids[first]} occurs twice, in rows {first} and {second}")
+    present = ids[order]
+    wanted = np.arange(len(ids)) + (1 if present[0] else 0)
+    if present[-1] != wanted[-1]:
+        missing = int(wanted[np.argmax(present != wanted)])
+        raise DataError(
+            f"item rows: id {missing} is missing, but ids go up to {present[-1]}: number items without gaps"
+        )
+    placed = {}
+    for name, values in columns.items():
+        values = np.asarray(values)
+        if present[0] == 0:
+            check_padding_row(values[order[:1]], name=name, where="item rows (id 0)")
+        rows = np.zeros((int(present[-1]) + 1, *values.shape[1:]), dtype=values.dtype)
+        if rows.dtype == object:
+            rows[:] = ""
+        content = order[1:] if present[0] == 0 else order
+        rows[1:] = values[content]
+        placed[name] = rows
+    return placed
+
+
+def complete_width(column: dict[str, Any], values: np.ndarray, *, where: str) -> None:
+    """Set `pretrain_dim` of an embedding, or `max_len` of an encoded sequence, from the data; refuse another one."""
+    key = {"embedding": "pretrain_dim", "sequence": "max_len"}.get(column["type"])
+    if key is None or is_fitted(column):
+        return
+    name, shape = column["name"], np.shape(values)
+    if len(shape) != 2 or not shape[1]:
+        raise DataError(f"{where}: column {name!r} has shape {shape}, but must be (items, {key})")
+    declared = column.setdefault(key, shape[1])
+    if declared != shape[1]:
+        raise DataError(f"{where}: column {name!r} is {shape[1]} wide, but its {key} is declared as {declared}")
+
+
+def check_zero_row(values: np.ndarray, *, name: str, where: str) -> None:
+    """Row 0 of an encoded item column is padding."""
+    if np.any(values[0]):
+        raise DataError(f"{where}: row 0, column {name!r}: {values[0]} is not zero, but row 0 is padding")
+
+
+def check_padding_row(values: np.ndarray, *, name: str, where: str) -> None:
+    """Row 0 of a raw item column is padding: empty text, zero or nothing."""
+    first = values[0]
+    cells = first if isinstance(first, list | tuple | np.ndarray) else [first]
+    if any(cell is not None and cell != "" and cell != 0 for cell in np.ravel(np.asarray(cells, dtype=object))):
+        raise DataError(f"{where}: row 0, column {name!r}: {first!r} is not empty, but row 0 is padding")

@@ -1,0 +1,213 @@
+"""The facts of a store, as one JSON file that is written last: no manifest, no dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.system.files import replace_atomically
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One HDF5 dataset of a store.
+
+    Attributes:
+        name: the name in `feature_cols` or `label_col`.
+        dtype: `uint8` for labels, `int32` for ids, `int64` for meta columns, `float32` for numbers.
+        role: `label`, `target`, `context` or `meta` in a split, `item` in the item table.
+        shape: shape of one row: `()` for a scalar, `(T,)` for tags, `(d,)` for an embedding.
+    """
+
+    name: str
+    dtype: str
+    role: str
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class HistoryLength:
+    """Items of a history: the mean, two nearest-rank percentiles and the longest."""
+
+    mean: float
+    p50: int
+    p95: int
+    max: int
+
+    @classmethod
+    def from_counts(cls, counts: np.ndarray) -> HistoryLength:
+        """Exact statistics from `counts` (longest + 1,), where `counts[n]` rows have n items.
+
+        A percentile is the smallest length that at least that share of the rows does not exceed.
+
+        >>> HistoryLength.from_counts(np.array([0, 2, 1, 1]))
+        HistoryLength(mean=1.75, p50=1, p95=3, max=3)
+        """
+        counts = np.asarray(counts, dtype=np.int64)
+        rows, reached = int(counts.sum()), np.cumsum(counts)
+        lengths = np.arange(len(counts), dtype=np.int64)
+
+        def percentile(percent: int) -> int:
+            return int(np.searchsorted(reached * 100, rows * percent))
+
+        return cls(
+            mean=int(counts @ lengths) / rows,
+            p50=percentile(50),
+            p95=percentile(95),
+            max=int(np.flatnonzero(counts)[-1]),
+        )
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """Exact counts of one split.
+
+    Attributes:
+        rows: rows of the split.
+        positives: rows with label 1; None where the split has no labels.
+        users: distinct values of the group column; None where there is none.
+        items: distinct target items.
+        history_length: statistics of the history, in items.
+        padding_share: share of the `rows * max_len` history slots that hold no item.
+    """
+
+    rows: int
+    positives: int | None
+    users: int | None
+    items: int
+    history_length: HistoryLength
+    padding_share: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store holds and how it came to be; equal input gives equal bytes, so it carries no time.
+
+    Attributes:
+        dataset_id: name of the dataset, also of its folder.
+        max_len: most items that a history may hold.
+        group_id: column of grouped metrics, or None.
+        item_col: the item's own id in the item table, and the target column of a split.
+        splits: facts by split name.
+        columns: columns of the split files, in order.
+        item_columns: columns of the item table, in order.
+        items: rows of the item table, with row 0, the padding.
+        split_method: how the rows were split, in words.
+        negative_sampling: ratio, pool and seed of sampled negatives, or None.
+        feature_cols: FuxiCTR's feature columns, completed with what the data told.
+        label_col: FuxiCTR's label column.
+        normalizers: statistics of normalised numeric columns, by name, to encode new rows.
+        sources: SHA-256 of the raw files, by name.
+        files: SHA-256 of the store's files, by name relative to its folder.
+        recipe: arguments that built the store.
+        facts: anything else that a builder knows, such as the AUC of the true click probability.
+    """
+
+    dataset_id: str
+    max_len: int
+    group_id: str | None
+    item_col: str
+    splits: dict[str, SplitFacts]
+    columns: list[Column]
+    item_columns: list[Column]
+    items: int
+    split_method: str
+    negative_sampling: dict[str, Any] | None = None
+    feature_cols: list[dict[str, Any]] = field(default_factory=list)
+    label_col: dict[str, Any] = field(default_factory=dict)
+    normalizers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON: the identity of the dataset in a report."""
+        canonical = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def write(self, directory: str | Path) -> None:
+        """Write `manifest.json` in one step: a reader sees all of it or none."""
+        with replace_atomically(Path(directory) / MANIFEST_NAME) as temporary:
+            temporary.write_text(
+                json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n", encoding="utf-8"
+            )
+
+    @classmethod
+    def read(cls, directory: str | Path) -> Manifest:
+        """Read `manifest.json`.
+
+        Raises:
+            DataError: the file is missing, damaged or of another format version.
+        """
+        path = Path(directory) / MANIFEST_NAME
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(f"{path} is missing: build the dataset first") from None
+        except ValueError as error:
+            raise DataError(f"{path} is damaged ({error}): build the dataset again") from None
+        version = stored.get("format_version") if isinstance(stored, dict) else None
+        if version != FORMAT_VERSION:
+            raise DataError(
+                f"{path}: format_version {version!r}, but this release reads {FORMAT_VERSION}: "
+                "build the dataset again with this release"
+            )
+        try:
+            return cls(
+                **{
+                    **stored,
+                    "splits": {name: _split_facts(facts) for name, facts in stored["splits"].items()},
+                    "columns": [_column(column) for column in stored["columns"]],
+                    "item_columns": [_column(column) for column in stored["item_columns"]],
+                }
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path} is damaged ({error}): build the dataset again") from None
+
+    def table(self) -> str:
+        """The facts of the splits as a plain table."""
+        head = ["split", "rows", "positive", "users", "items", "history mean", "p50", "p95", "max", "padding"]
+        lines = [head]
+        for name, split in self.splits.items():
+            length = split.history_length
+            lines.append(
+                [
+                    name,
+                    f"{split.rows:,}",
+                    "unlabelled" if split.positives is None else f"{split.positives / split.rows:.2%}",
+                    "" if split.users is None else f"{split.users:,}",
+                    f"{split.items:,}",
+                    f"{length.mean:.2f}",
+                    str(length.p50),
+                    str(length.p95),
+                    str(length.max),
+                    f"{split.padding_share:.1%}",
+                ]
+            )
+        widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+        rows = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+        title = f"{self.dataset_id}: {self.items - 1:,} items, max_len {self.max_len}, {self.split_method}"
+        return "\n".join([title, *rows])
+
+
+def _split_facts(stored: Mapping[str, Any]) -> SplitFacts:
+    return SplitFacts(**{**stored, "history_length": HistoryLength(**stored["history_length"])})
+
+
+def _column(stored: Mapping[str, Any]) -> Column:
+    return Column(**{**stored, "shape": tuple(stored["shape"])})

@@ -1,0 +1,90 @@
+"""One split under construction: its rows on disk and its running counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.data.store import validation
+from fuxictr_multimodal.data.store.h5_writer import SplitWriter
+from fuxictr_multimodal.data.store.manifest import Column, HistoryLength, SplitFacts
+from fuxictr_multimodal.data.store.reader import SplitReader
+
+
+class SplitBuilder:
+    """Takes checked rows, counts them and writes them.
+
+    Args:
+        folder: folder of the parts; the split is named after it.
+        columns: columns of the split; that of role `label` may be absent, that of role `target` is the item id.
+        rows_per_part: most rows of one file.
+        items: rows of the item table.
+        max_len: most items of a history.
+        group_id: column whose distinct values are counted as users, or None.
+    """
+
+    def __init__(
+        self, *, folder: Path, columns: list[Column], rows_per_part: int, items: int, max_len: int, group_id: str | None
+    ) -> None:
+        self.columns = columns
+        self.rows = 0
+        self._folder = folder
+        self._label = next((column.name for column in columns if column.role == "label"), None)
+        self._target = next(column.name for column in columns if column.role == "target")
+        self._group_id = group_id
+        self._max_len = max_len
+        self._positives = 0
+        self._items_seen = np.zeros(items, dtype=bool)
+        self._length_counts = np.zeros(max_len + 1, dtype=np.int64)
+        self._writer = SplitWriter(folder=folder, columns=columns, rows_per_part=rows_per_part)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the rows have labels."""
+        return self._label is not None
+
+    def append(self, data: Mapping[str, np.ndarray], values: np.ndarray, offsets: np.ndarray) -> None:
+        """Take rows: columns (rows, ...), history values (N,) and offsets (rows + 1,)."""
+        self._writer.append(data, values, offsets)
+        self.rows += len(offsets) - 1
+        self._items_seen[data[self._target]] = True
+        self._length_counts += np.bincount(np.diff(offsets), minlength=len(self._length_counts))
+        if self._label is not None:
+            self._positives += int(data[self._label].sum())
+
+    def close(self) -> None:
+        """Write what waits.
+
+        Raises:
+            DataError: the labels are of a single class, so AUC is not defined.
+        """
+        if self.labelled and self._positives in (0, self.rows):
+            raise DataError(
+                f"{self._folder.name}.h5: column {self._label!r} is {int(self._positives > 0)} in all {self.rows} "
+                f"rows: AUC is undefined with a single class"
+            )
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Let go of the files of a build that failed."""
+        self._writer.abandon()
+
+    def facts(self) -> SplitFacts:
+        """The counts for the manifest, after `close`."""
+        users = None
+        if self._group_id is not None:
+            with SplitReader(self._folder) as reader:
+                users = len(validation.distinct_values(reader, self._group_id))
+        slots = self.rows * self._max_len
+        filled = int(self._length_counts @ np.arange(len(self._length_counts)))
+        return SplitFacts(
+            rows=self.rows,
+            positives=self._positives if self.labelled else None,
+            users=users,
+            items=int(self._items_seen.sum()),
+            history_length=HistoryLength.from_counts(self._length_counts),
+            padding_share=(slots - filled) / slots,
+        )

@@ -1,0 +1,216 @@
+"""Checks of rows on their way into a store, and of its splits against each other.
+
+Every function returns its input in the dtype of the store, or raises one `DataError` that names file, column, row
+and value. Rows in messages count from 0 within the split. All checks are vectorised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from fuxictr_multimodal.errors import DataError, did_you_mean
+from fuxictr_multimodal.data.store.reader import SplitReader
+
+SCAN_ROWS = 1 << 20
+
+
+def check_columns(
+    columns: Mapping[str, np.ndarray], *, required: Iterable[str], optional: Iterable[str], where: str
+) -> int:
+    """Refuse missing, unknown and unequally long columns; return the number of rows."""
+    required, known = list(required), [*required, *optional]
+    for name in required:
+        if name not in columns:
+            raise DataError(f"{where}: column {name!r} is missing; given: {', '.join(columns) or 'none'}")
+    for name in columns:
+        if name not in known:
+            raise DataError(f"{where}: column {name!r} is not in the dataset's columns. {did_you_mean(name, known)}")
+    for name, values in columns.items():
+        if np.ndim(values) == 0 and not hasattr(values, "__len__"):
+            raise DataError(f"{where}: column {name!r} is {values!r}, not an array")
+    lengths = {name: len(values) for name, values in columns.items()}
+    first = required[0]
+    for name, length in lengths.items():
+        if length != lengths[first]:
+            raise DataError(f"{where}: column {name!r} has {length} rows, but column {first!r} has {lengths[first]}")
+    return lengths[first]
+
+
+def as_ids(
+    values: np.ndarray,
+    *,
+    name: str,
+    shape: tuple[int, ...],
+    low: int,
+    high: int,
+    remedy: str,
+    where: str,
+    first_row: int = 0,
+) -> np.ndarray:
+    """Ids of `low` to `high - 1` as int32 (rows, *shape)."""
+    values = _shaped(values, name=name, shape=shape, where=where)
+    _check_kind(values, "iu", "integers", name=name, where=where)
+    _refuse(
+        (values < low) | (values >= high), values, name, where, first_row, f"is not in {low} to {high - 1}: {remedy}"
+    )
+    return values.astype(np.int32, copy=False)
+
+
+def as_meta(values: np.ndarray, *, name: str, where: str, first_row: int = 0) -> np.ndarray:
+    """Integers as int64 (rows,)."""
+    values = _shaped(values, name=name, shape=(), where=where)
+    _check_kind(values, "iu", "integers (number text ids in the recipe)", name=name, where=where)
+    _refuse(values > np.iinfo(np.int64).max, values, name, where, first_row, "does not fit into int64")
+    return values.astype(np.int64, copy=False)
+
+
+def as_floats(values: np.ndarray, *, name: str, shape: tuple[int, ...], where: str, first_row: int = 0) -> np.ndarray:
+    """Finite numbers as float32 (rows, *shape)."""
+    values = _shaped(values, name=name, shape=shape, where=where)
+    _check_kind(values, "fiu", "numbers", name=name, where=where)
+    with np.errstate(over="ignore"):
+        single = values.astype(np.float32, copy=False)
+    _refuse(~np.isfinite(single), values, name, where, first_row, "is no finite float32")
+    return single
+
+
+def as_labels(values: np.ndarray, *, name: str, where: str, first_row: int = 0) -> np.ndarray:
+    """Labels 0 and 1 as uint8 (rows,)."""
+    values = _shaped(values, name=name, shape=(), where=where)
+    _check_kind(values, "biuf", "numbers 0 and 1", name=name, where=where)
+    _refuse((values != 0) & (values != 1), values, name, where, first_row, "is no label: only 0 and 1 are")
+    return values.astype(np.uint8)
+
+
+def as_history(
+    values: np.ndarray, offsets: np.ndarray, *, rows: int, items: int, max_len: int, where: str, first_row: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Jagged histories as int32 values (N,) and int64 offsets (rows + 1,) from 0."""
+    values = _shaped(values, name="history values", shape=(), where=where)
+    offsets = _shaped(offsets, name="history offsets", shape=(), where=where)
+    if len(values):  # an empty list becomes an array of floats
+        _check_kind(values, "iu", "integers", name="history values", where=where)
+    _check_kind(offsets, "iu", "integers", name="history offsets", where=where)
+    if len(offsets) != rows + 1:
+        raise DataError(f"{where}: history offsets have {len(offsets)} entries, but {rows} rows need {rows + 1}")
+    offsets = offsets.astype(np.int64, copy=False)
+    if offsets[0] != 0 or offsets[-1] != len(values):
+        raise DataError(
+            f"{where}: history offsets go from {offsets[0]} to {offsets[-1]}, but there are {len(values)} history "
+            f"values: they must go from 0 to {len(values)}"
+        )
+    lengths = np.diff(offsets)
+    if (lengths < 0).any():
+        raise DataError(f"{where}: row {first_row + int(np.argmax(lengths < 0))}: history offsets decrease")
+    if (lengths > max_len).any():
+        row = int(np.argmax(lengths > max_len))
+        raise DataError(
+            f"{where}: row {first_row + row}: the history has {lengths[row]} items, more than max_len {max_len}: keep "
+            f"the newest {max_len}"
+        )
+    wrong = (values < 1) | (values >= items)
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        row, item = first_row + int(np.searchsorted(offsets, at, side="right")) - 1, int(values[at])
+        problem = "item 0, which is padding: leave it out" if item == 0 else f"item {item}"
+        raise DataError(f"{where}: row {row}: the history holds {problem}; the item table has items 1 to {items - 1}")
+    return values.astype(np.int32, copy=False), offsets
+
+
+def check_disjoint(readers: Mapping[str, SplitReader], name: str) -> None:
+    """Refuse a value of column `name` that occurs in two splits."""
+    seen: dict[str, np.ndarray] = {}
+    for split, reader in readers.items():
+        found = distinct_values(reader, name)
+        for other, values in seen.items():
+            shared = np.intersect1d(values, found, assume_unique=True)
+            if len(shared):
+                raise DataError(
+                    f"column {name!r}: value {shared[0]} occurs in splits {other!r} and {split!r} ({len(shared)} such "
+                    f"values), but they are promised to be disjoint"
+                )
+        seen[split] = found
+
+
+def check_ordered(readers: Mapping[str, SplitReader], time: str, within: str | None) -> None:
+    """Refuse a row of a split that is older than a row of an earlier split, overall or within a value of `within`."""
+    earlier: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    for split, reader in readers.items():
+        groups, first, last = time_ranges(reader, time, within)
+        for other, (other_groups, _, other_last) in earlier.items():
+            shared, mine, theirs = np.intersect1d(groups, other_groups, assume_unique=True, return_indices=True)
+            wrong = other_last[theirs] > first[mine]
+            if wrong.any():
+                at = int(np.argmax(wrong))
+                inside = "" if within is None else f" for {within} {shared[at]}"
+                raise DataError(
+                    f"column {time!r}: split {other!r} reaches {other_last[theirs][at]}{inside}, but split {split!r} "
+                    f"starts earlier, at {first[mine][at]}: the splits are not in order of time"
+                )
+        earlier[split] = groups, first, last
+
+
+def distinct_values(reader: SplitReader, name: str) -> np.ndarray:
+    """Sorted distinct values of a column, read in pieces; memory follows the number of distinct values."""
+    return _merged((np.unique(reader.read(name, *piece)) for piece in _pieces(reader)), np.unique)
+
+
+def time_ranges(reader: SplitReader, time: str, within: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct groups with their first and last time, each (groups,); one group 0 where `within` is None."""
+
+    def reduce(table: np.ndarray) -> np.ndarray:
+        """(3, n) rows of group, first, last; one column a group."""
+        table = table[:, np.argsort(table[0], kind="stable")]
+        starts = np.flatnonzero(np.r_[True, table[0, 1:] != table[0, :-1]])
+        return np.stack(
+            [table[0, starts], np.minimum.reduceat(table[1], starts), np.maximum.reduceat(table[2], starts)]
+        )
+
+    def tables() -> Iterator[np.ndarray]:
+        for start, stop in _pieces(reader):
+            times = reader.read(time, start, stop).astype(np.int64)
+            groups = np.zeros_like(times) if within is None else reader.read(within, start, stop).astype(np.int64)
+            yield reduce(np.stack([groups, times, times]))
+
+    groups, first, last = _merged(tables(), reduce)
+    return groups, first, last
+
+
+def _merged(pieces: Iterator[np.ndarray], reduce) -> np.ndarray:
+    """Reduce pieces along their last axis; merging when the newcomers outgrow the total keeps it near linear."""
+    total, waiting, size = next(pieces), [], 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += piece.shape[-1]
+        if size >= total.shape[-1]:
+            total, waiting, size = reduce(np.concatenate([total, *waiting], axis=-1)), [], 0
+    return reduce(np.concatenate([total, *waiting], axis=-1)) if waiting else total
+
+
+def _pieces(reader: SplitReader) -> Iterator[tuple[int, int]]:
+    return ((start, min(start + SCAN_ROWS, reader.rows)) for start in range(0, reader.rows, SCAN_ROWS))
+
+
+def _shaped(values: np.ndarray, *, name: str, shape: Sequence[int], where: str) -> np.ndarray:
+    values = np.asarray(values)
+    if values.shape[1:] != tuple(shape) or values.ndim == 0:
+        wanted = ", ".join(["rows", *map(str, shape)])
+        raise DataError(f"{where}: column {name!r} has shape {values.shape}, but must be ({wanted})")
+    return values
+
+
+def _check_kind(values: np.ndarray, kinds: str, wanted: str, *, name: str, where: str) -> None:
+    if values.dtype.kind not in kinds:
+        raise DataError(f"{where}: column {name!r} holds {values.dtype}, but must hold {wanted}")
+
+
+def _refuse(wrong: np.ndarray, values: np.ndarray, name: str, where: str, first_row: int, problem: str) -> None:
+    """Name the first wrong value, if any."""
+    if wrong.any():
+        at = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+        position = f" at {tuple(map(int, at[1:]))}" if len(at) > 1 else ""
+        raise DataError(
+            f"{where}: row {first_row + int(at[0])}, column {name!r}{position}: value {values[at]} {problem}"
+        )

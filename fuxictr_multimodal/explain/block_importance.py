@@ -1,0 +1,210 @@
+"""What each input block of a trained model contributes to its AUC: permutation importance over a split.
+
+Breiman, Random Forests, Machine Learning 45, 2001, section 10: the AUC of a split as it is, less the AUC with the
+values of one block exchanged between rows. The block keeps its distribution and loses what it says about the label.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from fuxictr.pytorch.torch_utils import seed_everything
+from tqdm import tqdm
+
+from fuxictr_multimodal.data.batch import Batch, join
+from fuxictr_multimodal.data.item_table import ItemTable, item_features
+from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.predict.trained import load_trained
+from fuxictr_multimodal.training import metrics
+from fuxictr_multimodal.training.experiment import Experiment
+
+CONTEXT, HISTORY, TARGET, ITEM = "context", "history", "target", "item"
+
+
+@dataclass(frozen=True)
+class BlockFall:
+    """How far the AUC falls without what a block says; below 0 where it rises.
+
+    Attributes:
+        block: the feature's name, `history` or `target item`.
+        kind: `context` or `item` for a feature of such; `history`; `target`.
+        falls: of each repeat.
+    """
+
+    block: str
+    kind: str
+    falls: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean of the repeats."""
+        return statistics.fmean(self.falls)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the repeats; None for a single one."""
+        return statistics.stdev(self.falls) if len(self.falls) > 1 else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The numbers by name, for JSON."""
+        return {
+            "block": self.block,
+            "kind": self.kind,
+            "fall": self.mean,
+            "spread": self.spread,
+            "falls": list(self.falls),
+        }
+
+
+@dataclass(frozen=True)
+class BlockImportance:
+    """AUC of a split as it is, and the fall of each block, the greatest first."""
+
+    split: str
+    rows: int
+    auc: float
+    blocks: list[BlockFall]
+
+
+class BlockShuffler:
+    """A trained experiment whose input blocks can be shuffled, one at a time. Any model of any layout takes part.
+
+    A context feature, `history` and `target item` (all features of it together) are exchanged between the rows of the
+    whole split, which is kept in memory on the host for that. An item feature is exchanged between the items of the
+    item table, so that target and history items change alike; row 0, padding, stays.
+
+    Blocks that say the same share their credit: where one can stand in for the other, neither falls far. And a row may
+    be one that cannot occur, such as a target item among another user's history: the fall is of this model, not of one
+    trained without the block.
+
+    Args:
+        experiment: loaded; its checkpoint must be there.
+
+    Raises:
+        DataError: it is not trained, or on another build of the dataset.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self._seed = experiment.params["seed"]
+        seed_everything(seed=self._seed)
+        self.feature_map = experiment.feature_map()
+        self.table: ItemTable
+
+        def item_table(device: Any) -> ItemTable:
+            self.table = experiment.item_table(self.feature_map, device)
+            return self.table
+
+        self.model, self.to_inputs = experiment.build_model(self.feature_map, item_table=item_table)
+        load_trained(experiment, self.model)
+        self.model.eval()
+
+    def measure(self, split: str, *, repeats: int = 3) -> BlockImportance:
+        """Score the split as it is, and `repeats` times with each block shuffled, by the seed of the experiment.
+
+        A repeat has one order of rows and one of items for all blocks. The model and its item table are as before
+        when this returns.
+
+        Raises:
+            ConfigError: repeats is below 1.
+            DataError: there is no such split, or it has no AUC.
+        """
+        if repeats < 1:
+            raise ConfigError(f"--repeats {repeats}: at least 1 is needed")
+        rows = join(list(self.experiment.split_loader(split, self.feature_map, "cpu")))
+        label = self.feature_map.labels[0]
+        if label not in rows.features:
+            raise DataError(f"the split {split!r} has no column {label!r}, so it has no AUC: choose another --split")
+        labels = rows.features[label].numpy()
+        if not np.isin(labels, (0, 1)).all():
+            raise DataError(f"the split {split!r} has labels other than 0 and 1, so it has no AUC")
+        specs = self.feature_map.features.items()
+        context = [name for name, spec in specs if spec.get("source") != "item" and spec["type"] != "meta"]
+        blocks = [(name, CONTEXT) for name in context]
+        blocks += [("history", HISTORY), ("target item", TARGET)]
+        blocks += [(name, ITEM) for name in item_features(self.feature_map)]
+        falls: dict[tuple[str, str], list[float]] = {block: [] for block in blocks}
+        with tqdm(total=1 + repeats * len(blocks), desc="scoring", unit="pass", leave=False, disable=None) as bar:
+
+            def auc(shuffled: Batch) -> float:
+                try:
+                    return metrics.auc(labels, self._scores(shuffled))
+                except metrics.UndefinedMetric as error:
+                    raise DataError(f"the split {split!r}: {error}") from None
+                finally:
+                    bar.update()
+
+            whole = auc(rows)
+            for repeat in range(repeats):
+                rng = np.random.default_rng((self._seed, repeat))
+                order, items = (torch.from_numpy(rng.permutation(n)) for n in (len(rows), self.table.num_items - 1))
+                for name, kind in blocks:
+                    if kind == ITEM:
+                        with exchanged_items(self.table, name, items, on_change=self._reread):
+                            fallen = auc(rows)
+                    else:
+                        fallen = auc(exchanged_rows(rows, name, kind, order))
+                    falls[name, kind].append(whole - fallen)
+        found = [BlockFall(name, kind, tuple(values)) for (name, kind), values in falls.items()]
+        return BlockImportance(split, len(rows), whole, sorted(found, key=lambda block: -block.mean))
+
+    @torch.no_grad()
+    def _scores(self, rows: Batch) -> np.ndarray:
+        # Models that draw in scoring, as for the hashes of SDIM, draw the same in every pass.
+        torch.manual_seed(self._seed)
+        size, scores = self.experiment.params["batch_size"], []
+        for start in range(0, len(rows), size):
+            batch = rows.take(range(start, min(start + size, len(rows)))).to(self.model.device)
+            scores.append(self.model(self.to_inputs(batch))["y_pred"].flatten().cpu())
+        return torch.cat(scores).numpy()
+
+    def _reread(self) -> None:
+        """Models of our zoo keep what they computed from the table that they were given."""
+        if hasattr(self.model, "attach"):
+            self.model.attach(self.table)
+
+
+def exchanged_rows(rows: Batch, name: str, kind: str, order: torch.Tensor) -> Batch:
+    """The rows, with the values of one block taken from the rows in `order`.
+
+    >>> from fuxictr_multimodal.data.batch import Jagged
+    >>> rows = Batch({"level": torch.tensor([5, 6])}, torch.tensor([1, 2]), Jagged(torch.zeros(0), torch.zeros(3)))
+    >>> changed = exchanged_rows(rows, "level", CONTEXT, torch.tensor([1, 0]))
+    >>> changed.features["level"].tolist(), changed.target.tolist()
+    ([6, 5], [1, 2])
+    """
+    if kind == HISTORY:
+        return replace(rows, history=rows.history.take(order))
+    if kind == TARGET:
+        return replace(rows, target=rows.target[order])
+    assert kind == CONTEXT, kind
+    return replace(rows, features={**rows.features, name: rows.features[name][order]})
+
+
+@contextmanager
+def exchanged_items(
+    table: ItemTable, name: str, order: torch.Tensor, *, on_change: Callable[[], None]
+) -> Iterator[None]:
+    """Let item i + 1 have the feature of item `order[i]` + 1 for a while; row 0 is padding and keeps its own.
+
+    Args:
+        table: changed in place.
+        name: of the feature.
+        order: of the items without row 0.
+        on_change: called whenever the table has changed, the last time when all is as it was.
+    """
+    kept = table.features[name]
+    rows = torch.cat([order.new_zeros(1), order + 1]).to(kept.device)
+    table.features[name] = kept.index_select(0, rows)
+    try:
+        on_change()
+        yield
+    finally:
+        table.features[name] = kept
+        on_change()

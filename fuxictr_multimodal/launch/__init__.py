@@ -1,0 +1,1 @@
+"""Many runs: experiments and seeds side by side, and tuning."""

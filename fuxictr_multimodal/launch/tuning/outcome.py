@@ -1,0 +1,162 @@
+"""What became of a trial, read from the report that its run keeps true."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fuxictr_multimodal.config.expids import config_hash
+from fuxictr_multimodal.launch.tuning.slots import exit_text
+from fuxictr_multimodal.launch.tuning.space import Trial
+
+OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|can't allocate memory|ALLOC_FAILED", re.I)
+
+Report = dict[str, Any]
+
+
+@dataclass
+class Record:
+    """A trial and its fate.
+
+    Attributes:
+        trial: what was asked for.
+        ran: what ran for it: the trial itself, or its retry with smaller batches.
+        status: `queued`, `running`, `completed`, `failed` or `pruned`.
+        value: the monitored value on the validation split of the best checkpoint.
+        metrics: validation metrics of the best checkpoint.
+        curve: monitored values on validation so far, one an evaluation.
+        exit_code: of the process, negative for a signal; None where it did not run now.
+        error: why it failed, in one line, then the last lines it printed.
+        reused: it was complete before this tuner started.
+    """
+
+    trial: Trial
+    ran: Trial
+    status: str = "queued"
+    value: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    curve: list[float] = field(default_factory=list)
+    best_epoch: int | None = None
+    seconds: float = 0.0
+    parameters: int | None = None
+    exit_code: int | None = None
+    error: list[str] = field(default_factory=list)
+    reused: bool = False
+
+    @classmethod
+    def of(cls, trial: Trial) -> Record:
+        """A queued trial."""
+        return cls(trial, trial)
+
+    @property
+    def retried(self) -> bool:
+        """Whether it ran, or runs, with smaller batches after it was out of memory."""
+        return self.ran.expid != self.trial.expid
+
+    def complete_from(self, report: Report) -> None:
+        """Take over the numbers of a complete report."""
+        value = monitored(report, self.ran.params)
+        self.read_progress(report)
+        self.metrics = dict(report.get("metrics", {}).get("valid", {}))
+        self.best_epoch = report.get("best_epoch")
+        if value is None:
+            self.status = "failed"
+            self.error = [f"the report has no finite {self.ran.params['monitor']} of the validation split"]
+        else:
+            self.status, self.value, self.error = "completed", value, []
+
+    def fail(self, report: Report | None, status: int, last_lines: list[str]) -> None:
+        """Name the failure of a process that ended without a complete report."""
+        said = report.get("error") if report and report.get("status") in ("failed", "interrupted") else None
+        reason = said or (last_lines[-1] if last_lines else "it printed nothing")
+        if report:
+            self.read_progress(report)
+        self.status = "failed"
+        self.error = [f"{exit_text(status)}: {reason}", *last_lines]
+
+    def read_progress(self, report: Report) -> None:
+        """Take over what a report says while its run goes on."""
+        self.curve = [float(row["monitor"]) for row in report.get("curve", [])]
+        self.seconds = float(report.get("seconds") or 0.0)
+        self.parameters = report.get("parameters", {}).get("total")
+
+
+def read_report(path: Path) -> Report | None:
+    """Read a report; None where there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def is_of(report: Report, trial: Trial, dataset_hash: str | None) -> bool:
+    """Whether a report is of a trial's configuration and, where it is known, of this build of the data."""
+    # The hash that an earlier version wrote covers keys that nobody reads.
+    written = config_hash(report["config"]) if report.get("config") else report.get("config_hash")
+    if written != trial.config_hash:
+        return False
+    return dataset_hash is None or report.get("manifest_hash") in (None, "", dataset_hash)
+
+
+def finished_report(trial: Trial, dataset_hash: str | None) -> Report | None:
+    """The report of a trial that is complete."""
+    report = read_report(trial.report)
+    if report is None or report.get("status") != "completed" or not is_of(report, trial, dataset_hash):
+        return None
+    return report
+
+
+def dataset_hash(trial: Trial) -> str | None:
+    """Identity of the store that a trial reads; None where there is no store yet."""
+    from fuxictr_multimodal.data.store.manifest import Manifest
+    from fuxictr_multimodal.errors import DataError
+
+    try:
+        return Manifest.read(Path(trial.params["data_root"]) / trial.dataset_id).hash
+    except (DataError, OSError):
+        return None
+
+
+def monitored(report: Report, params: Mapping[str, Any]) -> float | None:
+    """The value that selects: `monitor` on the validation split, never on test; None if it is missing or not finite.
+
+    >>> monitored({"metrics": {"valid": {"AUC": 0.75, "logloss": 0.5}}}, {"monitor": {"AUC": 1, "logloss": -1}})
+    0.25
+    """
+    monitor = params["monitor"]
+    weights = monitor if isinstance(monitor, dict) else {monitor: 1}
+    values = report.get("metrics", {}).get("valid", {})
+    if any(values.get(name) is None for name in weights):
+        return None
+    value = sum(weight * values[name] for name, weight in weights.items())
+    return value if math.isfinite(value) else None
+
+
+def maximised(params: Mapping[str, Any]) -> bool:
+    """Whether a larger monitored value is better."""
+    return params.get("monitor_mode", "max") == "max"
+
+
+def best_record(records: list[Record]) -> Record | None:
+    """The completed trial with the best validation value; the earlier one of equals."""
+    done = [record for record in records if record.status == "completed"]
+    if not done:
+        return None
+    sign = 1 if maximised(done[0].trial.params) else -1
+    return max(done, key=lambda record: sign * (record.value or 0.0))
+
+
+def is_out_of_memory(record: Record) -> bool:
+    """Whether a failed trial said that memory ran out; a SIGKILL says nothing and does not count."""
+    return record.status == "failed" and any(OUT_OF_MEMORY.search(line) for line in record.error)
+
+
+def said_out_of_memory(report: Report | None) -> bool:
+    """Whether a report is of a run that failed because memory ran out."""
+    return bool(report) and report.get("status") == "failed" and bool(OUT_OF_MEMORY.search(str(report.get("error"))))

@@ -1,0 +1,183 @@
+"""From a tuner file to summaries: one sweep, or those of several models on the same slots."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+import fuxictr_multimodal
+from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.launch.tuning import prepare
+from fuxictr_multimodal.launch.tuning.board import Board
+from fuxictr_multimodal.launch.tuning.folder import SweepFolder, write_config
+from fuxictr_multimodal.launch.tuning.outcome import Record
+from fuxictr_multimodal.launch.tuning.restart import Restart
+from fuxictr_multimodal.launch.tuning.scheduler import Grid, Scheduler
+from fuxictr_multimodal.launch.tuning.slots import Slots, exit_text, start_guarded
+from fuxictr_multimodal.launch.tuning.space import Space
+from fuxictr_multimodal.launch.tuning.sweep import Source, Sweep
+from fuxictr_multimodal.system.interruption import Interrupted
+from fuxictr_multimodal.system.supervisor import kill_group
+from fuxictr_multimodal.system.terminal import plain_console
+
+ROOT = Path(fuxictr_multimodal.__file__).resolve().parent.parent
+SCRIPT = "run_expid.py"
+
+
+def tune(
+    config: Path,
+    expids: Sequence[str | None],
+    *,
+    gpus: Sequence[int],
+    tag: str | None = None,
+    script: Path | None = None,
+    search: str = "grid",
+    trials: int | None = None,
+    seconds: float | None = None,
+    retry_oom: bool = False,
+    prune: bool = True,
+    seed: int = 0,
+    console: Console | None = None,
+) -> list[list[Record]]:
+    """Run the same sweep of several models on the same slots, and write the summary of each at its end.
+
+    A model's trials start when those before it have all started, so no slot waits for another model's last trial.
+
+    Args:
+        config: the tuner file.
+        expids: each tuned instead of the file's `base_expid`, in a folder of its own; None is `base_expid`.
+        gpus: one GPU index a slot, -1 for the CPU.
+        tag: run only trials whose expid contains it; of a grid.
+        script: what runs a trial instead of `run_expid.py`. It gets `--config`, `--expid` and `--gpu`, and writes the
+            trial's report; where a report is there, it gets `--resume`, or `--overwrite` when that report is complete.
+        search: `grid`, `random` or `tpe`.
+        trials: of each search, over all its restarts.
+        seconds: after this long no trial starts any more.
+        retry_oom: run a trial that was out of memory once more with half the batch.
+        prune: stop hopeless trials of a search early.
+        seed: of the search.
+        console: where to say what happens; standard output by default.
+
+    Returns:
+        For each expid, its trials and what became of them.
+
+    Raises:
+        InputError: whatever is wrong with the tuner file, an experiment or its data; then no trial was started.
+        Interrupted: running trials are ended, the summaries so far are written.
+    """
+    console = console or plain_console()
+    deadline = None if seconds is None else time.monotonic() + seconds
+    if search != "grid" and trials is None and seconds is None:
+        raise ConfigError(f"--search {search} has no end: give --trials or --time")
+    command, own = _script(script)
+    spaces = [Space.read(config, expid=expid) for expid in expids]
+    if not own:
+        for space in spaces:
+            space.refuse_unlisted_keys()
+    with contextlib.ExitStack() as stack:
+        sweeps: list[Sweep] = []
+        for space, expid in zip(spaces, expids, strict=True):
+            folder = SweepFolder.of(config, search=search, seed=seed, expid=expid)
+            restart = Restart(space, retry_oom=retry_oom)
+            source = stack.enter_context(
+                _source(space, folder, restart, search=search, tag=tag, trials=trials, prune=prune, seed=seed)
+            )
+            total = len(source.records) if search == "grid" else trials or "as many as the time allows"
+            console.print(f"{space.base_expid}, {search}: {total} trials in {folder.path}", soft_wrap=True)
+            sweeps.append(Sweep(space, folder, source, restart, search, command))
+            sweeps[-1].publish()
+        lacking = [sweep.space for sweep in sweeps if sweep.source.open_trials()]
+        if own and lacking:
+            _prepare(config, lacking)
+        board = Board(
+            records=lambda: [record for sweep in sweeps for record in sweep.source.records],
+            open_trials=lambda: sum(sweep.source.open_trials() for sweep in sweeps),
+            varied=list(dict.fromkeys(key for space in spaces for key in space.varied)),
+            console=console,
+        )
+        scheduler = Scheduler(
+            sweeps,
+            Slots(gpus, script=command),
+            on_change=board.on_change,
+            on_end=lambda sweep: sweep.summarise(console),
+            deadline=deadline,
+        )
+        try:
+            with board:
+                scheduler.run()
+        except KeyboardInterrupt as error:
+            raise Interrupted.of(error, "complete trials are kept, the same command resumes the rest") from None
+        finally:
+            for sweep in scheduler.unended:
+                sweep.summarise(console)
+    return [sweep.source.records for sweep in sweeps]
+
+
+@contextlib.contextmanager
+def _source(
+    space: Space,
+    folder: SweepFolder,
+    restart: Restart,
+    *,
+    search: str,
+    tag: str | None,
+    trials: int | None,
+    prune: bool,
+    seed: int,
+) -> Iterator[Source]:
+    if search == "grid":
+        with folder.only_tuner():
+            yield Grid(space.grid(), restart, tag=tag)
+        return
+    # Optuna is an extra: only a search needs it.
+    from fuxictr_multimodal.launch.tuning.search import Search
+
+    source = Search(
+        space,
+        folder=folder,
+        algorithm=search,
+        trials=trials or sys.maxsize,
+        restart=restart,
+        prune=prune,
+        seed=seed,
+    )
+    with source.working():
+        yield source
+
+
+def _script(script: Path | None) -> tuple[Path, bool]:
+    """What runs a trial, and whether it is this project's own runner."""
+    ours = ROOT / SCRIPT
+    if script is None:
+        script = Path(SCRIPT) if Path(SCRIPT).is_file() else ours
+    if not script.is_file():
+        raise ConfigError(f"script {script} is not there: run from the folder that holds it, or give it with --script")
+    return script, ours.is_file() and script.samefile(ours)
+
+
+def _prepare(config: Path, spaces: Sequence[Space]) -> None:
+    """Check keys and build datasets in a process of its own, before the first trial."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with tempfile.TemporaryDirectory(prefix="tuner-") as directory:
+        trials = [trial for space in spaces for trial in space.representatives()]
+        write_config(Path(directory), {trial.expid: trial for trial in trials})
+        process = start_guarded(
+            [sys.executable, "-m", prepare.__name__, directory], environment={**os.environ, "PYTHONPATH": path}
+        )
+        try:
+            status = process.wait()
+        except BaseException:
+            kill_group(process.pid)
+            process.wait()
+            raise
+        finally:
+            process.stdin.close()
+    if status:
+        raise ConfigError(f"no trial of {config} was started: preparing it ended with {exit_text(status)}, see above")

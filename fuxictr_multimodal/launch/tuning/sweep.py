@@ -1,0 +1,78 @@
+"""One model's sweep: where its trials come from, the folder they are written to, and what is said at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+
+from fuxictr_multimodal.launch.tuning.board import count
+from fuxictr_multimodal.launch.tuning.folder import SweepFolder, write_config
+from fuxictr_multimodal.launch.tuning.outcome import Record
+from fuxictr_multimodal.launch.tuning.restart import Restart
+from fuxictr_multimodal.launch.tuning.space import Space, Trial
+from fuxictr_multimodal.launch.tuning.summary import write_summary
+
+
+class Source(Protocol):
+    """Where trials come from: the list of a grid, or a search."""
+
+    records: list[Record]
+
+    def next(self) -> Record | None:
+        """The next trial to run; None when there is none."""
+
+    def open_trials(self) -> int:
+        """How many trials may still come from `next`."""
+
+    def should_stop(self, record: Record) -> bool:
+        """Whether a running trial, whose curve has grown, is not worth its time."""
+
+    def ended(self, record: Record) -> None:
+        """Take note of a trial that is completed, failed or pruned."""
+
+    def refresh(self) -> None:
+        """Bring `records` up to date with what other workers did."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """What the scheduler runs; several sweeps may share its slots.
+
+    Attributes:
+        space: of the model.
+        folder: configuration, logs and summary.
+        source: gives the trials.
+        restart: finds complete reports, and the smaller twin of a trial that was out of memory.
+        search: `grid`, `random` or `tpe`.
+        script: what runs a trial.
+    """
+
+    space: Space
+    folder: SweepFolder
+    source: Source
+    restart: Restart
+    search: str
+    script: Path
+
+    def publish(self, *more: Trial) -> None:
+        """Write the folder's configuration: every trial of the source, its retries, and `more`.
+
+        The files are written whole, and a fellow worker's trial may be about to read them: under the lock that a worker
+        holds when it draws a trial, and after a look at what the others have drawn.
+        """
+        with self.folder.shared():
+            self.source.refresh()
+            known = [trial for record in self.source.records for trial in (record.trial, record.ran)]
+            write_config(self.folder.path, {trial.expid: trial for trial in (*known, *more)})
+
+    def summarise(self, console: Console) -> None:
+        """Write the summary of what was tried so far, and say where it is."""
+        self.source.refresh()
+        best = write_summary(self.folder, self.space, self.source.records, search=self.search, script=self.script)
+        fates = ", ".join(f"{n} {status}" for status, n in count(self.source.records).items() if n)
+        console.print(f"{fates or 'no trial'}; summary in {self.folder.path / 'summary.md'}", soft_wrap=True)
+        if best is not None:
+            console.print(f"best {best.ran.expid}: valid {best.value:.6f}", soft_wrap=True, highlight=False)

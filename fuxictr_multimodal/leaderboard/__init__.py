@@ -1,1 +1,0 @@
-"""From the reports of a dataset to one table and one page."""

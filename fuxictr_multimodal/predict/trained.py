@@ -1,0 +1,49 @@
+"""The weights of a finished run into a model, checked against the build of the dataset that it was trained on."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from fuxictr.pytorch.models import BaseModel
+
+from fuxictr_multimodal.errors import DataError, did_you_mean
+from fuxictr_multimodal.training.experiment import Experiment
+from fuxictr_multimodal.training.report import Report
+from fuxictr_multimodal.training.trainer import load_checkpoint
+
+
+def load_trained(experiment: Experiment, model: BaseModel, *, otherwise: str = "") -> None:
+    """Load what a run of this experiment trained.
+
+    Args:
+        experiment: whose run is meant.
+        model: built from it.
+        otherwise: what else a user can do where nothing was trained.
+
+    Raises:
+        DataError: there is no checkpoint, it was trained on another build of the dataset, or it does not fit the model.
+    """
+    path = Path(model.checkpoint)
+    if not path.is_file():
+        other = f", or {otherwise}" if otherwise else ""
+        trained = [file.stem for file in path.parent.glob("*.model")]
+        raise DataError(
+            f"{path} does not exist: train it first with run_expid.py --expid {experiment.expid} and the options given "
+            f"here{other}. {did_you_mean(experiment.run, trained)}".strip()
+        )
+    report_path = experiment.files.report
+    if report_path.is_file():
+        trained_on = Report.read(report_path).manifest_hash
+        if trained_on != experiment.store.manifest.hash:
+            raise DataError(
+                f"{path} was trained on another build of dataset {experiment.params['dataset_id']!r}: its ids may mean "
+                "something else; train again, or build that dataset again"
+            )
+    else:
+        logging.warning("%s is not there: nobody knows on which build of the dataset %s was trained", report_path, path)
+    try:
+        load_checkpoint(model)
+    except RuntimeError as error:
+        lines = str(error).strip().splitlines()
+        raise DataError(f"{path} does not fit the configuration: {lines[min(1, len(lines) - 1)].strip()}") from None

@@ -1,0 +1,1 @@
+"""One experiment: from an expid to a trained model, its metrics and its report."""

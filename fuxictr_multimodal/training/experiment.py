@@ -1,0 +1,229 @@
+"""What an expid names, made real: checked parameters, the store, the model with its item table, and loaders."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+from fuxictr.features import FeatureMap
+from fuxictr.pytorch.dataloaders import RankDataLoader
+from fuxictr.pytorch.models import BaseModel
+
+from fuxictr_multimodal.config.expids import check_model_keys, load_config, load_dataset_config, load_model_config
+from fuxictr_multimodal.data.batch import Batch
+from fuxictr_multimodal.data.item_table import ItemTable
+from fuxictr_multimodal.data.loader import MultimodalDataLoader
+from fuxictr_multimodal.data.store import Store
+from fuxictr_multimodal.data.store.encoding import check_feature_cols, load_feature_map
+from fuxictr_multimodal.data.synthetic import SyntheticSpec, build_synthetic, spec_of
+from fuxictr_multimodal.errors import DataError, did_you_mean
+from fuxictr_multimodal.system.files import make_folder
+from fuxictr_multimodal.system.gpus import check_gpus
+from fuxictr_multimodal.training.report import Report
+from fuxictr_multimodal.training.resume import resumed_params
+from fuxictr_multimodal.training.run_names import RunFiles, named_keys, run_name, settings_given
+from fuxictr_multimodal.zoo.models import ZooModel, resolve
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Checked parameters of one run and the store that it reads."""
+
+    params: dict[str, Any]
+    zoo_model: ZooModel
+    store: Store
+    expid: str = ""
+
+    @classmethod
+    def load(
+        cls,
+        config_dir: Path,
+        expid: str,
+        *,
+        gpu: int = -1,
+        seed: int | None = None,
+        overrides: Sequence[str] = (),
+        name: str | None = None,
+        reading: bool = True,
+    ) -> Experiment:
+        """Read and check an expid, and open its dataset (built first where it is synthetic and missing).
+
+        Args:
+            config_dir: folder of the configs.
+            expid: the experiment.
+            gpu: index of the GPU, -1 for the CPU.
+            seed: of the command line.
+            overrides: `key=value`.
+            name: of the run, where it has one of its own.
+            reading: whether a trained run is meant, or one to train; see `run_name`.
+
+        Raises:
+            InputError: whatever is wrong with the configuration or the data.
+        """
+        check_gpus([gpu])
+        params = load_config(config_dir, expid, overrides=overrides, seed=seed)
+        params["gpu"] = gpu
+        directory = Path(params["model_root"]) / params["dataset_id"]
+        if name is not None and reading:
+            files = RunFiles(directory, run_name(directory, params, expid=expid, seed=seed, name=name))
+            if files.report.is_file():
+                params, _ = resumed_params(Report.read(files.report), params, named_keys(overrides, seed))
+        experiment = cls.of(params, expid)
+        plain = params
+        if overrides:
+            dataset = load_dataset_config(config_dir, params["dataset_id"])
+            plain = {**load_model_config(config_dir, expid), **dataset}
+        params["model_id"] = run_name(
+            directory,
+            params,
+            expid=expid,
+            seed=seed,
+            given=settings_given(params, plain),
+            name=name,
+            reading=reading,
+        )
+        return experiment
+
+    @classmethod
+    def of(cls, params: dict[str, Any], expid: str) -> Experiment:
+        """Check parameters against the model, and open the dataset that they name."""
+        zoo_model = resolve(params["model"], zoo_root=params.get("zoo_root"))
+        check_model_keys(params, zoo_model.model_class)
+        check_feature_cols(params["feature_cols"], f"dataset {params['dataset_id']!r}")
+        return cls(params, zoo_model, open_store(params), expid)
+
+    @property
+    def run(self) -> str:
+        """Name of the run; see `run_name`."""
+        return self.params["model_id"]
+
+    @property
+    def files(self) -> RunFiles:
+        """The files of the run."""
+        return RunFiles(self.directory, self.run)
+
+    @property
+    def directory(self) -> Path:
+        """Where the run's files go: `<model_root>/<dataset_id>`."""
+        return Path(self.params["model_root"]) / self.params["dataset_id"]
+
+    def feature_map(self) -> FeatureMap:
+        """FuxiCTR's feature map of the store, with this expid's `use_features` and `feature_specs`."""
+        return load_feature_map(self.store.dir, self.params["dataset_id"], self.params)
+
+    def item_table(self, feature_map: FeatureMap, device: Any) -> ItemTable:
+        """The store's item table on a device: the features with `source: item`."""
+        names = [name for name, spec in feature_map.features.items() if spec.get("source") == "item"]
+        return ItemTable.from_store(self.store.dir, names, device=device, feature_map=feature_map)
+
+    def build_model(
+        self, feature_map: FeatureMap, *, item_table: Callable[[Any], ItemTable] | None = None
+    ) -> tuple[BaseModel, Callable[[Batch], Any]]:
+        """Construct the model; return it with the function that turns a `Batch` into what its `forward` reads.
+
+        Args:
+            feature_map: of the store.
+            item_table: makes the item table on a device, for a caller that wants to hold it too.
+        """
+        if item_table is None:
+
+            def item_table(device: Any) -> ItemTable:
+                return self.item_table(feature_map, device)
+
+        if self.params.get("note"):
+            logging.info("Note on this experiment: %s", self.params["note"])
+        max_len = self.params.get("max_len") or self.store.manifest.max_len
+        return self.zoo_model.build(feature_map, item_table, {**self.params, "max_len": max_len})
+
+    def split_loader(
+        self, split: str, feature_map: FeatureMap, device: Any, *, shuffle: bool = False
+    ) -> MultimodalDataLoader:
+        """One split in stored order, which may lack labels; with `shuffle` in the order of training, with labels.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        path = self.store.split_path(split)
+        if path is None:
+            raise DataError(
+                f"{self.store.dir} has no split {split!r}. {did_you_mean(split, self.store.manifest.splits)}"
+            )
+        names = ("batch_size", "max_len", *(("seed", "shuffle_window") if shuffle else ()))
+        return MultimodalDataLoader(
+            feature_map,
+            path,
+            split="train" if shuffle else "test",
+            shuffle=shuffle,
+            mode=self.params.get("loader_mode", "auto"),
+            device=device,
+            **{name: self.params[name] for name in names if name in self.params},
+        )
+
+    def loaders(self, stage: str, feature_map: FeatureMap, device: Any) -> Any:
+        """`RankDataLoader` of FuxiCTR over our loader: `train` gives (train, valid), `test` gives test."""
+        names = ("batch_size", "shuffle", "max_len", "seed", "shuffle_window")
+        given = {name: self.params[name] for name in names if name in self.params}
+        paths = {f"{split}_data": self.store.split_path(split) for split in ("train", "valid", "test")}
+        return RankDataLoader(
+            feature_map,
+            stage=stage,
+            data_loader=MultimodalDataLoader,
+            mode=self.params.get("loader_mode", "auto"),
+            device=str(device),
+            **given,
+            **{name: str(path) for name, path in paths.items() if path is not None},
+        )
+
+
+def open_store(params: Mapping[str, Any]) -> Store:
+    """Open the dataset of an expid; build it first when its entry has a `synthetic:` block and it is missing.
+
+    Raises:
+        DataError: with the entry's `obtain` text when the data is missing; or what is there was generated by another
+            spec than the entry's.
+    """
+    data_root, dataset_id = Path(params["data_root"]), params["dataset_id"]
+    missing = not (data_root / dataset_id).exists()
+    if params.get("synthetic") is None:
+        if missing and params.get("obtain"):
+            raise DataError(f"dataset {dataset_id!r} is not in {data_root}. {' '.join(params['obtain'].split())}")
+        return Store.open(data_root, dataset_id)
+    spec = SyntheticSpec.from_dict(params["synthetic"], where=f"dataset {dataset_id!r}: synthetic")
+    if missing:
+        make_folder(data_root)
+        # Of several runs that start together, one builds and the others wait.
+        with filelock.FileLock(data_root / f".{dataset_id}.request.lock"):
+            if not (data_root / dataset_id).exists():
+                build_synthetic(
+                    spec,
+                    dataset_id=dataset_id,
+                    data_root=data_root,
+                    feature_cols=params["feature_cols"],
+                    label_col=params["label_col"],
+                )
+    store = Store.open(data_root, dataset_id)
+    _refuse_another_spec(store, spec)
+    return store
+
+
+def _refuse_another_spec(store: Store, spec: SyntheticSpec) -> None:
+    """A report must not name sizes and a seed that the data does not have."""
+    found = spec_of(store.manifest.recipe)
+    remedy = (
+        f"remove the folder {store.dir} to have it generated anew, or keep it and generate the other one elsewhere "
+        "with --set data_root=FOLDER or under another dataset_id"
+    )
+    if found is None:
+        raise DataError(f"{store.dir} is no synthetic dataset, but its entry has a `synthetic:` block: {remedy}")
+    there, wanted = asdict(found), asdict(spec)
+    differs = {name: value for name, value in wanted.items() if there[name] != value}
+    if differs:
+        told = ", ".join(f"{name}: {there[name]} there, {value} configured" for name, value in differs.items())
+        as_it_is = " ".join(f"--set synthetic.{name}={there[name]}" for name in differs)
+        raise DataError(
+            f"{store.dir} was generated by another `synthetic:` block ({told}): {remedy}; {as_it_is} reads it as it is"
+        )

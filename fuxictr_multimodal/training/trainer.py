@@ -1,0 +1,428 @@
+"""The training loop of any FuxiCTR model: FuxiCTR's protocol and log lines, with guards, rates and resume.
+
+It drives FuxiCTR's own pieces (`train_step`, `forward`, `get_labels`, `lr_decay`, `checkpoint`), so a model trains
+here as it does in `BaseModel.fit`. What it adds: predictions stay arrays, the loss stays on the device, a NaN never
+replaces the best checkpoint, and a killed run goes on from its last evaluation with the same loss trace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fuxictr.pytorch.models import BaseModel
+from numpy.typing import NDArray
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fuxictr_multimodal.data.batch import Batch
+from fuxictr_multimodal.data.loader import MultimodalDataLoader
+from fuxictr_multimodal.errors import ConfigError, DataError, InputError
+from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.system.progress import followed
+from fuxictr_multimodal.training import metrics
+from fuxictr_multimodal.training.weight_average import WeightAverage
+
+MIN_DELTA = 1e-6  # FuxiCTR's: a smaller gain of the monitored value is none
+
+
+class TrainingDiverged(InputError):
+    """The loss or a score is not finite; the best checkpoint so far is untouched."""
+
+
+# What reading a file raises that is cut, empty, or of something else than it should be.
+DAMAGE = (OSError, pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
+
+
+@dataclass
+class Evaluation:
+    """One row of the learning curve; `seconds` is training time so far without evaluations."""
+
+    epoch: int
+    step: int
+    train_loss: float
+    learning_rate: float
+    metrics: dict[str, float]
+    monitor: float
+    best: bool
+    seconds: float
+
+
+@dataclass
+class Progress:
+    """All that a killed run needs, beside the tensors, to go on."""
+
+    epoch: int = 0
+    step: int = 0
+    stopping_steps: int = 0
+    best_value: float | None = None
+    best_epoch: int | None = None
+    finished: bool = False
+    train_seconds: float = 0.0
+    train_rows: int = 0
+    curve: list[Evaluation] = field(default_factory=list)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Progress:
+        return cls(**{**values, "curve": [Evaluation(**row) for row in values["curve"]]})
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Scores, labels and groups of a split, row order kept; `rows_per_s` counts loading and scoring."""
+
+    scores: NDArray[np.float32]
+    labels: NDArray[np.float32] | None
+    groups: NDArray | None
+    rows_per_s: float
+
+    def evaluate(self, names: list[str]) -> dict[str, float]:
+        """Compute metrics by name; see `metrics.evaluate`."""
+        assert self.labels is not None, "a split without labels has no metrics"
+        return metrics.evaluate(self.labels, self.scores, names, self.groups)
+
+    def undefined(self, names: list[str]) -> dict[str, str]:
+        """Which of these metrics no scores of these rows have, and why; see `metrics.undefined`."""
+        assert self.labels is not None, "a split without labels has no metrics"
+        return metrics.undefined(names, self.labels, self.groups)
+
+
+class Trainer:
+    """Trains, evaluates and scores one model.
+
+    Args:
+        model: a compiled `BaseModel`; its monitor, patience, evaluation steps and checkpoint path are used.
+        to_inputs: turns a `Batch`, whose loader puts it on the model's device, into what the model's `forward` reads.
+        epochs: passes over the training split at most.
+        max_gradient_norm: gradients are clipped to this L2 norm.
+        save_best_only: keep the checkpoint of the best evaluation, else of the last.
+        plateau_factor: what the learning rate is multiplied with at an evaluation without a gain, the model's own by
+            default (FuxiCTR's 0.1).
+        weight_averaging: decay of the `WeightAverage` that evaluations score and checkpoints hold; 0 takes none.
+        state_file: where a resumable state is kept at each evaluation.
+        on_evaluation: called with the progress after each evaluation, for example to write a report.
+    """
+
+    def __init__(
+        self,
+        model: BaseModel,
+        *,
+        to_inputs: Callable[[Batch], Any],
+        epochs: int,
+        max_gradient_norm: float = 10.0,
+        save_best_only: bool = True,
+        plateau_factor: float | None = None,
+        weight_averaging: float = 0.0,
+        state_file: Path | None = None,
+        on_evaluation: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.model = model
+        self.to_inputs = to_inputs
+        self.epochs = epochs
+        self.max_gradient_norm = max_gradient_norm
+        self.save_best_only = save_best_only
+        self.plateau_factor = plateau_factor
+        self.average = WeightAverage(model, weight_averaging) if weight_averaging else None
+        self.state_file = state_file
+        self.on_evaluation = on_evaluation
+        self.progress = Progress()
+        self._loader_state: dict[str, Any] | None = None
+
+    def fit(self, train: MultimodalDataLoader, valid: MultimodalDataLoader) -> Progress:
+        """Train until the patience or the epochs are used up, then load the best checkpoint.
+
+        Raises:
+            ConfigError: before the first step, if a monitored metric has no value on the validation split, or the model
+                normalises over the rows of a batch and a batch has one.
+            TrainingDiverged: if the loss or a validation score is not finite.
+        """
+        model, progress = self.model, self.progress
+        self._refuse_undefined_monitor(valid)
+        fit_batches(train, model)
+        if self._loader_state is not None:
+            train.load_state_dict(self._loader_state)
+            # More patience than a run had that stopped early lets it train on.
+            progress.finished = progress.stopping_steps >= model._early_stop_patience
+            if progress.step == (progress.epoch + 1) * len(train):
+                progress.epoch += 1
+            logging.info("Resume after epoch %d, step %d", progress.epoch, progress.step)
+        model._max_gradient_norm = self.max_gradient_norm
+        model._steps_per_epoch = len(train)
+        eval_steps = model._eval_steps or len(train)
+        logging.info("Start training: %d batches/epoch", len(train))
+        while progress.epoch < self.epochs and not progress.finished:
+            logging.info("************ Epoch=%d start ************", progress.epoch + 1)
+            self._train_epoch(train, valid, eval_steps)
+            if not progress.finished:
+                progress.epoch += 1
+                logging.info("************ Epoch=%d end ************", progress.epoch)
+        if progress.best_epoch is None:
+            raise ConfigError(
+                f"eval_steps={eval_steps} is more than the {len(train) * self.epochs} steps of the whole training: "
+                "no checkpoint was made; lower eval_steps or set it to null for one evaluation an epoch"
+            )
+        logging.info("Training finished.")
+        logging.info("Load best model: %s", model.checkpoint)
+        load_checkpoint(model)
+        return progress
+
+    def evaluate(self, loader: MultimodalDataLoader, names: list[str] | None = None) -> dict[str, float]:
+        """Metrics of a split, the model's `validation_metrics` by default; logs FuxiCTR's line."""
+        values = self.predict(loader).evaluate(names or self.model.validation_metrics)
+        logging.info("[Metrics] " + " - ".join(f"{k}: {v:.6f}" for k, v in values.items()))
+        return values
+
+    @torch.no_grad()
+    def predict(self, loader: MultimodalDataLoader) -> Predictions:
+        """Score every row of a split, in row order."""
+        model = self.model
+        label = model.feature_map.labels[0]
+        model.eval()
+        scores: list[torch.Tensor] = []
+        labels: list[torch.Tensor] = []
+        groups: list[torch.Tensor] = []
+        start = time.perf_counter()
+        for batch in self._with_progress(loader, "scoring", leave=False):
+            scores.append(model.forward(self.to_inputs(batch))["y_pred"].reshape(-1))
+            if label in batch.features:
+                labels.append(batch.features[label])
+            if batch.group is not None:
+                groups.append(batch.group)
+        values = _to_numpy(scores)
+        return Predictions(
+            scores=values,
+            labels=_to_numpy(labels) if labels else None,
+            groups=_to_numpy(groups) if groups else None,
+            rows_per_s=len(values) / max(time.perf_counter() - start, 1e-9),
+        )
+
+    def resume(self) -> bool:
+        """Load the state of a killed run; False where there is none."""
+        if self.state_file is None or not self.state_file.is_file():
+            return False
+        try:
+            state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.model.optimizer.load_state_dict(state["optimizer"])
+            torch.set_rng_state(state["rng"])
+            if torch.cuda.is_available() and state["rng_cuda"]:
+                torch.cuda.set_rng_state_all(state["rng_cuda"])
+            if self.average is not None:
+                self.average.load_state_dict(state.get("average"))
+            self.progress = Progress.from_dict(state["progress"])
+            self._loader_state = state["loader"]
+        except DAMAGE as error:
+            raise DataError(
+                f"{self.state_file} cannot be read ({_line(error)}): --overwrite starts the run anew"
+            ) from None
+        return True
+
+    def _refuse_undefined_monitor(self, valid: MultimodalDataLoader) -> None:
+        """Say before hours of training what would end it at its first evaluation."""
+        monitored = self.model._monitor.get_metrics()
+        labels, groups = valid.labels_and_groups()
+        # Metrics that are not monitored are looked at too: their names must be known.
+        undefined = metrics.undefined([*monitored, *self.model.validation_metrics], labels, groups)
+        for name in monitored:
+            if name in undefined:
+                raise ConfigError(
+                    f"monitor: {name} has no value on the validation split {valid.data_path} ({undefined[name]}): "
+                    "monitor another metric, such as logloss with monitor_mode: min, or build the dataset with "
+                    "other splits"
+                )
+
+    def _train_epoch(self, train: MultimodalDataLoader, valid: MultimodalDataLoader, eval_steps: int) -> None:
+        model, progress = self.model, self.progress
+        model._epoch_index = progress.epoch
+        # FuxiCTR's models leave the gradients of a last partial accumulation window behind.
+        model.optimizer.zero_grad()
+        model.train()
+        loss_sum = torch.zeros((), dtype=torch.float64, device=model.device)
+        loss_steps = 0
+        first = progress.step - progress.epoch * len(train)
+        started = time.perf_counter()
+        for index, batch in enumerate(self._with_progress(train, f"epoch {progress.epoch + 1}"), start=first):
+            model._batch_index = index
+            loss_sum += self._train_step(self.to_inputs(batch)).detach()
+            if self.average is not None:
+                self.average.update()
+            loss_steps += 1
+            progress.step += 1
+            progress.train_rows += len(batch)
+            if progress.step % eval_steps:
+                continue
+            train_loss = loss_sum.item() / loss_steps
+            loss_sum.zero_()
+            loss_steps = 0
+            progress.train_seconds += time.perf_counter() - started
+            self._evaluation(train_loss, valid, train)
+            if progress.finished:
+                return
+            model.train()
+            started = time.perf_counter()
+        progress.train_seconds += time.perf_counter() - started
+
+    def _train_step(self, inputs: Any) -> torch.Tensor:
+        try:
+            return self.model.train_step(inputs)
+        except RuntimeError as error:
+            # What torch's binary cross-entropy says of a NaN probability.
+            if "between 0 and 1" not in str(error):
+                raise
+            raise self._diverged("a prediction is not a number") from None
+
+    def _diverged(self, what: str) -> TrainingDiverged:
+        return TrainingDiverged(
+            f"{what} in epoch {self.progress.epoch + 1}: lower learning_rate or max_gradient_norm; "
+            "the checkpoint of the best evaluation so far is kept"
+        )
+
+    def _evaluation(self, train_loss: float, valid: MultimodalDataLoader, train: MultimodalDataLoader) -> None:
+        """Evaluate, keep the best checkpoint, decide on the learning rate and on stopping, save the state."""
+        model, progress = self.model, self.progress
+        logging.info("Train loss: %.6f", train_loss)
+        if not math.isfinite(train_loss):
+            raise self._diverged(f"the training loss is {train_loss}")
+        logging.info("Evaluation @epoch %d - batch %d: ", progress.epoch + 1, model._batch_index + 1)
+        # The checkpoint holds the weights that were scored.
+        with contextlib.nullcontext() if self.average is None else self.average.in_place():
+            try:
+                values = self.evaluate(valid, model._monitor.get_metrics())
+            except metrics.UndefinedMetric as error:
+                # Labels and groups allow these metrics, see `fit`: it is the scores.
+                raise TrainingDiverged(
+                    f"validation in epoch {progress.epoch + 1}: {error}; nothing was saved"
+                ) from None
+            monitored = float(model._monitor.get_value(values))
+            improved = self._improves(monitored)
+            if improved or not self.save_best_only:
+                save_checkpoint(model)
+        progress.curve.append(
+            Evaluation(
+                epoch=progress.epoch + 1,
+                step=progress.step,
+                train_loss=train_loss,
+                learning_rate=model.optimizer.param_groups[0]["lr"],
+                metrics=values,
+                monitor=monitored,
+                best=improved,
+                seconds=progress.train_seconds,
+            )
+        )
+        if improved:
+            progress.stopping_steps = 0
+            progress.best_value, progress.best_epoch = monitored, progress.epoch + 1
+            logging.info("Save best model: monitor(%s)=%.6f", model._monitor_mode, monitored)
+        else:
+            progress.stopping_steps += 1
+            logging.info("Monitor(%s)=%.6f STOP!", model._monitor_mode, monitored)
+            if model._reduce_lr_on_plateau:
+                given = {} if self.plateau_factor is None else {"factor": self.plateau_factor}
+                logging.info("Reduce learning rate on plateau: %.6f", model.lr_decay(**given))
+        if progress.stopping_steps >= model._early_stop_patience:
+            progress.finished = True
+            logging.info("********* Epoch=%d early stop *********", progress.epoch + 1)
+        self._save_state(train)
+        if self.on_evaluation is not None:
+            self.on_evaluation(progress)
+
+    def _improves(self, value: float) -> bool:
+        best = self.progress.best_value
+        if best is None:
+            return True
+        return value < best - MIN_DELTA if self.model._monitor_mode == "min" else value > best + MIN_DELTA
+
+    def _save_state(self, train: MultimodalDataLoader) -> None:
+        if self.state_file is None:
+            return
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.model.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "rng": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "loader": train.state_dict(),
+            "progress": asdict(self.progress),
+        }
+        try:
+            with replace_atomically(self.state_file) as temporary:
+                torch.save(state, temporary)
+        # What torch raises of a full disk is a RuntimeError.
+        except (OSError, RuntimeError) as error:
+            logging.warning(
+                "%s cannot be written (%s): the run cannot be resumed from here", self.state_file, _line(error)
+            )
+
+    def _with_progress(self, loader: MultimodalDataLoader, name: str, *, leave: bool = True) -> Iterator[Batch]:
+        verbose = bool(self.model._verbose)
+        yield from followed(loader, size=len, total=loader.num_samples, what=name, verbose=verbose, leave=leave)
+
+
+def fit_batches(train: MultimodalDataLoader, model: BaseModel) -> None:
+    """Let the loader make batches that the model can train on: none of a single row where it has BatchNorm.
+
+    BatchNorm has no variance of one row, so torch ends the step. A single row that is left at the end of an epoch joins
+    the batch before it: no row is lost, and their order stays. Other models keep their batches, and so their trace.
+
+    Raises:
+        ConfigError: the model has BatchNorm, and `batch_size` or the whole split is one row.
+    """
+    norm = next((name for name, part in model.named_modules() if isinstance(part, _BatchNorm)), None)
+    if norm is None:
+        return
+    for one, remedy in (
+        (train.batch_size == 1, "batch_size is 1: set it to 2 or more"),
+        (train.num_samples == 1, f"{train.data_path} has a single row: build the dataset with more training rows"),
+    ):
+        if one:
+            raise ConfigError(
+                f"{type(model).__name__} has BatchNorm ({norm}), which needs 2 rows a batch to train, but {remedy}, or "
+                "choose a model or setting without it (batch_norm: False)"
+            )
+    train.least_rows = 2
+    if train.num_samples % train.batch_size == 1:
+        logging.info("BatchNorm cannot train on one row: the last row of an epoch joins the batch before it")
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def save_checkpoint(model: BaseModel) -> None:
+    """Write the weights to `model.checkpoint`; an interrupted write leaves the older file.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    path = Path(model.checkpoint)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replace_atomically(path) as temporary:
+            model.save_weights(str(temporary))
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be written: {_line(error)}") from None
+
+
+def load_checkpoint(model: BaseModel) -> None:
+    """Load `model.checkpoint`; tensors only, no code from the file is run.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        weights = torch.load(model.checkpoint, map_location=model.device, weights_only=True)
+    except DAMAGE as error:
+        raise DataError(f"{model.checkpoint} cannot be read ({_line(error)}): train it again, --overwrite") from None
+    model.load_state_dict(weights)
+
+
+def _to_numpy(parts: list[torch.Tensor]) -> NDArray:
+    return torch.cat(parts).cpu().numpy() if parts else np.empty(0, dtype=np.float32)

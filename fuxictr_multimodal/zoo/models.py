@@ -1,0 +1,265 @@
+"""From the name under `model:` to a class, and from a `Batch` to what that class reads."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from fuxictr_multimodal.config.user_paths import user_path
+from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.zoo import clone as checkout
+from fuxictr_multimodal.zoo.distinct_items import DistinctItems
+from fuxictr_multimodal.zoo.layouts import HISTORY_PREFIX, flat_feature_map, is_history
+
+if TYPE_CHECKING:
+    from fuxictr.features import FeatureMap
+    from fuxictr.pytorch.models import BaseModel
+
+    from fuxictr_multimodal.data.batch import Batch
+    from fuxictr_multimodal.data.item_table import ItemTable
+
+ZOO_ROOT_VARIABLE = "FUXICTR_ZOO_ROOT"
+# DIEN packs its histories, which reads them from the left: they are filled on the right, FuxiCTR's `padding: post`.
+FILLED_AFTER = frozenset({"DIEN"})
+
+
+@dataclass(frozen=True)
+class ZooModel:
+    """A model class and its input.
+
+    Attributes:
+        model_class: a subclass of FuxiCTR's `BaseModel`.
+        layout: `batch` (a `Batch`; an item table is attached), `longctr` (FuxiCTR's triple) or `flat` (columns).
+    """
+
+    model_class: type
+    layout: str
+
+    def build(
+        self, feature_map: FeatureMap, item_table: Callable[[Any], ItemTable], params: Mapping[str, Any]
+    ) -> tuple[BaseModel, Callable[[Batch], Any]]:
+        """Construct the model; return it with the function that turns a `Batch` into what its `forward` reads.
+
+        Args:
+            feature_map: of the store.
+            item_table: makes the item table on a device.
+            params: of the run; `max_len` is the number of history slots.
+        """
+        logging.info("Model %s is code of %s", self.model_class.__name__, inspect.getfile(self.model_class))
+        if self.layout == "flat":
+            return self._build_flat(feature_map, item_table, params)
+        model = self.model_class(feature_map, **params)
+        table = item_table(model.device)
+        if self.layout == "batch":
+            model.attach(table)
+            return model, lambda batch: batch
+        # A model that cuts out the newest `short_seq_len` slots fails on a batch without so many.
+        short = getattr(model, "short_seq_len", None)
+        slots = None if short is None else max(params["max_len"], short)
+        if (distinct := DistinctItems.of(model, table, max_len=slots, padding=self.padding)) is not None:
+            return model, distinct
+        return model, lambda batch: batch.as_longctr(table, max_len=slots, padding=self.padding)
+
+    @property
+    def padding(self) -> str:
+        """Where histories are filled: `pre`, or `post` for a model that reads them from the left."""
+        return "post" if self.model_class.__name__ in FILLED_AFTER else "pre"
+
+    def _build_flat(
+        self, feature_map: FeatureMap, item_table: Callable[[Any], ItemTable], params: Mapping[str, Any]
+    ) -> tuple[BaseModel, Callable[[Batch], Any]]:
+        reads_slots = bool(sequence_parameters(self.model_class))
+        for embeddings in (True, False):
+            flat = flat_feature_map(feature_map, params["max_len"], not reads_slots, embeddings=embeddings)
+            fields = sequence_fields(self.model_class, flat, params)
+            model = self.model_class(flat, **{**_with_one_regularizer(self.model_class, params), **fields})
+            _accept_old_keyword(model)
+            unread = _without_projection(model) if embeddings else []
+            if not unread:
+                break
+            logging.warning(
+                "%s is trained without %s: a layer of it does not project given embeddings, a bug of FuxiCTR",
+                self.model_class.__name__,
+                ", ".join(unread),
+            )
+        _initialise_forgotten(model)
+        table = item_table(model.device)
+        return model, lambda batch: batch.as_flat(table, flat, padding=self.padding)
+
+
+def resolve(name: str, *, zoo_root: str | Path | None = None) -> ZooModel:
+    """Find a model: in this project's zoo, then in the installed FuxiCTR's LongCTR, then in a FuxiCTR clone.
+
+    A copy of this project's model in the checkout (`model_zoo/QIN/QIN.py`) is taken instead of the installed one.
+
+    Args:
+        name: of the model; `LongCTR/DIN` or `checkout/DIN` says where to look.
+        zoo_root: folder of a checkout, by default that of the environment variable FUXICTR_ZOO_ROOT. Code is run from
+            there only when the name resolves to one of its models.
+
+    Raises:
+        ConfigError: nobody has the name; lists what there is.
+    """
+    place, _, short = name.rpartition("/")
+    if place not in ("", "LongCTR", "checkout"):
+        raise ConfigError(f"model {name!r}: write the name alone, or LongCTR/ or checkout/ before it")
+    zoo_root = zoo_root or os.environ.get(ZOO_ROOT_VARIABLE)
+    zoo_root = user_path(zoo_root) if zoo_root else None
+    if place in ("", "checkout") and short in own_models():
+        copied = checkout.find_copy(short, zoo_root) if zoo_root else None
+        if copied or place == "":
+            return ZooModel(checkout.load_own(short, copied or _own_zoo() / short), "batch")
+    if place in ("", "LongCTR") and short in longctr_models():
+        return ZooModel(getattr(_longctr(), short), "longctr")
+    in_checkout = checkout.find_models(zoo_root) if zoo_root else {}
+    if place in ("", "checkout") and short in in_checkout:
+        return ZooModel(checkout.load_model(short, in_checkout[short]), "flat")
+    raise ConfigError(_unresolved(name, zoo_root, in_checkout))
+
+
+def own_models() -> list[str]:
+    """Names of the packages beside this project's `model_zoo/QIN` that hold a model of the same name."""
+    return sorted({path.stem for path in _own_zoo().glob("*/*.py") if path.stem == path.parent.name})
+
+
+@functools.cache
+def _own_zoo() -> Path:
+    """The installed folder `model_zoo` that has QIN; asked for once, before a copy may take the name."""
+    # An editable install puts the namespace together by a hook, not by a folder; where QIN comes from is always known.
+    qin = importlib.util.find_spec("model_zoo.QIN")
+    assert qin is not None, "this project is installed with its model_zoo"
+    assert qin.origin is not None
+    return Path(qin.origin).parent.parent
+
+
+def longctr_models() -> list[str]:
+    """Names of the models that the installed FuxiCTR's `model_zoo.LongCTR` exports."""
+    longctr = _longctr()
+    return sorted(n for n, v in vars(longctr).items() if isinstance(v, type)) if longctr else []
+
+
+def sequence_parameters(model_class: type) -> list[str]:
+    """The parameters of a constructor that name fields of targets and histories, as in `din_sequence_field`."""
+    parameters = inspect.signature(model_class.__init__).parameters
+    if not any(name.endswith("sequence_field") or name == "sequence_item_field" for name in parameters):
+        return []
+    return [name for name in parameters if name.endswith("_field")]
+
+
+def sequence_fields(model_class: type, flat: FeatureMap, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Values for `sequence_parameters`: one attention over all history columns of a flat feature map together.
+
+    Fields of sampled negatives and of actions in the history, which a store does not have, are set to none.
+
+    Args:
+        model_class: with such parameters, or without.
+        flat: of `flat_feature_map`.
+        given: parameters of the run; what they set is kept. YAML has no tuples, which FuxiCTR wants for columns
+            that are attended to together: `[[item_id, decade]]` becomes `[(item_id, decade)]`.
+    """
+    given = given or {}
+    targets = tuple(spec["share_embedding"] for name, spec in flat.features.items() if is_history(name, spec))
+    histories = tuple(HISTORY_PREFIX + name for name in targets)
+    values: dict[str, Any] = {}
+    for name in sequence_parameters(model_class):
+        if name in given:
+            value = given[name]
+            values[name] = [tuple(x) if isinstance(x, list) else x for x in value] if isinstance(value, list) else value
+        elif "neg" in name or "context" in name:
+            values[name] = [] if name.startswith("dien") else None
+        else:
+            values[name] = [histories if "sequence" in name else targets]
+    return values
+
+
+def _without_projection(model: BaseModel) -> list[str]:
+    """Given embeddings that some layer of the model would hand over in their full width."""
+    from fuxictr.pytorch.layers import FeatureEmbeddingDict
+
+    unread = set()
+    for layer in model.modules():
+        if type(layer) is FeatureEmbeddingDict:
+            specs = layer._feature_map.features
+            given = [name for name in layer.embedding_layers if specs[name]["type"] == "embedding"]
+            unread.update(name for name in given if name not in layer.feature_encoders)
+    return sorted(unread)
+
+
+def _initialise_forgotten(model: BaseModel) -> None:
+    """Initialise tables of shared features in layers that do not share, as layers of width 1 are.
+
+    FuxiCTR's `init_weights` skips what shares an embedding, whether or not the layer lets it: such a table keeps
+    torch's N(0, 1), 10,000 times the rest, and the summed history drowns everything else.
+    """
+    from fuxictr.pytorch.layers import FeatureEmbeddingDict
+
+    for layer in model.modules():
+        if type(layer) is FeatureEmbeddingDict:
+            for name, table in layer.embedding_layers.items():
+                shared = layer._feature_map.features[name].get("share_embedding")
+                shares = shared in layer.embedding_layers and layer.embedding_layers[shared] is table
+                if shared is not None and not shares:
+                    layer.embedding_initializer(table.weight[1:])
+                    logging.warning(
+                        "%s: a table of %s is initialised here, which FuxiCTR forgets", type(model).__name__, name
+                    )
+
+
+def _with_one_regularizer(model_class: type, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Models of embeddings only name their regulariser `regularizer`, and fail when given the usual two names."""
+    parameters = inspect.signature(model_class.__init__).parameters
+    if "regularizer" not in parameters or "embedding_regularizer" in parameters:
+        return dict(params)
+    kept = {k: v for k, v in params.items() if k not in ("embedding_regularizer", "net_regularizer")}
+    return {"regularizer": params.get("embedding_regularizer"), **kept}
+
+
+def _accept_old_keyword(model: BaseModel) -> None:
+    """Let models call FuxiCTR's embedding layer with `dynamic_emb_dim`, the former name of `flatten_emb`."""
+    from fuxictr.pytorch.layers import FeatureEmbedding
+
+    def rename(_: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+        if "dynamic_emb_dim" not in kwargs:
+            return None
+        flatten_emb = kwargs["dynamic_emb_dim"]
+        return args, {**{k: v for k, v in kwargs.items() if k != "dynamic_emb_dim"}, "flatten_emb": flatten_emb}
+
+    for layer in model.modules():
+        if isinstance(layer, FeatureEmbedding):
+            layer.register_forward_pre_hook(rename, with_kwargs=True)
+
+
+def _unresolved(name: str, zoo_root: Path | None, in_checkout: Mapping[str, Path]) -> str:
+    ours, longctr = own_models(), longctr_models()
+    near = did_you_mean(name.rpartition("/")[2], [*ours, *longctr, *in_checkout])
+    parts = [f"model {name!r} is not in the zoo."]
+    if near.startswith("Did you mean"):
+        parts.append(near)
+    parts.append(f"This project has {', '.join(ours)};")
+    if longctr:
+        parts.append(f"the installed fuxictr's model_zoo.LongCTR has {', '.join(longctr)};")
+    else:
+        parts.append("the installed fuxictr has no model_zoo.LongCTR: install fuxictr==2.3.10;")
+    if zoo_root:
+        parts.append(f"{zoo_root} has {', '.join(sorted(in_checkout))}.")
+    else:
+        parts.append(f"for the models of a FuxiCTR clone give its folder as zoo_root or in {ZOO_ROOT_VARIABLE}.")
+    return " ".join(parts)
+
+
+def _longctr() -> ModuleType | None:
+    try:
+        return importlib.import_module("model_zoo.LongCTR")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("model_zoo"):
+            return None
+        raise

@@ -1,0 +1,121 @@
+"""The white-list: what FuxiCTR would evaluate or crash on never reaches it."""
+
+from __future__ import annotations
+
+import pytest
+
+from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_feature_encoder, check_label_col, check_spec
+
+CATEGORY = {"name": "level", "active": True, "dtype": "int", "type": "categorical"}
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        None,
+        "none",
+        "layers.MaskedAveragePooling()",
+        "layers.MaskedSumPooling()",
+        "layers.KMaxPooling(2, 1)",
+        "nn.Linear(128, 64, bias=False)",
+        "nn.Dropout(p=0.1)",
+        ["nn.Linear(128, 64)", "nn.ReLU()"],
+    ],
+)
+def test_allowed_encoders(encoder):
+    check_feature_encoder(encoder, "here")
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        "__import__('os').system('true')",
+        "nn.Linear(__import__('os').system('true'), 1)",
+        "nn.Linear(*[1, 2])",
+        "nn.Linear(**{'in_features': 1, 'out_features': 2})",
+        "nn.Linear(1, 2).weight.data.numpy()",
+        "nn.Module.apply(1, print)",
+        "nn.Linear(1 if print() else 2, 3)",
+        "nn.Linear('1', 2)",
+        "nn.Linear",
+        "layers.Dice()",
+        "layers.__builtins__",
+        "nn.Linear(1, 2); print()",
+        "nn.Linear(1, 2",
+        "nn.Linear(1,\x00 2)",
+        "(" * 2000,
+        "",
+        3,
+        [],
+        ["nn.ReLU()", None],
+        {"nn.ReLU()": 1},
+    ],
+)
+def test_refused_encoders(encoder):
+    with pytest.raises(ConfigError, match=r"^here: feature_encoder .* is not allowed"):
+        check_feature_encoder(encoder, "here")
+    with pytest.raises(ConfigError, match="is not allowed"):
+        check_spec({"type": "embedding", "feature_encoder": encoder}, "here")
+
+
+def test_columns_are_completed():
+    columns = check_feature_cols([{"name": ["a", "b"], "dtype": "int", "type": "meta"}, CATEGORY], "data.yaml")
+    assert columns == [
+        {"name": "a", "dtype": "int", "type": "meta", "active": True},
+        {"name": "b", "dtype": "int", "type": "meta", "active": True},
+        CATEGORY,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vocab_siz": 3}, r"unknown key 'vocab_siz'. Did you mean 'vocab_size'\?"),
+        ({"type": "categoric"}, r"type 'categoric' is unknown. Did you mean 'categorical'\?"),
+        ({"dtype": "__import__('os')"}, r"dtype \"__import__\('os'\)\" must be one of int, float, str, list"),
+        ({"dtype": "float"}, r"a column of type categorical needs dtype int or str, not float"),
+        ({"dtype": None}, r"dtype None must be one of"),
+        ({"active": "yes"}, r"active must be True or False, not 'yes'"),
+        ({"remap": False}, r"remap: False does not work in FuxiCTR; give vocab_size"),
+        ({"category_processor": "quantile_bucket"}, r"category_processor is not supported: .* buckets do not work"),
+        ({"category_processor": "hash_bucket"}, r"category_processor is not supported"),
+        ({"num_buckets": 4}, r"num_buckets is not supported"),
+        ({"pretrained_emb": "emb.h5"}, r"pretrained_emb is not supported: put the vectors into the item table"),
+        ({"preprocess": "save_pickle(x)"}, r"preprocess is not supported: prepare the column in the recipe"),
+        ({"vocab_size": "9"}, r"vocab_size must be an integer of at least 2, not '9'"),
+        ({"vocab_size": True}, r"vocab_size must be an integer of at least 2, not True"),
+        ({"min_categr_count": 0}, r"min_categr_count must be an integer of at least 1, not 0"),
+        ({"normalizer": "log"}, r"normalizer 'log' must be one of StandardScaler, MinMaxScaler"),
+        ({"padding": "left"}, r"padding 'left' must be pre or post"),
+        ({"splitter": ""}, r"splitter must be text, not ''"),
+        ({"feature_encoder": "print()"}, r"feature_encoder 'print\(\)' is not allowed"),
+        ({"share_embedding": "other"}, r"share_embedding 'other' is no earlier active categorical or sequence"),
+        ({"name": "history"}, r"'history' cannot be the name of a column"),
+        ({"name": "a/b"}, r"'a/b' cannot be the name of a column"),
+        ({"name": ["a", "a"]}, r"column 'a' is given twice"),
+    ],
+)
+def test_refused_columns(change, message):
+    with pytest.raises(ConfigError, match=rf"^data.yaml: .*{message}"):
+        check_feature_cols([CATEGORY | change], "data.yaml")
+
+
+@pytest.mark.parametrize("columns", [None, [], "level", ["level"], [{"dtype": "int"}]])
+def test_what_is_no_list_of_columns(columns):
+    with pytest.raises(ConfigError, match=r"^data.yaml: feature_cols"):
+        check_feature_cols(columns, "data.yaml")
+
+
+def test_meta_columns_need_no_vocabulary():
+    check_feature_cols([{"name": "user_id", "dtype": "int", "type": "meta", "remap": False}], "data.yaml")
+
+
+def test_label():
+    assert check_label_col({"name": "click"}, "here") == {"name": "click", "dtype": "float"}
+    assert check_label_col([{"name": "click", "dtype": "int"}], "here")["name"] == "click"
+    for wrong in ({}, [], None, [{"name": "a"}, {"name": "b"}]):
+        with pytest.raises(ConfigError, match=r"^here: label_col must be one column"):
+            check_label_col(wrong, "here")
+    with pytest.raises(ConfigError, match=r"dtype 'print\(\)' must be int or float"):
+        check_label_col({"name": "click", "dtype": "print()"}, "here")

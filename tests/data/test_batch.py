@@ -1,0 +1,109 @@
+"""Jagged rows and batches against plain loops, and the layout that FuxiCTR's LongCTR models read."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fuxictr_multimodal.data.batch import Batch, Jagged, join
+from fuxictr_multimodal.data.item_table import ItemTable
+
+lists = st.lists(st.lists(st.integers(1, 99), max_size=6), max_size=8)
+
+
+def jagged(rows):
+    offsets = torch.tensor([0, *(len(row) for row in rows)]).cumsum(0)
+    return Jagged(torch.tensor([item for row in rows for item in row], dtype=torch.int32), offsets)
+
+
+def as_lists(rows: Jagged):
+    return [rows.values[start:stop].tolist() for start, stop in zip(rows.offsets, rows.offsets[1:], strict=False)]
+
+
+def batch_of(rows, first=0):
+    index = torch.arange(first, first + len(rows))
+    return Batch(
+        {"level": index.int() % 3, "words": torch.stack([index, -index], dim=1)},
+        target=(index + 1).int(),
+        history=jagged(rows),
+        group=index + 100,
+    )
+
+
+def assert_same(left: Batch, right: Batch):
+    assert left.features.keys() == right.features.keys()
+    for name, values in left.features.items():
+        assert torch.equal(values, right.features[name])
+    assert torch.equal(left.target, right.target)
+    assert torch.equal(left.group, right.group)
+    assert as_lists(left.history) == as_lists(right.history)
+    assert left.history.offsets[0] == 0
+
+
+@given(lists, st.integers(0, 3))
+def test_padding_keeps_the_newest_last(rows, extra):
+    width = max(map(len, rows), default=0) + extra
+    padded = jagged(rows).to_padded(width)
+    assert padded.tolist() == [[0] * (width - len(row)) + row for row in rows]
+    assert padded.shape == (len(rows), width)
+    assert padded.dtype == torch.int32
+    assert jagged(rows).row_index().tolist() == [index for index, row in enumerate(rows) for _ in row]
+
+
+def test_padding_refuses_to_cut():
+    with pytest.raises(ValueError, match="holds 3 items, more than the 2 slots"):
+        jagged([[1], [1, 2, 3]]).to_padded(2)
+
+
+@given(lists, st.integers(1, 7))
+def test_newest_keeps_the_end_of_each_row(rows, length):
+    assert as_lists(jagged(rows).newest(length)) == [row[-length:] for row in rows]
+
+
+@given(lists, st.data())
+def test_take_gives_rows_in_any_order_and_ranges(rows, data):
+    index = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=9)) if rows else []
+    taken = batch_of(rows).take(torch.tensor(index, dtype=torch.int64))
+    assert as_lists(taken.history) == [rows[row] for row in index]
+    assert taken.target.tolist() == [row + 1 for row in index]
+    assert taken.features["words"].tolist() == [[row, -row] for row in index]
+    assert taken.group.tolist() == [row + 100 for row in index]
+    start = data.draw(st.integers(0, len(rows)))
+    stop = data.draw(st.integers(start, len(rows)))
+    assert_same(batch_of(rows).take(range(start, stop)), batch_of(rows).take(torch.arange(start, stop)))
+
+
+@given(lists, lists, lists)
+def test_join_puts_rows_end_to_end(first, second, third):
+    parts = [batch_of(first), batch_of(second, len(first)), batch_of(third, len(first) + len(second))]
+    assert_same(join(parts), batch_of([*first, *second, *third]))
+
+
+def test_moving_keeps_everything():
+    batch = batch_of([[1, 2], [], [3]])
+    assert_same(batch.to("cpu"), batch)
+    assert len(batch) == len(batch.history) == 3
+
+
+TABLE = ItemTable({"item_id": torch.arange(100), "tags": torch.arange(200).view(100, 2) * 3})
+
+
+@given(lists.filter(len), st.sampled_from([None, 6, 9]))
+def test_longctr_layout_equals_a_naive_construction(rows, max_len):
+    batch_dict, item_dict, mask = batch_of(rows).as_longctr(TABLE, max_len=max_len)
+    width = max_len or max(1, *map(len, rows), 1)
+    ids, naive_mask = [], []
+    for index, row in enumerate(rows):
+        ids += [0] * (width - len(row)) + row + [index + 1]
+        naive_mask.append([0.0] * (width - len(row)) + [1.0] * len(row))
+    assert mask.tolist() == naive_mask
+    assert mask.dtype == torch.float32
+    assert item_dict["item_id"].tolist() == ids
+    assert item_dict["tags"].tolist() == [[6 * item, 6 * item + 3] for item in ids]
+    assert set(batch_dict) == {"level", "words"}
+
+
+def test_longctr_layout_of_histories_that_are_all_empty_has_one_slot():
+    _, item_dict, mask = batch_of([[], []]).as_longctr(TABLE)
+    assert mask.tolist() == [[0.0], [0.0]]
+    assert item_dict["item_id"].tolist() == [0, 1, 0, 2]

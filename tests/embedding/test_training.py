@@ -1,0 +1,132 @@
+"""Sampling, optimiser and the stage loop: pure functions of the step, same trace after a kill, divergence is named."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bilingual_embedding.training.mining import mine_negatives
+from bilingual_embedding.training.optimisation import OptimiserSettings, make_optimiser
+from bilingual_embedding.training.sampling import RowBatches, SourceSchedule, TokenBatches
+from bilingual_embedding.training.stage_trainer import StageTrainer, Step, TrainingDiverged
+from fuxictr_multimodal.errors import ConfigError, DataError
+
+
+def test_sources_come_at_their_rates_and_are_counted():
+    schedule = SourceSchedule([0.7, 0.3], steps=5000, seed=1)
+    assert (schedule.sources == 0).mean() == pytest.approx(0.7, abs=0.02)
+    seen = {0: 0, 1: 0}
+    for step in range(200):
+        source, number = schedule.at(step)
+        assert number == seen[source]
+        seen[source] += 1
+    with pytest.raises(ConfigError, match="rates"):
+        SourceSchedule([0.0], steps=5, seed=0)
+
+
+def test_row_batches_are_epochs_without_doubles():
+    batches = RowBatches(25, batch_size=8, seed=3)
+    epoch = np.concatenate([batches.batch(i) for i in range(3)])
+    assert len(set(epoch.tolist())) == 24
+    assert not np.array_equal(batches.batch(0), batches.batch(3))
+    assert np.array_equal(batches.batch(5), RowBatches(25, batch_size=8, seed=3).batch(5))
+    assert len(RowBatches(5, batch_size=8, seed=0).batch(7)) == 5
+
+
+def test_token_batches_hold_every_row_once_an_epoch():
+    lengths = np.random.default_rng(0).integers(1, 100, 500)
+    batches = TokenBatches(lengths, batch_tokens=300, seed=3)
+    for epoch in range(2):
+        rows = [batches.batch(epoch * batches.per_epoch + i) for i in range(batches.per_epoch)]
+        assert sorted(np.concatenate(rows)) == list(range(500))
+        sizes = [lengths[r].sum() for r in rows]
+        assert min(sizes) > 0
+        assert max(sizes) < 300 * 1.1 + 100
+    with pytest.raises(ConfigError, match="batch_tokens 50 is below the longest row"):
+        TokenBatches(lengths, batch_tokens=50, seed=0)
+
+
+def test_norms_and_biases_are_not_decayed():
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    decayed, free = make_optimiser(model, OptimiserSettings(learning_rate=0.1)).param_groups
+    assert [p.ndim for p in decayed["params"]] == [2]
+    assert len(free["params"]) == 3
+    assert free["weight_decay"] == 0.0
+
+
+class Regression:
+    """A model with dropout on a stream that is a function of the step."""
+
+    def __init__(self, state_file=None, steps=30, die_at=None, learning_rate=0.05, name="toy"):
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.3), nn.Linear(8, 1))
+        self.die_at = die_at
+        settings = OptimiserSettings(learning_rate=learning_rate, warmup_steps=5)
+        self.trainer = StageTrainer(
+            name=name, model=self.model, take_step=self.step, steps=steps, settings=settings, state_file=state_file,
+            save_steps=10,
+        )  # fmt: skip
+
+    def step(self, number):
+        if number == self.die_at:
+            raise KeyboardInterrupt
+        x = torch.randn(16, 6, generator=torch.Generator().manual_seed(number))
+        loss = (self.model(x) - x.sum(1, keepdim=True)).square().mean()
+        loss.backward()
+        return Step(loss.detach(), texts=16, tokens=96, task="square")
+
+
+def test_a_killed_run_repeats_the_trace(tmp_path):
+    whole = Regression()
+    expected = whole.trainer.run().losses
+    with pytest.raises(KeyboardInterrupt):
+        Regression(tmp_path / "state.pt", die_at=27).trainer.run()
+    torch.manual_seed(99)
+    again = Regression(tmp_path / "state.pt")
+    assert again.trainer.resume()
+    assert again.trainer.progress.step == 20
+    found = again.trainer.run()
+    assert found.losses == expected
+    assert found.tokens == 30 * 96
+    for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    again.trainer.discard_state()
+    assert not list(tmp_path.iterdir())
+    assert not again.trainer.resume()
+
+
+def test_curve_has_means_by_task():
+    progress = Regression().trainer.run()
+    curve = progress.curve()
+    assert len(curve) == 15
+    assert curve[-1]["step"] == 30
+    assert curve[-1]["loss"]["square"] == pytest.approx(np.mean(progress.losses[-2:]))
+    assert curve[-1]["loss"]["square"] < curve[0]["loss"]["square"]
+
+
+def test_state_of_another_stage_is_refused(tmp_path):
+    Regression(tmp_path / "state.pt").trainer.run()
+    with pytest.raises(DataError, match="is of stage 'toy' with 30 steps, not 'other' with 30"):
+        Regression(tmp_path / "state.pt", name="other").trainer.resume()
+
+
+def test_divergence_is_named():
+    regression = Regression()
+    regression.trainer.take_step = lambda number: Step(torch.tensor(float("nan")), 1, 1, "nan")
+    with pytest.raises(TrainingDiverged, match="loss of stage toy is not finite before step 10"):
+        regression.trainer.run()
+
+
+def test_mined_negatives_are_near_but_not_the_answer():
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(50, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    groups = np.arange(50) // 2  # each text twice
+    found = mine_negatives(vectors, vectors, negatives=3, groups=groups)
+    score = vectors @ vectors.T
+    for row in range(50):
+        assert (groups[found[row]] != groups[row]).all()
+        allowed = np.where((groups != groups[row]) & (score[row] <= 1 - 0.05), score[row], -9)
+        assert found[row].tolist() == np.argsort(-allowed, kind="stable")[:3].tolist()
+    skipped = mine_negatives(vectors, vectors, negatives=2, skip=1, groups=groups)
+    assert np.array_equal(skipped, found[:, 1:])

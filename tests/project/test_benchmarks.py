@@ -1,0 +1,53 @@
+"""Every benchmark explains itself and is in the architecture; the smallest one runs and ends in its JSON object."""
+
+import doctest
+import importlib
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+SCRIPTS = sorted(path.name for path in FOLDER.glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help(script, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(FOLDER / script), run_name="__main__")
+    assert end.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+def test_every_benchmark_is_in_the_readme_of_its_folder():
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in FOLDER.glob("*.py") if f"| `{path.name}` |" not in text] == []
+
+
+def test_examples_of_startup(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    assert doctest.testmod(importlib.import_module("startup")) == (0, 1)
+
+
+# FuxiCTR's gAUC divides its rows among half of the cores: a machine of one core has none for it.
+ON_TWO_CORES = (
+    "import os, runpy, sys; os.cpu_count = lambda: 2; sys.argv = sys.argv[1:]; sys.path.insert(0, {folder!r}); "
+)
+ON_TWO_CORES += "runpy.run_path(sys.argv[0], run_name='__main__')"
+
+
+def test_metrics_end_in_one_json_object(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+    start = [sys.executable, "-c", ON_TWO_CORES.format(folder=str(FOLDER))]
+    command = [*start, FOLDER / "metrics.py", "--rows", "400", "--groups", "20", "--repeats", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    wanted = {"name", "machine", "shapes", "rows_per_s", "ceiling", "ceiling_fraction", "ratio_to_plain", "check"}
+    assert wanted <= result.keys()
+    assert max(figures["difference"] for figures in result["metrics"].values()) <= 1e-12

@@ -1,0 +1,125 @@
+"""Imports follow the arrows of ARCHITECTURE.md, and no folder shadows a package of somebody else."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("fuxictr_multimodal", "bilingual_embedding", "model_zoo")
+
+# Module -> what it must not import, directly or through the project's own modules.
+FORBIDDEN = {
+    "fuxictr_multimodal.cli.experiment": {"torch", "fuxictr", "numpy"},
+    "fuxictr_multimodal.cli.leaderboard": {"torch", "fuxictr", "numpy"},
+    "fuxictr_multimodal.data.store.reader": {"torch"},
+    "fuxictr_multimodal.data.store.manifest": {"torch"},
+    "fuxictr_multimodal.training.metrics": {"torch", "fuxictr"},
+    "fuxictr_multimodal.data.batch": {"fuxictr"},
+    "fuxictr_multimodal.data.order": {"torch", "fuxictr"},
+    "model_zoo.QIN.attention": {"fuxictr"},
+    "model_zoo.QIN.quadratic": {"fuxictr"},
+    "model_zoo.QIN.QIN": {
+        "fuxictr_multimodal.training.runner",
+        "fuxictr_multimodal.training.trainer",
+        "fuxictr_multimodal.data.loader",
+    },
+    "fuxictr_multimodal.data.loader": {"fuxictr_multimodal.data.store.builder", "model_zoo"},
+    "fuxictr_multimodal.data.store.builder": {"torch", "fuxictr_multimodal.data.loader"},
+}
+
+
+def module_file(name: str) -> Path | None:
+    path = ROOT.joinpath(*name.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def top_level_imports(path: Path) -> set[str]:
+    """Modules imported when the file is, `TYPE_CHECKING` blocks and function bodies left out."""
+    found = set()
+    body = list(ast.parse(path.read_text(encoding="utf-8")).body)
+    while body:
+        node = body.pop()
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module)
+            found.update(f"{node.module}.{a.name}" for a in node.names if module_file(f"{node.module}.{a.name}"))
+        elif isinstance(node, ast.Try):
+            body += node.body
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.dump(node.test):
+            body += node.body + node.orelse
+    return found
+
+
+def reachable(name: str) -> set[str]:
+    seen, queue = set(), [name]
+    while queue:
+        path = module_file(queue.pop())
+        for found in top_level_imports(path) - seen if path else ():
+            seen.add(found)
+            queue.append(found)
+    return seen
+
+
+@pytest.mark.parametrize("module", sorted(FORBIDDEN))
+def test_module_does_not_reach(module):
+    assert module_file(module), f"{module} is gone: mend this test and ARCHITECTURE.md"
+    roots = {name for found in reachable(module) for name in (found, found.split(".")[0])}
+    assert not roots & FORBIDDEN[module]
+
+
+@pytest.mark.parametrize("folder", ["model_zoo", "datasets"])
+def test_folder_is_no_regular_package(folder):
+    assert not (ROOT / folder / "__init__.py").exists()
+
+
+def test_our_zoo_and_the_toolkits_stand_side_by_side():
+    from model_zoo.LongCTR import DIN
+    from model_zoo.QIN import QIN
+
+    assert {DIN.__name__, QIN.__name__} == {"DIN", "QIN"}
+
+
+def test_every_folder_of_the_packages_is_in_the_architecture():
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    folders = {path.parent.relative_to(ROOT) for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+    missing = [f for f in folders if f"{f.as_posix()}/`" not in text and f"`{f.name}/`" not in text]
+    assert missing == []
+
+
+def test_every_file_says_its_reason():
+    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
+    assert [str(path) for path in files if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))] == []
+
+
+def import_circles() -> list[str]:
+    """Modules that import each other or lie between such, imports within functions and for types included."""
+    graph = {}
+    for path in (path for name in PACKAGES for path in (ROOT / name).rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                found |= {
+                    f"{node.module}.{a.name}" if module_file(f"{node.module}.{a.name}") else node.module
+                    for a in node.names
+                }
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+        graph[name] = found - {name}
+    # What has no imports left in the graph, or no importers, is in no circle.
+    while True:
+        free = [n for n in graph if not graph[n] & graph.keys() or not any(n in graph[m] for m in graph)]
+        if not free:
+            return sorted(graph)
+        for name in free:
+            del graph[name]
+
+
+def test_imports_run_in_no_circle():
+    assert import_circles() == []
