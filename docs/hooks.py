@@ -13,7 +13,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<=\]\()(?!https?://|#|mailto:)([^)\s#]+)")
-# Page of the repository -> page of the site.
+# File of the repository -> file of the site.
 OUTSIDE = {
     "ARCHITECTURE.md": "project/architecture.md",
     "CONTRIBUTING.md": "project/contributing.md",
@@ -23,12 +23,13 @@ OUTSIDE = {
     "model_zoo/QIN/README.md": "project/qin.md",
     "README.md": "index.md",
     **{f"results/{path.name}": f"project/results/{path.name}" for path in sorted((ROOT / "results").glob("*.md"))},
+    **{f"examples/{path.name}": f"examples/{path.name}" for path in sorted((ROOT / "examples").glob("*.py"))},
 }
 COPIED = {site: source for source, site in OUTSIDE.items() if site != "index.md"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that live outside `docs/`."""
+    """Add the files that live outside `docs/`."""
     for site, source in COPIED.items():
         files.append(File.generated(config, site, content=(ROOT / source).read_text(encoding="utf-8")))
     return files
@@ -41,9 +42,9 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 
     def place(link: re.Match[str]) -> str:
         target = _resolved(source.parent / link[1])
-        site = OUTSIDE.get(target, target.removeprefix("docs/") if target.startswith("docs/") else None)
-        if site is None:
-            return link[1]
+        if not (ROOT / target).exists():
+            return link[1]  # mkdocs names the page with the broken link
+        site = OUTSIDE.get(target, target.removeprefix("docs/"))
         return "../" * (len(PurePosixPath(here).parts) - 1) + site
 
     return LINK.sub(place, markdown)
