@@ -1,4 +1,4 @@
-"""Arguments of `run_leaderboard.py`. Only the standard library is imported before they are parsed."""
+"""`run_leaderboard.py` and `fxmm leaderboard`: rank finished runs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fuxictr_multimodal.cli.parser import command_parser
 from fuxictr_multimodal.config.user_paths import path_argument
-from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
-from fuxictr_multimodal.system.terminal import prepare_streams
+from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.system.command import command
 
 if TYPE_CHECKING:
     from fuxictr_multimodal.compare.board import Board
@@ -19,35 +20,35 @@ FORMATS = ("terminal", "markdown", "latex", "csv", "html")
 FORMAT_OF_SUFFIX = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".html": "html"}
 
 
-def run_leaderboard_main(argv: Sequence[str] | None = None) -> None:
-    """`run_leaderboard.py`: compare the experiments of a dataset; exit status 2 on bad input."""
-    prepare_streams()
-    args = _parser().parse_args(argv)
-    with exit_on_input_error():
-        board = _read_board(args) if args.source else _make_board(args)
-        if args.published:
-            from fuxictr_multimodal.compare.published import with_published
+@command()
+def run_leaderboard_main(argv: Sequence[str] | None = None, *, prog: str = "run_leaderboard.py") -> None:
+    """Compare the experiments of a dataset; exit status 2 on bad input."""
+    args = _parser(prog).parse_args(argv)
+    board = _read_board(args) if args.source else _make_board(args)
+    if args.published:
+        from fuxictr_multimodal.compare.published import with_published
 
-            board = with_published(board, args.published)
-        if args.export:
-            board.write(args.export)
-        text = _rendered(board, args)
-        if args.out:
-            from fuxictr_multimodal.system.files import replace_atomically
+        board = with_published(board, args.published)
+    if args.export:
+        board.write(args.export)
+    text = _rendered(board, args)
+    if args.out:
+        from fuxictr_multimodal.system.files import replace_atomically
 
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            with replace_atomically(args.out) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-            print(args.out)
-        else:
-            sys.stdout.write(text)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        with replace_atomically(args.out) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        print(args.out)
+    else:
+        sys.stdout.write(text)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="run_leaderboard.py",
-        description="Compare the experiments of a dataset: from reports to a table or a page.",
-        epilog="The same reports give the same bytes. Runs that failed or are not complete are listed below the table.",
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = command_parser(
+        prog,
+        "Compare the experiments of a dataset: from reports to a table or a page.",
+        notes="The same reports give the same bytes. Runs that failed or are not complete are listed below the table.",
+        examples=["--dataset Synthetic_demo", "--dataset Synthetic_demo --baseline DIN_demo --out leaderboard.html"],
     )
     what = parser.add_argument_group("what is compared")
     what.add_argument("--dataset", help="dataset id; may be left out where only one has reports")
@@ -60,25 +61,25 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=1000,
         metavar="N",
-        help="replicates of the bootstrap, 0 for none (default: %(default)s)",
+        help="replicates of the bootstrap, 0 for none",
     )
     what.add_argument(
         "--resample",
         choices=("rows", "groups"),
         default="rows",
-        help="draw single rows (default), or users with all their rows",
+        help="draw single samples, or users with all their samples",
     )
     where = parser.add_argument_group("where it is read from")
     where.add_argument(
         "--model-root",
         type=path_argument,
         default=Path("checkpoints"),
-        help="holds <dataset>/*.report.json (default: %(default)s)",
+        help="holds <dataset>/*.report.json",
     )
     where.add_argument(
         "--reports", type=path_argument, metavar="DIR", help="a folder of reports, instead of --model-root"
     )
-    where.add_argument("--data-root", type=path_argument, help="holds the store (default: the one the runs read)")
+    where.add_argument("--data-root", type=path_argument, help="holds the dataset (default: the one the runs read)")
     where.add_argument(
         "--config", type=path_argument, help="config folder; its expids without a report are listed as not run"
     )
