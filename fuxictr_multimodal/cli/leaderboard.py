@@ -114,49 +114,20 @@ def _read_board(args: argparse.Namespace) -> Board:
 
 
 def _make_board(args: argparse.Namespace) -> Board:
-    if args.bootstrap < 0:
-        raise ConfigError(f"--bootstrap {args.bootstrap}: the number of replicates cannot be negative")
     # NumPy, HDF5 and torch take seconds to import: only now, after the arguments are known to be good.
-    from tqdm import tqdm
+    from fuxictr_multimodal.compare.ranking import rank
 
-    from fuxictr_multimodal.compare.assemble import make_board
-    from fuxictr_multimodal.compare.collect import collect, dataset_with_reports
-    from fuxictr_multimodal.config.names import check_plain_name
-    from fuxictr_multimodal.data.store import Store
-
-    expids = [name for text in args.expid or ["*"] for name in text.split(",") if name]
-    dataset_id = args.dataset
-    if dataset_id is not None:
-        check_plain_name(dataset_id, "--dataset")
-    if args.reports is None and dataset_id is None:
-        dataset_id = dataset_with_reports(args.model_root)
-    directory = args.reports or args.model_root / dataset_id
-    collection = collect(directory, dataset_id=dataset_id, expids=expids)
-    data_root = args.data_root
-    if data_root is None and collection.groups:
-        data_root = Path(collection.groups[0].runs[0].report.config.get("data_root", "data"))
-    dataset_id = collection.dataset_id
-    at_hand = data_root is not None and (args.data_root is not None or Store.exists(data_root, dataset_id))
-    with tqdm(total=args.bootstrap, desc="bootstrap", leave=False, disable=None) as bar:
-        return make_board(
-            collection,
-            store=Store.open(data_root, dataset_id) if at_hand else None,
-            baseline=args.baseline,
-            replicates=args.bootstrap,
-            unit=args.resample,
-            not_run=_expected(args.config, dataset_id, expids) if args.config else (),
-            on_replicate=bar.update,
-        )
-
-
-def _expected(config_dir: Path, dataset_id: str, patterns: Sequence[str]) -> list[str]:
-    """Expids of a config folder that are of this dataset."""
-    import fnmatch
-
-    from fuxictr_multimodal.config.expids import list_expids, load_model_config
-
-    named = [expid for expid in list_expids(config_dir) if any(fnmatch.fnmatchcase(expid, glob) for glob in patterns)]
-    return [expid for expid in named if load_model_config(config_dir, expid).get("dataset_id") == dataset_id]
+    return rank(
+        args.dataset,
+        expids=[name for text in args.expid or ["*"] for name in text.split(",") if name],
+        model_root=args.model_root,
+        reports=args.reports,
+        data_root=args.data_root,
+        config_dir=args.config,
+        baseline=args.baseline,
+        replicates=args.bootstrap,
+        unit=args.resample,
+    )
 
 
 def _rendered(board: Board, args: argparse.Namespace) -> str:
