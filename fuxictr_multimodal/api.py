@@ -11,8 +11,8 @@ from typing import Any
 import polars as pl
 import yaml
 
-from fuxictr_multimodal.compare import tables
-from fuxictr_multimodal.compare.ranking import rank
+from fuxictr_multimodal.comparison import tables
+from fuxictr_multimodal.comparison.ranking import rank
 from fuxictr_multimodal.config.expids import load_dataset_config
 from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.config.packaged import default_config
@@ -20,7 +20,7 @@ from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.data.synthetic import build_from_config
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.predict import scores
+from fuxictr_multimodal.scoring import scores
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.runner import run_experiment
 

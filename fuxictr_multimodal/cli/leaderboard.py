@@ -14,7 +14,7 @@ from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.command import command
 
 if TYPE_CHECKING:
-    from fuxictr_multimodal.compare.board import Board
+    from fuxictr_multimodal.comparison.board import Board
 
 FORMATS = ("terminal", "markdown", "latex", "csv", "html")
 FORMAT_OF_SUFFIX = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".html": "html"}
@@ -26,7 +26,7 @@ def run_leaderboard_main(argv: Sequence[str] | None = None, *, prog: str = "run_
     args = _parser(prog).parse_args(argv)
     board = _read_board(args) if args.source else _make_board(args)
     if args.published:
-        from fuxictr_multimodal.compare.published import with_published
+        from fuxictr_multimodal.comparison.published import with_published
 
         board = with_published(board, args.published)
     if args.export:
@@ -101,7 +101,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 
 def _read_board(args: argparse.Namespace) -> Board:
-    from fuxictr_multimodal.compare.board import Board
+    from fuxictr_multimodal.comparison.board import Board
 
     board = Board.read(args.source)
     if args.baseline not in (None, board.baseline):
@@ -115,7 +115,7 @@ def _read_board(args: argparse.Namespace) -> Board:
 
 def _make_board(args: argparse.Namespace) -> Board:
     # NumPy, HDF5 and torch take seconds to import: only now, after the arguments are known to be good.
-    from fuxictr_multimodal.compare.ranking import rank
+    from fuxictr_multimodal.comparison.ranking import rank
 
     return rank(
         args.dataset,
@@ -133,10 +133,10 @@ def _make_board(args: argparse.Namespace) -> Board:
 def _rendered(board: Board, args: argparse.Namespace) -> str:
     form = args.format or FORMAT_OF_SUFFIX.get(args.out.suffix.lower() if args.out else "", "terminal")
     if form == "html":
-        from fuxictr_multimodal.compare.page import page
+        from fuxictr_multimodal.comparison.page import page
 
         return page(board)
-    from fuxictr_multimodal.compare import tables
+    from fuxictr_multimodal.comparison import tables
 
     if form == "csv":
         return tables.as_csv(board)

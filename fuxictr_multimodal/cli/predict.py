@@ -48,7 +48,7 @@ def run_predict_main(
     )
     args = parser.parse_args(argv)
     # FuxiCTR, torch and Ray take seconds to import: only now, after the arguments are known to be good.
-    from fuxictr_multimodal.predict.scores import predict
+    from fuxictr_multimodal.scoring.scores import predict
 
     scored = predict(
         config_dir=args.config,

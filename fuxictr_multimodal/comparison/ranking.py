@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fuxictr_multimodal.compare.assemble import make_board
-from fuxictr_multimodal.compare.board import Board
-from fuxictr_multimodal.compare.collect import collect, dataset_with_reports
+from fuxictr_multimodal.comparison.assemble import make_board
+from fuxictr_multimodal.comparison.board import Board
+from fuxictr_multimodal.comparison.collect import collect, dataset_with_reports
 from fuxictr_multimodal.config.expids import list_expids, load_model_config
 from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.data.store import Store
