@@ -130,7 +130,9 @@ def predict(
     which: dict[str, Any] = {"expid": run}
     if isinstance(run, Report):
         place = {key: run.config[key] for key in PLACE if key in run.config}
-        which = {"expid": run.experiment, "name": run.run, "overrides": _overrides(place)}
+        name = run.run.removesuffix(f"_s{run.seed}")
+        seed = None if name == run.run else run.seed
+        which = {"expid": run.experiment, "name": name, "seed": seed, "overrides": _overrides(place)}
     with tempfile.TemporaryDirectory(prefix="fxmm-") as folder:
         source = Path(folder, "samples.parquet")
         if isinstance(data, pl.DataFrame):
