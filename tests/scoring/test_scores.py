@@ -18,8 +18,8 @@ from fuxictr_multimodal.data.recipes.microlens.challenge import build
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
-from fuxictr_multimodal.predict.scores import predict
-from fuxictr_multimodal.predict.submission import write_submission
+from fuxictr_multimodal.scoring.scores import predict
+from fuxictr_multimodal.scoring.submission import write_submission
 from fuxictr_multimodal.training.runner import run_experiment
 from tests.helpers import challenge_files as files
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fuxictr_multimodal.compare import comparison
-from fuxictr_multimodal.compare.comparison import Comparison
+from fuxictr_multimodal.comparison import comparison
+from fuxictr_multimodal.comparison.comparison import Comparison
 from fuxictr_multimodal.config.expids import check_model_keys, read_yaml
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.launch.tuning.space import Space

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fuxictr_multimodal.compare import charts
-from fuxictr_multimodal.compare.board import Board, Entry
-from fuxictr_multimodal.compare.charts import Series
-from fuxictr_multimodal.compare.statistics import Interval, Spread
-from fuxictr_multimodal.compare.style import CSS, SCRIPT
-from fuxictr_multimodal.compare.svg import tag, text_of
-from fuxictr_multimodal.compare.tables import (
+from fuxictr_multimodal.comparison import charts
+from fuxictr_multimodal.comparison.board import Board, Entry
+from fuxictr_multimodal.comparison.charts import Series
+from fuxictr_multimodal.comparison.statistics import Interval, Spread
+from fuxictr_multimodal.comparison.style import CSS, SCRIPT
+from fuxictr_multimodal.comparison.svg import tag, text_of
+from fuxictr_multimodal.comparison.tables import (
     METRICS,
     count_of,
     count_text,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from fuxictr_multimodal.compare import svg
-from fuxictr_multimodal.compare.board import Board, Curve, Entry, Slicing
-from fuxictr_multimodal.compare.statistics import Interval
-from fuxictr_multimodal.compare.svg import Axis, tag
-from fuxictr_multimodal.compare.tables import count_text, interval_text, spread_text
+from fuxictr_multimodal.comparison import svg
+from fuxictr_multimodal.comparison.board import Board, Curve, Entry, Slicing
+from fuxictr_multimodal.comparison.statistics import Interval
+from fuxictr_multimodal.comparison.svg import Axis, tag
+from fuxictr_multimodal.comparison.tables import count_text, interval_text, spread_text
 
 MOST_COLOURED = 5
 COLOURED_SHAPES = ("circle", "square", "diamond", "up", "down")

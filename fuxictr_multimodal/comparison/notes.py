@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fuxictr_multimodal.compare.board import Reference
-from fuxictr_multimodal.compare.collect import Group
+from fuxictr_multimodal.comparison.board import Reference
+from fuxictr_multimodal.comparison.collect import Group
 
 # Models of FuxiCTR's wheel whose short-term attention reads `mask[:, -short_seq_len:-1]` beside
 # `item_feat_emb[:, -short_seq_len:-1]`. The embeddings end with the target, the mask does not: it is shifted by one.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fuxictr_multimodal.compare.statistics import Interval, Spread
+from fuxictr_multimodal.comparison.statistics import Interval, Spread
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import replace_atomically
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fuxictr_multimodal.compare.board import Board, Curve, Entry, Spread
-from fuxictr_multimodal.compare.page import page
-from fuxictr_multimodal.compare.published import with_published
+from fuxictr_multimodal.comparison.board import Board, Curve, Entry, Spread
+from fuxictr_multimodal.comparison.page import page
+from fuxictr_multimodal.comparison.published import with_published
 from fuxictr_multimodal.errors import DataError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "results/published_microlens_1m.csv"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from fuxictr_multimodal.compare.statistics import (
+from fuxictr_multimodal.comparison.statistics import (
     Spread,
     bootstrap_aucs,
     paired_t_interval,

@@ -11,8 +11,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from fuxictr_multimodal.compare.board import Board, Entry
-from fuxictr_multimodal.compare.statistics import Interval, Spread
+from fuxictr_multimodal.comparison.board import Board, Entry
+from fuxictr_multimodal.comparison.statistics import Interval, Spread
 from fuxictr_multimodal.system.terminal import plain_console
 from fuxictr_multimodal.text.escape import csv_text, one_line
 from fuxictr_multimodal.text.escape import latex as tex

@@ -7,7 +7,7 @@ import dataclasses
 import io
 from pathlib import Path
 
-from fuxictr_multimodal.compare.board import Board, Curve, Published
+from fuxictr_multimodal.comparison.board import Board, Curve, Published
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.text.decoding import to_utf8
 

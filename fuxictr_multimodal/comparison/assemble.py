@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.compare import slices
-from fuxictr_multimodal.compare.board import Board, Curve, Difference, Entry, Slicing, Unfinished, rounded
-from fuxictr_multimodal.compare.collect import Collection, Group, Run
-from fuxictr_multimodal.compare.notes import MARKS, environment_notes, marks_of, references, setting_notes
-from fuxictr_multimodal.compare.statistics import (
+from fuxictr_multimodal.comparison import slices
+from fuxictr_multimodal.comparison.board import Board, Curve, Difference, Entry, Slicing, Unfinished, rounded
+from fuxictr_multimodal.comparison.collect import Collection, Group, Run
+from fuxictr_multimodal.comparison.notes import MARKS, environment_notes, marks_of, references, setting_notes
+from fuxictr_multimodal.comparison.statistics import (
     Spread,
     bootstrap_aucs,
     paired_t_interval,

@@ -10,8 +10,8 @@ import torch
 
 from fuxictr_multimodal.data.recipes.microlens.challenge import build
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.predict.published_weights import export_weights, import_weights
-from fuxictr_multimodal.predict.scores import predict
+from fuxictr_multimodal.scoring.published_weights import export_weights, import_weights
+from fuxictr_multimodal.scoring.scores import predict
 from model_zoo.QIN import QIN
 from tests.helpers import challenge_files as files
 from tests.helpers.reference_qin import feature_map, small_qin

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.compare.statistics import Spread
+from fuxictr_multimodal.comparison.statistics import Spread
 from fuxictr_multimodal.data.store import SplitReader, Store, read_item_table
 from fuxictr_multimodal.training.metrics import UndefinedMetric, auc
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from fuxictr_multimodal.cli.leaderboard import run_leaderboard_main
-from fuxictr_multimodal.compare import slices, tables
-from fuxictr_multimodal.compare.assemble import make_board
-from fuxictr_multimodal.compare.board import Board
-from fuxictr_multimodal.compare.collect import collect
-from fuxictr_multimodal.compare.page import page
+from fuxictr_multimodal.comparison import slices, tables
+from fuxictr_multimodal.comparison.assemble import make_board
+from fuxictr_multimodal.comparison.board import Board
+from fuxictr_multimodal.comparison.collect import collect
+from fuxictr_multimodal.comparison.page import page
 from fuxictr_multimodal.config.expids import load_dataset_config
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.data.synthetic import SyntheticSpec, build_synthetic
