@@ -28,7 +28,7 @@ def main() -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with (model_root / "starts.txt").open("a") as file:
         options = [f"--{name}" for name in ("resume", "overwrite") if getattr(args, name)]
-        print(args.expid, os.getpid(), os.environ["OMP_NUM_THREADS"], args.gpu, *options, file=file)
+        print(args.expid, os.getpid(), os.environ.get("OMP_NUM_THREADS", "default"), args.gpu, *options, file=file)
 
     report = {
         "expid": args.expid, "status": "running", "error": None, "metrics": {}, "curve": [], "best_epoch": None,
@@ -51,7 +51,11 @@ def main() -> None:
         report["curve"].append({"epoch": epoch, "step": epoch, "metrics": {"AUC": value}, "monitor": value})
         report["seconds"] = epoch * params["epoch_seconds"]
         write_json(path, report)
-        time.sleep(pause if epoch > 1 else params["epoch_seconds"])
+        try:
+            time.sleep(pause if epoch > 1 else params["epoch_seconds"])
+        except KeyboardInterrupt:
+            write_json(path, {**report, "status": "interrupted"})
+            raise
     if behaviour == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "crash":

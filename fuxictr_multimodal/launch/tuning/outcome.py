@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fuxictr_multimodal.config.expids import config_hash
-from fuxictr_multimodal.launch.tuning.slots import exit_text
+from fuxictr_multimodal.launch.job import exit_text
 from fuxictr_multimodal.launch.tuning.space import Trial
 
 OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|can't allocate memory|ALLOC_FAILED", re.I)

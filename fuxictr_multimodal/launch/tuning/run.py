@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import functools
 import sys
 import tempfile
 import time
@@ -14,17 +14,18 @@ from rich.console import Console
 
 import fuxictr_multimodal
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.launch.job import Job, Outcome, exit_text
+from fuxictr_multimodal.launch.pool import Pool
 from fuxictr_multimodal.launch.tuning import prepare
 from fuxictr_multimodal.launch.tuning.board import Board
 from fuxictr_multimodal.launch.tuning.folder import SweepFolder, write_config
+from fuxictr_multimodal.launch.tuning.grid import Grid
 from fuxictr_multimodal.launch.tuning.outcome import Record
 from fuxictr_multimodal.launch.tuning.restart import Restart
-from fuxictr_multimodal.launch.tuning.scheduler import Grid, Scheduler
-from fuxictr_multimodal.launch.tuning.slots import Slots, exit_text, start_guarded
+from fuxictr_multimodal.launch.tuning.scheduler import Scheduler
 from fuxictr_multimodal.launch.tuning.space import Space
 from fuxictr_multimodal.launch.tuning.sweep import Source, Sweep
 from fuxictr_multimodal.system.interruption import Interrupted
-from fuxictr_multimodal.system.supervisor import kill_group
 from fuxictr_multimodal.system.terminal import plain_console
 
 ROOT = Path(fuxictr_multimodal.__file__).resolve().parent.parent
@@ -94,8 +95,10 @@ def tune(
             sweeps.append(Sweep(space, folder, source, restart, search, command))
             sweeps[-1].publish()
         lacking = [sweep.space for sweep in sweeps if sweep.source.open_trials()]
+        # A trial of our own entry point needs what is preloaded; a script of the user may need nothing of it.
+        pool = Pool(gpus, preload=own)
         if own and lacking:
-            _prepare(config, lacking)
+            _prepare(config, lacking, pool)
         board = Board(
             records=lambda: [record for sweep in sweeps for record in sweep.source.records],
             open_trials=lambda: sum(sweep.source.open_trials() for sweep in sweeps),
@@ -104,7 +107,7 @@ def tune(
         )
         scheduler = Scheduler(
             sweeps,
-            Slots(gpus, script=command),
+            pool,
             on_change=board.on_change,
             on_end=lambda sweep: sweep.summarise(console),
             deadline=deadline,
@@ -162,22 +165,14 @@ def _script(script: Path | None) -> tuple[Path, bool]:
     return script, ours.is_file() and script.samefile(ours)
 
 
-def _prepare(config: Path, spaces: Sequence[Space]) -> None:
-    """Check keys and build datasets in a process of its own, before the first trial."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+def _prepare(config: Path, spaces: Sequence[Space], pool: Pool) -> None:
+    """Check keys and build datasets before the first trial, as a job: the tuner itself does not import torch."""
+    outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="tuner-") as directory:
         trials = [trial for space in spaces for trial in space.representatives()]
         write_config(Path(directory), {trial.expid: trial for trial in trials})
-        process = start_guarded(
-            [sys.executable, "-m", prepare.__name__, directory], environment={**os.environ, "PYTHONPATH": path}
-        )
-        try:
-            status = process.wait()
-        except BaseException:
-            kill_group(process.pid)
-            process.wait()
-            raise
-        finally:
-            process.stdin.close()
-    if status:
-        raise ConfigError(f"no trial of {config} was started: preparing it ended with {exit_text(status)}, see above")
+        jobs = iter([Job("prepare", functools.partial(prepare.prepare, Path(directory)))])
+        pool.run(lambda gpu: next(jobs, None), lambda job, outcome: outcomes.append(outcome))
+    if outcomes[0].status != "completed":
+        how = exit_text(outcomes[0].exit_code)
+        raise ConfigError(f"no trial of {config} was started: preparing it ended with {how}, see above")

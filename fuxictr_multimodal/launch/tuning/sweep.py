@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
 
+from fuxictr_multimodal.launch.job import Job, run_script
 from fuxictr_multimodal.launch.tuning.board import count
 from fuxictr_multimodal.launch.tuning.folder import SweepFolder, write_config
 from fuxictr_multimodal.launch.tuning.outcome import Record
@@ -67,6 +69,12 @@ class Sweep:
             self.source.refresh()
             known = [trial for record in self.source.records for trial in (record.trial, record.ran)]
             write_config(self.folder.path, {trial.expid: trial for trial in (*known, *more)})
+
+    def job(self, trial: Trial, gpu: int) -> Job:
+        """The run of a trial, `script --config <folder> --expid <trial> --gpu <index>` as FuxiCTR's tuner has it."""
+        arguments = ["--config", str(self.folder.path), "--expid", trial.expid, "--gpu", str(gpu)]
+        work = functools.partial(run_script, self.script, [*arguments, *self.restart.options(trial)])
+        return Job(trial.expid, work, self.folder.log(trial.expid))
 
     def summarise(self, console: Console) -> None:
         """Write the summary of what was tried so far, and say where it is."""

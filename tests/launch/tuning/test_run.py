@@ -135,10 +135,13 @@ def test_a_signal_ends_the_trials_and_writes_the_summary(sweep, number, status):
     assert tuner.returncode == status
     assert sweep.left_processes() == []
     assert len(of_status(sweep, "queued")) == 3
+    # The trial had time to say so.
+    (report,) = (sweep.home / "checkpoints/d").glob("*.report.json")
+    assert json.loads(report.read_text())["status"] == "interrupted"
 
 
-def test_a_killed_supervisor_leaves_no_trial(sweep):
-    sweep.tuner({"learning_rate": [1.0e-3], "epoch_seconds": 30.0})
+def test_a_killed_trial_leaves_no_helper(sweep):
+    sweep.tuner({"learning_rate": [1.0e-3], "epoch_seconds": 30.0, "behaviour": "helper"})
     tuner = sweep.start()
     deadline = time.monotonic() + 30
     while not sweep.starts() and time.monotonic() < deadline:
