@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import runpy
 import signal
@@ -113,30 +114,25 @@ def _print_to(log: Path) -> None:
 
 
 def _outcome(job: Job, words: Connection) -> Outcome:
+    failed = functools.partial(Outcome, job.name, "failed", None)
     try:
         with raised_on_signals(), heard_by(words.send):
             made = job.work()
     except InputError as error:
         print(f"error: {visible(str(error))}", file=sys.stderr)
-        return Outcome(job.name, "failed", error=str(error), exit_code=2)
+        return failed(str(error), exit_code=2)
     except KeyboardInterrupt as error:
-        interrupted = Interrupted.of(error)
-        return Outcome(
-            job.name,
-            "interrupted",
-            error=str(interrupted),
-            signal=interrupted.number,
-            exit_code=interrupted.exit_status,
-        )
+        ended = Interrupted.of(error)
+        return Outcome(job.name, "interrupted", None, str(ended), ended.number, ended.exit_status)
     except SystemExit as error:
         # As Python does: None is success, and what is no number is a message.
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
         if status and not isinstance(error.code, int):
             print(error.code, file=sys.stderr)
-        return Outcome(job.name, "failed" if status else "completed", error=exit_text(status), exit_code=status)
+        return failed(exit_text(status), exit_code=status) if status else Outcome(job.name, "completed", exit_code=0)
     except Exception as error:
         traceback.print_exc()
-        return Outcome(job.name, "failed", error=f"{type(error).__name__}: {error}", exit_code=1)
+        return failed(f"{type(error).__name__}: {error}", exit_code=1)
     if made is None:
         return Outcome(job.name, "completed", exit_code=0)
     report, path = made

@@ -92,19 +92,31 @@ class Pool:
         Raises:
             KeyboardInterrupt: a signal interrupted this process. It was passed on to all jobs, and they have ended.
         """
+
+        def wait() -> None:
+            for running in self._heard_of():
+                if self._has_ended(running, on_line):
+                    on_end(running.job, self._finish(running))
+
         try:
-            self._keep_busy(next_job, on_end, on_line, on_tick)
+            while True:
+                while self._free and self.stopped is None and (job := next_job(self._free[0])) is not None:
+                    self._start(job)
+                if not self._running:
+                    return
+                wait()
+                on_tick()
         except KeyboardInterrupt as error:
             self.stop(Interrupted.of(error).number)
             while self._running:
-                self._wait(on_end, on_line)
+                wait()
             raise
         finally:
             # Whatever broke the loop: no process stays behind.
             if self._running:
                 self.stop(signal.SIGTERM)
             for running in list(self._running.values()):
-                self._finish(running, on_end)
+                on_end(running.job, self._finish(running))
 
     def stop(self, number: int, job: Job | None = None) -> None:
         """Tell a job, or all of them and those to come, to end; `on_end` is called when they have.
@@ -120,33 +132,14 @@ class Pool:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(running.process.pid, number)
 
-    def _keep_busy(
-        self,
-        next_job: Callable[[int], Job | None],
-        on_end: Callable[[Job, Outcome], None],
-        on_line: Callable[[Job, str], None],
-        on_tick: Callable[[], None],
-    ) -> None:
-        while True:
-            while self._free and self.stopped is None:
-                job = next_job(self._free[0])
-                if job is None:
-                    break
-                self._start(job)
-            if not self._running:
-                return
-            self._wait(on_end, on_line)
-            on_tick()
-
     def _start(self, job: Job) -> None:
         words, sender = self._context.Pipe(duplex=False)
         reader, lifeline = self._context.Pipe(duplex=False)
         if job.log is not None:
             job.log.parent.mkdir(parents=True, exist_ok=True)
         log_start = job.log.stat().st_size if job.log is not None and job.log.exists() else 0
-        process = self._context.Process(
-            target=run_in_this_process, args=(job, sender, reader, Path.cwd(), dict(os.environ)), name=job.name
-        )
+        arguments = (job, sender, reader, Path.cwd(), dict(os.environ))
+        process = self._context.Process(target=run_in_this_process, args=arguments, name=job.name)
         try:
             with sender, reader:
                 process.start()
@@ -154,20 +147,17 @@ class Pool:
             # That ends the process, if it is there already.
             lifeline.close()
             raise
-        self._running[job] = _Running(
-            job, self._free.pop(0), process, words, lifeline, log_start=log_start, started=time.monotonic()
-        )
+        gpu = self._free.pop(0)
+        self._running[job] = _Running(job, gpu, process, words, lifeline, log_start, time.monotonic())
 
-    def _wait(self, on_end: Callable[[Job, Outcome], None], on_line: Callable[[Job, str], None]) -> None:
-        """Wait until a job says something or ends, `POLL_SECONDS` at most."""
+    def _heard_of(self) -> list[_Running]:
+        """The running jobs, once one of them says something or ends, or after `POLL_SECONDS`."""
         every = list(self._running.values())
         # The server that reports the end of a process may have got the signal too, and then reports at once: its word
         # counts only after that of the process itself.
         ends = [running.process.sentinel for running in every if running.outcome]
         connection.wait([*(running.words for running in every), *ends], timeout=POLL_SECONDS)
-        for running in every:
-            if self._has_ended(running, on_line):
-                self._finish(running, on_end)
+        return every
 
     def _has_ended(self, running: _Running, on_line: Callable[[Job, str], None]) -> bool:
         try:
@@ -186,7 +176,7 @@ class Pool:
             return True
         return running.outcome is not None and not running.process.is_alive()
 
-    def _finish(self, running: _Running, on_end: Callable[[Job, Outcome], None]) -> None:
+    def _finish(self, running: _Running) -> Outcome:
         """Kill what is left of a job, free its slot and say what became of it."""
         process, job = running.process, running.job
         supervisor.kill_group(process.pid)
@@ -198,18 +188,15 @@ class Pool:
         running.lifeline.close()
         del self._running[job]
         self._free = sorted([*self._free, running.gpu])
-        outcome = running.outcome or _outcome_without_a_word(running)
+        outcome = running.outcome
+        if outcome is None and running.told is not None:
+            text = str(Interrupted(running.told, "its last evaluation is kept: --resume"))
+            outcome = Outcome(job.name, "interrupted", error=text, signal=running.told)
+        elif outcome is None:
+            outcome = Outcome(job.name, "failed", error=exit_text(process.exitcode), exit_code=process.exitcode)
         lines = () if outcome.status == "completed" or job.log is None else last_lines(job.log, running.log_start)
         seconds = round(time.monotonic() - running.started, 1)
-        on_end(job, dataclasses.replace(outcome, seconds=seconds, last_lines=lines))
-
-
-def _outcome_without_a_word(running: _Running) -> Outcome:
-    name, number, code = running.job.name, running.told, running.process.exitcode
-    if number is not None:
-        left = "its last evaluation is kept: --resume"
-        return Outcome(name, "interrupted", error=str(Interrupted(number, left)), signal=number)
-    return Outcome(name, "failed", error=exit_text(code), exit_code=code)
+        return dataclasses.replace(outcome, seconds=seconds, last_lines=lines)
 
 
 def last_lines(log: Path, start: int = 0) -> tuple[str, ...]:

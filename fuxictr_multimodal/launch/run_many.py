@@ -59,10 +59,8 @@ def run_many(
         plan = next(waiting, None)
         if plan is None:
             return None
-        work = functools.partial(
-            run, config_dir=plan.config_dir, expid=plan.expid, seed=plan.seed, **arguments, gpu=gpu
-        )
-        job = Job(plan.name, work, Path(os.devnull) if several else None)
+        own = {"config_dir": plan.config_dir, "expid": plan.expid, "seed": plan.seed, "gpu": gpu}
+        job = Job(plan.name, functools.partial(run, **arguments, **own), Path(os.devnull) if several else None)
         started[job] = plan
         _say(titles[plan] + (f" starts on {'the CPU' if gpu < 0 else f'GPU {gpu}'}" if several else ""))
         return job
