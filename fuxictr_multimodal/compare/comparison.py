@@ -1,4 +1,4 @@
-"""A whole comparison from one file: tune every model with equally many trials, run the seeds, rank on one dataset."""
+"""A whole comparison from one file: tune every model with equally many trials, then run the seeds on one dataset."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ DEFAULT_SEEDS = "1-3"
 
 @dataclass(frozen=True)
 class Tuning:
-    """The same search for every model.
+    """The search that every model gets.
 
     Attributes:
-        config: the tuner file; each expid takes the place of its `base_expid`.
-        expids: names; their trials share the slots, those of the first one first.
-        search: `random` or `tpe`. With `random` and a space that fits all, every model tries the same settings.
+        config: the tuner file; each expid replaces its `base_expid`.
+        expids: names; their trials share the slots and start in this order.
+        search: `random` or `tpe`. With `random` and a shared space, every model tries the same settings.
         trials: of each model.
         seed: of the search.
     """
@@ -59,8 +59,8 @@ class Comparison:
         tuning: run as the best of their trials, `<expid>_tuned`; None for no tuning.
         seeds: of every expid, as in `run_expid.py --seeds`.
         baseline: what differences refer to.
-        resample: what the bootstrap draws, `rows`, or `groups`: users with all their rows, where these are few.
-        out: the leaderboard's files without their endings.
+        resample: what the bootstrap draws: `rows`, or `groups`, which are users with all their samples.
+        out: the files of the leaderboard, without their suffixes.
     """
 
     config_dir: Path

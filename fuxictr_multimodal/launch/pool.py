@@ -28,7 +28,7 @@ from fuxictr_multimodal.system.machine import available_cores
 
 PRELOADED = ("torch", "sklearn.preprocessing", "ray.data")
 POLL_SECONDS = 0.2
-# A job that is told to end has this long to leave its report in order.
+# A job that gets a signal has this long to write its report.
 INTERRUPT_SECONDS = 30.0
 TAIL_BYTES = 16_384
 TAIL_LINES = 5
@@ -36,7 +36,7 @@ TAIL_LINES = 5
 
 @dataclass
 class _Running:
-    """A job on its slot; `outcome` and `told` (the signal that it was sent) are unknown at first."""
+    """A job on its slot; `sent` is the signal that it was sent, if any."""
 
     job: Job
     gpu: int
@@ -47,7 +47,7 @@ class _Running:
     started: float
     deadline: float = math.inf
     outcome: Outcome | None = None
-    told: int | None = None
+    sent: int | None = None
 
 
 class Pool:
@@ -119,15 +119,15 @@ class Pool:
                 on_end(running.job, self._finish(running))
 
     def stop(self, number: int, job: Job | None = None) -> None:
-        """Tell a job, or all of them and those to come, to end; `on_end` is called when they have.
+        """Send a signal to a job, or to all of them and start no more; `on_end` is called when they have ended.
 
         A job gets the signal once, and is killed with all that it started `INTERRUPT_SECONDS` later.
         """
         if job is None:
             self.stopped = self.stopped or number
         for running in self._running.values():
-            if running.told is None and job in (None, running.job):
-                running.told = number
+            if running.sent is None and job in (None, running.job):
+                running.sent = number
                 running.deadline = time.monotonic() + INTERRUPT_SECONDS
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(running.process.pid, number)
@@ -189,9 +189,9 @@ class Pool:
         del self._running[job]
         self._free = sorted([*self._free, running.gpu])
         outcome = running.outcome
-        if outcome is None and running.told is not None:
-            text = str(Interrupted(running.told, "its last evaluation is kept: --resume"))
-            outcome = Outcome(job.name, "interrupted", error=text, signal=running.told)
+        if outcome is None and running.sent is not None:
+            text = str(Interrupted(running.sent, "its last evaluation is kept: --resume"))
+            outcome = Outcome(job.name, "interrupted", error=text, signal=running.sent)
         elif outcome is None:
             outcome = Outcome(job.name, "failed", error=exit_text(process.exitcode), exit_code=process.exitcode)
         lines = () if outcome.status == "completed" or job.log is None else last_lines(job.log, running.log_start)

@@ -33,7 +33,7 @@ class Grid:
         self._queue = deque(record for record in wanted if record.status == "queued")
 
     def next(self) -> Record | None:
-        """The next trial of the list."""
+        """The next trial to run; None when there is none."""
         return self._queue.popleft() if self._queue else None
 
     def open_trials(self) -> int:
@@ -41,7 +41,7 @@ class Grid:
         return len(self._queue)
 
     def should_stop(self, record: Record) -> bool:
-        """Never: a grid compares whole trainings."""
+        """Never: a grid compares complete trainings."""
         return False
 
     def ended(self, record: Record) -> None:

@@ -1,4 +1,4 @@
-"""From a tuner file to summaries: one sweep, or those of several models on the same slots."""
+"""Runs a tuner file: one sweep, or those of several models on the same slots."""
 
 from __future__ import annotations
 
@@ -49,29 +49,30 @@ def tune(
 ) -> list[list[Record]]:
     """Run the same sweep of several models on the same slots, and write the summary of each at its end.
 
-    A model's trials start when those before it have all started, so no slot waits for another model's last trial.
+    The trials of a model start when all trials of the models before it have started: no slot stays idle.
 
     Args:
         config: the tuner file.
-        expids: each tuned instead of the file's `base_expid`, in a folder of its own; None is `base_expid`.
+        expids: each is tuned instead of the file's `base_expid`, in a folder of its own; None is `base_expid`.
         gpus: one GPU index a slot, -1 for the CPU.
         tag: run only trials whose expid contains it; of a grid.
-        script: what runs a trial instead of `run_expid.py`. It gets `--config`, `--expid` and `--gpu`, and writes the
-            trial's report; where a report is there, it gets `--resume`, or `--overwrite` when that report is complete.
+        script: a Python script that runs a trial instead of `run_expid.py`. It gets `--config`, `--expid` and `--gpu`,
+            and writes the report of the trial. Where there is a report, it also gets `--resume`, or `--overwrite` when
+            that report is complete or of other settings.
         search: `grid`, `random` or `tpe`.
         trials: of each search, over all its restarts.
-        seconds: after this long no trial starts any more.
-        retry_oom: run a trial that was out of memory once more with half the batch.
+        seconds: no trial starts after this time.
+        retry_oom: run a trial that ran out of memory once more with half the batch.
         prune: stop hopeless trials of a search early.
         seed: of the search.
-        console: where to say what happens; standard output by default.
+        console: shows the progress; standard output by default.
 
     Returns:
         For each expid, its trials and what became of them.
 
     Raises:
-        InputError: whatever is wrong with the tuner file, an experiment or its data; then no trial was started.
-        Interrupted: running trials are ended, the summaries so far are written.
+        InputError: the tuner file, an experiment or its data is wrong; no trial was started.
+        Interrupted: running trials have ended, and the summaries so far are written.
     """
     console = console or plain_console()
     deadline = None if seconds is None else time.monotonic() + seconds
@@ -116,7 +117,7 @@ def tune(
             with board:
                 scheduler.run()
         except KeyboardInterrupt as error:
-            raise Interrupted.of(error, "complete trials are kept, the same command resumes the rest") from None
+            raise Interrupted.of(error, "complete trials are kept; the same command resumes the rest") from None
         finally:
             for sweep in scheduler.unended:
                 sweep.summarise(console)
@@ -156,12 +157,12 @@ def _source(
 
 
 def _script(script: Path | None) -> tuple[Path, bool]:
-    """What runs a trial, and whether it is this project's own runner."""
+    """What runs a trial, and whether it is the `run_expid.py` of this project."""
     ours = ROOT / SCRIPT
     if script is None:
         script = Path(SCRIPT) if Path(SCRIPT).is_file() else ours
     if not script.is_file():
-        raise ConfigError(f"script {script} is not there: run from the folder that holds it, or give it with --script")
+        raise ConfigError(f"script {script} does not exist: run from the folder that has it, or give it with --script")
     return script, ours.is_file() and script.samefile(ours)
 
 

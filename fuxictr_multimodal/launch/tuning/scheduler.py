@@ -1,4 +1,4 @@
-"""Runs the trials of sweeps on a pool until the sources, the time or the user say stop."""
+"""Runs the trials of sweeps on a pool until there are none left, the time is up, or a signal arrives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fuxictr_multimodal.launch.tuning.sweep import Sweep
 
 @dataclass
 class Running:
-    """A trial on a slot; `seen` is the state of its report that was read last."""
+    """A trial on a slot; `seen` is when the report that was read last had been written."""
 
     sweep: Sweep
     record: Record
@@ -26,23 +26,23 @@ class Running:
 
 
 class Scheduler:
-    """Keeps every slot busy; a trial that fails does not stop the others.
+    """Draws trials, starts them as jobs and follows their reports; a trial that fails does not stop the others.
 
-    A slot that one sweep has nothing for goes to the next one: no model waits for the last trial of another.
+    When a sweep has no trial for a free slot, the next sweep uses it: no model waits for the last trial of another.
 
-    NOTE[DIFF]: FuxiCTR's `grid_search` does the same in one function that splits its command at spaces, takes
-    `python` from PATH, forgets exit codes and leaves orphans; nothing in it can be replaced. The arguments of a trial
-    are kept: `script --config <folder> --expid <trial> --gpu <index>`.
+    NOTE[DIFF]: FuxiCTR's `grid_search` is one function that splits its command at spaces, takes `python` from PATH,
+    ignores exit codes and leaves orphans; none of its parts can be replaced. The arguments of a trial are the same:
+    `script --config <folder> --expid <trial> --gpu <index>`.
 
     Args:
-        sweeps: whose trials run, the first ones first.
+        sweeps: in the order in which their trials start.
         pool: where they run.
         on_change: called with `(event, record)` after each `start`, `end` and `retry`, and with `("tick", None)`.
-        on_end: called with each sweep that has neither trials left nor running ones.
-        deadline: `time.monotonic()` after which no trial starts; running ones may end.
+        on_end: called with each sweep that has no trial left to run or running.
+        deadline: `time.monotonic()` in seconds after which no trial starts; running ones may end.
 
     Attributes:
-        unended: sweeps that `on_end` was not called with: of a deadline, an error or an interruption.
+        unended: sweeps that `on_end` was not called with, because of a deadline, an error or an interruption.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Scheduler:
         self._tell_ended()
 
     def _may_retry(self, sweep: Sweep, record: Record) -> bool:
-        """Point a trial that was out of memory at its smaller twin, once."""
+        """Replace a trial that ran out of memory by its smaller variant, once."""
         if record.retried or not sweep.restart.retry_oom or not outcome.is_out_of_memory(record):
             return False
         smaller = sweep.restart.smaller(record.trial)

@@ -222,7 +222,7 @@ def test_time_is_up(sweep):
     ("arguments", "message"),
     [
         (["--config", "nowhere.yaml"], "tuner file nowhere.yaml is not there"),
-        (["--script", "nowhere.py"], "script nowhere.py is not there"),
+        (["--script", "nowhere.py"], "script nowhere.py does not exist"),
         (["--trials", "3"], "--trials is for --search"),
         (["--search", "tpe"], "--search tpe has no end: give --trials or --time"),
         (["--time", "two hours"], "is no duration"),
