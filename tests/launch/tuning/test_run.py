@@ -131,7 +131,7 @@ def test_a_killed_tuner_leaves_no_orphan_and_goes_on_where_it_was(sweep):
 def test_a_signal_ends_the_trials_and_writes_the_summary(sweep, number, status):
     sweep.tuner({"learning_rate": RATES, "epoch_seconds": 30.0})
     tuner = sweep.start()
-    sweep.kill_when(tuner, sweep.starts, number)
+    sweep.kill_when(tuner, lambda: list(sweep.home.glob("checkpoints/d/*.report.json")), number)
     assert tuner.returncode == status
     assert sweep.left_processes() == []
     assert len(of_status(sweep, "queued")) == 3
