@@ -14,7 +14,8 @@ What can be avoided, and what not:
   a store calls nothing. Only FuxiCTR can mend that.
 - The first optimizer of a process imports PyTorch's compiler (`torch._dynamo`, with sympy), though nothing is
   compiled: `compiler_s`, within `build_model`. PyTorch has no switch for it.
-- Several experiments in one command pay for most of it once: `run_many.py` forks runs from a process that has imported.
+- Several experiments in one command pay for most of it once: `launch/pool.py` forks runs from a process
+  that has imported.
 
 The ceiling is importing PyTorch alone; what is compared with is importing FuxiCTR alone.
 

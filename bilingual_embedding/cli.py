@@ -29,7 +29,7 @@ def run_embedding_main(
         parser.error(f"--seeds trains several runs; it does not go with --stage {args.stage}")
     check_gpus([args.gpu])
     # torch takes seconds to import: only now, after the arguments are known to be good.
-    from fuxictr_multimodal.launch.run_many import is_one_run
+    from fuxictr_multimodal.launch.plans import is_one_run
 
     if args.stage == "compare":
         _compare(args)
@@ -130,7 +130,7 @@ def _several_runs(args: argparse.Namespace) -> None:
 def _compare(args: argparse.Namespace) -> None:
     from bilingual_embedding.evaluation.comparison import compare
     from bilingual_embedding.training.settings import list_experiments
-    from fuxictr_multimodal.launch.run_many import select
+    from fuxictr_multimodal.launch.plans import select
     from fuxictr_multimodal.system.files import replace_atomically
 
     expids = select(args.expid, list_experiments(args.config), where=args.config)

@@ -86,16 +86,16 @@ def run_expid_main(
         "overwrite": args.overwrite,
         "tracker": args.tracker,
     }
-    from fuxictr_multimodal.launch import run_many
+    from fuxictr_multimodal.launch import plans, run_many
     from fuxictr_multimodal.system.gpus import check_gpus
 
     check_gpus(args.gpu)
-    if not run_many.is_one_run(args.expid, args.seeds):
+    if not plans.is_one_run(args.expid, args.seeds):
         seeds = args.seeds if args.seed is None else str(args.seed)
-        plans = run_many.expand(args.config, args.expid, seeds)
-        if args.name is not None and len({plan.expid for plan in plans}) > 1:
+        asked = plans.expand(args.config, args.expid, seeds)
+        if args.name is not None and len({plan.expid for plan in asked}) > 1:
             raise ConfigError(f"--name {args.name} would name the runs of several experiments: give one --expid")
-        outcomes = run_many.run_many(plans, settings, gpus=args.gpu)
+        outcomes = run_many.run_many(asked, settings, gpus=args.gpu)
         run_many.print_outcomes(outcomes)
         raise SystemExit(run_many.exit_status(outcomes))
     if len(args.gpu) > 1:

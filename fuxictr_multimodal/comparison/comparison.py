@@ -1,4 +1,4 @@
-"""A whole comparison from one file: tune every model with equally many trials, run the seeds, rank on one dataset."""
+"""A whole comparison from one file: tune every model with equally many trials, then run the seeds on one dataset."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from fuxictr_multimodal.config.expids import check_keys, load_model_config, read
 from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.errors import ConfigError
-from fuxictr_multimodal.launch import run_many
-from fuxictr_multimodal.launch.run_many import Outcome, Plan
+from fuxictr_multimodal.launch.job import Outcome
+from fuxictr_multimodal.launch.plans import Plan, expand, parse_seeds
+from fuxictr_multimodal.launch.run_many import run_many, train
 from fuxictr_multimodal.launch.tuning.folder import SweepFolder, write_yaml
 from fuxictr_multimodal.launch.tuning.run import tune
 
@@ -26,12 +27,12 @@ DEFAULT_SEEDS = "1-3"
 
 @dataclass(frozen=True)
 class Tuning:
-    """The same search for every model.
+    """The search that every model gets.
 
     Attributes:
-        config: the tuner file; each expid takes the place of its `base_expid`.
-        expids: names; their trials share the slots, those of the first one first.
-        search: `random` or `tpe`. With `random` and a space that fits all, every model tries the same settings.
+        config: the tuner file; each expid replaces its `base_expid`.
+        expids: names; their trials share the slots and start in this order.
+        search: `random` or `tpe`. With `random` and a shared space, every model tries the same settings.
         trials: of each model.
         seed: of the search.
     """
@@ -49,7 +50,7 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared.
+    """The content of a comparison file.
 
     Attributes:
         config_dir: the config folder.
@@ -58,8 +59,8 @@ class Comparison:
         tuning: run as the best of their trials, `<expid>_tuned`; None for no tuning.
         seeds: of every expid, as in `run_expid.py --seeds`.
         baseline: what differences refer to.
-        resample: what the bootstrap draws, `rows`, or `groups`: users with all their rows, where these are few.
-        out: the leaderboard's files without their endings.
+        resample: what the bootstrap draws: `rows`, or `groups`, which are users with all their samples.
+        out: the files of the leaderboard, without their suffixes.
     """
 
     config_dir: Path
@@ -90,7 +91,7 @@ class Comparison:
         check_plain_name(content["dataset_id"], f"{path}: dataset_id")
         config_dir = user_path(content.get("base_config", "./config/"))
         dataset_id, seeds = content["dataset_id"], str(content.get("seeds", DEFAULT_SEEDS))
-        run_many.parse_seeds(seeds)
+        parse_seeds(seeds)
         resample = content.get("resample", "rows")
         if resample not in ("rows", "groups"):
             raise ConfigError(f"{path}: `resample` is rows or groups, got {resample!r}")
@@ -116,7 +117,7 @@ class Comparison:
 def compare(comparison: Comparison, *, gpus: Sequence[int]) -> list[Outcome]:
     """Run what a comparison still lacks: trials, then the seeds of the winners and of the other expids.
 
-    What is complete is kept, killed runs go on, so that the same command goes on where it stopped.
+    Finished trials and runs are skipped and unfinished ones resume, so that a stopped command can be repeated.
 
     Args:
         comparison: what to run.
@@ -126,29 +127,25 @@ def compare(comparison: Comparison, *, gpus: Sequence[int]) -> list[Outcome]:
         The runs of all seeds and what became of them, winners first.
 
     Raises:
-        InputError: whatever is wrong with the files, the experiments or the data; a model none of whose trials was
-            completed.
+        InputError: a file, an experiment or the data is wrong, or a model has no completed trial.
         Interrupted: while trials run.
     """
     plans: list[Plan] = []
     if comparison.tuning is not None:
         _tune(comparison.tuning, gpus)
         winners = _write_winners(comparison.tuning)
-        plans += run_many.expand(winners, "*", comparison.seeds)
-    plans += run_many.expand(comparison.config_dir, ",".join(comparison.expids), comparison.seeds)
-    return run_many.run_many(plans, {"resume": True}, gpus=gpus, run=_run_by_name)
+        plans += expand(winners, "*", comparison.seeds)
+    plans += expand(comparison.config_dir, ",".join(comparison.expids), comparison.seeds)
+    return run_many(plans, {"resume": True}, gpus=gpus, run=_run_by_name)
 
 
 def _run_by_name(*, expid: str, **arguments: Any) -> tuple[Report, Path]:
-    """The run of exactly this name: `--resume` alone could mean an unfinished one of other settings."""
-    # In the process of a run: only there is torch imported.
-    from fuxictr_multimodal.training.runner import run_experiment
-
-    return run_experiment(expid=expid, name=expid, **arguments)
+    """Run exactly what has this name: `--resume` alone could mean an unfinished run of other settings."""
+    return train(expid=expid, name=expid, **arguments)
 
 
 def _tune(tuning: Tuning, gpus: Sequence[int]) -> None:
-    """Bring every model's sweep to its end: trials that are complete are kept, the rest run."""
+    """Run the trials that the sweeps of the models still lack."""
     sweeps = tune(
         tuning.config,
         tuning.expids,
@@ -198,7 +195,7 @@ def _read_tuning(path: Path, content: Any, config_dir: Path, dataset_id: str) ->
 
 
 def _expids_of(config_dir: Path, patterns: str, dataset_id: str) -> tuple[str, ...]:
-    names = [plan.expid for plan in run_many.expand(config_dir, patterns)]
+    names = [plan.expid for plan in expand(config_dir, patterns)]
     of_dataset = [name for name in names if load_model_config(config_dir, name).get("dataset_id") == dataset_id]
     if not of_dataset:
         raise ConfigError(f"{patterns!r}: none of these expids is of dataset {dataset_id}")

@@ -1,18 +1,13 @@
-"""No orphans: a process that ends, with all that it started, when the process that it works for does.
+"""No orphans: a process ends, with all that it started, when the process that it works for does.
 
 Whoever starts work holds the writing end of a pipe and never writes. However it ends, SIGKILL included, the system
 closes that end; the reading side then kills its own process group, in which all that it started runs. Only what leaves
 the group (a daemon) would survive.
-
-`end_with` does this inside a process of ours. Run as a file, this module does it for any command, on its standard
-input; it imports nothing of the project then, so that it starts in milliseconds.
 """
 
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 
 
@@ -35,24 +30,3 @@ def kill_group(pid: int) -> None:
     """Kill a process that leads a group, and all that it started; nothing where they have ended."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def main() -> None:
-    """Run the command given as arguments; end as it ended, by the same exit status or signal."""
-    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-    end_with(sys.stdin.fileno())
-    status = child.wait()
-    # Whatever the command left running is not wanted any more.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.killpg(0, signal.SIGTERM)
-    if status < 0:
-        with_default = -status not in (signal.SIGKILL, signal.SIGSTOP)
-        if with_default:
-            signal.signal(-status, signal.SIG_DFL)
-        os.kill(os.getpid(), -status)
-    # Not sys.exit: the thread still waits on standard input.
-    os._exit(status)
-
-
-if __name__ == "__main__":
-    main()

@@ -14,7 +14,7 @@ from bilingual_embedding.training import many
 from bilingual_embedding.training.run_report import EmbeddingReport
 from bilingual_embedding.training.settings import load_experiment
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.launch.run_many import Plan
+from fuxictr_multimodal.launch.plans import Plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NANO = REPOSITORY / "config" / "embedding" / "nano.yaml"

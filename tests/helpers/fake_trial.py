@@ -28,7 +28,7 @@ def main() -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with (model_root / "starts.txt").open("a") as file:
         options = [f"--{name}" for name in ("resume", "overwrite") if getattr(args, name)]
-        print(args.expid, os.getpid(), os.environ["OMP_NUM_THREADS"], args.gpu, *options, file=file)
+        print(args.expid, os.getpid(), os.environ.get("OMP_NUM_THREADS", "default"), args.gpu, *options, file=file)
 
     report = {
         "expid": args.expid, "status": "running", "error": None, "metrics": {}, "curve": [], "best_epoch": None,
@@ -43,15 +43,19 @@ def main() -> None:
     # After so many trials every one is slow and bad: a pruner must end it.
     starts = len((model_root / "starts.txt").read_text().splitlines())
     pause, handicap = (20.0, 0.2) if starts > plan.get("bad_after", starts) else (params["epoch_seconds"], 0.0)
-    write_json(path, report)
-    if behaviour == "helper":
-        subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(60)  # {model_root}"])
-    for epoch in range(1, params["epochs"] + 1):
-        value = auc - handicap - 0.3 / epoch
-        report["curve"].append({"epoch": epoch, "step": epoch, "metrics": {"AUC": value}, "monitor": value})
-        report["seconds"] = epoch * params["epoch_seconds"]
+    try:
         write_json(path, report)
-        time.sleep(pause if epoch > 1 else params["epoch_seconds"])
+        if behaviour == "helper":
+            subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(60)  # {model_root}"])
+        for epoch in range(1, params["epochs"] + 1):
+            value = auc - handicap - 0.3 / epoch
+            report["curve"].append({"epoch": epoch, "step": epoch, "metrics": {"AUC": value}, "monitor": value})
+            report["seconds"] = epoch * params["epoch_seconds"]
+            write_json(path, report)
+            time.sleep(pause if epoch > 1 else params["epoch_seconds"])
+    except KeyboardInterrupt:
+        write_json(path, {**report, "status": "interrupted"})
+        raise
     if behaviour == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "crash":

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fuxictr_multimodal.launch.run_many import PRELOADED
+from fuxictr_multimodal.launch.pool import PRELOADED
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
-GENERATED = {"docs/settings.md": "fuxictr_multimodal.config.reference", "docs/fuxictr_faults.md": "fuxictr_multimodal.zoo.faults"}
+GENERATED = {
+    "docs/settings.md": "fuxictr_multimodal.config.reference",
+    "docs/fuxictr_faults.md": "fuxictr_multimodal.zoo.faults",
+}
 
 
 def test_the_site_builds_strictly(repository, tmp_path):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fuxictr_multimodal.comparison.board import Board
-from fuxictr_multimodal.launch.run_many import Outcome, Plan, print_outcomes
+from fuxictr_multimodal.launch.job import Outcome
+from fuxictr_multimodal.launch.run_many import print_outcomes
 from fuxictr_multimodal.system.terminal import plain_console
 from fuxictr_multimodal.training.report import Report, print_summary
 
@@ -121,8 +122,8 @@ def test_summaries_show_names_as_they_are(capsys, tmp_path):
     assert "[red]r.json" in text
     report(run="a[red]b").write(tmp_path / "r.json")
     outcomes = [
-        Outcome(Plan("a[red]b"), "completed", tmp_path / "r.json"),
-        Outcome(Plan("c:bug:"), "failed", error="no [/] \x1b[2J"),
+        Outcome("a[red]b", "completed", tmp_path / "r.json"),
+        Outcome("c:bug:", "failed", error="no [/] \x1b[2J"),
     ]
     print_outcomes(outcomes)
     text = capsys.readouterr().out

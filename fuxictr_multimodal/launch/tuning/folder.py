@@ -27,7 +27,7 @@ class SweepFolder:
 
     Plain `run_expid.py --config <folder> --expid <trial>` runs a trial from it. A search appends its name to the
     folder's, and so does an expid that takes the place of `base_expid`, so that the grid, the random and the TPE search
-    of one tuner file, and its sweeps of several models, do not write over each other.
+    of one tuner file, and its sweeps of several models, do not overwrite each other.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,23 +51,23 @@ class SweepFolder:
         return cls(tuner_file.with_name(tuner_file.stem + suffix))
 
     def log(self, expid: str) -> Path:
-        """What a trial's process prints."""
+        """The file for what the process of a trial prints."""
         return self.logs / f"{expid}.log"
 
     def write_config(self, trials: Iterable[Trial]) -> None:
-        """Write the two configuration files of these trials, nothing else of the folder."""
+        """Write the two configuration files of these trials."""
         write_config(self.path, {trial.expid: trial for trial in trials})
 
     @contextlib.contextmanager
     def only_tuner(self) -> Iterator[None]:
-        """Keep a second tuner away; the system frees the lock of a killed one."""
+        """Refuse a second tuner; the system frees the lock of a killed one."""
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             with filelock.FileLock(self.path / ".tuner.lock", timeout=0):
                 yield
         except filelock.Timeout:
             raise ConfigError(
-                f"another tuner is at work in {self.path}: wait for it, or give one tuner more slots with --gpu"
+                f"another tuner works in {self.path}: wait for it, or give one tuner more slots with --gpu"
             ) from None
 
     @contextlib.contextmanager
@@ -78,12 +78,12 @@ class SweepFolder:
 
 
 def write_config(directory: Path, trials: dict[str, Trial]) -> None:
-    """Write `model_config.yaml` and `dataset_config.yaml` of trials, by the name each gets."""
+    """Write `model_config.yaml` and `dataset_config.yaml` of trials under the given names."""
     directory.mkdir(parents=True, exist_ok=True)
     datasets: dict[str, dict[str, Any]] = {}
     for trial in trials.values():
         known = datasets.setdefault(trial.dataset_id, trial.dataset)
-        assert known == trial.dataset, f"one entry a dataset: {trial.dataset_id}"
+        assert known == trial.dataset, f"one entry per dataset: {trial.dataset_id}"
     write_yaml(directory / "dataset_config.yaml", datasets)
     write_yaml(directory / "model_config.yaml", {name: trial.entry for name, trial in trials.items()})
 

@@ -1,4 +1,4 @@
-"""What became of a trial, read from the report that its run keeps true."""
+"""What became of a trial, read from the report that its run updates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fuxictr_multimodal.config.expids import config_hash
-from fuxictr_multimodal.launch.tuning.slots import exit_text
+from fuxictr_multimodal.launch.job import exit_text
 from fuxictr_multimodal.launch.tuning.space import Trial
 
 OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|can't allocate memory|ALLOC_FAILED", re.I)
@@ -21,16 +21,16 @@ Report = dict[str, Any]
 
 @dataclass
 class Record:
-    """A trial and its fate.
+    """A trial and what became of it.
 
     Attributes:
-        trial: what was asked for.
-        ran: what ran for it: the trial itself, or its retry with smaller batches.
+        trial: the settings asked for.
+        ran: the trial that ran for it: itself, or its retry with smaller batches.
         status: `queued`, `running`, `completed`, `failed` or `pruned`.
         value: the monitored value on the validation split of the best checkpoint.
         metrics: validation metrics of the best checkpoint.
-        curve: monitored values on validation so far, one an evaluation.
-        exit_code: of the process, negative for a signal; None where it did not run now.
+        curve: monitored values on validation so far, one per evaluation.
+        exit_code: of the process, negative for a signal; None where this tuner did not run it to its end.
         error: why it failed, in one line, then the last lines it printed.
         reused: it was complete before this tuner started.
     """
@@ -59,7 +59,7 @@ class Record:
         return self.ran.expid != self.trial.expid
 
     def complete_from(self, report: Report) -> None:
-        """Take over the numbers of a complete report."""
+        """Copy the numbers of a complete report."""
         value = monitored(report, self.ran.params)
         self.read_progress(report)
         self.metrics = dict(report.get("metrics", {}).get("valid", {}))
@@ -71,7 +71,13 @@ class Record:
             self.status, self.value, self.error = "completed", value, []
 
     def fail(self, report: Report | None, status: int, last_lines: list[str]) -> None:
-        """Name the failure of a process that ended without a complete report."""
+        """Say why a process ended without a complete report.
+
+        Args:
+            report: what the run wrote, if anything.
+            status: exit status of the process, negative for a signal.
+            last_lines: what it printed last.
+        """
         said = report.get("error") if report and report.get("status") in ("failed", "interrupted") else None
         reason = said or (last_lines[-1] if last_lines else "it printed nothing")
         if report:
@@ -80,7 +86,7 @@ class Record:
         self.error = [f"{exit_text(status)}: {reason}", *last_lines]
 
     def read_progress(self, report: Report) -> None:
-        """Take over what a report says while its run goes on."""
+        """Copy what a report says while its run continues."""
         self.curve = [float(row["monitor"]) for row in report.get("curve", [])]
         self.seconds = float(report.get("seconds") or 0.0)
         self.parameters = report.get("parameters", {}).get("total")
@@ -96,7 +102,7 @@ def read_report(path: Path) -> Report | None:
 
 
 def is_of(report: Report, trial: Trial, dataset_hash: str | None) -> bool:
-    """Whether a report is of a trial's configuration and, where it is known, of this build of the data."""
+    """Whether a report belongs to a trial's configuration and, where it is known, to this build of the dataset."""
     # The hash that an earlier version wrote covers keys that nobody reads.
     written = config_hash(report["config"]) if report.get("config") else report.get("config_hash")
     if written != trial.config_hash:
@@ -113,7 +119,7 @@ def finished_report(trial: Trial, dataset_hash: str | None) -> Report | None:
 
 
 def dataset_hash(trial: Trial) -> str | None:
-    """Identity of the store that a trial reads; None where there is no store yet."""
+    """Hash of the dataset that a trial reads; None where it is not built yet."""
     from fuxictr_multimodal.data.store.manifest import Manifest
     from fuxictr_multimodal.errors import DataError
 

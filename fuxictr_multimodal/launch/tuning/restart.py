@@ -1,4 +1,4 @@
-"""What an earlier tuner left: complete trials are kept, one that was out of memory goes on with its smaller batch."""
+"""What an earlier tuner left: complete trials are kept, those that ran out of memory restart with a smaller batch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from fuxictr_multimodal.launch.tuning.space import Space, Trial
 
 
 class Restart:
-    """Looks reports up, and knows the smaller twin of a trial that was out of memory.
+    """Looks up reports, and makes the smaller variant of a trial that ran out of memory.
 
     Args:
-        space: makes the twin.
-        retry_oom: whether a trial that was out of memory may run once more with its twin's settings.
+        space: makes the variant.
+        retry_oom: whether a trial that ran out of memory runs once more with the settings of its variant.
     """
 
     def __init__(self, space: Space, *, retry_oom: bool = False) -> None:
@@ -21,19 +21,19 @@ class Restart:
         self._dataset_hashes: dict[tuple[str, str], str | None] = {}
 
     def complete_report(self, trial: Trial) -> Report | None:
-        """The report of a complete trial: of this configuration, and of the build of the data that is there now."""
+        """The report of a complete trial, for this configuration and the dataset as it is built now."""
         return outcome.finished_report(trial, self._dataset_hash(trial))
 
     def options(self, trial: Trial) -> list[str]:
-        """How to start a trial beside its report: a killed run goes on unless its settings or data changed."""
+        """How to start a trial that has a report: an unfinished run resumes unless its settings or data changed."""
         report = outcome.read_report(trial.report)
         if report is None:
             return []
-        goes_on = report.get("status") != "completed" and outcome.is_of(report, trial, self._dataset_hash(trial))
-        return ["--resume" if goes_on else "--overwrite"]
+        resumes = report.get("status") != "completed" and outcome.is_of(report, trial, self._dataset_hash(trial))
+        return ["--resume" if resumes else "--overwrite"]
 
     def restore(self, record: Record) -> None:
-        """Complete a queued trial from its report, or point it at its twin where it was out of memory before."""
+        """Complete a queued trial from its report, or replace it by its variant where it ran out of memory before."""
         report = outcome.read_report(record.trial.report)
         if self.retry_oom and outcome.said_out_of_memory(report):
             record.ran = self.smaller(record.trial) or record.trial
@@ -43,9 +43,9 @@ class Restart:
             record.reused = True
 
     def smaller(self, trial: Trial) -> Trial | None:
-        """The twin with half the batch and twice the accumulation: gradients of the same rows in less memory.
+        """The variant with half the batch and twice the accumulation: gradients of the same samples in less memory.
 
-        None where the batch cannot be halved. Batch normalisation still sees half the rows: close, not equal.
+        None where the batch cannot be halved. Batch normalisation sees half the samples: close, not equal.
         """
         batch_size = trial.params["batch_size"]
         if batch_size % 2:

@@ -1,9 +1,9 @@
-"""From a tuner file to summaries: one sweep, or those of several models on the same slots."""
+"""Runs a tuner file: one sweep, or those of several models on the same slots."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import functools
 import sys
 import tempfile
 import time
@@ -13,17 +13,18 @@ from pathlib import Path
 from rich.console import Console
 
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.launch.job import Job, Outcome, exit_text
+from fuxictr_multimodal.launch.pool import Pool
 from fuxictr_multimodal.launch.tuning import prepare
 from fuxictr_multimodal.launch.tuning.board import Board
 from fuxictr_multimodal.launch.tuning.folder import SweepFolder, write_config
+from fuxictr_multimodal.launch.tuning.grid import Grid
 from fuxictr_multimodal.launch.tuning.outcome import Record
 from fuxictr_multimodal.launch.tuning.restart import Restart
-from fuxictr_multimodal.launch.tuning.scheduler import Grid, Scheduler
-from fuxictr_multimodal.launch.tuning.slots import Slots, exit_text, start_guarded
+from fuxictr_multimodal.launch.tuning.scheduler import Scheduler
 from fuxictr_multimodal.launch.tuning.space import Space
 from fuxictr_multimodal.launch.tuning.sweep import Source, Sweep
 from fuxictr_multimodal.system.interruption import Interrupted
-from fuxictr_multimodal.system.supervisor import kill_group
 from fuxictr_multimodal.system.terminal import plain_console
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,29 +48,30 @@ def tune(
 ) -> list[list[Record]]:
     """Run the same sweep of several models on the same slots, and write the summary of each at its end.
 
-    A model's trials start when those before it have all started, so no slot waits for another model's last trial.
+    The trials of a model start when all trials of the models before it have started: no slot stays idle.
 
     Args:
         config: the tuner file.
-        expids: each tuned instead of the file's `base_expid`, in a folder of its own; None is `base_expid`.
+        expids: each is tuned instead of the file's `base_expid`, in a folder of its own; None is `base_expid`.
         gpus: one GPU index a slot, -1 for the CPU.
         tag: run only trials whose expid contains it; of a grid.
-        script: what runs a trial instead of `run_expid.py`. It gets `--config`, `--expid` and `--gpu`, and writes the
-            trial's report; where a report is there, it gets `--resume`, or `--overwrite` when that report is complete.
+        script: a Python script that runs a trial instead of `run_expid.py`. It gets `--config`, `--expid` and `--gpu`,
+            and writes the report of the trial. Where there is a report, it also gets `--resume`, or `--overwrite` when
+            that report is complete or of other settings.
         search: `grid`, `random` or `tpe`.
         trials: of each search, over all its restarts.
-        seconds: after this long no trial starts any more.
-        retry_oom: run a trial that was out of memory once more with half the batch.
+        seconds: no trial starts after this time.
+        retry_oom: run a trial that ran out of memory once more with half the batch.
         prune: stop hopeless trials of a search early.
         seed: of the search.
-        console: where to say what happens; standard output by default.
+        console: shows the progress; standard output by default.
 
     Returns:
         For each expid, its trials and what became of them.
 
     Raises:
-        InputError: whatever is wrong with the tuner file, an experiment or its data; then no trial was started.
-        Interrupted: running trials are ended, the summaries so far are written.
+        InputError: the tuner file, an experiment or its data is wrong; no trial was started.
+        Interrupted: running trials have ended, and the summaries so far are written.
     """
     console = console or plain_console()
     deadline = None if seconds is None else time.monotonic() + seconds
@@ -93,8 +95,10 @@ def tune(
             sweeps.append(Sweep(space, folder, source, restart, search, command))
             sweeps[-1].publish()
         lacking = [sweep.space for sweep in sweeps if sweep.source.open_trials()]
+        # A trial of our own entry point needs what is preloaded; a script of the user may need nothing of it.
+        pool = Pool(gpus, preload=own)
         if own and lacking:
-            _prepare(config, lacking)
+            _prepare(config, lacking, pool)
         board = Board(
             records=lambda: [record for sweep in sweeps for record in sweep.source.records],
             open_trials=lambda: sum(sweep.source.open_trials() for sweep in sweeps),
@@ -103,7 +107,7 @@ def tune(
         )
         scheduler = Scheduler(
             sweeps,
-            Slots(gpus, script=command),
+            pool,
             on_change=board.on_change,
             on_end=lambda sweep: sweep.summarise(console),
             deadline=deadline,
@@ -112,7 +116,7 @@ def tune(
             with board:
                 scheduler.run()
         except KeyboardInterrupt as error:
-            raise Interrupted.of(error, "complete trials are kept, the same command resumes the rest") from None
+            raise Interrupted.of(error, "complete trials are kept; the same command resumes the rest") from None
         finally:
             for sweep in scheduler.unended:
                 sweep.summarise(console)
@@ -152,31 +156,23 @@ def _source(
 
 
 def _script(script: Path | None) -> tuple[Path, bool]:
-    """What runs a trial, and whether it is this project's own runner."""
+    """What runs a trial, and whether it is the `run_expid.py` of this project."""
     ours = ROOT / SCRIPT
     if script is None:
         script = Path(SCRIPT) if Path(SCRIPT).is_file() else ours
     if not script.is_file():
-        raise ConfigError(f"script {script} is not there: run from the folder that holds it, or give it with --script")
+        raise ConfigError(f"script {script} does not exist: run from the folder that has it, or give it with --script")
     return script, ours.is_file() and script.samefile(ours)
 
 
-def _prepare(config: Path, spaces: Sequence[Space]) -> None:
-    """Check keys and build datasets in a process of its own, before the first trial."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+def _prepare(config: Path, spaces: Sequence[Space], pool: Pool) -> None:
+    """Check keys and build datasets before the first trial, as a job: the tuner itself does not import torch."""
+    outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="tuner-") as directory:
         trials = [trial for space in spaces for trial in space.representatives()]
         write_config(Path(directory), {trial.expid: trial for trial in trials})
-        process = start_guarded(
-            [sys.executable, "-m", prepare.__name__, directory], environment={**os.environ, "PYTHONPATH": path}
-        )
-        try:
-            status = process.wait()
-        except BaseException:
-            kill_group(process.pid)
-            process.wait()
-            raise
-        finally:
-            process.stdin.close()
-    if status:
-        raise ConfigError(f"no trial of {config} was started: preparing it ended with {exit_text(status)}, see above")
+        jobs = iter([Job("prepare", functools.partial(prepare.prepare, Path(directory)))])
+        pool.run(lambda gpu: next(jobs, None), lambda job, outcome: outcomes.append(outcome))
+    if outcomes[0].status != "completed":
+        how = exit_text(outcomes[0].exit_code)
+        raise ConfigError(f"no trial of {config} was started: preparing it ended with {how}, see above")

@@ -1,13 +1,15 @@
-"""One model's sweep: where its trials come from, the folder they are written to, and what is said at its end."""
+"""The sweep of one model: the source of its trials, its folder, its jobs, and its summary."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
 
+from fuxictr_multimodal.launch.job import Job, run_script
 from fuxictr_multimodal.launch.tuning.board import count
 from fuxictr_multimodal.launch.tuning.folder import SweepFolder, write_config
 from fuxictr_multimodal.launch.tuning.outcome import Record
@@ -17,7 +19,7 @@ from fuxictr_multimodal.launch.tuning.summary import write_summary
 
 
 class Source(Protocol):
-    """Where trials come from: the list of a grid, or a search."""
+    """Gives trials: the list of a grid, or a search."""
 
     records: list[Record]
 
@@ -28,10 +30,10 @@ class Source(Protocol):
         """How many trials may still come from `next`."""
 
     def should_stop(self, record: Record) -> bool:
-        """Whether a running trial, whose curve has grown, is not worth its time."""
+        """Whether to prune a running trial, whose curve has grown."""
 
     def ended(self, record: Record) -> None:
-        """Take note of a trial that is completed, failed or pruned."""
+        """Record a trial that is completed, failed or pruned."""
 
     def refresh(self) -> None:
         """Bring `records` up to date with what other workers did."""
@@ -39,13 +41,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """What the scheduler runs; several sweeps may share its slots.
+    """What the scheduler runs; several sweeps may share a pool.
 
     Attributes:
         space: of the model.
-        folder: configuration, logs and summary.
+        folder: for configuration, logs and summary.
         source: gives the trials.
-        restart: finds complete reports, and the smaller twin of a trial that was out of memory.
+        restart: finds complete reports, and the smaller variant of a trial that ran out of memory.
         search: `grid`, `random` or `tpe`.
         script: what runs a trial.
     """
@@ -60,16 +62,22 @@ class Sweep:
     def publish(self, *more: Trial) -> None:
         """Write the folder's configuration: every trial of the source, its retries, and `more`.
 
-        The files are written whole, and a fellow worker's trial may be about to read them: under the lock that a worker
-        holds when it draws a trial, and after a look at what the others have drawn.
+        Trials of other workers may be about to read the files: they are written under the lock that a worker holds
+        when it draws a trial, and include what the others have drawn.
         """
         with self.folder.shared():
             self.source.refresh()
             known = [trial for record in self.source.records for trial in (record.trial, record.ran)]
             write_config(self.folder.path, {trial.expid: trial for trial in (*known, *more)})
 
+    def job(self, trial: Trial, gpu: int) -> Job:
+        """The run of a trial, `script --config <folder> --expid <trial> --gpu <index>` as FuxiCTR's tuner has it."""
+        arguments = ["--config", str(self.folder.path), "--expid", trial.expid, "--gpu", str(gpu)]
+        work = functools.partial(run_script, self.script, [*arguments, *self.restart.options(trial)])
+        return Job(trial.expid, work, self.folder.log(trial.expid))
+
     def summarise(self, console: Console) -> None:
-        """Write the summary of what was tried so far, and say where it is."""
+        """Write the summary of the trials so far, and print where it is."""
         self.source.refresh()
         best = write_summary(self.folder, self.space, self.source.records, search=self.search, script=self.script)
         fates = ", ".join(f"{n} {status}" for status, n in count(self.source.records).items() if n)

@@ -131,14 +131,17 @@ def test_a_killed_tuner_leaves_no_orphan_and_goes_on_where_it_was(sweep):
 def test_a_signal_ends_the_trials_and_writes_the_summary(sweep, number, status):
     sweep.tuner({"learning_rate": RATES, "epoch_seconds": 30.0})
     tuner = sweep.start()
-    sweep.kill_when(tuner, sweep.starts, number)
+    sweep.kill_when(tuner, lambda: list(sweep.home.glob("checkpoints/d/*.report.json")), number)
     assert tuner.returncode == status
     assert sweep.left_processes() == []
     assert len(of_status(sweep, "queued")) == 3
+    # The trial had time to say so.
+    (report,) = (sweep.home / "checkpoints/d").glob("*.report.json")
+    assert json.loads(report.read_text())["status"] == "interrupted"
 
 
-def test_a_killed_supervisor_leaves_no_trial(sweep):
-    sweep.tuner({"learning_rate": [1.0e-3], "epoch_seconds": 30.0})
+def test_a_killed_trial_leaves_no_helper(sweep):
+    sweep.tuner({"learning_rate": [1.0e-3], "epoch_seconds": 30.0, "behaviour": "helper"})
     tuner = sweep.start()
     deadline = time.monotonic() + 30
     while not sweep.starts() and time.monotonic() < deadline:
@@ -219,7 +222,7 @@ def test_time_is_up(sweep):
     ("arguments", "message"),
     [
         (["--config", "nowhere.yaml"], "tuner file nowhere.yaml is not there"),
-        (["--script", "nowhere.py"], "script nowhere.py is not there"),
+        (["--script", "nowhere.py"], "script nowhere.py does not exist"),
         (["--trials", "3"], "--trials is for --search"),
         (["--search", "tpe"], "--search tpe has no end: give --trials or --time"),
         (["--time", "two hours"], "is no duration"),

@@ -242,6 +242,8 @@ def test_a_running_trial_is_pruned(sweep):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "pruned" in done.stdout
     assert sweep.left_processes() == []
+    statuses = [json.loads(path.read_text())["status"] for path in sweep.home.glob("checkpoints/d/*.report.json")]
+    assert statuses.count("interrupted") == done.stdout.count("\npruned ") > 0
 
 
 @pytest.mark.slow

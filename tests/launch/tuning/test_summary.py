@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from fuxictr_multimodal.config.expids import trial_hash
+from fuxictr_multimodal.launch.job import exit_text
 from fuxictr_multimodal.launch.tuning.board import Board
 from fuxictr_multimodal.launch.tuning.folder import SweepFolder
 from fuxictr_multimodal.launch.tuning.importance import importance
@@ -123,7 +124,7 @@ def test_a_report_of_another_configuration_or_build_of_the_data_is_not_finished(
         ("RuntimeError: [enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory", True),
         ("MemoryError", True),
         ("numpy._core._exceptions._ArrayMemoryError: Unable to allocate 1.00 TiB", True),
-        ("killed by SIGKILL", False),
+        (exit_text(-9), False),
         ("RuntimeError: shapes differ", False),
     ],
 )
