@@ -96,7 +96,7 @@ def emit(
     rows_per_s: float,
     ceiling: float,
     ceiling_is: str,
-    ratio_to_plain: float,
+    ratio_to_plain: float | None,
     plain_is: str,
     check: str,
     **more: Any,
@@ -108,7 +108,8 @@ def emit(
         shapes: sizes that were measured.
         rows_per_s: the figure.
         ceiling: rows a second that the hardware allows, and what that is made of (`ceiling_is`).
-        ratio_to_plain: how many times faster than the readable form (`plain_is`), measured in the same run.
+        ratio_to_plain: how many times faster than the readable form (`plain_is`), measured in the same run;
+            None where it was left out.
         check: what was found equal to what.
         more: further figures.
     """

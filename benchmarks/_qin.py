@@ -19,12 +19,20 @@ from fuxictr_multimodal.data.item_table import ItemTable
 from fuxictr_multimodal.system.machine import keep_freed_memory
 from model_zoo.QIN import QIN
 from model_zoo.QIN.precision import PRECISIONS, Precision
+from model_zoo.QIN.quadratic import QuadraticNetwork
 
 MEASURED = tuple(name for name in PRECISIONS if name != "auto")  # a figure names its precision
 ITEMS, TAGS, TAGS_PER_ITEM, GIVEN_DIM, LEVELS, MAX_LEN = 91_718, 11_740, 5, 128, 11, 64
 
 
-def arguments(description: str) -> argparse.ArgumentParser:
+def at_least_1(text: str) -> int:
+    """The type of an option that counts something that must happen."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return int(text)
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
     """Options that the benchmarks of the model share; the defaults are the challenge and the published model."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=8192)
@@ -32,7 +40,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--mean-length", type=float, default=9.6, help="mean length of a history of at most 64 items")
     parser.add_argument("--embedding-dim", type=int, default=128)
     parser.add_argument("--num-row", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=5, help="timed steps of the fast form")
+    parser.add_argument("--repeats", type=at_least_1, default=5, help="timed steps of the fast form")
     parser.add_argument("--plain-repeats", type=int, default=1, help="timed steps of the plain form; 0 leaves it out")
     parser.add_argument("--precision", choices=MEASURED, default="float32", help="of the fast form's products")
     parser.add_argument("--compile", action="store_true", help="torch.compile for the fast form's quadratic layers")
@@ -143,8 +151,9 @@ def product_rate(device: torch.device, precision: str = "float32") -> float:
 
 def quadratic_flops(model: QIN, *, rows: int, products: int) -> int:
     """Operations a row of the quadratic layers with `rows` maps a layer and `products` products a map."""
-    width = model.qnn.fc.in_features
-    return 2 * products * rows * width**2 * len(model.qnn.layer)
+    network = model.qnn
+    assert isinstance(network, QuadraticNetwork), "the benchmarks measure the published interaction"
+    return 2 * products * rows * network.fc.in_features**2 * len(network.layer)
 
 
 def measure(

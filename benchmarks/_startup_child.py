@@ -20,7 +20,7 @@ def main() -> None:
     def stamp(station: str) -> None:
         passed[station] = time.monotonic()
 
-    import torch  # noqa: F401
+    import torch
 
     stamp("import_torch")
     import fuxictr.pytorch.dataloaders
@@ -38,8 +38,15 @@ def main() -> None:
     from collections.abc import Callable
     from typing import Any
 
-    def between(owner: Any, name: str, *, before: str | None = None, after: str | None = None) -> None:
-        """Stamp when a function is entered and when it is left."""
+    def between(
+        owner: Any,
+        name: str,
+        *,
+        before: str | None = None,
+        after: str | None = None,
+        then: Callable[[Any], None] | None = None,
+    ) -> None:
+        """Stamp when a function is entered and when it returns; `then` receives its result."""
         function: Callable[..., Any] = getattr(owner, name)
 
         @functools.wraps(function)
@@ -47,6 +54,8 @@ def main() -> None:
             if before:
                 stamp(before)
             result = function(*args, **kwargs)
+            if then:
+                then(result)
             if after:
                 stamp(after)
             return result
@@ -56,16 +65,14 @@ def main() -> None:
     between(experiment, "open_store", before="config", after="open_store")
     between(Experiment, "build_model", before="report_and_log", after="build_model")
     between(Experiment, "loaders", after="open_loaders")
-    train_step = runner.Trainer._train_step
 
-    def first_step(trainer: runner.Trainer, inputs: Any) -> None:
-        stamp("first_batch")
-        loss = train_step(trainer, inputs).item()  # .item() waits for a GPU
+    def end(step_loss: torch.Tensor) -> None:
+        loss = step_loss.item()  # .item() waits for a GPU
         stamp("first_step")
         print(json.dumps({"passed": passed, "loss": loss}), flush=True)
         os._exit(0)  # at once: what a run does at its end is not its start
 
-    runner.Trainer._train_step = first_step
+    between(runner.Trainer, "_train_step", before="first_batch", then=end)
     run_expid_main()
 
 

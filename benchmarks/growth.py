@@ -105,9 +105,10 @@ def main() -> None:
     for point in sorted({base, *(p for points in curves.values() for p in points)}, key=Point.bytes):
         measured[point] = measure_apart(point, repeats=options.repeats, gpu=options.gpu, ceiling=point == base)
         print(f"{asdict(point)}: {measured[point]}", flush=True)
-    kept = {name: [p for p in points if isinstance(measured[p], dict)] for name, points in curves.items()}
+    figures = {point: result for point, result in measured.items() if isinstance(result, dict)}
+    kept = {name: [p for p in points if p in figures] for name, points in curves.items()}
     found = {
-        name: [{"value": value_of(name, p), **measured[p]} for p in points] for name, points in kept.items() if points
+        name: [{"value": value_of(name, p), **figures[p]} for p in points] for name, points in kept.items() if points
     }
     exponents = {
         name: {measure: exponent([(row["value"], row[measure]) for row in rows]) for measure in MEASURES}
@@ -130,7 +131,7 @@ def plan(
                 wide = replace(base, dim=vocabulary_dim, update=update)
                 curves[f"items, {update}"] = [replace(wide, items=items) for items in sizes]
         else:
-            curves[axis] = [replace(base, **{axis: value}) for value in values[axis]]
+            curves[axis] = [Point(**{**asdict(base), axis: value}) for value in values[axis]]
     return curves
 
 
@@ -234,7 +235,7 @@ def describe(base: Point, curves: Mapping[str, Sequence[Point]]) -> str:
     return text + "".join(f"; vocabulary axis: dim {dim}" for dim in sorted(dims))
 
 
-def short(value: int) -> str:
+def short(value: float) -> str:
     """A size for an axis.
 
     >>> short(512), short(30_000), short(10_000_000)
@@ -303,14 +304,15 @@ def report(
     exponents: Mapping[str, Any],
 ) -> None:
     """Print the result: rows a second at the base, and row-wise against dense at the largest vocabulary of both."""
-    at_base = measured[base]
-    assert isinstance(at_base, dict), f"the base point failed: {at_base}"
+    figures = {point: result for point, result in measured.items() if isinstance(result, dict)}
+    assert base in figures, f"the base point failed: {measured[base]}"
+    at_base = figures[base]
     both = [
         pair
         for pair in zip(*(curves.get(f"items, {update}", ()) for update in UPDATES), strict=True)
-        if all(isinstance(measured[p], dict) for p in pair)
+        if all(p in figures for p in pair)
     ]
-    dense, rowwise = ([measured[p] for p in points] for points in zip(*both, strict=True)) if both else ([], [])
+    dense, rowwise = [figures[p] for p, _ in both], [figures[p] for _, p in both]
     before, after = (
         max((abs(a[when] - b[when]) for a, b in zip(dense, rowwise, strict=True)), default=0.0)
         for when in ("loss_before", "loss_after")

@@ -10,10 +10,11 @@ runs in a process of its own, so that its peak memory is its own.
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import runpy
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def run(folder: Path, *, rows: int, batch_size: int, epochs: int, shuffle_window
     )
 
 
-def measure(path: Path, mode: str, sizes: dict[str, int], epochs: int) -> dict[str, float]:
+def measure(path: Path, mode: str, sizes: dict[str, Any], epochs: int) -> dict[str, float]:
     """Time whole shuffled epochs of one mode."""
     started = time.perf_counter()
     loader = make_loader(path, mode=mode, **sizes)
@@ -88,7 +89,7 @@ def measure(path: Path, mode: str, sizes: dict[str, int], epochs: int) -> dict[s
     }
 
 
-def measure_plain(path: Path, sizes: dict[str, int]) -> dict[str, Any]:
+def measure_plain(path: Path, sizes: dict[str, Any]) -> dict[str, Any]:
     """Rows a second of the twin, and whether it gives what the loader gives.
 
     `resident` is its gathering from memory alone, `streaming` the whole of it: reading, padding and gathering.
@@ -97,9 +98,7 @@ def measure_plain(path: Path, sizes: dict[str, int]) -> dict[str, Any]:
     from fuxictr_multimodal.data.store import SplitReader
 
     source = Path(__file__).parents[1] / "tests" / "helpers" / "naive_loader.py"
-    spec = importlib.util.spec_from_file_location("naive_loader", source)
-    twin = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(twin)
+    twin = SimpleNamespace(**runpy.run_path(str(source)))
     with SplitReader(path) as reader:
         order = epoch_rows(reader.blocks, seed=1, epoch=0, window=sizes["shuffle_window"])
     batches = twin.naive_batches(

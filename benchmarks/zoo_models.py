@@ -112,16 +112,16 @@ def main() -> None:
     Console(width=160).print(as_table(outcomes))
     if args.markdown:
         args.markdown.write_text(as_markdown(outcomes, args), encoding="utf-8")
-    trained = [outcome for outcome in outcomes if outcome.trains]
+    rates = [outcome.rows_per_s for outcome in outcomes if outcome.trains and outcome.rows_per_s is not None]
     result = {
         "name": "zoo_models",
         "machine": machine(),
         "shapes": {key: params[key] for key in ("dataset_id", "batch_size", "embedding_dim", "max_len")},
-        "rows_per_s": round(statistics.median(outcome.rows_per_s for outcome in trained)),
+        "rows_per_s": round(statistics.median(rates)) if rates else None,
         "ceiling": None,
         "ceiling_fraction": None,
         "ratio_to_plain": None,
-        "check": f"{len(trained)} of {len(outcomes)} models train a step with a finite loss",
+        "check": f"{len(rates)} of {len(outcomes)} models train a step with a finite loss",
         "models": [asdict(outcome) for outcome in outcomes],
     }
     print(json.dumps(result), flush=True)
@@ -158,7 +158,7 @@ def own_settings(name: str, zoo_root: Path | None) -> dict[str, Any]:
     place, _, short = name.rpartition("/")
     if place == "LongCTR":
         return {"parallel_dnn_hidden_units": [64, 32]} if short == "DCNv2" else {}
-    if place != "checkout":
+    if place != "checkout" or zoo_root is None:
         return {}
     config = checkout.find_models(zoo_root)[short].parent.parent / "config" / "model_config.yaml"
     entries = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
@@ -218,7 +218,7 @@ def as_table(outcomes: list[Outcome]) -> Table:
 
 
 def as_markdown(outcomes: list[Outcome], args: argparse.Namespace) -> str:
-    places = {"own": [], "LongCTR": [], "checkout": []}
+    places: dict[str, list[Outcome]] = {"own": [], "LongCTR": [], "checkout": []}
     for outcome in outcomes:
         places[outcome.model.partition("/")[0] if "/" in outcome.model else "own"].append(outcome)
     counts = ", ".join(f"{place} {sum(o.trains for o in found)} of {len(found)}" for place, found in places.items())

@@ -5,9 +5,9 @@
     python datasets/microlens_raw.py --raw DIR --negatives popularity --ratio 5 --seed 7
     python datasets/microlens_raw.py --raw DIR --embedding item_vectors.h5
 
-The data comes from https://github.com/westlake-repl/MicroLens. Which files are read is said in
-`fuxictr_multimodal/data/recipes/microlens/raw_files.py`, what a row holds in
-`config/dataset_config/microlens_raw.yaml`, how it is computed in `fuxictr_multimodal/data/recipes/microlens/raw_recipe.py`.
+The data comes from https://github.com/westlake-repl/MicroLens. `config/dataset_config/microlens_raw.yaml` describes the
+columns, `fuxictr_multimodal/data/recipes/microlens/raw_files.py` the files that are read, and `raw_recipe.py` beside it
+how samples are computed.
 """
 
 from __future__ import annotations

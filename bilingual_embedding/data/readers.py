@@ -95,7 +95,7 @@ def _lines(name: str, files: Sequence[Path], settings: SourceSettings) -> Source
     rows = max(_last_text(column) for column in columns)
     columns = [column[:rows] for column in columns]
     _check_aligned(files, columns, "lines")
-    pairs = Pairs(*columns) if len(columns) == 2 else None
+    pairs = Pairs(columns[0], columns[1]) if len(columns) == 2 else None
     return Source(name, dict(zip(settings.languages, columns, strict=True)), pairs)
 
 
@@ -107,7 +107,7 @@ def _sts_csv(name: str, files: Sequence[Path], settings: SourceSettings) -> Sour
         for language, table in zip(settings.languages, tables, strict=True)
     }
     score = np.array([row[2] for row in tables[0]], dtype=np.float32) / STS_HIGHEST_SCORE
-    first, second = ([row[side] for row in tables[0]] for side in (0, 1))
+    first, second = [row[0] for row in tables[0]], [row[1] for row in tables[0]]
     if len(files) == 1:
         return Source(name, texts, scored=ScoredPairs(first, second, score))
     for number, (one, other) in enumerate(zip(*tables, strict=True), start=1):
@@ -115,7 +115,7 @@ def _sts_csv(name: str, files: Sequence[Path], settings: SourceSettings) -> Sour
             raise DataError(
                 f"{files[1]}, row {number}: score {other[2]} differs from {one[2]} in {files[0]}: not aligned"
             )
-    other_first, other_second = ([row[side] for row in tables[1]] for side in (0, 1))
+    other_first, other_second = [row[0] for row in tables[1]], [row[1] for row in tables[1]]
     return Source(
         name,
         texts,
@@ -155,7 +155,7 @@ def _bible_json(name: str, files: Sequence[Path], settings: SourceSettings) -> S
         for language, chapters in zip(settings.languages, books, strict=True)
     }
     verses = [[verse for chapter in chapters for verse in chapter] for chapters in books]
-    return Source(name, texts, Pairs(*verses) if len(verses) == 2 else None)
+    return Source(name, texts, Pairs(verses[0], verses[1]) if len(verses) == 2 else None)
 
 
 def read_bible(file: Path) -> list[list[list[str]]]:

@@ -139,7 +139,7 @@ def _jsonl(file: Path, text_columns: Sequence[str]) -> pl.DataFrame:
 def _verbatim(file: Path, lines: Sequence[tuple[int, str]], names: Sequence[str]) -> dict[str, list[str | None]]:
     """Values as they are written, numbers too, of those columns that are there; a line that is no object is named."""
     columns: dict[str, list[str | None]] = {name: [] for name in names}
-    present = set()
+    present: set[str] = set()
     for number, line in lines:
         try:
             row = json.loads(line, parse_int=str, parse_float=str, parse_constant=_no_value)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Numbers = Sequence[int] | NDArray[np.integer]
+
 
 @dataclass(frozen=True)
 class TokenTable:
@@ -27,7 +29,7 @@ class TokenTable:
     offsets: NDArray[np.int64]
 
     @classmethod
-    def from_lists(cls, ids: Sequence[Sequence[int]], words: Sequence[Sequence[int]] | None = None) -> TokenTable:
+    def from_lists(cls, ids: Sequence[Numbers], words: Sequence[Numbers] | None = None) -> TokenTable:
         """Concatenate rows; without `words` every token is a word of its own.
 
         >>> table = TokenTable.from_lists([[1, 7, 2], [1, 2]])
@@ -91,7 +93,8 @@ class TokenTable:
         >>> TokenTable.from_lists([[1, 5, 6, 7, 2], [1, 8, 2]]).windows(4).ids.tolist()
         [1, 5, 6, 2, 1, 7, 2, 1, 8, 2]
         """
-        ids, words = [], []
+        ids: list[Numbers] = []
+        words: list[Numbers] = []
         for start, stop in zip(self.offsets, self.offsets[1:], strict=False):
             row, numbers = self.ids[start:stop], self.words[start:stop]
             body = range(1, len(row) - 1, max_length - 2) if len(row) > max_length else range(1)

@@ -242,5 +242,5 @@ def read_titles(path: Path) -> dict[int, str]:
         refuse_repeated(name, frame.columns, str(path))
     ids = frame[key].cast(pl.Int64, strict=False)
     if ids.null_count():
-        raise DataError(f"{path}, row {int(ids.is_null().arg_max()) + 1}: {key} is not a whole number")
+        raise DataError(f"{path}, row {ids.is_null().arg_true()[0] + 1}: {key} is not a whole number")
     return dict(zip(ids.to_list(), frame[title].cast(pl.String).fill_null("").to_list(), strict=True))

@@ -118,7 +118,7 @@ def experiment_scales(experiment: Experiment, *, batches: int = 4, fresh: bool =
     if batches < 1:
         raise ConfigError(f"--batches {batches}: at least 1 is needed")
     # Keys that the constructor names; one that it does not name is none of the model's.
-    known = inspect.signature(experiment.zoo_model.model_class.__init__).parameters
+    known = inspect.signature(experiment.zoo_model.model_class).parameters
     seen_by_hooks = {key: value for key, value in SEEN_BY_HOOKS.items() if key in known}
     experiment = replace(experiment, params={**experiment.params, **seen_by_hooks})
     # As the runner does it, so that the weights are those with which training starts.
@@ -158,17 +158,17 @@ def layer_scales(model: BaseModel, to_inputs: Callable[[Batch], Any], batches: I
         if name and _is_listed(module)
     ]
     weight_gradients: dict[Tensor, _Sums] = {parameter: _Sums() for parameter in model.parameters()}
-    count, loss_sum = 0, 0.0
+    losses: list[float] = []
+    finite = True
     try:
         for batch in batches:
-            count += 1
             model.zero_grad(set_to_none=True)
             loss = _loss(model, to_inputs(batch))
             if loss is None:
-                loss_sum = None
+                finite = False
                 break
             loss.backward()
-            loss_sum += float(loss.detach())
+            losses.append(float(loss.detach()))
             for parameter, sums in weight_gradients.items():
                 # A row-wise table has a sparse gradient: 0 in all other rows.
                 gradient = parameter.grad
@@ -178,9 +178,11 @@ def layer_scales(model: BaseModel, to_inputs: Callable[[Batch], Any], batches: I
         for hook in hooks:
             hook.remove()
         model.zero_grad(set_to_none=True)
-    found_loss = None if loss_sum is None or not count else loss_sum / count
-    layers = [_scale(name, one, weight_gradients, 0 if found_loss is None else count) for name, one in seen.items()]
-    return Scales(False, count, found_loss, layers)
+    mean_loss = sum(losses) / len(losses) if finite and losses else None
+    layers = [
+        _scale(name, one, weight_gradients, 0 if mean_loss is None else len(losses)) for name, one in seen.items()
+    ]
+    return Scales(False, len(losses) + (not finite), mean_loss, layers)
 
 
 def _is_listed(module: nn.Module) -> bool:

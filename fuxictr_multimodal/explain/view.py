@@ -18,6 +18,7 @@ from fuxictr_multimodal.text.escape import label, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BAR = 24  # characters of the longest bar
 INK, SOFT = "#0b63c5", "#c4500a"
@@ -155,7 +156,7 @@ def check_picture(path: Path) -> None:
     _figure_class()
 
 
-def _figure(size: tuple[float, float], panels: int, heights: Sequence[float]) -> tuple:
+def _figure(size: tuple[float, float], panels: int, heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
     figure = _figure_class()(figsize=size, dpi=110, layout="constrained")
     axes: list[Axes] = list(figure.subplots(panels, 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0])
     for panel in axes:
@@ -164,7 +165,7 @@ def _figure(size: tuple[float, float], panels: int, heights: Sequence[float]) ->
     return figure, axes
 
 
-def _figure_class() -> type:
+def _figure_class() -> type[Figure]:
     try:
         # Not pyplot: it keeps global state and may look for a screen.
         from matplotlib.figure import Figure
@@ -180,7 +181,7 @@ def _picture_kind(path: Path) -> str:
     return kind
 
 
-def _save(figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     kind = _picture_kind(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_atomically(path) as temporary:

@@ -69,8 +69,8 @@ def import_weights(model: nn.Module, path: Path) -> None:
         if not torch.isfinite(found).all():
             raise DataError(f"{path}: {name!r} holds a value that is not finite")
     model.load_state_dict({**ours, **theirs})
-    if hasattr(model, "forget"):
-        model.forget()
+    if callable(forget := getattr(model, "forget", None)):
+        forget()
 
 
 def export_weights(model: nn.Module, path: Path) -> None:

@@ -21,7 +21,7 @@ _ASCII = {"±": "+-", "…": "...", "█": "#", "─": "-"}  # what tables of ou
 class _Lasting(io.FileIO):
     """A standard stream whose reader may leave, as `head` does: the rest is dropped and the work is done to its end."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:

@@ -98,7 +98,7 @@ def earlier_items(users: Ints, timestamps: Ints, items: Ints, *, keep: NDArray[n
     order = np.lexsort((timestamps, users))
     user_start, time_start = _run_starts(users[order], timestamps[order])
     kept = keep[order]
-    kept_before = np.cumsum(kept) - kept
+    kept_before: Ints = np.cumsum(kept) - kept
     start = np.empty(len(order), dtype=np.int64)
     stop = np.empty(len(order), dtype=np.int64)
     stop[order] = kept_before[time_start]
@@ -108,7 +108,7 @@ def earlier_items(users: Ints, timestamps: Ints, items: Ints, *, keep: NDArray[n
 
 def sums_before(
     keys: Ints, timestamps: Ints, values: NDArray, *, counted: NDArray[np.bool_], num_keys: int
-) -> tuple[NDArray[np.int64], Floats]:
+) -> tuple[Ints, Floats]:
     """How many counted rows with the row's key are known, and the sum of their values: two (N,).
 
     A counted row (a training row) knows the earlier counted rows only, never itself, so that with labels as
@@ -125,7 +125,7 @@ def sums_before(
     total_before = np.concatenate([[0.0], np.cumsum(values[order], dtype=np.float64)])
 
     count = np.bincount(keys[rows], minlength=num_keys)[keys]
-    total = np.bincount(keys[rows], weights=values[rows], minlength=num_keys)[keys]
+    total = np.asarray(np.bincount(keys[rows], weights=values[rows], minlength=num_keys), dtype=np.float64)[keys]
     count[order] = time_start - key_start
     total[order] = total_before[time_start] - total_before[key_start]
     return count, total
@@ -163,7 +163,7 @@ class Levels:
 
 
 def additive_scores(
-    keys: Sequence[Ints], labels: Ints, *, fit_rows: NDArray[np.bool_], strength: float
+    keys: Sequence[Ints], labels: Ints | Floats, *, fit_rows: NDArray[np.bool_], strength: float
 ) -> tuple[Floats, ...]:
     """The smoothed mean label of each row's key, as a deviation from the overall mean: one (N,) a key column.
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -69,7 +70,7 @@ def read_raw(path: Path) -> MovieLensRaw:
     layout, raw = open_raw(path, LAYOUTS)
     files, users, tags = list(LAYOUTS[layout]), None, None
     # Windows-1252 is latin-1 with quotes and dashes in the place of control characters.
-    dat = {"separator": "::", "header": False, "quoted": False, "legacy": "windows-1252"}
+    dat: dict[str, Any] = {"separator": "::", "header": False, "quoted": False, "legacy": "windows-1252"}
     rating_kinds, people = (int, int, float, int), ("UserID", "Gender", "Age", "Occupation", "Zip-code")
     if layout == ONE_M:
         names = ("UserID", "MovieID", "Rating", "Timestamp")
@@ -143,4 +144,4 @@ def _check_ratings(ratings: pl.DataFrame, where: str, *, movies: pl.DataFrame, u
         (user, None if users is None else ~ratings[user].is_in(users["user_id"].implode()), "a user of the users file"),
     ):
         if bad is not None and bad.any():
-            raise bad_value(where, column, bad.arg_max(), ratings[column], wanted)
+            raise bad_value(where, column, bad, ratings[column], wanted)

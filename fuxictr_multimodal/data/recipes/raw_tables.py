@@ -226,9 +226,8 @@ def _checked(frame: pl.DataFrame, table: RawTable, where: str) -> pl.DataFrame:
         values = values.cast(pl.Int64 if kind is int else pl.Float64, strict=False)
         bad = values.is_null() if kind is int else values.is_null() | ~values.is_finite()
         if bad.any():
-            raise bad_value(
-                where, name, bad.fill_null(True).arg_max(), given, "a whole number" if kind is int else "a number"
-            )
+            wanted = "a whole number" if kind is int else "a number"
+            raise bad_value(where, name, bad.fill_null(True), given, wanted)
         columns.append(values)
     return pl.DataFrame(columns)
 
@@ -239,8 +238,9 @@ def refuse_repeated(name: str, found: Sequence[str], where: str) -> None:
         raise DataError(f"{where}: column {name!r} is there more than once: remove or rename one")
 
 
-def bad_value(where: str, column: str, row: int, values: pl.Series, wanted: str) -> DataError:
-    """The error that names one value of a raw table; rows count from 1 and do not count the header."""
+def bad_value(where: str, column: str, bad: pl.Series, values: pl.Series, wanted: str) -> DataError:
+    """The error that names the first value of a raw table where `bad` is true; row 1 follows the header."""
+    row = int(bad.arg_true()[0])
     value = values[row]
     shown = "an empty field" if value is None or value == "" else repr(value)
     return DataError(f"{where}: column {column!r}, row {row + 1}: {shown} is not {wanted}")

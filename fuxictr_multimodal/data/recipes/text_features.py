@@ -113,7 +113,7 @@ def reduce_width(vectors_NW: NDArray[np.float32], dim: int) -> tuple[NDArray[np.
     ((4, 3), 1.0)
     """
     unit = unit_length(vectors_NW.astype(np.float64))
-    known = unit.any(axis=1)
+    known = (unit != 0).any(axis=1)
     centred = np.where(known[:, None], unit - unit.sum(axis=0) / max(known.sum(), 1), 0)
     variance, directions = np.linalg.eigh(centred.T @ centred)
     order = np.argsort(-variance)[:dim]

@@ -9,6 +9,7 @@ Symbols: I items (row 0 is padding), T history slots.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -85,7 +86,7 @@ def write_challenge_files(
         ITEM_INFO: lambda: _item_info(world),
         ITEM_FEATURE: lambda: _item_feature(spec, world),
         ITEM_EMB: lambda: _item_emb(spec, world),
-        **{f"{split}.parquet": lambda split=split: _rows(spec, world, split) for split in SPLITS},
+        **{f"{split}.parquet": partial(_rows, spec, world, split) for split in SPLITS},
         ITEM_SEQ: lambda: _sequences(spec, world),
     }
     paths = {name: out / FOLDER / name if name in IN_FOLDER else out / name for name in content}

@@ -27,6 +27,10 @@ GENERATOR_VERSION = 1
 ITEM_COLUMNS = ("item_id", "item_tags", "item_emb_d128")
 
 
+# Label, click probability and user of some rows, each (B,).
+Judged = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
 def item_columns(world: World) -> dict[str, np.ndarray]:
     """The item table: `ITEM_COLUMNS`, row i is item i."""
     return {
@@ -36,7 +40,7 @@ def item_columns(world: World) -> dict[str, np.ndarray]:
     }
 
 
-def bayes_facts(judged: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict[str, dict[str, float]]:
+def bayes_facts(judged: Mapping[str, Judged]) -> dict[str, dict[str, float]]:
     """What the true probabilities reach, from (label, probability, user), each (B,), of some splits.
 
     Rounded to six digits; `expected` is the average over all labels that could have been drawn.
@@ -121,7 +125,7 @@ def build_synthetic(
     ) as builder:
         world = make_world(spec)
         builder.write_items({name: values for name, values in item_columns(world).items() if name in names})
-        judged: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {"valid": [], "test": []}
+        judged: dict[str, list[Judged]] = {"valid": [], "test": []}
         for split in SPLITS:
             for block in blocks(spec, world, split):
                 data = {name: values for name, values in block.columns.items() if name in names}
@@ -132,10 +136,15 @@ def build_synthetic(
         return builder.finish(
             split_method="drawn apart: a user's rows are all in one split",
             facts=bayes_facts(
-                {split: tuple(map(np.concatenate, zip(*parts, strict=True))) for split, parts in judged.items()}
+                {split: _together(parts) for split, parts in judged.items()}
             ),
             disjoint=["user_id"] if "user_id" in names else [],
         )
+
+
+def _together(parts: Sequence[Judged]) -> Judged:
+    labels, probabilities, users = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return labels, probabilities, users
 
 
 def _complete_columns(columns: list[dict[str, Any]], spec: SyntheticSpec, where: str) -> list[dict[str, Any]]:

@@ -181,7 +181,7 @@ def _more_item_files(on_items: Collection[str]) -> list[str]:
 
 def _parts(files: Mapping[str, Path]) -> dict[str, Path]:
     """The files by name; a folder of parts gives each of its parts, named `<file>/<part>`."""
-    found = {}
+    found: dict[str, Path] = {}
     for name, path in files.items():
         found |= {f"{name}/{part.name}" if part != path else name: part for part in parquet_files(path)}
     return found
@@ -227,7 +227,7 @@ def _rows(table: ParquetInput, *, split: str, num_items: int, max_len: int) -> I
     where = str(table.path)
     all_ids: list[np.ndarray] = []
     for start, columns in table.batches():
-        at = {"where": where, "first_row": start}
+        at: dict[str, Any] = {"where": where, "first_row": start}
         history = columns.pop(HISTORY)
         if max_len < MAX_LEN:
             history = history[:, -max_len:]
