@@ -19,8 +19,8 @@ from fuxictr.features import FeatureMap
 from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.data.recipes.parquet_input import Anything, Arrays, ColumnForm, Lists, ParquetInput, Scalars
 from fuxictr_multimodal.data.store import Store, validation
-from fuxictr_multimodal.data.store.encoding import restore_processor
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
+from fuxictr_multimodal.data.store.feature_map import restore_processor
 from fuxictr_multimodal.errors import DataError
 
 HISTORY_NAMES = ("item_seq", "history")

@@ -20,11 +20,12 @@ from tqdm import tqdm
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.system.files import sha256
 from fuxictr_multimodal.data.store import validation
+from fuxictr_multimodal.data.store.disk_columns import DiskColumns
 from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, check_roles, is_fitted
 from fuxictr_multimodal.data.store.h5_writer import write_item_file
 from fuxictr_multimodal.data.store.item_rows import check_padding_row, check_zero_row, complete_width, order_items
-from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS, Column, Manifest
+from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS, Manifest
 from fuxictr_multimodal.data.store.reader import ITEM_FILE, TITLES_FILE, SplitReader
 from fuxictr_multimodal.data.store.split_builder import SplitBuilder
 from fuxictr_multimodal.data.store.staging import Staging, StoreExistsError
@@ -93,7 +94,7 @@ class StoreBuilder:
         self._max_len = max_len
         self._group_id = group_id
         self._item_col = item_col
-        self._recipe = _as_json(recipe)
+        self._recipe = _as_json(recipe) or {}
         self._sources = {name: Path(path) for name, path in (sources or {}).items()}
         self._rows_per_part = rows_per_part
         self._progress = progress
@@ -101,10 +102,9 @@ class StoreBuilder:
 
         self._train_rows: pl.DataFrame | pl.LazyFrame | None = None
         self._processor: StoreFeatureProcessor | None = None
-        self._items = 0
-        self._item_columns: list[Column] = []
+        self._columns: DiskColumns
         self._splits: dict[str, SplitBuilder] = {}
-        self._bar: tqdm | None = None
+        self._bar: tqdm
         self._finished = False
 
     @property
@@ -173,42 +173,46 @@ class StoreBuilder:
             )
         if titles is not None and len(titles) != rows:
             raise DataError(f"{TITLES_FILE}: {len(titles)} titles for an item table of {rows} rows")
-        self._items = rows
         for column in specs:
             if column is not own:
                 complete_width(column, columns[column["name"]], where=where)
-        self._processor = StoreFeatureProcessor(
+        processor = StoreFeatureProcessor(
             feature_cols=self._feature_cols,
             label_col=self._label_col,
             dataset_id=self.dataset_id,
             data_dir=self.dir,
             group_id=self._group_id,
         )
-        self._processor.fit(self._train_rows)
-        self._train_rows = None
+        processor.fit(self._train_rows)
+        self._processor, self._train_rows = processor, None
+        self._columns = DiskColumns(
+            feature_cols=self._feature_cols,
+            features=processor.feature_map.features,
+            label=self._label_col["name"],
+            item_col=self._item_col,
+            items=rows,
+        )
 
-        data = {}
-        for column in specs:
+        data, item_columns = {}, self._columns.of_items()
+        for column, on_disk in zip(specs, item_columns, strict=True):
             name = column["name"]
             if column is own:
                 values = columns.get(name, np.arange(rows))
             elif is_fitted(column):
                 check_padding_row(columns[name], name=name, where=where)
-                values = self._processor.transform({name: columns[name]}, where=where)[name]
+                values = processor.transform({name: columns[name]}, where=where)[name]
                 values[0] = 0
             else:
                 values = columns[name]
-            on_disk = self._column(column, role="item")
-            data[name] = self._checked(on_disk, values, where=where, first_row=0)
+            data[name] = self._columns.checked(on_disk, values, where=where, first_row=0)
             check_zero_row(data[name], name=name, where=where)
-            self._item_columns.append(on_disk)
         wrong = np.flatnonzero(data[self._item_col] != np.arange(rows))
         if len(wrong):
             raise DataError(
                 f"{where}: row {wrong[0]}, column {self._item_col!r}: item {data[self._item_col][wrong[0]]} is not in "
                 f"its own row; order_items places rows by id"
             )
-        write_item_file(self.dir / ITEM_FILE, self._item_columns, data)
+        write_item_file(self.dir / ITEM_FILE, item_columns, data)
         if titles is not None:
             (self.dir / TITLES_FILE).write_text(json.dumps(list(titles), ensure_ascii=False), encoding="utf-8")
 
@@ -239,16 +243,16 @@ class StoreBuilder:
         if state is not None and labelled != state.labelled:
             given, before = ("is given now", "came without it") if labelled else ("is missing", "came with it")
             raise DataError(f"{where}: column {label!r} {given}, but earlier rows {before}")
-        on_disk = self._split_columns(labelled=labelled)
+        on_disk = self._columns.of_split(labelled=labelled)
         rows = validation.check_columns(columns, required=[c.name for c in on_disk], optional=(), where=where)
         first = 0 if state is None else state.rows
         encoded = self._processor.transform(columns, where=where)
-        data = {c.name: self._checked(c, encoded[c.name], where=where, first_row=first) for c in on_disk}
+        data = {c.name: self._columns.checked(c, encoded[c.name], where=where, first_row=first) for c in on_disk}
         values, offsets = validation.as_history(
             history_values,
             history_offsets,
             rows=rows,
-            items=self._items,
+            items=self._columns.items,
             max_len=self._max_len,
             where=where,
             first_row=first,
@@ -258,7 +262,7 @@ class StoreBuilder:
                 folder=self.dir / split,
                 columns=on_disk,
                 rows_per_part=self._rows_per_part,
-                items=self._items,
+                items=self._columns.items,
                 max_len=self._max_len,
                 group_id=self._group_id,
             )
@@ -304,8 +308,8 @@ class StoreBuilder:
             item_col=self._item_col,
             splits={split: state.facts() for split, state in splits.items()},
             columns=splits["train"].columns,
-            item_columns=self._item_columns,
-            items=self._items,
+            item_columns=self._columns.of_items(),
+            items=self._columns.items,
             split_method=split_method,
             negative_sampling=_as_json(negative_sampling),
             feature_cols=self._feature_cols,
@@ -324,37 +328,6 @@ class StoreBuilder:
         self._finished = True
         print(manifest.table())
         return manifest
-
-    def _column(self, column: Mapping[str, Any], *, role: str) -> Column:
-        """What a feature column is on disk."""
-        spec = self._processor.feature_map.features[column["name"]]
-        dtype = {"meta": "int64", "numeric": "float32", "embedding": "float32"}.get(spec["type"], "int32")
-        width = {"sequence": "max_len", "embedding": "pretrain_dim"}.get(spec["type"])
-        return Column(column["name"], dtype, role, () if width is None else (spec[width],))
-
-    def _split_columns(self, *, labelled: bool) -> list[Column]:
-        label = [Column(self._label_col["name"], "uint8", "label")] if labelled else []
-        others = [
-            self._column(column, role="meta" if column["type"] == "meta" else "context")
-            for column in self._feature_cols
-            if column.get("source") != "item"
-        ]
-        return [*label, Column(self._item_col, "int32", "target"), *others]
-
-    def _checked(self, column: Column, values: np.ndarray, *, where: str, first_row: int) -> np.ndarray:
-        """The values in the dtype of the store, or an error that names the first wrong one."""
-        if column.role == "label":
-            return validation.as_labels(values, name=column.name, where=where, first_row=first_row)
-        if column.role == "meta":
-            return validation.as_meta(values, name=column.name, where=where, first_row=first_row)
-        place = {"name": column.name, "shape": column.shape, "where": where, "first_row": first_row}
-        if column.dtype == "float32":
-            return validation.as_floats(values, **place)
-        if column.role == "target":
-            remedy = "a target must be a row of the item table, and item 0 is padding"
-            return validation.as_ids(values, low=1, high=self._items, remedy=remedy, **place)
-        size = self._processor.feature_map.features[column.name]["vocab_size"]
-        return validation.as_ids(values, low=0, high=size, remedy=f"its vocab_size is {size}", **place)
 
     def _check_promises(
         self, splits: Mapping[str, SplitBuilder], disjoint: Sequence[str], ordered_by: str | None, within: str | None

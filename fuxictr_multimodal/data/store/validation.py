@@ -6,7 +6,7 @@ and value. Rows in messages count from 0 within the split. All checks are vector
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -178,7 +178,7 @@ def time_ranges(reader: SplitReader, time: str, within: str | None) -> tuple[np.
     return groups, first, last
 
 
-def _merged(pieces: Iterator[np.ndarray], reduce) -> np.ndarray:
+def _merged(pieces: Iterator[np.ndarray], reduce: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Reduce pieces along their last axis; merging when the newcomers outgrow the total keeps it near linear."""
     total, waiting, size = next(pieces), [], 0
     for piece in pieces:
