@@ -1,4 +1,4 @@
-"""What `startup.py` starts: `run_expid.py` with a clock at its stations, ended by its first training step.
+"""What `startup.py` starts: `run_expid.py` with a clock at each station, ended after the first training step.
 
     python benchmarks/_startup_child.py --expid QIN_test --gpu -1
 
@@ -12,10 +12,10 @@ STARTED = time.monotonic()
 
 
 def main() -> None:
-    """Import what the door imports, a package at a time, then walk through the door."""
+    """Import what the command imports, a package at a time, then run the command."""
     from fuxictr_multimodal.cli.experiment import run_expid_main
 
-    passed = {"interpreter": STARTED, "door": time.monotonic()}
+    passed = {"interpreter": STARTED, "arguments": time.monotonic()}
 
     def stamp(station: str) -> None:
         passed[station] = time.monotonic()
@@ -26,7 +26,7 @@ def main() -> None:
     import fuxictr.pytorch.dataloaders
     import fuxictr.pytorch.models  # noqa: F401
 
-    stamp("import_toolkit")
+    stamp("import_fuxictr")
     from fuxictr_multimodal.training import experiment, runner
     from fuxictr_multimodal.training.experiment import Experiment
 

@@ -9,10 +9,10 @@ from fuxictr_multimodal.text.escape import visible
 
 
 class InputError(ValueError):
-    """Something that the user gave is wrong.
+    """The user's input is wrong.
 
     The message is one sentence or two: it names the file, column, row, key or value, and what to do.
-    Doors print it without a traceback and exit with status 2.
+    Commands print it without a traceback and exit with status 2.
     """
 
 
@@ -21,11 +21,11 @@ class ConfigError(InputError):
 
 
 class DataError(InputError):
-    """A raw file, a store on disk or a value in it is wrong."""
+    """A raw file, a dataset on disk or a value in it is wrong."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a hint with the nearest known name, or the list of known names where none is near.
+    """Return a hint with the nearest known name, or the list of known names if none is near.
 
     >>> did_you_mean("learning_rte", ["learning_rate", "epochs"])
     "Did you mean 'learning_rate'?"
@@ -44,7 +44,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """Turn an `InputError` into one line on stderr and exit status 2; let every other error speak in full."""
+    """Turn an `InputError` into one line on stderr and exit status 2; other errors keep their traceback."""
     try:
         yield
     except InputError as error:

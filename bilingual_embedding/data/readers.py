@@ -33,7 +33,7 @@ STS_HIGHEST_SCORE = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class SourceSettings:
-    """Where a source lies.
+    """Files and format of a source.
 
     Attributes:
         format: one of `FORMATS`.
@@ -60,7 +60,7 @@ def read_source(name: str, settings: SourceSettings, data_root: Path) -> Source:
         raise ConfigError(f"{where}: format {settings.format!r} is unknown. {did_you_mean(settings.format, FORMATS)}")
     files = [data_root / path for path in settings.paths]
     if not 1 <= len(files) <= 2 or (len(files) != len(settings.languages) and settings.format != "table"):
-        raise ConfigError(f"{where}: give one or two paths and as many languages, found {len(files)} and "
+        raise ConfigError(f"{where}: expected one or two paths and as many languages, found {len(files)} and "
                           f"{len(settings.languages)}")  # fmt: skip
     if len(settings.books) not in (0, 2):
         raise ConfigError(f"{where}: books are a first and a last number, found {list(settings.books)}")
@@ -173,7 +173,7 @@ def read_bible(file: Path) -> list[list[list[str]]]:
 
 def _table(name: str, files: Sequence[Path], settings: SourceSettings) -> Source:
     if len(files) > 1:
-        raise ConfigError(f"source {name!r}: format table takes one path; make one source a file")
+        raise ConfigError(f"source {name!r}: format table takes one path; use one source for each file")
     columns, languages = read_table(files[0]), settings.languages
     language = "+".join(languages) if languages else "any"
     if "left" in columns:

@@ -91,7 +91,7 @@ def preset(
     dropout: float | None = None,
     positions: str | None = None,
 ) -> EncoderConfig:
-    """A named size, with what is not None replaced.
+    """A named size; values other than None replace the preset's.
 
     Raises:
         ConfigError: an unknown name (nearest given) or a bad value.

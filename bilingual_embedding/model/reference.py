@@ -1,4 +1,4 @@
-"""The encoder in its plain padded form, which reads like the paper: reference of the tests, yardstick of benchmarks.
+"""The reference implementation of the encoder, padded, which reads like the paper; for tests and benchmarks.
 
 Legend: N rows, L tokens of the longest, D width, H heads, E width of a head.
 """

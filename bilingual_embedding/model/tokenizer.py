@@ -103,7 +103,7 @@ class BilingualTokenizer:
         """Read a `tokenizer.json`, or the one in a folder.
 
         Raises:
-            DataError: if there is none or it is not one of ours.
+            DataError: the file is missing, or is not a tokenizer of this project.
         """
         file = path / FILE_NAME if path.is_dir() else path
         if not file.is_file():
@@ -121,7 +121,7 @@ class BilingualTokenizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of tokens; can be below the size asked for when the texts hold no more merges."""
+        """Number of tokens; below the requested size if the texts hold no more merges."""
         return self.fast.get_vocab_size()
 
     def encode(self, texts: Sequence[str], *, max_length: int, workers_chunk: int = 8192) -> TokenTable:

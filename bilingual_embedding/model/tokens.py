@@ -59,14 +59,14 @@ class TokenTable:
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> TokenTable:
-        """A table of some rows, in the order asked for."""
+        """A table of some rows, in the given order."""
         where = self.places(rows)
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(self.lengths[np.asarray(rows, dtype=np.int64)], out=offsets[1:])
         return TokenTable(ids=self.ids[where], words=self.words[where], offsets=offsets)
 
     def places(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where the tokens of some rows are: each row's start plus the place in it."""
+        """Positions of the tokens of some rows in the table."""
         rows = np.asarray(rows, dtype=np.int64)
         lengths = self.lengths[rows]
         before = np.cumsum(lengths) - lengths

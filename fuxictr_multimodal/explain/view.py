@@ -46,7 +46,7 @@ def row_table(found: RowExplanation, name: Callable[[int], str], *, top: int | N
 
 
 def sparsity_table(rows: Sequence[Sparsity]) -> Table:
-    """Share of exact zeros by length of the history, and over all rows."""
+    """Fraction of exact zeros by length of the history, and over all rows."""
     table = Table("history length", "rows", "items", "weight 0", "rows with no weight at all")
     for row in rows:
         span = str(row.longest) if row.shortest == row.longest else f"{row.shortest} to {row.longest}"
@@ -83,7 +83,7 @@ def scales_table(found: Scales) -> Table:
         table.add_column(heading, no_wrap=True, justify="right")
     for layer in found.layers:
         table.add_row(_plain(layer.name), *_scales(layer))
-    table.caption = "root mean squares; d: gradient of the loss; zeros: share of the output; ratio: d weights / weights"
+    table.caption = "root mean squares; d: gradient of the loss; zeros: fraction of outputs; ratio: d weights / weights"
     return table
 
 
@@ -109,7 +109,7 @@ def draw_rows(found: Sequence[RowExplanation], name: Callable[[int], str], path:
 
 
 def draw_sparsity(rows: Sequence[Sparsity], title: str, path: Path) -> None:
-    """Draw the share of exact zeros by length of the history.
+    """Draw the fraction of exact zeros by length of the history.
 
     Raises:
         ConfigError: matplotlib is missing, or cannot write such a file.
@@ -170,7 +170,7 @@ def _figure_class() -> type[Figure]:
         # Not pyplot: it keeps global state and may look for a screen.
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        raise ConfigError("drawing needs matplotlib: pip install matplotlib; text needs no --out") from None
+        raise ConfigError("drawing needs matplotlib: pip install matplotlib; text output needs no --out") from None
     return Figure
 
 

@@ -1,4 +1,4 @@
-"""MovieLens: what a row of the store holds, computed from a download without a look ahead.
+"""The samples and items of a MovieLens dataset, computed from a download without a look ahead.
 
 Memory at the peak, measured: 0.7 GiB for 1 M ratings, 1.3 GiB for 4 M (200 bytes a rating beside the libraries).
 """
@@ -20,7 +20,7 @@ from fuxictr_multimodal.data.recipes.interactions import (
     Levels,
     additive_scores,
     earlier_items,
-    last_share_within,
+    last_fraction_within,
     smoothed_mean,
     split_by_time,
     sums_before,
@@ -30,10 +30,10 @@ from fuxictr_multimodal.data.recipes.movielens_raw import LATEST, ONE_M, TAIL, M
 DATASET_IDS = {ONE_M: "MovieLens_1M", LATEST: "MovieLens_small", TAIL: "MovieLens"}
 LEVELS_SUFFIX = "_levels"
 
-LIKED = 4  # a rating from here on is a positive label
-TRAIN_SHARE, VALID_SHARE = 0.8, 0.1  # of all ratings by time, in the official layouts
-TAIL_VALID_SHARE = 0.15  # of each user's rows of ratings_validation.csv
-STRENGTH = 5.0  # rows of prior in a smoothed rate
+LIKED = 4  # ratings of at least this are positive
+TRAIN_FRACTION, VALID_FRACTION = 0.8, 0.1  # of all ratings by time, in the official layouts
+TAIL_VALID_FRACTION = 0.15  # of each user's rows of ratings_validation.csv
+STRENGTH = 5.0  # weight of the prior in a smoothed rate, in ratings
 CHUNK_ROWS = 500_000
 
 
@@ -47,13 +47,13 @@ class Recipe:
       are in order of time, but another user's training row may be later than a test row.
     * history: the items that the user had at an earlier second, the liked ones or all, newest last. Items of the
       same split may be in it, items of the same second or later never.
-    * likes_level, views_level: deciles (1 to 10; 0 = no rating known) of the film's smoothed share of likes and of
+    * likes_level, views_level: deciles (1 to 10; 0 = no rating known) of the film's smoothed like rate and of
       its count of ratings; user_likes_level, user_activity_level: of how much more than others the user likes (the
-      smoothed mean of label minus the film's share of likes as it was known then) and of its count of ratings. They
+      smoothed mean of label minus the film's like rate as it was known then) and of its count of ratings. They
       count training rows: for a training row those of earlier seconds only (else a row's label would be in its own
       feature), for valid and test rows all. With `user_levels="earlier"` every row counts all earlier ratings of its
       user in whatever split, as its history does. Boundaries of the deciles, and the prior of the smoothing, which
-      is the share of likes, come from train.
+      is the like rate, come from train.
     """
 
     def __init__(self, raw: MovieLensRaw, *, history: str, user_levels: str, max_len: int) -> None:
@@ -77,19 +77,19 @@ class Recipe:
     def split_method(self) -> str:
         if self.raw.layout == TAIL:
             return (
-                f"each user by time: test = ratings_test.csv, valid = last {TAIL_VALID_SHARE:.0%} of "
+                f"each user by time: test = ratings_test.csv, valid = last {TAIL_VALID_FRACTION:.0%} of "
                 "ratings_validation.csv, train = the rest"
             )
-        return f"all ratings by time: {TRAIN_SHARE:.0%} train, {VALID_SHARE:.0%} valid, the rest test"
+        return f"all ratings by time: {TRAIN_FRACTION:.0%} train, {VALID_FRACTION:.0%} valid, the rest test"
 
     def _split(self) -> np.ndarray:
         if self.raw.layout != TAIL:
-            split = split_by_time(self.times, train_share=TRAIN_SHARE, valid_share=VALID_SHARE)
+            split = split_by_time(self.times, train_fraction=TRAIN_FRACTION, valid_fraction=VALID_FRACTION)
         else:
             later = self.raw.ratings["later"].to_numpy()
             split = np.where(later, np.int8(TEST), np.int8(TRAIN))
             rows = np.flatnonzero(~later)
-            split[rows] = last_share_within(self.user_codes[rows], self.times[rows], share=TAIL_VALID_SHARE)
+            split[rows] = last_fraction_within(self.user_codes[rows], self.times[rows], fraction=TAIL_VALID_FRACTION)
         counts = np.bincount(split, minlength=len(SPLITS))
         if not counts.all():
             name = SPLITS[int(np.argmin(counts))]
@@ -123,7 +123,7 @@ class Recipe:
         return sums_before(keys, self.times, values, counted=counted, num_keys=num_keys)
 
     def _levels(self, value: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Levels of a value and of the count behind it; boundaries from training rows."""
+        """Quantile bins of a value and of the count behind it; boundaries come from training rows."""
         known, count = count > 0, count.astype(np.float64)
         fit = known & self.is_train
         return Levels.fit(value, fit).of(value, known), Levels.fit(count, fit).of(count, known)
@@ -132,7 +132,7 @@ class Recipe:
         """Columns of a film that need no text vectors; row 0 is padding.
 
         likes_level and views_level here count all training rows, so a training row's own label has a small part
-        in the level of its film: that is the price of having levels on history items.
+        in the level of its film: this is the price of quantile bins on history items.
         """
         movies = self.raw.movies
         decade = movies.select(
@@ -153,16 +153,16 @@ class Recipe:
         }
 
     def item_vectors(self, embedding: Path | None, *, dim: int) -> tuple[np.ndarray, dict[str, Any]]:
-        """Vectors of films (items, dim), row 0 zero, and facts: from a given table by movie id, or from texts.
+        """Vectors of films (items, dim), row 0 zero, and their metadata: from a table of pretrained embeddings by movie id, or from texts.
 
         A text is title, genres, plot and the tags given until the end of train. The vectors are fitted on films
         that occur in train.
         """
-        from fuxictr_multimodal.data.recipes.text_features import given_vectors, tfidf_svd
+        from fuxictr_multimodal.data.recipes.text_features import pretrained_vectors, tfidf_svd
 
         movies = self.raw.movies
         if embedding is not None:
-            found = given_vectors(embedding, item_ids=movies["movie_id"].to_numpy(), dim=dim)
+            found = pretrained_vectors(embedding, item_ids=movies["movie_id"].to_numpy(), dim=dim)
         else:
             texts = movies.select("movie_id", text=pl.concat_str("title", _words("genres"), "plot", separator=" "))
             if self.raw.tags is not None:
@@ -174,10 +174,10 @@ class Recipe:
             in_train = np.zeros(self.num_items, dtype=bool)
             in_train[self.items[self.is_train]] = True
             found = tfidf_svd(texts["text"].to_list(), fit_rows=in_train[1:], dim=dim)
-        return np.concatenate([np.zeros((1, dim), dtype=np.float32), found.vectors]), found.facts
+        return np.concatenate([np.zeros((1, dim), dtype=np.float32), found.vectors]), found.metadata
 
-    def floors(self) -> dict[str, float]:
-        """Test AUC of models without learning, fitted on train and valid: what a model has to pass.
+    def baselines(self) -> dict[str, float]:
+        """Test AUC of simple baselines, fitted on train and valid, which a model has to exceed.
 
         Three scores: the smoothed mean label of the film; its sum with the user's (each as a deviation from the
         mean); its sum with how much more than others the user likes (the mean of label minus the first score).
@@ -214,11 +214,24 @@ def build(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Any:
-    """Build the store of a MovieLens download and return its manifest; `until` is of `MovieLensRaw`.
+    """Build the dataset of a MovieLens download and return its manifest.
+
+    Args:
+        raw_path: the folder or zip file of the download.
+        dataset_id: entry of the dataset config; chosen by the download's layout if None.
+        config_dir: folder of the configs.
+        data_root: folder of the datasets.
+        embedding: table of item vectors by movie id, in place of text vectors.
+        history: `liked` or `all`: which earlier items are in the history.
+        user_levels: `train` or `earlier`: which ratings the quantile bins of a user count.
+        levels_on_items: put a film's quantile bins on history items too.
+        until: keep this fraction of all ratings, the earliest, and split these.
+        overwrite: replace an existing dataset.
+        progress: show progress on stderr.
 
     Raises:
         DataError: the download or the table of vectors is wrong.
-        ConfigError: the dataset's entry is missing, or asks for a column that this download does not give.
+        ConfigError: the dataset's entry is missing, or has a column that this download does not provide.
     """
     from fuxictr_multimodal.config.expids import load_dataset_config
     from fuxictr_multimodal.data.store.builder import StoreBuilder
@@ -234,19 +247,19 @@ def build(
     max_len = entry.get("max_len", 64)
     recipe = Recipe(raw, history=history, user_levels=user_levels, max_len=max_len)
     row_columns, item_columns = recipe.row_columns(), recipe.item_columns()
-    facts = {"layout": raw.layout, "liked_from": LIKED, **recipe.floors()}
+    metadata = {"layout": raw.layout, "liked_from": LIKED, **recipe.baselines()}
 
     vectors: dict[str, np.ndarray] = {}
     for column in columns:
         if column["type"] == "embedding" and column.get("source") == "item":
             dim = column.get("pretrain_dim", 128)
-            vectors[column["name"]], facts[column["name"]] = recipe.item_vectors(embedding, dim=dim)
+            vectors[column["name"]], metadata[column["name"]] = recipe.item_vectors(embedding, dim=dim)
     on_items = [column["name"] for column in columns if column.get("source") == "item"]
     on_rows = [column["name"] for column in columns if column.get("source") != "item"]
     _check_known(on_items, [*item_columns, *vectors], where, raw.layout)
     _check_known(on_rows, row_columns, where, raw.layout)
     if levels_on_items and "likes_level" not in on_items:
-        raise ConfigError(f"{where} has no likes_level with `source: item`, which --levels-on-items asks for")
+        raise ConfigError(f"{where} has no likes_level with `source: item`, which --levels-on-items needs")
 
     rows_in_time = np.lexsort((recipe.user_codes, recipe.times))
     train = rows_in_time[recipe.is_train[rows_in_time]]
@@ -272,7 +285,7 @@ def build(
             "history": history,
             "user_levels": user_levels,
             "embedding": embedding and embedding.name,
-            **({} if until == 1 else {"until": until}),  # a whole log's manifest stays what it was
+            **({} if until == 1 else {"until": until}),  # absent for a whole log, as in earlier versions
         },
         sources={**raw.sources, **({embedding.name: embedding} if embedding else {})},
         overwrite=overwrite,
@@ -293,11 +306,11 @@ def build(
                 builder.append(split, values, *recipe.histories.take(chunk))
         manifest = builder.finish(
             split_method=recipe.split_method,
-            facts=facts,
+            facts=metadata,
             ordered_by="timestamp",
             ordered_within="user_id" if raw.layout == TAIL else None,
         )
-    for name, value in facts.items():
+    for name, value in metadata.items():
         print(f"{name}: {value}")
     return manifest
 
@@ -305,4 +318,4 @@ def build(
 def _check_known(names: Sequence[str], known: Sequence[str] | Mapping[str, Any], where: str, layout: str) -> None:
     for name in names:
         if name not in known:
-            raise ConfigError(f"{where}: layout {layout} gives no column {name!r}. {did_you_mean(name, known)}")
+            raise ConfigError(f"{where}: layout {layout} does not provide column {name!r}. {did_you_mean(name, known)}")

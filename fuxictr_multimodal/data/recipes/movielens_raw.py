@@ -41,21 +41,21 @@ class MovieLensRaw:
     users: pl.DataFrame | None
     tags: pl.DataFrame | None
 
-    def until(self, share: float) -> MovieLensRaw:
-        """The download as it stood when the first `share` of its ratings were given; rows of one second go together.
+    def until(self, fraction: float) -> MovieLensRaw:
+        """The download as it stood after the first `fraction` of its ratings; rows of one second stay together.
 
         Films stay, as a catalogue does. The same moments as `split_by_time` cuts at: the first 90 % of a log that is
         split 80/10/10 are its train and valid rows.
 
         Raises:
-            DataError: a layout that is not split by time over all ratings, or a share that is none.
+            DataError: a layout that is not split by time over all ratings, or a fraction outside of (0, 1].
         """
         if self.layout == TAIL:
             raise DataError(f"the ratings of layout {TAIL} are split for each user: there is no moment to cut them at")
-        if not 0 < share <= 1:
-            raise DataError(f"the share of the ratings to keep must be above 0 and at most 1, got {share}")
+        if not 0 < fraction <= 1:
+            raise DataError(f"the fraction of ratings to keep must be above 0 and at most 1, found {fraction}")
         times = self.ratings["timestamp"].sort()
-        last = times[math.ceil(share * len(times)) - 1]
+        last = times[math.ceil(fraction * len(times)) - 1]
         known = pl.col("timestamp") <= last
         tags = None if self.tags is None else self.tags.filter(known)
         return replace(self, ratings=self.ratings.filter(known), tags=tags)

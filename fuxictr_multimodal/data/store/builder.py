@@ -1,8 +1,8 @@
-"""Write a store: validate, append in chunks, check the splits, commit in one step.
+"""Write a dataset: validate, append in chunks, check the splits, commit in one step.
 
-Rows are built in `<data_root>/.<dataset_id>.building/` under a file lock; the last act is one rename. Memory is one
-chunk of 65,536 rows a split, the piece that the caller appends, the item table, and the distinct values of the
-columns that `finish` compares.
+Samples are written to `<data_root>/.<dataset_id>.building/` under a file lock; one rename completes the build. Memory
+holds one chunk of 65,536 samples a split, the piece that the caller appends, the item table, and the distinct values
+of the columns that `finish` compares.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ STORE_NAMES = frozenset(
 class StoreBuilder:
     """Builds `<data_root>/<dataset_id>`; use it in a `with` block.
 
-    Call `fit` (only where columns come raw), `write_items` once, `append` often, `finish` once. Leaving the block
-    without `finish`, or by an exception, leaves nothing behind.
+    Call `fit` (only where columns come raw), `write_items` once, `append` often, `finish` once. If
+    the block ends without `finish`, or by an exception, nothing is left on disk.
 
     Args:
         dataset_id: name of the dataset and its folder.
@@ -49,13 +49,13 @@ class StoreBuilder:
         feature_cols: FuxiCTR's columns. Those with `source: item` go to the item table, the others and the label
             to the splits. A column without `vocab_size` comes raw; that of `item_col` is known from the item table.
         label_col: FuxiCTR's label column.
-        max_len: most items of a history.
+        max_len: maximum number of items in a history.
         group_id: column of grouped metrics, or None.
         item_col: the item's own id; also the target column of a split.
-        recipe: what built it: arguments of the builder's caller, as JSON.
+        recipe: arguments of the caller, kept in the manifest as JSON.
         sources: raw files by name; their SHA-256 goes into the manifest.
-        overwrite: replace a dataset that is there.
-        rows_per_part: most rows of one file of a split.
+        overwrite: replace an existing dataset.
+        rows_per_part: maximum number of rows in one file of a split.
         progress: show progress on stderr.
 
     Raises:
@@ -113,11 +113,11 @@ class StoreBuilder:
         return self._staging.dir
 
     def __enter__(self) -> StoreBuilder:
-        """Take the lock, waiting for another build of this dataset, and an empty folder.
+        """Wait for another build of this dataset, take the lock, and create an empty folder.
 
         Raises:
             StoreExistsError: the dataset is there and `overwrite` is not given.
-            DataError: its folder holds files that are not of a store, or a source is missing.
+            DataError: its folder holds files that are not of a dataset, or a source is missing.
         """
         for name, path in self._sources.items():
             if not path.is_file():
@@ -134,12 +134,12 @@ class StoreBuilder:
         finally:
             self._staging.__exit__()
         if kind is None and not self._finished:
-            raise RuntimeError(f"{self._where}: the build was left without finish(): nothing is written")
+            raise RuntimeError(f"{self._where}: the build ended without finish(): nothing was written")
 
     def fit(self, train_rows: pl.DataFrame | pl.LazyFrame | None) -> None:
-        """Give the training rows, joined with item features, on which the raw columns are fitted.
+        """Set the training rows, joined with item features, on which FuxiCTR fits the raw columns in `write_items`.
 
-        Not needed (or None) where every column comes encoded. FuxiCTR fits in `write_items`.
+        Not needed (or None) if every column is already encoded.
         """
         assert self._processor is None, "fit comes before write_items"
         self._train_rows = train_rows
@@ -147,8 +147,8 @@ class StoreBuilder:
     def write_items(self, columns: Mapping[str, np.ndarray], *, titles: Sequence[str] | None = None) -> None:
         """Write the item table: arrays of equal length by name; row i is item i, row 0 is padding.
 
-        The column of `item_col` may be left out. Raw columns are encoded by the fitted processor. `titles` are what
-        people call the items, by row; no model reads them.
+        The column of `item_col` may be omitted. Raw columns are encoded by the fitted processor. `titles` are shown to
+        people, one a row; no model reads them.
 
         Raises:
             DataError: a column is missing or of a wrong dtype or shape, an id is out of range, an embedding is not
@@ -241,7 +241,7 @@ class StoreBuilder:
         where, label, state = f"{split}.h5", self._label_col["name"], self._splits.get(split)
         labelled = label in columns or split != "test"
         if state is not None and labelled != state.labelled:
-            given, before = ("is given now", "came without it") if labelled else ("is missing", "came with it")
+            given, before = ("is present", "did not have it") if labelled else ("is missing", "had it")
             raise DataError(f"{where}: column {label!r} {given}, but earlier rows {before}")
         on_disk = self._columns.of_split(labelled=labelled)
         rows = validation.check_columns(columns, required=[c.name for c in on_disk], optional=(), where=where)
@@ -279,18 +279,19 @@ class StoreBuilder:
         ordered_by: str | None = None,
         ordered_within: str | None = None,
     ) -> Manifest:
-        """Check the splits, write the manifest, move the dataset to its place and print its facts.
+        """Check the splits, write the manifest, move the dataset to its place and print its statistics.
 
         Args:
-            split_method: how rows came to their splits, in words.
+            split_method: how the samples were split, in words.
             negative_sampling: ratio, pool and seed of sampled negatives.
-            facts: anything else worth keeping, as JSON.
+            facts: any other metadata, as JSON.
             disjoint: columns of which no value may occur in two splits.
             ordered_by: meta column of times: no row may be older than one of an earlier split.
             ordered_within: compare times only within each value of this column.
 
         Raises:
-            DataError: a split is empty or has a single class, or breaks one of these promises.
+            DataError: a split is empty or has a single class, `disjoint` columns share a value, or times are not in
+                order.
         """
         assert self._processor is not None, "write_items comes before finish"
         for split in ("train", "valid", *self._splits):
@@ -306,7 +307,7 @@ class StoreBuilder:
             max_len=self._max_len,
             group_id=self._group_id,
             item_col=self._item_col,
-            splits={split: state.facts() for split, state in splits.items()},
+            splits={split: state.counts() for split, state in splits.items()},
             columns=splits["train"].columns,
             item_columns=self._columns.of_items(),
             items=self._columns.items,

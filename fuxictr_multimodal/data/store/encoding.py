@@ -1,7 +1,7 @@
-"""FuxiCTR's `FeatureProcessor` behind guards: fits vocabularies, writes the feature map, encodes raw columns.
+"""FuxiCTR's `FeatureProcessor` behind checks: fits vocabularies, writes the feature map, encodes raw columns.
 
-A column with `vocab_size` comes encoded; one without is fitted by FuxiCTR on training rows. Nothing of the
-FuxiCTR's encoding is written anew here: what it would crash on, or evaluate as code, is refused before it gets there.
+A column with `vocab_size` is already encoded; FuxiCTR fits the others on training rows. The encoding is FuxiCTR's
+own. Input that it would crash on, or evaluate as code, is refused first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FEATURE_VOCAB_NAME = "feature_vocab.json"
 
 
 class StoreFeatureProcessor(FeatureProcessor):
-    """FuxiCTR's processor for a store: encoded and fitted columns side by side, no pickle.
+    """FuxiCTR's processor for a dataset: encoded and fitted columns side by side, no pickle.
 
     Args:
         feature_cols: FuxiCTR's columns; `item_id` and embeddings need `vocab_size` and `pretrain_dim` here.
@@ -85,13 +85,13 @@ class StoreFeatureProcessor(FeatureProcessor):
             return
         if train_rows is None:
             raise DataError(
-                f"dataset {self.feature_map.dataset_id!r}: column {fitted[0]['name']!r} comes raw (it has no "
-                f"vocab_size, or a normalizer): fit needs training rows with it, or give its vocab_size"
+                f"dataset {self.feature_map.dataset_id!r}: column {fitted[0]['name']!r} is raw (it has no "
+                f"vocab_size, or a normalizer): pass training rows with it to fit, or set its vocab_size"
             )
         with self._only(fitted):
             rows = self.preprocess(self._check_frame(train_rows.lazy(), "training rows"))
         if rows.head(1).collect().is_empty():
-            raise DataError("training rows: there are none, but columns come raw and are fitted on them")
+            raise DataError("there are no training rows to fit the raw columns on")
         super().fit(rows, rebuild_dataset=True)
 
     def transform(self, batch: Mapping[str, Any], *, where: str = "rows") -> dict[str, np.ndarray]:
@@ -143,17 +143,17 @@ class StoreFeatureProcessor(FeatureProcessor):
         super().fit_meta_col({**col, "remap": False}, stats_dict)
 
     def fit_numeric_col(self, col: dict[str, Any], stats_dict: dict[str, Any] | None = None) -> None:
-        """FuxiCTR's own; the statistics of a normaliser are kept as facts."""
+        """FuxiCTR's own; the statistics of a normaliser are kept for the manifest."""
         super().fit_numeric_col(col, stats_dict)
         if "normalizer" in col and stats_dict is not None:
             self.normalizers[col["name"]] = {"normalizer": col["normalizer"], **stats_dict}
 
     def save_pickle(self, pickle_file: str) -> None:
-        """Write nothing: a store holds no pickle; `restore_processor` reads JSON."""
+        """Write nothing: a dataset holds no pickle; `restore_processor` reads JSON."""
 
     def load_pickle(self, pickle_file: str | None = None) -> None:
         """Refuse: unpickling runs code."""
-        raise DataError("a store has no pickled processor: use restore_processor")
+        raise DataError("a dataset has no pickled processor: use restore_processor")
 
     def _collect_statistics(
         self, train_ddf: pl.LazyFrame, meta_ddf: pl.LazyFrame | None = None

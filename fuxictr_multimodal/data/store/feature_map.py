@@ -24,7 +24,7 @@ def load_feature_map(directory: str | Path, dataset_id: str, params: Mapping[str
     """Load `feature_map.json` into FuxiCTR's `FeatureMap`, after the same white-list as `check_feature_cols`.
 
     Args:
-        directory: folder of the store.
+        directory: folder of the dataset.
         dataset_id: must be that of the file.
         params: run parameters: FuxiCTR reads `group_id`, `embedding_dim`, `use_features` and `feature_specs`.
 
@@ -64,10 +64,10 @@ def load_feature_map(directory: str | Path, dataset_id: str, params: Mapping[str
 
 
 def restore_processor(directory: str | Path) -> StoreFeatureProcessor:
-    """The processor that built a store, to `transform` new raw rows; read from JSON, so no pickle is opened.
+    """The processor that built a dataset, to `transform` new raw rows; read from JSON, so no pickle is opened.
 
     Args:
-        directory: folder of the store: columns and normalisers come from its manifest, vocabularies from
+        directory: folder of the dataset: columns and normalisers come from its manifest, vocabularies from
             `feature_vocab.json`.
 
     Raises:
@@ -89,14 +89,14 @@ def restore_processor(directory: str | Path) -> StoreFeatureProcessor:
         name = column["name"]
         try:
             if column["type"] == "numeric":
-                facts = dict(manifest.normalizers[name])
-                normalizer = Normalizer(facts.pop("normalizer"))
+                statistics = dict(manifest.normalizers[name])
+                normalizer = Normalizer(statistics.pop("normalizer"))
                 normalizer.fit_from_stats(
-                    min_value=facts["min"],
-                    max_value=facts["max"],
-                    mean=facts["mean"],
-                    std=facts["std"],
-                    count=facts["count"],
+                    min_value=statistics["min"],
+                    max_value=statistics["max"],
+                    mean=statistics["mean"],
+                    std=statistics["std"],
+                    count=statistics["count"],
                 )
                 processor.processor_dict[f"{name}::normalizer"] = normalizer
             else:

@@ -37,7 +37,7 @@ class Release:
         pairs: columns `user`, `item` and `time`, sorted by user, then time, then the file's order; each pair once.
             Without times in the release, `time` is the place in the user's list.
         has_times: whether `time` is a timestamp.
-        repeated: pairs that came again and were left out.
+        repeated: pairs that occurred again and were dropped.
         titles: text of each item, "" where there is none; None where the file is missing.
         categories: category of each item, or "".
         likes: total at the time of the crawl, -1 where unknown.
@@ -72,8 +72,8 @@ def read_release(folder: Path, *, size: str | None = None) -> Release:
         DataError: no pairs, more than one size, or a value that does not fit; the message names file, column and row.
     """
     if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "no such folder"
-        raise DataError(f"{folder}: {what}; it must hold <size>{PAIRS[0]} or <size>{PAIRS[1]}")
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"{folder} {what}; it must hold <size>{PAIRS[0]} or <size>{PAIRS[1]}")
     raw = RawFiles(folder)
     prefix, file = _pairs_file(raw, size)
     has_times = file.lower().endswith(".csv")
@@ -89,7 +89,7 @@ def read_release(folder: Path, *, size: str | None = None) -> Release:
     num_items, distinct = _rows_of_items(once), once["item"].n_unique()
     if num_items > MAX_ROWS_AN_ITEM * distinct + 1000:
         raise DataError(
-            f"{where}: item ids go up to {num_items - 1} for only {distinct} items: number the items without large gaps"
+            f"{where}: item ids go up to {num_items - 1} for only {distinct} items: renumber the items without large gaps"
         )
     titles_file = _first(raw, [prefix + end for end in TITLES])
     likes_file = _first(raw, [prefix + end for end in LIKES])
@@ -123,9 +123,9 @@ def _pairs_file(raw: RawFiles, size: str | None) -> tuple[str, str]:
     ]
     if not chosen:
         what = f"of size {size!r} " if size else ""
-        raise DataError(f"{folder}: no pairs {what}are there: wanted is <size>{PAIRS[0]} or <size>{PAIRS[1]}")
+        raise DataError(f"{folder}: there are no pairs {what}: expected <size>{PAIRS[0]} or <size>{PAIRS[1]}")
     if len(chosen) > 1:
-        raise DataError(f"{folder} holds several sizes ({', '.join(chosen)}): name one with --size")
+        raise DataError(f"{folder} holds several sizes ({', '.join(chosen)}): choose one with --size")
     return chosen[0], found[chosen[0]]
 
 
@@ -160,7 +160,7 @@ def _texts(raw: RawFiles, file: str, text: str, num_items: int) -> list[str]:
     cells = next(csv.reader(lines), [""])
     header = not cells[0].strip(' "').lstrip("-").isdigit()
     if header and len(cells) < 2:
-        raise DataError(f"{raw.where(file)}: two columns are wanted, the id of a video and its {text}")
+        raise DataError(f"{raw.where(file)}: expected two columns, the id of a video and its {text}")
     names = cells[:2] if header else ["item", text]
     table = read_table(raw, RawTable(file, {names[0]: int, names[1]: str}, header=header))
     ids, values = table.to_series(0).to_numpy(), table.to_series(1).str.strip_chars().to_list()
