@@ -114,7 +114,7 @@ def _layer_hint(name: str, known: Mapping[str, Tensor]) -> str:
     layers = {match[1] for other in known if (match := re.match(r"qnn\.layer\.(\d+)\.", other))}
     match = re.match(r"qnn\.(?:layer|norm|activation)\.(\d+)\.", name)
     if match and layers and match[1] not in layers:
-        return f"It belongs to layer {int(match[1]) + 1}, but the other side has num_layers {len(layers)}: compare num_layers."
+        return f"It belongs to layer {int(match[1]) + 1}, but the other side has num_layers {len(layers)}."
     return "The file belongs to another network, or the model has another configuration."
 
 
