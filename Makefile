@@ -8,7 +8,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU ?= -1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench leaderboard protocol clean
+.PHONY: help install demo test lint coverage format bench leaderboard protocol clean
 
 help: ## Say what each command does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,9 +33,13 @@ demo: $(VENV)/core ## Train QIN on synthetic data whose best AUC is known, and p
 test: install ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
-lint: install ## Check style and formatting
+lint: install ## Check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+coverage: install ## Run the tests and list the lines that they miss; htmlcov/index.html shows them
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-report=html
 
 format: install ## Format the code
 	$(BIN)/ruff check --fix .
@@ -65,4 +69,4 @@ bench: install ## Run the benchmarks small; each prints one JSON object last
 	$(BIN)/python benchmarks/embedding_throughput.py --preset nano --texts 64
 
 clean: ## Remove the virtual environment and caches; data and checkpoints stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .coverage* htmlcov *.egg-info

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine and its ceilings, timing, and the JSON object that ends their output."""
+"""What the benchmarks share: the machine and its peak rates, timing, and the JSON object that ends their output."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def in_its_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def seconds(function: Callable[[], object], *, repeats: int, warm_up: int = 0) -> list[float]:
-    """Seconds that each of `repeats` calls takes, after `warm_up` calls that do not count."""
+    """Seconds of each of `repeats` calls, after `warm_up` calls that are not timed."""
     for _ in range(warm_up):
         function()
     taken = []
@@ -96,7 +96,7 @@ def emit(
     rows_per_s: float,
     ceiling: float,
     ceiling_is: str,
-    ratio_to_plain: float,
+    ratio_to_plain: float | None,
     plain_is: str,
     check: str,
     **more: Any,
@@ -104,12 +104,13 @@ def emit(
     """Print the result as the last line: one JSON object.
 
     Args:
-        name: of the benchmark.
-        shapes: sizes that were measured.
-        rows_per_s: the figure.
-        ceiling: rows a second that the hardware allows, and what that is made of (`ceiling_is`).
-        ratio_to_plain: how many times faster than the readable form (`plain_is`), measured in the same run.
-        check: what was found equal to what.
+        name: name of the benchmark.
+        shapes: the sizes measured.
+        rows_per_s: the measured rate.
+        ceiling: peak of the hardware in rows a second, and how it is computed (`ceiling_is`).
+        ratio_to_plain: speed relative to the reference implementation (`plain_is`), measured in the same run;
+            None where it was left out.
+        check: which results were compared, and how they differ.
         more: further figures.
     """
     result = {

@@ -1,4 +1,4 @@
-"""Rows, item table and model of the challenge's shape, and the ceiling of its arithmetic."""
+"""Rows, item table and model in the challenge's shape, and the peak rate of its arithmetic."""
 
 from __future__ import annotations
 
@@ -19,12 +19,20 @@ from fuxictr_multimodal.data.item_table import ItemTable
 from fuxictr_multimodal.system.machine import keep_freed_memory
 from model_zoo.QIN import QIN
 from model_zoo.QIN.precision import PRECISIONS, Precision
+from model_zoo.QIN.quadratic import QuadraticNetwork
 
 MEASURED = tuple(name for name in PRECISIONS if name != "auto")  # a figure names its precision
-ITEMS, TAGS, TAGS_PER_ITEM, GIVEN_DIM, LEVELS, MAX_LEN = 91_718, 11_740, 5, 128, 11, 64
+ITEMS, TAGS, TAGS_PER_ITEM, PRETRAINED_DIM, LEVELS, MAX_LEN = 91_718, 11_740, 5, 128, 11, 64
 
 
-def arguments(description: str) -> argparse.ArgumentParser:
+def at_least_1(text: str) -> int:
+    """Argument type of a count that must be positive."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return int(text)
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
     """Options that the benchmarks of the model share; the defaults are the challenge and the published model."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=8192)
@@ -32,10 +40,12 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--mean-length", type=float, default=9.6, help="mean length of a history of at most 64 items")
     parser.add_argument("--embedding-dim", type=int, default=128)
     parser.add_argument("--num-row", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=5, help="timed steps of the fast form")
-    parser.add_argument("--plain-repeats", type=int, default=1, help="timed steps of the plain form; 0 leaves it out")
-    parser.add_argument("--precision", choices=MEASURED, default="float32", help="of the fast form's products")
-    parser.add_argument("--compile", action="store_true", help="torch.compile for the fast form's quadratic layers")
+    parser.add_argument("--repeats", type=at_least_1, default=5, help="timed steps of the optimized implementation")
+    parser.add_argument(
+        "--plain-repeats", type=int, default=1, help="timed steps of the reference implementation; 0 skips it"
+    )
+    parser.add_argument("--precision", choices=MEASURED, default="float32", help="precision of the optimized products")
+    parser.add_argument("--compile", action="store_true", help="torch.compile for the optimized quadratic layers")
     parser.add_argument("--gpu", type=int, default=-1)
     keep_freed_memory()  # as every run does
     return parser
@@ -46,7 +56,7 @@ def challenge_model(
     *,
     form: str,
     tags_per_item: int = TAGS_PER_ITEM,
-    given_dim: int = GIVEN_DIM,
+    pretrained_dim: int = PRETRAINED_DIM,
     num_layers: int = 4,
     embedding_update: str = "dense",
 ) -> QIN:
@@ -67,7 +77,7 @@ def challenge_model(
             "vocab_size": TAGS,
             "max_len": tags_per_item,
         },
-        item_emb_d128={"source": "item", "type": "embedding", "pretrain_dim": given_dim},
+        item_emb_d128={"source": "item", "type": "embedding", "pretrain_dim": pretrained_dim},
     )
     features.labels = ["label"]
     model = QIN(
@@ -86,7 +96,7 @@ def challenge_model(
     rng = np.random.default_rng(1)
     tags = rng.integers(1, TAGS, (items, tags_per_item))
     tags[rng.random((items, tags_per_item)) < 0.28] = 0
-    vectors = rng.standard_normal((items, given_dim), dtype=np.float32)
+    vectors = rng.standard_normal((items, pretrained_dim), dtype=np.float32)
     tags[0], vectors[0] = 0, 0
     table = {
         "item_id": torch.arange(items),
@@ -143,16 +153,17 @@ def product_rate(device: torch.device, precision: str = "float32") -> float:
 
 def quadratic_flops(model: QIN, *, rows: int, products: int) -> int:
     """Operations a row of the quadratic layers with `rows` maps a layer and `products` products a map."""
-    width = model.qnn.fc.in_features
-    return 2 * products * rows * width**2 * len(model.qnn.layer)
+    network = model.qnn
+    assert isinstance(network, QuadraticNetwork), "the benchmarks measure the published interaction"
+    return 2 * products * rows * network.fc.in_features**2 * len(network.layer)
 
 
 def measure(
     batches: list[Batch], function: Callable[[Batch], object], *, repeats: int, warm_up: int = 0
 ) -> dict[str, float]:
-    """Medians of the seconds on the clock and of the processor for a call on the next batch, round and round.
+    """Median wall-clock and processor seconds of a call, cycling through the batches.
 
-    Beside other work the clock says little; processor seconds with one thread still compare one form with another.
+    With other work on the machine, processor seconds of one thread still compare two implementations.
     """
     stream = itertools.cycle(batches)
     clock, processor = [], []

@@ -37,7 +37,7 @@ def write_split(path: Path, rows: int, items: int = ITEMS, mean_length: float = 
         lengths = np.minimum(rng.geometric(1 / mean_length, count), MAX_LEN)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         written += int(offsets[-1])
-        data = {
+        data: dict[str, np.ndarray] = {
             "label": rng.integers(0, 2, count, dtype=np.uint8),
             "user_id": rng.integers(0, 1_000_000, count),
             "item_id": rng.integers(1, items, count, dtype=np.int32),

@@ -1,4 +1,4 @@
-"""What `startup.py` starts: `run_expid.py` with a clock at its stations, ended by its first training step.
+"""What `startup.py` starts: `run_expid.py` with a clock at each station, ended after the first training step.
 
     python benchmarks/_startup_child.py --expid QIN_test --gpu -1
 
@@ -12,21 +12,21 @@ STARTED = time.monotonic()
 
 
 def main() -> None:
-    """Import what the door imports, a package at a time, then walk through the door."""
+    """Import what the command imports, a package at a time, then run the command."""
     from fuxictr_multimodal.cli.experiment import run_expid_main
 
-    passed = {"interpreter": STARTED, "door": time.monotonic()}
+    passed = {"interpreter": STARTED, "arguments": time.monotonic()}
 
     def stamp(station: str) -> None:
         passed[station] = time.monotonic()
 
-    import torch  # noqa: F401
+    import torch
 
     stamp("import_torch")
     import fuxictr.pytorch.dataloaders
     import fuxictr.pytorch.models  # noqa: F401
 
-    stamp("import_toolkit")
+    stamp("import_fuxictr")
     from fuxictr_multimodal.training import experiment, runner
     from fuxictr_multimodal.training.experiment import Experiment
 
@@ -38,8 +38,15 @@ def main() -> None:
     from collections.abc import Callable
     from typing import Any
 
-    def between(owner: Any, name: str, *, before: str | None = None, after: str | None = None) -> None:
-        """Stamp when a function is entered and when it is left."""
+    def between(
+        owner: Any,
+        name: str,
+        *,
+        before: str | None = None,
+        after: str | None = None,
+        then: Callable[[Any], None] | None = None,
+    ) -> None:
+        """Stamp when a function is entered and when it returns; `then` receives its result."""
         function: Callable[..., Any] = getattr(owner, name)
 
         @functools.wraps(function)
@@ -47,6 +54,8 @@ def main() -> None:
             if before:
                 stamp(before)
             result = function(*args, **kwargs)
+            if then:
+                then(result)
             if after:
                 stamp(after)
             return result
@@ -56,16 +65,14 @@ def main() -> None:
     between(experiment, "open_store", before="config", after="open_store")
     between(Experiment, "build_model", before="report_and_log", after="build_model")
     between(Experiment, "loaders", after="open_loaders")
-    train_step = runner.Trainer._train_step
 
-    def first_step(trainer: runner.Trainer, inputs: Any) -> None:
-        stamp("first_batch")
-        loss = train_step(trainer, inputs).item()  # .item() waits for a GPU
+    def end(step_loss: torch.Tensor) -> None:
+        loss = step_loss.item()  # .item() waits for a GPU
         stamp("first_step")
         print(json.dumps({"passed": passed, "loss": loss}), flush=True)
         os._exit(0)  # at once: what a run does at its end is not its start
 
-    runner.Trainer._train_step = first_step
+    between(runner.Trainer, "_train_step", before="first_batch", then=end)
     run_expid_main()
 
 

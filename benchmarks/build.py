@@ -1,12 +1,12 @@
-"""Rows a second from the challenge's parquet files to a store on disk, and the memory that takes.
+"""Rows a second from the challenge's parquet files to a dataset on disk, and the peak memory.
 
 Synthetic rows are written in the files of MicroLens_1M_MMCTR and built by its recipe: every id and label checked,
-padding taken off, item table, facts, checksums of the sources and of the store. Items and test rows are in the
-release's proportion unless given. Time ends when the store's files are on the device (fsync), not in the system's
+padding removed, item table, metadata, checksums of the sources and of the dataset. Items and test rows are in the
+release's proportion unless given. Time ends when the dataset's files are on the device (fsync), not in the system's
 cache. Each part runs in a process of its own; files lie in a temporary folder (`TMPDIR` chooses the disk), which is
 removed.
 
-The ceiling is reading the sources' bytes and writing the store's, with fsync, and nothing else.
+The peak is reading the sources' bytes and writing the dataset's, with fsync, and nothing else.
 
     python benchmarks/build.py
     python benchmarks/build.py --rows 3600000
@@ -28,7 +28,7 @@ from _common import emit, in_its_own_process, peak_rss_mib, seconds
 ROOT = Path(__file__).resolve().parents[1]
 DATASET = "MicroLens_1M_x1"
 RELEASE_ROWS, RELEASE_TEST_ROWS, RELEASE_ITEMS = 3_600_000, 379_142, 91_717
-PLAIN_ROWS = 100_000  # the twin goes through every history in Python
+PLAIN_ROWS = 100_000  # the reference goes through every history in Python
 COLUMNS = ("user_id", "likes_level", "views_level", "item_id", "label")
 
 
@@ -71,7 +71,7 @@ def run(folder: Path, sizes: dict[str, int]) -> None:
         ceiling_is=f"{read_bytes:,} bytes of sources read and {written_bytes:,} written with fsync: {copy:.3g} s",
         ratio_to_plain=rows / taken / plain["rows_per_s"],
         plain_is=f"the first {plain['rows']:,} training rows by hand: row groups whole in memory, histories cut in a "
-        "Python loop, each column written at once; no checks, item table, checksums, facts or fsync",
+        "Python loop, each column written at once; no checks, item table, checksums, metadata or fsync",
         check=plain.pop("check"),
         build=built,
         plain=plain,
@@ -90,7 +90,7 @@ def write_raw(raw: Path, sizes: dict[str, int]) -> None:
 
 
 def build(raw: Path, stores: Path) -> dict[str, Any]:
-    """Build the store, as `datasets/microlens_1m.py --raw` does, and bring it to the device; importing is apart."""
+    """Build the dataset, as `datasets/microlens_1m.py --raw` does, and bring it to the device; importing is apart."""
     started = time.perf_counter()
     import fuxictr_multimodal.data.store.builder  # noqa: F401 (the recipe imports it when it needs it: not the build's time)
     from fuxictr_multimodal.data.recipes.microlens import challenge
@@ -113,7 +113,7 @@ def build(raw: Path, stores: Path) -> dict[str, Any]:
 
 
 def build_plain(raw: Path, out: Path, stores: Path) -> dict[str, Any]:
-    """The training rows to one HDF5 file by the shortest way, timed; then compared with the store's."""
+    """The training rows to one HDF5 file by the shortest way, timed; then compared with the dataset's."""
     import h5py
     import pyarrow.parquet as pq
 
@@ -138,7 +138,7 @@ def build_plain(raw: Path, out: Path, stores: Path) -> dict[str, Any]:
 
 
 def equal_rows(plain: Path, split: Path, rows: int) -> str:
-    """Assert that the store's first rows are the twin's."""
+    """Assert that the dataset's first rows equal the reference's."""
     import h5py
 
     from fuxictr_multimodal.data.store import SplitReader
@@ -149,11 +149,11 @@ def equal_rows(plain: Path, split: Path, rows: int) -> str:
         values, offsets = reader.read_history(0, rows)
         assert np.array_equal(file["history/values"][:], values)
         assert np.array_equal(file["history/offsets"][:], offsets)
-    return f"{rows} training rows with {len(values)} history items equal the twin's"
+    return f"{rows} training rows with {len(values)} history items equal the reference's"
 
 
 def copy_bytes(sources: Sequence[Path], written: Sequence[Path], folder: Path) -> None:
-    """Read the sources, and write as many bytes as the store has, in as many files, to the device."""
+    """Read the sources, and write as many bytes as the dataset has, in as many files, to the device."""
     folder.mkdir(exist_ok=True)
     for path in sources:
         for _ in pieces(path):

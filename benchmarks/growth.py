@@ -1,4 +1,4 @@
-"""Seconds and peak memory of a training step of QIN as its sizes grow, one at a time, with the exponent of each growth.
+"""Seconds and peak memory of a training step of QIN as one size grows at a time, with the exponent of growth.
 
 Axes: `batch` rows, `history` items of a row, `items` of the vocabulary (with dense and with row-wise updates of the
 item table), `tags` slots of an item, `layers` of the interaction. Along an axis the other sizes stay those of `base`.
@@ -7,9 +7,9 @@ An exponent is the slope in log-log, of all points (least squares) and of the la
 Each point is measured in a process of its own, forked from one that has imported everything. Peak memory is that of the
 steps, the model and the item table included, without what the imports hold; on a GPU it is that of the device.
 
-Small sizes by default, to see that it works; `--full` has the challenge's sizes, published widths, and up to 10 million
-items, with the narrower embeddings of `--vocabulary-dim` for that axis. Points that the memory would not hold are
-skipped and named. The ceiling is that of `train_step.py`, at the base point.
+Sizes are small by default; `--full` has the challenge's sizes, published widths, and up to 10 million
+items, with the narrower embeddings of `--vocabulary-dim` for that axis. Points that do not fit into memory are
+skipped and listed. The peak is that of `train_step.py`, at the base point.
 
     python benchmarks/growth.py
     python benchmarks/growth.py --full --out results/growth.svg
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--axes", default=",".join(AXES), help="which axes, by comma")
     parser.add_argument("--max-items", type=int, default=10_000_000, help="largest vocabulary of `items`")
     parser.add_argument("--vocabulary-dim", type=int, default=16, help="embedding_dim of the axis `items`")
-    parser.add_argument("--repeats", type=int, default=3, help="timed steps of a point, after one that does not count")
+    parser.add_argument("--repeats", type=int, default=3, help="timed steps of a point, after one that is not timed")
     parser.add_argument("--gpu", type=int, default=-1)
     parser.add_argument("--out", type=Path, help="where to draw: a .png or .svg file")
     options = parser.parse_args()
@@ -105,9 +105,10 @@ def main() -> None:
     for point in sorted({base, *(p for points in curves.values() for p in points)}, key=Point.bytes):
         measured[point] = measure_apart(point, repeats=options.repeats, gpu=options.gpu, ceiling=point == base)
         print(f"{asdict(point)}: {measured[point]}", flush=True)
-    kept = {name: [p for p in points if isinstance(measured[p], dict)] for name, points in curves.items()}
+    figures = {point: result for point, result in measured.items() if isinstance(result, dict)}
+    kept = {name: [p for p in points if p in figures] for name, points in curves.items()}
     found = {
-        name: [{"value": value_of(name, p), **measured[p]} for p in points] for name, points in kept.items() if points
+        name: [{"value": value_of(name, p), **figures[p]} for p in points] for name, points in kept.items() if points
     }
     exponents = {
         name: {measure: exponent([(row["value"], row[measure]) for row in rows]) for measure in MEASURES}
@@ -130,7 +131,7 @@ def plan(
                 wide = replace(base, dim=vocabulary_dim, update=update)
                 curves[f"items, {update}"] = [replace(wide, items=items) for items in sizes]
         else:
-            curves[axis] = [replace(base, **{axis: value}) for value in values[axis]]
+            curves[axis] = [Point(**{**asdict(base), axis: value}) for value in values[axis]]
     return curves
 
 
@@ -176,7 +177,7 @@ def measure_point(point: Point, repeats: int, gpu: int, ceiling: bool) -> dict[s
         options,
         form="fast",
         tags_per_item=point.tags,
-        given_dim=point.dim,
+        pretrained_dim=point.dim,
         num_layers=point.layers,
         embedding_update=point.update,
     )
@@ -228,13 +229,13 @@ def exponent(points: Sequence[tuple[float, float]]) -> dict[str, float] | None:
 
 
 def describe(base: Point, curves: Mapping[str, Sequence[Point]]) -> str:
-    """The sizes that stay, in a line."""
+    """The fixed sizes, in one line."""
     text = "A training step of QIN. Base: " + ", ".join(f"{name} {asdict(base)[name]:,}" for name in (*AXES, "dim"))
     dims = {point.dim for points in curves.values() for point in points} - {base.dim}
     return text + "".join(f"; vocabulary axis: dim {dim}" for dim in sorted(dims))
 
 
-def short(value: int) -> str:
+def short(value: float) -> str:
     """A size for an axis.
 
     >>> short(512), short(30_000), short(10_000_000)
@@ -303,14 +304,15 @@ def report(
     exponents: Mapping[str, Any],
 ) -> None:
     """Print the result: rows a second at the base, and row-wise against dense at the largest vocabulary of both."""
-    at_base = measured[base]
-    assert isinstance(at_base, dict), f"the base point failed: {at_base}"
+    figures = {point: result for point, result in measured.items() if isinstance(result, dict)}
+    assert base in figures, f"the base point failed: {measured[base]}"
+    at_base = figures[base]
     both = [
         pair
         for pair in zip(*(curves.get(f"items, {update}", ()) for update in UPDATES), strict=True)
-        if all(isinstance(measured[p], dict) for p in pair)
+        if all(p in figures for p in pair)
     ]
-    dense, rowwise = ([measured[p] for p in points] for points in zip(*both, strict=True)) if both else ([], [])
+    dense, rowwise = [figures[p] for p, _ in both], [figures[p] for _, p in both]
     before, after = (
         max((abs(a[when] - b[when]) for a, b in zip(dense, rowwise, strict=True)), default=0.0)
         for when in ("loss_before", "loss_after")

@@ -1,6 +1,6 @@
-"""Rows a second of `MultimodalDataLoader` on rows shaped like MicroLens_1M_MMCTR, beside its naive twin.
+"""Rows a second of `MultimodalDataLoader` on rows shaped like MicroLens_1M_MMCTR, against a reference loader.
 
-The ceiling of the resident mode is copying the bytes of a row once through memory, in one large piece; a shuffled row
+The peak of the resident mode is copying the bytes of a row once through memory, in one large piece; a shuffled row
 is many small pieces, so latency and not bandwidth decides. The streaming mode must read the file as well. Each mode
 runs in a process of its own, so that its peak memory is its own.
 
@@ -10,17 +10,18 @@ runs in a process of its own, so that its peak memory is its own.
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import runpy
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from _common import copy_bytes_per_s, emit, in_its_own_process, median_seconds, peak_rss_mib, read_bytes_per_s
 from _split import MAX_LEN, make_loader, write_split
 
-PLAIN_ROWS = 100_000  # the twin pads in a Python loop: enough rows to time it, few enough to wait for
+PLAIN_ROWS = 100_000  # the reference loader pads in a Python loop: few rows suffice to time it
 COLUMNS = ["label", "user_id", "likes_level", "views_level"]
 
 
@@ -28,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=300_000, help="rows of the split; the challenge has 3,600,000")
     parser.add_argument("--batch-size", type=int, default=8192)
-    parser.add_argument("--epochs", type=int, default=3, help="timed epochs, after one that does not count")
+    parser.add_argument("--epochs", type=int, default=3, help="timed epochs, after one that is not timed")
     parser.add_argument("--shuffle-window", type=int, default=32, help="blocks shuffled together")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -36,7 +37,7 @@ def main() -> None:
 
 
 def run(folder: Path, *, rows: int, batch_size: int, epochs: int, shuffle_window: int) -> None:
-    """Write a split, measure both modes and the twin on it, and print the result."""
+    """Write a split, measure both modes and the reference loader on it, and print the result."""
     mean_length = in_its_own_process(write_split, folder / "train", rows)
     in_its_own_process(write_split, folder / "plain", min(rows, PLAIN_ROWS))
     sizes = {"batch_size": batch_size, "shuffle_window": shuffle_window}
@@ -74,7 +75,7 @@ def run(folder: Path, *, rows: int, batch_size: int, epochs: int, shuffle_window
     )
 
 
-def measure(path: Path, mode: str, sizes: dict[str, int], epochs: int) -> dict[str, float]:
+def measure(path: Path, mode: str, sizes: dict[str, Any], epochs: int) -> dict[str, float]:
     """Time whole shuffled epochs of one mode."""
     started = time.perf_counter()
     loader = make_loader(path, mode=mode, **sizes)
@@ -88,21 +89,19 @@ def measure(path: Path, mode: str, sizes: dict[str, int], epochs: int) -> dict[s
     }
 
 
-def measure_plain(path: Path, sizes: dict[str, int]) -> dict[str, Any]:
-    """Rows a second of the twin, and whether it gives what the loader gives.
+def measure_plain(path: Path, sizes: dict[str, Any]) -> dict[str, Any]:
+    """Rows a second of the reference loader, whose batches must equal the loader's.
 
-    `resident` is its gathering from memory alone, `streaming` the whole of it: reading, padding and gathering.
+    `resident` is gathering from memory alone; `streaming` is reading, padding and gathering.
     """
     from fuxictr_multimodal.data.order import epoch_rows
     from fuxictr_multimodal.data.store import SplitReader
 
     source = Path(__file__).parents[1] / "tests" / "helpers" / "naive_loader.py"
-    spec = importlib.util.spec_from_file_location("naive_loader", source)
-    twin = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(twin)
+    reference = SimpleNamespace(**runpy.run_path(str(source)))
     with SplitReader(path) as reader:
         order = epoch_rows(reader.blocks, seed=1, epoch=0, window=sizes["shuffle_window"])
-    batches = twin.naive_batches(
+    batches = reference.naive_batches(
         [path.with_suffix(".h5")],
         [*COLUMNS, "item_id"],
         order=order,
@@ -124,7 +123,7 @@ def measure_plain(path: Path, sizes: dict[str, int]) -> dict[str, Any]:
         "rows": len(order),
         "resident": (len(order) - len(first["label"])) / (ended - padded),
         "streaming": len(order) / (ended - started),
-        "check": f"{compared} rows in {1 + len(rest)} batches equal the twin's",
+        "check": f"{compared} rows in {1 + len(rest)} batches equal the reference loader's",
     }
 
 

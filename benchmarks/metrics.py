@@ -1,7 +1,7 @@
 """AUC, AUC within groups and log loss of `training/metrics.py` against FuxiCTR's own, values and speed.
 
 Scores are quantised, so most are tied, and every tenth group has one class only. FuxiCTR submits each group to a
-pool of half the cores, which takes most of this program's time. The ceiling is one sort of as many 64-bit integers:
+pool of half the cores, which takes most of this program's time. The peak is one sort of as many 64-bit integers:
 rows in random order must be brought into order, and nothing else is asked of the metric.
 
     python benchmarks/metrics.py
@@ -70,18 +70,18 @@ def tied_rows(rows: int, groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def compare(name: str, rows: tuple[np.ndarray, np.ndarray, np.ndarray], *, repeats: int) -> dict[str, float]:
-    """Seconds of our value of a metric and of FuxiCTR's, and how far they are apart."""
+    """Seconds that a metric takes here and in FuxiCTR, and the difference of the values."""
     labels, scores, groups = rows
     ours, theirs = [], []
     taken = median_seconds(lambda: ours.append(metrics.evaluate(labels, scores, [name], groups)), repeats=repeats)
-    toolkit = seconds(
+    fuxictr_s = seconds(
         lambda: theirs.append(evaluate_metrics(labels, scores, [name], group_id=groups)),
         repeats=1 if name == "gAUC" else repeats,
     )
     difference = abs(ours[-1][name] - float(theirs[-1][name]))
     assert difference <= TOLERANCE, f"{name}: {ours[-1]} here, {theirs[-1]} in FuxiCTR"
-    median = statistics.median(toolkit)
-    return {"s": taken, "toolkit_s": median, "ratio": median / taken, "difference": difference}
+    median = statistics.median(fuxictr_s)
+    return {"s": taken, "fuxictr_s": median, "ratio": median / taken, "difference": difference}
 
 
 if __name__ == "__main__":

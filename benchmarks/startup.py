@@ -1,23 +1,23 @@
 """Seconds from starting `run_expid.py` to the end of its first training step on a built dataset, and where they go.
 
 Each start is a process of its own, `_startup_child.py`, with files and bytecode in the system's cache; medians of all.
-Stations, in this order: `interpreter`, `door` (arguments: the standard library alone), `import_torch`,
-`import_toolkit` (fuxictr's models and loaders), `import_ours`, `config` (with the class of the model), `open_store`,
+Stations, in this order: `interpreter`, `arguments` (parsed with the standard library alone), `import_torch`,
+`import_fuxictr` (FuxiCTR's models and loaders), `import_ours`, `config` (with the class of the model), `open_store`,
 `report_and_log` (lock, commit, versions, seeds, feature map), `build_model` (with item table and optimizer),
 `open_loaders`, `first_batch`, `first_step`.
 One more start under `python -X importtime` says which package takes how long itself, however it came to be imported.
 
-What can be avoided, and what not:
+What can be avoided and what cannot:
 
-- Ours is small: what a run does not need is imported where it is used (drawing, trackers, tuner, search).
+- Our part is small: what a run does not need is imported where it is used (drawing, trackers, tuner, search).
 - FuxiCTR's models import its preprocessing, and that Ray, pandas and scikit-learn with SciPy, of which training on
-  a store calls nothing. Only FuxiCTR can mend that.
+  a dataset calls nothing. Only FuxiCTR can change that.
 - The first optimizer of a process imports PyTorch's compiler (`torch._dynamo`, with sympy), though nothing is
   compiled: `compiler_s`, within `build_model`. PyTorch has no switch for it.
 - Several experiments in one command pay for most of it once: `launch/pool.py` forks runs from a process
   that has imported.
 
-The ceiling is importing PyTorch alone; what is compared with is importing FuxiCTR alone.
+The peak is importing PyTorch alone; the reference is importing FuxiCTR alone.
 
     python benchmarks/startup.py
     python benchmarks/startup.py --expid QIN_MicroLens_1M --data-root data --repeats 5
@@ -44,7 +44,7 @@ from fuxictr_multimodal.config.expids import load_config
 ROOT = Path(__file__).resolve().parents[1]
 CHILD = Path(__file__).with_name("_startup_child.py")
 TORCH = "import torch"
-TOOLKIT = "import fuxictr.pytorch.models, fuxictr.pytorch.dataloaders"
+FUXICTR = "import fuxictr.pytorch.models, fuxictr.pytorch.dataloaders"
 COMPILER = "torch._dynamo"
 PACKAGES = 12  # of the longest imports that are named
 
@@ -68,10 +68,10 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     command = [sys.executable, str(CHILD), "--expid", options.expid, "--config", str(options.config.resolve())]
     command += ["--gpu", str(options.gpu), "--overwrite", *(part for o in overrides for part in ("--set", o))]
     start(command, folder)  # builds the dataset where it is missing, and warms the caches
-    starts, losses, torch_s, toolkit_s = [], [], [], []
+    starts, losses, torch_s, fuxictr_s = [], [], [], []
     for _ in range(options.repeats):
         torch_s.append(import_seconds(TORCH))
-        toolkit_s.append(import_seconds(TOOLKIT))
+        fuxictr_s.append(import_seconds(FUXICTR))
         parts, loss, _ = start(command, folder)
         starts.append(parts)
         losses.append(loss)
@@ -86,14 +86,14 @@ def run(options: argparse.Namespace, folder: Path) -> None:
         rows_per_s=rows / total,
         ceiling=rows / statistics.median(torch_s),
         ceiling_is=f"`{TORCH}` alone in a process of its own; rows are those of the first batch",
-        ratio_to_plain=statistics.median(toolkit_s) / total,
-        plain_is=f"`{TOOLKIT}` alone in a process of its own; below 1, as it is a part of every start",
+        ratio_to_plain=statistics.median(fuxictr_s) / total,
+        plain_is=f"`{FUXICTR}` alone in a process of its own; below 1, as it is a part of every start",
         check=f"{options.repeats} starts give the same loss of the first step, {losses[0]}",
         seconds=total,
         seconds_of_starts=[sum(parts.values()) for parts in starts],
         parts=medians,
         import_torch_alone_s=statistics.median(torch_s),
-        import_toolkit_alone_s=statistics.median(toolkit_s),
+        import_fuxictr_alone_s=statistics.median(fuxictr_s),
         compiler_s=compiler,
         imports_s=packages,
     )

@@ -1,6 +1,6 @@
 """TPE against random search: the best validation value of as many trials, and how much of the slots' time is training.
 
-The ceiling is every slot training all the time at the rate that the trials themselves report; a trial also starts a
+The peak is every slot training all the time at the rate that the trials themselves report; a trial also starts a
 process, imports, evaluates and reads the test split. Small by default (QIN_test); the comparison is
 
     python benchmarks/tuner_search.py --config config/tuner/QIN_demo_search.yaml --trials 20 --repeats 3 --gpu -1 -1

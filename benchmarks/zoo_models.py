@@ -33,10 +33,10 @@ from rich.table import Table
 from fuxictr_multimodal.config.expids import load_dataset_config
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.training.experiment import Experiment, open_store
-from fuxictr_multimodal.zoo import clone as checkout
+from fuxictr_multimodal.zoo import clone as fuxictr_clone
 from fuxictr_multimodal.zoo import models as zoo
 
-# What the experiments of a checkout say about their own data and runs.
+# Keys of a clone's experiments that describe their own data and runs.
 NOT_THE_MODEL = frozenset(
     "model dataset_id loss metrics task optimizer learning_rate batch_size embedding_dim epochs shuffle seed monitor "
     "monitor_mode embedding_regularizer net_regularizer regularizer use_features feature_specs num_tasks".split()
@@ -62,7 +62,7 @@ In a FuxiCTR clone (2.3.10), and what is done about it here:
   Synthetic_test). Here it is initialised, with a warning.
 * DCNv2, APG_DCNv2, GDCN and GDCNP fail with their own defaults (`[]` hidden units), PPNet with its own (`gate_priors:
   []`): give these parameters. DMR fails when it is given a `context_field` (`torch.cat(..., dimi=-1)`).
-* The TensorFlow twins (`*_tf`) are no models of the PyTorch toolkit and are not listed.
+* The TensorFlow twins (`*_tf`) are not PyTorch models and are not listed.
 
 In FuxiCTR's LongCTR and, as marked, in the clone:
 
@@ -94,7 +94,7 @@ class Outcome:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--zoo-root", type=Path, help="folder of a FuxiCTR clone; without it only what is installed")
-    parser.add_argument("--dataset", default="Synthetic_test", help="dataset id of a store")
+    parser.add_argument("--dataset", default="Synthetic_test", help="id of a built dataset")
     parser.add_argument("--config", type=Path, default=Path("config"))
     parser.add_argument("--data-root", type=Path, help="replaces the dataset entry's")
     parser.add_argument("--batch-size", type=int, default=256)
@@ -107,21 +107,21 @@ def main() -> None:
     names = [f"LongCTR/{name}" for name in zoo.longctr_models()]
     names = [*zoo.own_models(), *names]
     if args.zoo_root:
-        names += [f"checkout/{name}" for name in sorted(checkout.find_models(args.zoo_root))]
+        names += [f"checkout/{name}" for name in sorted(fuxictr_clone.find_models(args.zoo_root))]
     outcomes = [try_model(name, {**params, **own_settings(name, args.zoo_root)}, args.zoo_root) for name in names]
     Console(width=160).print(as_table(outcomes))
     if args.markdown:
         args.markdown.write_text(as_markdown(outcomes, args), encoding="utf-8")
-    trained = [outcome for outcome in outcomes if outcome.trains]
+    rates = [outcome.rows_per_s for outcome in outcomes if outcome.trains and outcome.rows_per_s is not None]
     result = {
         "name": "zoo_models",
         "machine": machine(),
         "shapes": {key: params[key] for key in ("dataset_id", "batch_size", "embedding_dim", "max_len")},
-        "rows_per_s": round(statistics.median(outcome.rows_per_s for outcome in trained)),
+        "rows_per_s": round(statistics.median(rates)) if rates else None,
         "ceiling": None,
         "ceiling_fraction": None,
         "ratio_to_plain": None,
-        "check": f"{len(trained)} of {len(outcomes)} models train a step with a finite loss",
+        "check": f"{len(rates)} of {len(outcomes)} models train a step with a finite loss",
         "models": [asdict(outcome) for outcome in outcomes],
     }
     print(json.dumps(result), flush=True)
@@ -154,13 +154,13 @@ def base_params(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def own_settings(name: str, zoo_root: Path | None) -> dict[str, Any]:
-    """Sizes of a checkout's model from its own `<Model>_test` experiment; LongCTR has none, its default will do."""
+    """Sizes of a clone's model from its own `<Model>_test` experiment; LongCTR has none, its default will do."""
     place, _, short = name.rpartition("/")
     if place == "LongCTR":
         return {"parallel_dnn_hidden_units": [64, 32]} if short == "DCNv2" else {}
-    if place != "checkout":
+    if place != "checkout" or zoo_root is None:
         return {}
-    config = checkout.find_models(zoo_root)[short].parent.parent / "config" / "model_config.yaml"
+    config = fuxictr_clone.find_models(zoo_root)[short].parent.parent / "config" / "model_config.yaml"
     entries = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
     entry: Mapping[str, Any] = next(
         (entries[key] for key in (f"{short}_test", f"{short}_default") if key in entries), {}
@@ -218,17 +218,17 @@ def as_table(outcomes: list[Outcome]) -> Table:
 
 
 def as_markdown(outcomes: list[Outcome], args: argparse.Namespace) -> str:
-    places = {"own": [], "LongCTR": [], "checkout": []}
+    places: dict[str, list[Outcome]] = {"own": [], "LongCTR": [], "checkout": []}
     for outcome in outcomes:
         places[outcome.model.partition("/")[0] if "/" in outcome.model else "own"].append(outcome)
     counts = ", ".join(f"{place} {sum(o.trains for o in found)} of {len(found)}" for place, found in places.items())
     lines = [
-        "# Which zoo models train on our store",
+        "# Which zoo models train on our datasets",
         "",
         f"{datetime.date.today()}, fuxictr {importlib.metadata.version('fuxictr')}, torch {torch.__version__}. Made by",
         f"`python benchmarks/zoo_models.py --zoo-root <FuxiCTR clone> --dataset {args.dataset} --markdown "
         "results/zoo_models.md`.",
-        *([f"The checkout is at commit {commit}."] if (commit := checkout_commit(args.zoo_root)) else []),
+        *([f"The FuxiCTR clone is at commit {commit}."] if (commit := clone_commit(args.zoo_root)) else []),
         "",
         f"Models that train a step with a finite loss: {counts}.",
         "",
@@ -239,8 +239,8 @@ def as_markdown(outcomes: list[Outcome], args: argparse.Namespace) -> str:
     return "\n".join(lines) + "\n" + NOTES
 
 
-def checkout_commit(zoo_root: Path | None) -> str:
-    """Short hash and date of the checkout's commit, or "" where git does not know."""
+def clone_commit(zoo_root: Path | None) -> str:
+    """Short hash and date of the clone's commit, or "" where git does not know."""
     if zoo_root is None or not (zoo_root / ".git").exists():
         return ""
     command = ["git", "-C", str(zoo_root), "log", "-1", "--format=%h of %cs"]

@@ -1,14 +1,13 @@
-"""MicroLens_1M_MMCTR, the challenge data, to a store.
+"""Build the dataset of the challenge data MicroLens_1M_MMCTR.
 
     python datasets/microlens_1m.py --download
     python datasets/microlens_1m.py --raw DIR
     python datasets/microlens_1m.py --raw DIR --dataset-id MicroLens_1M_x1_levels
     python datasets/microlens_1m.py --raw DIR --embeddings bert clip
 
-What a row holds is said in `config/dataset_config/microlens_1m.yaml`, the files and their source in
-`fuxictr_multimodal/data/recipes/microlens/files.py`, how they are checked and converted in
-`fuxictr_multimodal/data/recipes/microlens/challenge.py`. Files of the same form in any size are written by
-`datasets/synthetic.py --format microlens_1m`.
+`config/dataset_config/microlens_1m.yaml` describes the columns, `fuxictr_multimodal/data/recipes/microlens/files.py`
+the files and their source, and `challenge.py` beside it how they are checked and converted.
+`datasets/synthetic.py --format microlens_1m` writes files of the same form in any size.
 """
 
 from __future__ import annotations
@@ -28,11 +27,13 @@ PUBLISHED, LEVELS, WITH_EMBEDDINGS = "MicroLens_1M_x1", "MicroLens_1M_x1_levels"
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description="Build the store of the challenge data MicroLens_1M_MMCTR.",
+        description="Build the dataset of the challenge data MicroLens_1M_MMCTR.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--raw", type=path_argument, help="folder of the files; with --download where they are kept")
-    parser.add_argument("--download", action="store_true", help="load what is missing, continuing where it broke off")
+    parser.add_argument("--raw", type=path_argument, help="folder of the files; with --download, where to keep them")
+    parser.add_argument(
+        "--download", action="store_true", help="download missing files; an interrupted download resumes"
+    )
     parser.add_argument("--mirror", metavar="URL", help="another address of the same files, for --download")
     parser.add_argument("--data-root", default=Path("data"), type=path_argument, help="folder of the datasets")
     parser.add_argument(
@@ -48,13 +49,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=[],
         help="further item embeddings, from item_feature.parquet and item_emb.parquet",
     )
-    parser.add_argument("--any-size", action="store_true", help="accept files of other row counts than the release's")
-    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
+    parser.add_argument("--any-size", action="store_true", help="accept files with other row counts than the release's")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
     args = parser.parse_args(argv)
     if args.raw is None and not args.download:
-        parser.error("give --raw DIR, or --download")
+        parser.error("pass --raw DIR or --download")
     if args.mirror and not args.download:
-        parser.error("--mirror is an address for --download")
+        parser.error("--mirror needs --download")
     # polars, FuxiCTR and torch take seconds to import: only now, after the arguments are known to be good.
     from fuxictr_multimodal.data.recipes.microlens.challenge import build, files_of
     from fuxictr_multimodal.data.recipes.microlens.files import ADDRESS, load

@@ -1,4 +1,4 @@
-"""MovieLens to a store: who liked which film, the films' texts and genres, and what was known before each rating.
+"""Build a dataset of MovieLens: who liked which film, with texts, genres and what was known before each rating.
 
     python datasets/movielens.py --raw ml-1m.zip
     python datasets/movielens.py --raw ml-latest-small/ --history all
@@ -6,8 +6,9 @@
     python datasets/movielens.py --raw FOLDER --embedding item_vectors.h5 --levels-on-items
 
 The data comes from https://grouplens.org/datasets/movielens/; its terms forbid redistribution. Known layouts are
-the official ones and one more (`fuxictr_multimodal/data/recipes/movielens_raw.py`). What a row holds is said in
-`config/dataset_config/movielens.yaml`, how it is computed in `fuxictr_multimodal/data/recipes/movielens.py`.
+the official ones and one more (`fuxictr_multimodal/data/recipes/movielens_raw.py`).
+`config/dataset_config/movielens.yaml` describes the columns, `fuxictr_multimodal/data/recipes/movielens_recipe.py` how
+they are computed.
 """
 
 from __future__ import annotations
@@ -26,40 +27,42 @@ ROOT = Path(__file__).resolve().parent.parent
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description="Build the store of a MovieLens download: ml-1m, ml-latest-small or alike, or the tail20 form.",
+        description="Build the dataset of a MovieLens download: an official layout or the tail20 form.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--raw", required=True, type=path_argument, help="folder or zip file of the download")
     parser.add_argument("--data-root", default=Path("data"), type=path_argument, help="folder of the datasets")
-    parser.add_argument("--dataset-id", help="entry of the dataset config (default: by the download's layout)")
+    parser.add_argument("--dataset-id", help="entry of the dataset config (default: chosen by the download's layout)")
     parser.add_argument("--config", default=ROOT / "config", type=path_argument, help="the config directory")
     parser.add_argument(
         "--embedding",
         type=path_argument,
-        help="table of item vectors by movie id (.h5, .npz, .parquet) instead of text vectors, also as "
-        "`run_embedding.py --stage encode --id-column` writes it",
+        help="table of item vectors by movie id (.h5, .npz, .parquet) instead of text vectors, for "
+        "example as `run_embedding.py --stage encode --id-column` writes it",
     )
-    parser.add_argument("--history", choices=("liked", "all"), default="liked", help="which earlier items count")
+    parser.add_argument(
+        "--history", choices=("liked", "all"), default="liked", help="which earlier items are in the history"
+    )
     parser.add_argument(
         "--user-levels",
         choices=("train", "earlier"),
         default="train",
-        help="ratings that a user's levels count: training rows, or all that are earlier than the row",
+        help="ratings that the quantile bins of a user count: those of train, or all earlier ones",
     )
     parser.add_argument(
         "--levels-on-items",
         action="store_true",
-        help="put the film's levels on history items too (dataset id with _levels)",
+        help="put the film's quantile bins on history items too (dataset id with _levels)",
     )
     parser.add_argument(
         "--until",
         default=1.0,
         metavar="SHARE",
         type=float,
-        help="keep the first share of all ratings by time and split these: several of them, each in a --data-root of "
-        "its own, are windows of time to choose on, and up to 0.9 they leave the test rows of the whole log out",
+        help="keep this fraction of all ratings, the earliest, and split these. Several fractions up to 0.9, each with "
+        "its own --data-root, give windows of time for model selection without the test samples of the whole log",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
     args = parser.parse_args(argv)
     # polars, FuxiCTR and torch take seconds to import: only now, after the arguments are known to be good.
     from fuxictr_multimodal.data.recipes.movielens import build

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something that the user gave is wrong.
+    """The user's input is wrong.
 
     The message is one sentence or two: it names the file, column, row, key or value, and what to do.
     Commands print it without a traceback and exit with status 2.
@@ -17,11 +17,11 @@ class ConfigError(InputError):
 
 
 class DataError(InputError):
-    """A raw file, a dataset on disk or a value in one is wrong."""
+    """A raw file, a dataset on disk or a value in it is wrong."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a hint with the nearest known name, or the list of known names where none is near.
+    """Return a hint with the nearest known name, or the list of known names if none is near.
 
     >>> did_you_mean("learning_rte", ["learning_rate", "epochs"])
     "Did you mean 'learning_rate'?"

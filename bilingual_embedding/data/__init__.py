@@ -1,1 +1,1 @@
-"""Sources of texts: read, checked, and cleaned of what is evaluated on."""
+"""Sources of texts: read, checked, and cleaned of evaluation texts."""

@@ -1,4 +1,4 @@
-"""Training sources without what is evaluated on, without doubles, and with a count of both.
+"""Remove evaluation texts and duplicates from training sources, and count both.
 
 Texts are compared by `key`: letters, marks and numbers only, case folded: a full stop or a capital hides nothing.
 """
@@ -44,7 +44,7 @@ def keys(texts: Iterable[str]) -> set[str]:
 
 @dataclass
 class Counts:
-    """Rows of one kind of one source: what was read, what fell out why, what is left."""
+    """Row counts of one kind of one source: read, dropped by reason, kept."""
 
     read: int = 0
     empty: int = 0
@@ -54,7 +54,7 @@ class Counts:
 
 
 def clean(source: Source, forbidden: set[str]) -> tuple[Source, dict[str, Counts]]:
-    """Drop rows with an empty text, with a text of `forbidden`, or that came before; in this order.
+    """Drop rows with an empty text, with a text of `forbidden`, or that are duplicates; in this order.
 
     Returns:
         The source and counts by kind: `pairs`, `scored`, `texts.<language>`. Texts longer than a sentence are dropped
@@ -80,7 +80,7 @@ def clean(source: Source, forbidden: set[str]) -> tuple[Source, dict[str, Counts
 def _kept(
     columns: Sequence[Sequence[str]], forbidden: set[str], *, identity: int | None = None
 ) -> tuple[list[int], Counts]:
-    """Rows that stay; the first `identity` columns (all by default) decide what a double is."""
+    """Rows to keep; the first `identity` columns (all by default) define a duplicate."""
     counts = Counts(read=len(columns[0]))
     seen: set[tuple[str, ...]] = set()
     rows = []

@@ -33,7 +33,7 @@ STS_HIGHEST_SCORE = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class SourceSettings:
-    """Where a source lies.
+    """Files and format of a source.
 
     Attributes:
         format: one of `FORMATS`.
@@ -60,7 +60,7 @@ def read_source(name: str, settings: SourceSettings, data_root: Path) -> Source:
         raise ConfigError(f"{where}: format {settings.format!r} is unknown. {did_you_mean(settings.format, FORMATS)}")
     files = [data_root / path for path in settings.paths]
     if not 1 <= len(files) <= 2 or (len(files) != len(settings.languages) and settings.format != "table"):
-        raise ConfigError(f"{where}: give one or two paths and as many languages, found {len(files)} and "
+        raise ConfigError(f"{where}: expected one or two paths and as many languages, found {len(files)} and "
                           f"{len(settings.languages)}")  # fmt: skip
     if len(settings.books) not in (0, 2):
         raise ConfigError(f"{where}: books are a first and a last number, found {list(settings.books)}")
@@ -95,7 +95,7 @@ def _lines(name: str, files: Sequence[Path], settings: SourceSettings) -> Source
     rows = max(_last_text(column) for column in columns)
     columns = [column[:rows] for column in columns]
     _check_aligned(files, columns, "lines")
-    pairs = Pairs(*columns) if len(columns) == 2 else None
+    pairs = Pairs(columns[0], columns[1]) if len(columns) == 2 else None
     return Source(name, dict(zip(settings.languages, columns, strict=True)), pairs)
 
 
@@ -107,7 +107,7 @@ def _sts_csv(name: str, files: Sequence[Path], settings: SourceSettings) -> Sour
         for language, table in zip(settings.languages, tables, strict=True)
     }
     score = np.array([row[2] for row in tables[0]], dtype=np.float32) / STS_HIGHEST_SCORE
-    first, second = ([row[side] for row in tables[0]] for side in (0, 1))
+    first, second = [row[0] for row in tables[0]], [row[1] for row in tables[0]]
     if len(files) == 1:
         return Source(name, texts, scored=ScoredPairs(first, second, score))
     for number, (one, other) in enumerate(zip(*tables, strict=True), start=1):
@@ -115,7 +115,7 @@ def _sts_csv(name: str, files: Sequence[Path], settings: SourceSettings) -> Sour
             raise DataError(
                 f"{files[1]}, row {number}: score {other[2]} differs from {one[2]} in {files[0]}: not aligned"
             )
-    other_first, other_second = ([row[side] for row in tables[1]] for side in (0, 1))
+    other_first, other_second = [row[0] for row in tables[1]], [row[1] for row in tables[1]]
     return Source(
         name,
         texts,
@@ -155,7 +155,7 @@ def _bible_json(name: str, files: Sequence[Path], settings: SourceSettings) -> S
         for language, chapters in zip(settings.languages, books, strict=True)
     }
     verses = [[verse for chapter in chapters for verse in chapter] for chapters in books]
-    return Source(name, texts, Pairs(*verses) if len(verses) == 2 else None)
+    return Source(name, texts, Pairs(verses[0], verses[1]) if len(verses) == 2 else None)
 
 
 def read_bible(file: Path) -> list[list[list[str]]]:
@@ -173,7 +173,7 @@ def read_bible(file: Path) -> list[list[list[str]]]:
 
 def _table(name: str, files: Sequence[Path], settings: SourceSettings) -> Source:
     if len(files) > 1:
-        raise ConfigError(f"source {name!r}: format table takes one path; make one source a file")
+        raise ConfigError(f"source {name!r}: format table takes one path; use one source for each file")
     columns, languages = read_table(files[0]), settings.languages
     language = "+".join(languages) if languages else "any"
     if "left" in columns:

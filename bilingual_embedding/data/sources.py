@@ -1,4 +1,4 @@
-"""The sources of an experiment: read once, training ones cleaned of what is evaluated on, all counted."""
+"""The sources of an experiment: read once; training sources are cleaned of evaluation texts, and rows are counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fuxictr_multimodal.system.progress import followed, waiting
 
 
 def read_evaluation(experiment: Experiment) -> list[Source]:
-    """The evaluation sources, as they are; the one for masked words comes last."""
+    """The evaluation sources, unchanged; the one for masked words comes last."""
     names = experiment.evaluation.held_out if experiment.evaluation else ()
     return [_read(experiment, name) for name in names]
 

@@ -1,4 +1,4 @@
-"""Text files as people have them: UTF-8 with or without a byte order mark, plain or gzip; what is neither is named."""
+"""Read text files: UTF-8 with or without a byte order mark, plain or gzip; errors name the line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_bytes(file: Path) -> bytes:
 
 
 def read_text(file: Path) -> str:
-    """The text of a file, line ends as they are, but that a file which knows only the old end `\\r` gets the usual one.
+    """The text of a file. Line ends are kept, but a file with the old line end `\\r` alone gets the usual one.
 
     Raises:
         DataError: as `read_bytes`, and naming line and byte of what is no text in UTF-8.
@@ -56,13 +56,13 @@ def read_text(file: Path) -> str:
         ) from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise DataError(f"{file}, line {line}: there is a NUL character, so this is no text in UTF-8")
+        raise DataError(f"{file}, line {line}: NUL character: the file is not UTF-8 text")
     text = text.lstrip(BYTE_ORDER_MARK)
     return text if "\n" in text else text.replace("\r", "\n")
 
 
 def without_half_characters(text: str) -> str:
-    """The text without the halves of characters that JSON can escape, as cutting a text through an emoji leaves them.
+    """The text without unpaired surrogates, which remain when JSON text is cut within an emoji.
 
     >>> without_half_characters("cut \\ud83d")
     'cut '

@@ -13,7 +13,7 @@ from fuxictr_multimodal.errors import ConfigError
 
 @dataclass(frozen=True)
 class Pairs:
-    """Row i on the left means what row i on the right means; `negatives[i]` (if any) look alike but do not."""
+    """Row i on the left means what row i on the right means; `negatives[i]` (if any) look alike but mean something else."""
 
     left: list[str]
     right: list[str]
@@ -23,7 +23,7 @@ class Pairs:
         return len(self.left)
 
     def take(self, rows: Sequence[int]) -> Pairs:
-        """Some rows, in the order asked for."""
+        """Some rows, in the given order."""
         negatives = None if self.negatives is None else [self.negatives[i] for i in rows]
         return Pairs([self.left[i] for i in rows], [self.right[i] for i in rows], negatives)
 
@@ -40,7 +40,7 @@ class ScoredPairs:
         return len(self.left)
 
     def take(self, rows: Sequence[int]) -> ScoredPairs:
-        """Some rows, in the order asked for."""
+        """Some rows, in the given order."""
         return ScoredPairs([self.left[i] for i in rows], [self.right[i] for i in rows], self.score[list(rows)])
 
 
@@ -60,7 +60,7 @@ class Source:
             ConfigError: if the source has none.
         """
         if self.pairs is None:
-            raise ConfigError(f"source {self.name!r} has no pairs: name one whose format gives them")
+            raise ConfigError(f"source {self.name!r} has no pairs: choose one whose format has them")
         return self.pairs
 
     def need_scored(self) -> ScoredPairs:
@@ -70,5 +70,5 @@ class Source:
             ConfigError: if the source has none.
         """
         if self.scored is None:
-            raise ConfigError(f"source {self.name!r} has no scored pairs: name one whose format gives them")
+            raise ConfigError(f"source {self.name!r} has no scored pairs: choose one whose format has them")
         return self.scored

@@ -19,7 +19,7 @@ KINDS = "`text`, or `left` and `right` with `score` (0 to 1) or `negative` (a te
 
 
 def read_table(file: Path) -> dict[str, list[Any]]:
-    """Columns of the file that we know, each checked.
+    """The known columns of the file, checked.
 
     Returns:
         `text`, or `left`, `right` and one of `score`, `negative` (then lists of equal length) where the file has it.
@@ -55,7 +55,7 @@ def read_table(file: Path) -> dict[str, list[Any]]:
 
 
 def read_frame(file: Path, *, text_columns: Sequence[str] = ()) -> pl.DataFrame:
-    """A jsonl, csv, tsv or parquet file, plain or gzip, as it is.
+    """A jsonl, csv, tsv or parquet file, plain or gzip, unchanged.
 
     Args:
         file: the last suffix before `.gz` says what it holds.
@@ -96,7 +96,7 @@ def _separated(file: Path, separator: str) -> pl.DataFrame:
         raise DataError(f"{file}: the first row cannot be read as column names: {error}") from None
     for name in filter(None, header):
         if header.count(name) > 1:
-            raise DataError(f"{file}: column {name!r} is there {header.count(name)} times; remove or rename one")
+            raise DataError(f"{file}: column {name!r} occurs {header.count(name)} times; remove or rename one")
     try:
         frame = pl.read_csv(text.encode(), separator=separator, infer_schema=False)
     except pl.exceptions.ComputeError:
@@ -137,9 +137,9 @@ def _jsonl(file: Path, text_columns: Sequence[str]) -> pl.DataFrame:
 
 
 def _verbatim(file: Path, lines: Sequence[tuple[int, str]], names: Sequence[str]) -> dict[str, list[str | None]]:
-    """Values as they are written, numbers too, of those columns that are there; a line that is no object is named."""
+    """Values of the existing columns as written, numbers too; an error names a line that is not an object."""
     columns: dict[str, list[str | None]] = {name: [] for name in names}
-    present = set()
+    present: set[str] = set()
     for number, line in lines:
         try:
             row = json.loads(line, parse_int=str, parse_float=str, parse_constant=_no_value)
@@ -159,7 +159,7 @@ def _verbatim(file: Path, lines: Sequence[tuple[int, str]], names: Sequence[str]
 
 
 def _no_value(constant: str) -> None:
-    raise ValueError(f"{constant} is no value of it, write null")
+    raise ValueError(f"{constant} is not a JSON value, write null")
 
 
 READERS: dict[str, Callable[[Path, Sequence[str]], pl.DataFrame]] = {

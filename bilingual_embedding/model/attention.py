@@ -1,4 +1,4 @@
-"""Attention over an unpadded batch: one door, `attend`, and the forms behind it, equal in values and gradients.
+"""Attention over an unpadded batch: one function, `attend`, with backends of equal values and gradients.
 
 Legend: T tokens, H heads, E width of a head, n rows of l tokens.
 
@@ -44,10 +44,10 @@ def attend(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, *, packed: Packed, slope
         from bilingual_embedding.model.attention_flex import attend_flex
 
         return attend_flex(q_THE, k_THE, v_THE, packed=packed, slopes=slopes)
-    form = {"eager": _eager, "sdpa": _sdpa, "blocked": _blocked}[backend]
+    backend_function = {"eager": _eager, "sdpa": _sdpa, "blocked": _blocked}[backend]
     parts = [
-        form(*(tokens.transpose(1, 2) for tokens in group), slopes).transpose(1, 2).flatten(0, 1)
-        for group in zip(packed.split(q_THE), packed.split(k_THE), packed.split(v_THE), strict=True)
+        backend_function(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), slopes).transpose(1, 2).flatten(0, 1)
+        for q, k, v in zip(packed.split(q_THE), packed.split(k_THE), packed.split(v_THE), strict=True)
     ]
     return torch.cat(parts)
 

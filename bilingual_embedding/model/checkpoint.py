@@ -18,7 +18,7 @@ from fuxictr_multimodal.system.files import replace_atomically, write_json
 
 CONFIG, WEIGHTS, MODULES_FILE = "config.json", "model.safetensors", "modules.json"
 FILES = (CONFIG, WEIGHTS, MODULES_FILE, FILE_NAME)
-# By this file sentence-transformers finds our module when it is given the folder.
+# This file tells sentence-transformers which module reads the folder.
 MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "bilingual_embedding.sentence_transformers_module.BilingualModule"}
 ]

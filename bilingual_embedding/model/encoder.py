@@ -72,6 +72,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.pooler = nn.Linear(width, width)  # published with the model and counted; mean pooling is used
         slopes = torch.zeros(config.heads) if learned else alibi.slopes_H(config.heads)
+        self.slopes: Tensor
         self.register_buffer("slopes", slopes, persistent=False)
         self.apply(_initialise)
 

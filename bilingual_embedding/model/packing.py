@@ -8,14 +8,13 @@ Linear layers see (T, D) and do no work on padding. Rows of equal length are con
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bilingual_embedding.model.tokens import TokenTable
+from bilingual_embedding.model.tokens import Numbers, TokenTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +59,7 @@ class Packed:
     @classmethod
     def from_padded(cls, ids_NL: Tensor, mask_NL: Tensor) -> Packed:
         """Pack the real tokens of a padded batch, as sentence-transformers hands it over."""
-        rows: Sequence[np.ndarray] = [
+        rows: list[Numbers] = [
             row[keep] for row, keep in zip(ids_NL.cpu().numpy(), mask_NL.bool().cpu().numpy(), strict=True)
         ]
         return cls.from_table(TokenTable.from_lists(rows), ids_NL.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
@@ -90,7 +91,7 @@ def preset(
     dropout: float | None = None,
     positions: str | None = None,
 ) -> EncoderConfig:
-    """A named size, with what is not None replaced.
+    """A named size; values other than None replace the preset's.
 
     Raises:
         ConfigError: an unknown name (nearest given) or a bad value.
@@ -100,7 +101,7 @@ def preset(
     """
     if name not in PRESETS:
         raise ConfigError(f"encoder preset {name!r} is unknown. {did_you_mean(name, PRESETS)}")
-    changes = {
+    changes: dict[str, Any] = {
         "vocabulary_size": vocabulary_size, "max_length": max_length, "dropout": dropout, "positions": positions,
     }  # fmt: skip
     return replace(PRESETS[name], **{key: value for key, value in changes.items() if value is not None})

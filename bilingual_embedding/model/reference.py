@@ -1,4 +1,4 @@
-"""The encoder in its plain padded form, which reads like the paper: reference of the tests, yardstick of benchmarks.
+"""The reference implementation of the encoder, padded, which reads like the paper; for tests and benchmarks.
 
 Legend: N rows, L tokens of the longest, D width, H heads, E width of a head.
 """
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bilingual_embedding.model import alibi
-from bilingual_embedding.model.encoder import Encoder
+from bilingual_embedding.model.encoder import Block, Encoder
 from bilingual_embedding.model.tokens import TokenTable
 
 
@@ -31,6 +31,7 @@ def embed_padded(encoder: Encoder, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
     bias_HLL = alibi.bias_HQL(encoder.slopes, ids_NL.shape[1])
     hidden_N11L = ~mask_NL[:, None, None, :]
     for block in encoder.blocks:
+        assert isinstance(block, Block)
         q, k, v = block.query_key_value(x_NLD).chunk(3, dim=-1)
         q, k = block.query_norm(q), block.key_norm(k)
         q_NHLE, k_NHLE, v_NHLE = (part.unflatten(-1, (config.heads, -1)).transpose(1, 2) for part in (q, k, v))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as FastTokenizer
 
-from bilingual_embedding.model.tokens import TokenTable
+from bilingual_embedding.model.tokens import Numbers, TokenTable
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system.files import replace_atomically
 
@@ -77,7 +78,7 @@ class BilingualTokenizer:
         if not any(texts_by_language.values()):
             raise DataError("there is no text to train the tokenizer on")
         fast = _untrained(lower)
-        shared = {
+        shared: dict[str, Any] = {
             "special_tokens": list(SPECIAL_TOKENS),
             "initial_alphabet": sorted(pre_tokenizers.ByteLevel.alphabet()),
             "show_progress": False,
@@ -86,11 +87,11 @@ class BilingualTokenizer:
             trainer = trainers.BpeTrainer(vocab_size=vocabulary_size, min_frequency=2, **shared)
             fast.train_from_iterator((text for texts in texts_by_language.values() for text in texts), trainer)
         else:
-            trainer = trainers.ParityBpeTrainer(
+            parity = trainers.ParityBpeTrainer(
                 num_merges=vocabulary_size - SMALLEST_VOCABULARY, min_frequency=2, **shared
             )
             measured = aligned_texts_by_language or texts_by_language
-            trainer.train_from_iterator(
+            parity.train_from_iterator(
                 fast,
                 train_iterators=[iter(texts) for texts in texts_by_language.values()],
                 dev_iterators=[iter(measured[language]) for language in texts_by_language],
@@ -102,7 +103,7 @@ class BilingualTokenizer:
         """Read a `tokenizer.json`, or the one in a folder.
 
         Raises:
-            DataError: if there is none or it is not one of ours.
+            DataError: the file is missing, or is not a tokenizer of this project.
         """
         file = path / FILE_NAME if path.is_dir() else path
         if not file.is_file():
@@ -120,7 +121,7 @@ class BilingualTokenizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of tokens; can be below the size asked for when the texts hold no more merges."""
+        """Number of tokens; below the requested size if the texts hold no more merges."""
         return self.fast.get_vocab_size()
 
     def encode(self, texts: Sequence[str], *, max_length: int, workers_chunk: int = 8192) -> TokenTable:
@@ -132,8 +133,8 @@ class BilingualTokenizer:
         if max_length < 3:
             raise ConfigError(f"max_length {max_length} leaves no room for text between <cls> and <sep>; use 3 or more")
         self.fast.enable_truncation(max_length)
-        ids: list[np.ndarray] = []
-        words: list[np.ndarray] = []
+        ids: list[Numbers] = []
+        words: list[Numbers] = []
         # Encodings are heavy objects: a chunk of them is turned into arrays before the next is made.
         for start in range(0, len(texts), workers_chunk):
             for encoding in self.fast.encode_batch(list(texts[start : start + workers_chunk])):

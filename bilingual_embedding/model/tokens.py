@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Numbers = Sequence[int] | NDArray[np.integer]
+
 
 @dataclass(frozen=True)
 class TokenTable:
@@ -27,7 +29,7 @@ class TokenTable:
     offsets: NDArray[np.int64]
 
     @classmethod
-    def from_lists(cls, ids: Sequence[Sequence[int]], words: Sequence[Sequence[int]] | None = None) -> TokenTable:
+    def from_lists(cls, ids: Sequence[Numbers], words: Sequence[Numbers] | None = None) -> TokenTable:
         """Concatenate rows; without `words` every token is a word of its own.
 
         >>> table = TokenTable.from_lists([[1, 7, 2], [1, 2]])
@@ -57,14 +59,14 @@ class TokenTable:
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> TokenTable:
-        """A table of some rows, in the order asked for."""
+        """A table of some rows, in the given order."""
         where = self.places(rows)
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum(self.lengths[np.asarray(rows, dtype=np.int64)], out=offsets[1:])
         return TokenTable(ids=self.ids[where], words=self.words[where], offsets=offsets)
 
     def places(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where the tokens of some rows are: each row's start plus the place in it."""
+        """Positions of the tokens of some rows in the table."""
         rows = np.asarray(rows, dtype=np.int64)
         lengths = self.lengths[rows]
         before = np.cumsum(lengths) - lengths
@@ -91,7 +93,8 @@ class TokenTable:
         >>> TokenTable.from_lists([[1, 5, 6, 7, 2], [1, 8, 2]]).windows(4).ids.tolist()
         [1, 5, 6, 2, 1, 7, 2, 1, 8, 2]
         """
-        ids, words = [], []
+        ids: list[Numbers] = []
+        words: list[Numbers] = []
         for start, stop in zip(self.offsets, self.offsets[1:], strict=False):
             row, numbers = self.ids[start:stop], self.words[start:stop]
             body = range(1, len(row) - 1, max_length - 2) if len(row) > max_length else range(1)

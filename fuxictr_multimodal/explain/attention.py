@@ -1,6 +1,6 @@
-"""What a trained model attended to: weights of the history items of a row, and how sparse they are over a split.
+"""What a trained model attends to: weights of the history items of a row, and how sparse they are over a split.
 
-A model takes part when it has a method `attention_weights(batch)`, which gives a weight to every history item.
+A model is supported if it has a method `attention_weights(batch)` that returns a weight for every history item.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Sparsity:
 
     @property
     def share_of_zeros(self) -> float:
-        """Share of history items with a weight of exactly 0."""
+        """Fraction of history items with a weight of exactly 0."""
         return self.zeros / self.items
 
     def as_dict(self) -> dict[str, float | int]:
@@ -71,7 +71,7 @@ class Sparsity:
 
 
 class Explainer:
-    """A trained experiment whose attention can be looked at.
+    """A trained experiment whose attention weights can be read.
 
     Args:
         experiment: loaded; its checkpoint must be there.
@@ -88,7 +88,7 @@ class Explainer:
         self.model, self.to_inputs = experiment.build_model(self.feature_map)
         if not hasattr(self.model, "attention_weights"):
             raise ConfigError(
-                f"{type(self.model).__name__} has no method attention_weights, so there is nothing to show; QIN has one"
+                f"{type(self.model).__name__} has no method attention_weights, so nothing can be explained; QIN has one"
             )
         load_trained(experiment, self.model)
         self.model.eval()
@@ -180,13 +180,13 @@ class Explainer:
 
 
 class ItemNames:
-    """What to call an item: its title where there is one, and its tags by name where the vocabulary has them.
+    """Display names of items: the title if there is one, and tags by name if the vocabulary has them.
 
     Args:
-        store: has the titles, where its recipe knew them.
+        store: the dataset, with titles if its recipe had them.
         feature_map: says which item features are tags.
         table: the item table's features by name.
-        titles: by item, in place of the store's.
+        titles: by item, in place of the dataset's.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class ItemNames:
 
 
 def read_titles(path: Path) -> dict[int, str]:
-    """Titles by item id of the store, from the columns `item_id` (or `item`) and `title` of a csv, tsv or parquet file.
+    """Titles by item id, from the columns `item_id` (or `item`) and `title` of a csv, tsv or parquet file.
 
     Raises:
         DataError: the file is missing or has no such columns.
@@ -231,7 +231,7 @@ def read_titles(path: Path) -> dict[int, str]:
             content = to_utf8(path.read_bytes(), where=str(path))
             frame = pl.read_csv(content, separator=separator, infer_schema=False)
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"--titles {path} is not readable as a table: {str(error).splitlines()[0]}") from None
+        raise DataError(f"--titles {path} cannot be read as a table: {str(error).splitlines()[0]}") from None
     # Blank lines, such as those at the end of a csv file, are rows without any value.
     frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
     key = next((name for name in ("item_id", "item") if name in frame.columns), None)
@@ -242,5 +242,5 @@ def read_titles(path: Path) -> dict[int, str]:
         refuse_repeated(name, frame.columns, str(path))
     ids = frame[key].cast(pl.Int64, strict=False)
     if ids.null_count():
-        raise DataError(f"{path}, row {int(ids.is_null().arg_max()) + 1}: {key} is not a whole number")
+        raise DataError(f"{path}, row {ids.is_null().arg_true()[0] + 1}: {key} is not a whole number")
     return dict(zip(ids.to_list(), frame[title].cast(pl.String).fill_null("").to_list(), strict=True))

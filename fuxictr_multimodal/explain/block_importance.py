@@ -29,7 +29,7 @@ CONTEXT, HISTORY, TARGET, ITEM = "context", "history", "target", "item"
 
 @dataclass(frozen=True)
 class BlockFall:
-    """How far the AUC falls without what a block says; below 0 where it rises.
+    """How far the AUC falls when a block is shuffled; below 0 if it rises.
 
     Attributes:
         block: the feature's name, `history` or `target item`.
@@ -79,8 +79,8 @@ class BlockShuffler:
     whole split, which is kept in memory on the host for that. An item feature is exchanged between the items of the
     item table, so that target and history items change alike; row 0, padding, stays.
 
-    Blocks that say the same share their credit: where one can stand in for the other, neither falls far. And a row may
-    be one that cannot occur, such as a target item among another user's history: the fall is of this model, not of one
+    Correlated blocks share their importance: if one can replace the other, the AUC falls little for both. A shuffled
+    row may be impossible, such as a target item with another user's history: the fall describes this model, not one
     trained without the block.
 
     Args:
@@ -165,7 +165,7 @@ class BlockShuffler:
         return torch.cat(scores).numpy()
 
     def _reread(self) -> None:
-        """Models of our zoo keep what they computed from the table that they were given."""
+        """Clear what models of our zoo cache from the item table."""
         if hasattr(self.model, "attach"):
             self.model.attach(self.table)
 

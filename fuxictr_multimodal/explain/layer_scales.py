@@ -1,4 +1,4 @@
-"""How large activations and gradients are, layer by layer: whether a start, or a trained model, is badly scaled."""
+"""Scales of activations and gradients by layer, to find badly scaled initial or trained weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fuxictr_multimodal.scoring.trained import load_trained
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.trainer import fit_batches
 
-# In its fast form a model of our zoo reads the weights of its layers without calling them: hooks would see nothing.
+# The optimized implementation reads the weights of its layers without calling them: hooks would see nothing.
 SEEN_BY_HOOKS = {"form": "plain", "compile": False}
 
 
@@ -33,7 +33,7 @@ class LayerScale:
         name: as `named_modules()` has it.
         kind: its class.
         output: RMS of the output.
-        zeros: share of exact zeros of the output.
+        zeros: fraction of exact zeros in the output.
         output_gradient: RMS of the gradient of the loss, a mean over the batch, with respect to the output; None where
             no gradient arrives.
         weights: RMS of all parameters of the module and of what is in it; None where there are none.
@@ -101,15 +101,15 @@ class _Seen:
 def experiment_scales(experiment: Experiment, *, batches: int = 4, fresh: bool = False) -> Scales:
     """Scales over the first batches that training sees, with its seed.
 
-    QIN is built in its plain form, which has the same values and gradients: the fast form reads the weights of
-    quadratic layers, of the attention and of tags without calling these modules, so that hooks saw neither outputs nor
-    their gradients. The plain form has every slot of a history, padding too: it takes more memory, and `batch_size` may
-    be set lower.
+    QIN runs in its reference implementation (`form: plain`), which has the same values and gradients: the optimized one
+    does not call the modules of quadratic layers, attention and tags, so hooks would see neither outputs nor gradients.
+    The reference implementation computes every slot of a history, padding too: it needs more memory, and a lower
+    `batch_size` may be necessary.
 
     Args:
         experiment: loaded.
         batches: how many, fewer where an epoch has fewer.
-        fresh: weights as training starts with them, in place of those of the checkpoint.
+        fresh: initial weights in place of the checkpoint.
 
     Raises:
         ConfigError: batches is below 1.
@@ -118,15 +118,15 @@ def experiment_scales(experiment: Experiment, *, batches: int = 4, fresh: bool =
     if batches < 1:
         raise ConfigError(f"--batches {batches}: at least 1 is needed")
     # Keys that the constructor names; one that it does not name is none of the model's.
-    known = inspect.signature(experiment.zoo_model.model_class.__init__).parameters
+    known = inspect.signature(experiment.zoo_model.model_class).parameters
     seen_by_hooks = {key: value for key, value in SEEN_BY_HOOKS.items() if key in known}
     experiment = replace(experiment, params={**experiment.params, **seen_by_hooks})
-    # As the runner does it, so that the weights are those with which training starts.
+    # Seeded as in the runner, so that training starts with the same weights.
     seed_everything(seed=experiment.params["seed"])
     feature_map = experiment.feature_map()
     model, to_inputs = experiment.build_model(feature_map)
     if not fresh:
-        load_trained(experiment, model, otherwise="add --fresh for the weights as training starts with them")
+        load_trained(experiment, model, otherwise="add --fresh for the initial weights")
     loader = experiment.split_loader("train", feature_map, model.device, shuffle=True)
     fit_batches(loader, model)
     found = layer_scales(model, to_inputs, itertools.islice(loader, batches), seed=experiment.params["seed"])
@@ -158,17 +158,17 @@ def layer_scales(model: BaseModel, to_inputs: Callable[[Batch], Any], batches: I
         if name and _is_listed(module)
     ]
     weight_gradients: dict[Tensor, _Sums] = {parameter: _Sums() for parameter in model.parameters()}
-    count, loss_sum = 0, 0.0
+    losses: list[float] = []
+    finite = True
     try:
         for batch in batches:
-            count += 1
             model.zero_grad(set_to_none=True)
             loss = _loss(model, to_inputs(batch))
             if loss is None:
-                loss_sum = None
+                finite = False
                 break
             loss.backward()
-            loss_sum += float(loss.detach())
+            losses.append(float(loss.detach()))
             for parameter, sums in weight_gradients.items():
                 # A row-wise table has a sparse gradient: 0 in all other rows.
                 gradient = parameter.grad
@@ -178,9 +178,11 @@ def layer_scales(model: BaseModel, to_inputs: Callable[[Batch], Any], batches: I
         for hook in hooks:
             hook.remove()
         model.zero_grad(set_to_none=True)
-    found_loss = None if loss_sum is None or not count else loss_sum / count
-    layers = [_scale(name, one, weight_gradients, 0 if found_loss is None else count) for name, one in seen.items()]
-    return Scales(False, count, found_loss, layers)
+    mean_loss = sum(losses) / len(losses) if finite and losses else None
+    layers = [
+        _scale(name, one, weight_gradients, 0 if mean_loss is None else len(losses)) for name, one in seen.items()
+    ]
+    return Scales(False, len(losses) + (not finite), mean_loss, layers)
 
 
 def _is_listed(module: nn.Module) -> bool:

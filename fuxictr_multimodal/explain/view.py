@@ -18,6 +18,7 @@ from fuxictr_multimodal.text.escape import label, one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BAR = 24  # characters of the longest bar
 INK, SOFT = "#0b63c5", "#c4500a"
@@ -45,7 +46,7 @@ def row_table(found: RowExplanation, name: Callable[[int], str], *, top: int | N
 
 
 def sparsity_table(rows: Sequence[Sparsity]) -> Table:
-    """Share of exact zeros by length of the history, and over all rows."""
+    """Fraction of exact zeros by length of the history, and over all rows."""
     table = Table("history length", "rows", "items", "weight 0", "rows with no weight at all")
     for row in rows:
         span = str(row.longest) if row.shortest == row.longest else f"{row.shortest} to {row.longest}"
@@ -82,7 +83,7 @@ def scales_table(found: Scales) -> Table:
         table.add_column(heading, no_wrap=True, justify="right")
     for layer in found.layers:
         table.add_row(_plain(layer.name), *_scales(layer))
-    table.caption = "root mean squares; d: gradient of the loss; zeros: share of the output; ratio: d weights / weights"
+    table.caption = "root mean squares; d: gradient of the loss; zeros: fraction of outputs; ratio: d weights / weights"
     return table
 
 
@@ -108,7 +109,7 @@ def draw_rows(found: Sequence[RowExplanation], name: Callable[[int], str], path:
 
 
 def draw_sparsity(rows: Sequence[Sparsity], title: str, path: Path) -> None:
-    """Draw the share of exact zeros by length of the history.
+    """Draw the fraction of exact zeros by length of the history.
 
     Raises:
         ConfigError: matplotlib is missing, or cannot write such a file.
@@ -155,7 +156,7 @@ def check_picture(path: Path) -> None:
     _figure_class()
 
 
-def _figure(size: tuple[float, float], panels: int, heights: Sequence[float]) -> tuple:
+def _figure(size: tuple[float, float], panels: int, heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
     figure = _figure_class()(figsize=size, dpi=110, layout="constrained")
     axes: list[Axes] = list(figure.subplots(panels, 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0])
     for panel in axes:
@@ -164,12 +165,12 @@ def _figure(size: tuple[float, float], panels: int, heights: Sequence[float]) ->
     return figure, axes
 
 
-def _figure_class() -> type:
+def _figure_class() -> type[Figure]:
     try:
         # Not pyplot: it keeps global state and may look for a screen.
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        raise ConfigError("drawing needs matplotlib: pip install matplotlib; text needs no --out") from None
+        raise ConfigError("drawing needs matplotlib: pip install matplotlib; text output needs no --out") from None
     return Figure
 
 
@@ -180,7 +181,7 @@ def _picture_kind(path: Path) -> str:
     return kind
 
 
-def _save(figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     kind = _picture_kind(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_atomically(path) as temporary:

@@ -1,1 +1,1 @@
-"""Scores of a trained model: of the test split, of new rows, as a submission; published weights in and out."""
+"""Scores of a trained model for the test split, new samples or a submission; published weights in and out."""

@@ -1,7 +1,7 @@
-"""New raw rows of a dataset to batches: the store's own encoders, histories from lists, unknown values counted.
+"""New raw samples as batches: the dataset's own encoders, histories from lists, unknown values counted.
 
-Memory: one piece of 65,536 rows. Items and encoded categories are given by the ids of the store; raw categories go
-through FuxiCTR's vocabularies of the training rows.
+Memory: one piece of 65,536 rows. Items and encoded categories are the dataset's ids; raw categories use the
+vocabularies that FuxiCTR fitted on training rows.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from fuxictr.features import FeatureMap
 from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.data.recipes.parquet_input import Anything, Arrays, ColumnForm, Lists, ParquetInput, Scalars
 from fuxictr_multimodal.data.store import Store, validation
-from fuxictr_multimodal.data.store.encoding import restore_processor
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
+from fuxictr_multimodal.data.store.feature_map import restore_processor
 from fuxictr_multimodal.errors import DataError
 
 HISTORY_NAMES = ("item_seq", "history")
@@ -28,16 +28,16 @@ RAW_TYPES = {"int": pl.Int64, "float": pl.Float64, "str": pl.String}
 
 
 class NewRows:
-    """The rows of a parquet file or its parts, as batches in their order; looks like a loader to whoever scores.
+    """The rows of a parquet file or its parts, as batches in their order, with the interface of a loader.
 
-    What is unknown is handled as FuxiCTR does and counted in `unknown`, by column: a raw category outside of the
+    Unknown values are handled as in FuxiCTR and counted in `unknown`, by column: a raw category outside of the
     vocabulary becomes the out-of-vocabulary id; an encoded category outside of its `vocab_size` becomes 0, the padding;
     so does a target item that the item table lacks; history items that it lacks are left out.
 
     Args:
         path: a parquet file, a folder of parts or a glob of them, with the context columns of the dataset in raw form,
-            the target item, and the history as lists of items, newest last, with or without 0 on the left. Columns of
-            no use are ignored.
+            the target item, and the history as lists of items, newest last, with or without 0 on the left. Other
+            columns are ignored.
         store: the dataset.
         feature_map: what the model reads.
         batch_size: rows of a batch.
@@ -108,7 +108,7 @@ class NewRows:
         found = [name for name in HISTORY_NAMES if name in names]
         if not found:
             raise DataError(
-                f"{self.path}: no column of histories: it is called {' or '.join(HISTORY_NAMES)}, or as "
+                f"{self.path}: no column of histories: it must be named {' or '.join(HISTORY_NAMES)}, or as "
                 "--history-column says"
             )
         return found[0]
@@ -158,8 +158,8 @@ class NewRows:
         if hole.any():
             row = int(np.searchsorted(offsets, int(np.argmax(hole)), side="right")) - 1
             raise DataError(
-                f"{self.path}: row {first + row}, column {self._history!r}: 0 after an item: histories are filled up "
-                "with 0 on the left, the newest item is last"
+                f"{self.path}: row {first + row}, column {self._history!r}: 0 after an item: histories are padded "
+                "with 0 on the left, the newest item comes last"
             )
         known = real & (values > 0) & (values < self._num_items)
         self._add(self._history, int(real.sum() - known.sum()))

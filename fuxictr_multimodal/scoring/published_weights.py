@@ -1,18 +1,18 @@
-"""The authors' weight files (`QIN_variety_v9_*.model`) into our QIN, and ours into their names.
+"""Read the authors' weight files (`QIN_variety_v9_*.model`) into QIN, and write weights under their names.
 
 A file is a state dict. Their names, with `<f>` a feature and `<i>` a layer (arXiv 2504.17699, public repository):
 
 | name | shape |
 |---|---|
 | `embedding_layer.embedding_layer.embedding_layers.<f>.weight` | (vocabulary, embedding_dim) |
-| `embedding_layer.embedding_layer.feature_encoders.<f>.weight` | (embedding_dim, width of the given embedding) |
+| `embedding_layer.embedding_layer.feature_encoders.<f>.weight` | (embedding_dim, width of the pretrained embedding) |
 | `attention_layers.W_{q,k,v}.weight`, `attention_layers.W_o.weight` | (A, D), (D, A) |
 | `qnn.layer.<i>.linear.0.{weight,bias}` | (R F, F), (R F,): the R rows stacked, r outermost |
 | `qnn.norm.<i>.{weight,bias,running_mean,running_var}` | (F,) |
 | `qnn.activation.<i>.weight` | (1,) |
 | `qnn.fc.{weight,bias}` | (1, F), (1,) |
 
-Our QIN was given the same names, so nothing is renamed; what this file does is to refuse everything else by name.
+QIN uses the same names, so nothing is renamed; this file refuses everything else by name.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def import_weights(model: nn.Module, path: Path) -> None:
     theirs = _read(path)
     for name in theirs:
         if name not in ours:
-            raise DataError(f"{path}: {name!r} is no weight of this model. {_layer_hint(name, ours)}")
+            raise DataError(f"{path}: {name!r} is not a weight of this model. {_layer_hint(name, ours)}")
     for name, wanted in ours.items():
         if name not in theirs:
             if _OPTIONAL.fullmatch(name):
@@ -69,8 +69,8 @@ def import_weights(model: nn.Module, path: Path) -> None:
         if not torch.isfinite(found).all():
             raise DataError(f"{path}: {name!r} holds a value that is not finite")
     model.load_state_dict({**ours, **theirs})
-    if hasattr(model, "forget"):
-        model.forget()
+    if callable(forget := getattr(model, "forget", None)):
+        forget()
 
 
 def export_weights(model: nn.Module, path: Path) -> None:
@@ -98,15 +98,15 @@ def _published_state(model: nn.Module) -> dict[str, Tensor]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise DataError(f"{path}: no such file of weights")
+        raise DataError(f"{path}: the file of weights does not exist")
     try:
-        # Tensors only: a pickled file of somebody else could run code.
+        # Tensors only: a pickled file of unknown origin could run code.
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{path}: no state dict of tensors, or a damaged one ({reason})") from None
+        raise DataError(f"{path}: not a state dict of tensors, or damaged ({reason})") from None
     if not isinstance(stored, Mapping) or not all(isinstance(value, Tensor) for value in stored.values()):
-        raise DataError(f"{path}: holds {type(stored).__name__}, wanted is a state dict: names to tensors")
+        raise DataError(f"{path}: holds {type(stored).__name__}, expected a state dict: names to tensors")
     return dict(stored)
 
 
@@ -114,8 +114,8 @@ def _layer_hint(name: str, known: Mapping[str, Tensor]) -> str:
     layers = {match[1] for other in known if (match := re.match(r"qnn\.layer\.(\d+)\.", other))}
     match = re.match(r"qnn\.(?:layer|norm|activation)\.(\d+)\.", name)
     if match and layers and match[1] not in layers:
-        return f"It is of layer {int(match[1]) + 1} where the other side has {len(layers)}: see num_layers."
-    return "The file is of another network, or the model is configured otherwise."
+        return f"It belongs to layer {int(match[1]) + 1}, but the other side has num_layers {len(layers)}."
+    return "The file belongs to another network, or the model has another configuration."
 
 
 def _shape_hint(name: str, found: Tensor, wanted: Tensor) -> str:
@@ -124,5 +124,5 @@ def _shape_hint(name: str, found: Tensor, wanted: Tensor) -> str:
         if width == wanted.shape[1] and rows % width == 0:
             return f"The file has {rows // width} rows a layer: --set num_row={rows // width}."
     if "embedding" in name and found.dim() == 2 and found.shape[0] != wanted.shape[0]:
-        return "The vocabulary of the dataset is another one: the weights belong to another dataset."
-    return "The model was configured otherwise: compare embedding_dim and the dataset's columns."
+        return "The dataset has another vocabulary: the weights belong to another dataset."
+    return "The model had another configuration: compare embedding_dim and the dataset's columns."

@@ -34,7 +34,7 @@ SUFFIXES = (".parquet", ".csv")
 
 @dataclass(frozen=True)
 class Scored:
-    """What was written, and what it was made of.
+    """The files written, and counts of what was scored.
 
     Attributes:
         out: the file of scores.
@@ -78,7 +78,7 @@ def predict(
         gpu: index of the GPU, -1 for the CPU.
         seed: of the run, as in training.
         overrides: `key=value`, as in training.
-        name: of the run, where it was given one; its settings are then taken from its report.
+        name: of the run, if it has one; its settings then come from its report.
         data: parquet file of new raw rows, a folder of its parts or a glob; the test split where not given.
         history_column: its column of histories.
         out: file of scores, `.parquet` or `.csv`; `<run>.scores.parquet` beside the checkpoint where not given.
@@ -89,16 +89,16 @@ def predict(
         score: False only exports.
 
     Raises:
-        InputError: no checkpoint, one of another dataset, a wrong file, or whatever is wrong with the configuration.
+        InputError: no checkpoint, one of another dataset, a wrong file, or an error in the configuration.
     """
     if out is not None and out.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"--out {out}: scores are written as {' or '.join(SUFFIXES)}")
     if out is not None and out.is_dir():
-        raise ConfigError(f"--out {out} is a folder: name a file")
+        raise ConfigError(f"--out {out} is a folder: pass a file")
     keep_freed_memory()
     experiment = Experiment.load(config_dir, expid, gpu=gpu, seed=seed, overrides=overrides, name=name)
     if score and data is None and experiment.store.split_path("test") is None:
-        raise DataError(f"{experiment.store.dir} has no test split: give rows with --data")
+        raise DataError(f"{experiment.store.dir} has no test split: pass rows with --data")
     # A model may draw numbers while it is built; scoring is the same at every call.
     seed_everything(seed=experiment.params["seed"])
     feature_map = experiment.feature_map()
@@ -106,7 +106,7 @@ def predict(
     if imported is not None:
         import_weights(model, imported)
     else:
-        load_trained(experiment, model, otherwise="give published weights with --import-weights")
+        load_trained(experiment, model, otherwise="pass published weights with --import-weights")
     if exported is not None:
         export_weights(model, exported)
     if not score:

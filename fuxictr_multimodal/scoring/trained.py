@@ -1,4 +1,4 @@
-"""The weights of a finished run into a model, checked against the build of the dataset that it was trained on."""
+"""Load the weights of a finished run, checked against the build of the dataset on which it was trained."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fuxictr_multimodal.training.trainer import load_checkpoint
 
 
 def load_trained(experiment: Experiment, model: BaseModel, *, otherwise: str = "") -> None:
-    """Load what a run of this experiment trained.
+    """Load the weights that a run of this experiment trained.
 
     Args:
         experiment: whose run is meant.
         model: built from it.
-        otherwise: what else a user can do where nothing was trained.
+        otherwise: what else a user can do if nothing was trained.
 
     Raises:
         DataError: there is no checkpoint, it was trained on another build of the dataset, or it does not fit the model.
@@ -41,7 +41,7 @@ def load_trained(experiment: Experiment, model: BaseModel, *, otherwise: str = "
                 "something else; train again, or build that dataset again"
             )
     else:
-        logging.warning("%s is not there: nobody knows on which build of the dataset %s was trained", report_path, path)
+        logging.warning("%s does not exist: the dataset build that %s was trained on is unknown", report_path, path)
     try:
         load_checkpoint(model)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Writing files so that a killed process leaves the old one or the new one, never half of it."""
+"""Write files atomically: a killed process leaves the old file or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 
 
 def remove_stale_temporaries(paths: Iterable[Path]) -> list[Path]:
-    """Remove what processes that were killed in `replace_atomically` left beside these files.
+    """Remove temporary files that killed processes left beside these files.
 
     Call it while holding the lock of whatever the files belong to: a process of another machine or container cannot be
     seen here, and only the lock says that it is not writing them. A file stays whose process is alive on this machine,
@@ -68,7 +68,7 @@ def _may_be_writing(pid: int, path: Path) -> bool:
 
 @contextlib.contextmanager
 def kept_if_possible(path: Path) -> Iterator[None]:
-    """Write a file that is not the result itself: where that fails, a warning names it and the run continues."""
+    """Write a file that is not the result itself: if that fails, a warning names it and the run continues."""
     try:
         yield
     except OSError as error:
@@ -98,7 +98,7 @@ def sha256(path: Path) -> str:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder that the user named, and those above it; one that is there is fine.
+    """Create a folder that the user named, and its parents; it may exist.
 
     Raises:
         DataError: a file is in the way, or the place cannot be written to.
@@ -106,4 +106,4 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"the folder {path} cannot be made ({error.strerror}): name another one") from None
+        raise DataError(f"the folder {path} cannot be created ({error.strerror}): choose another one") from None

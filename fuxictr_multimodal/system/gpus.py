@@ -15,7 +15,7 @@ def visible_gpus() -> int:
 
 
 def check_gpus(indices: Iterable[int], *, count: Callable[[], int] = visible_gpus) -> None:
-    """Refuse a GPU that is not there, which FuxiCTR would replace by the CPU without a word.
+    """Refuse a GPU that does not exist, which FuxiCTR would silently replace by the CPU.
 
     Args:
         indices: of `--gpu`, one a slot.

@@ -16,11 +16,11 @@ REPEAT_SECONDS = 5.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the process to end; whoever catches it leaves its files in order and raises it again.
+    """A signal asked the process to end; code that catches it completes its files and raises it again.
 
     Args:
         number: of the signal.
-        left: what is left to resume and how, for the user.
+        left: what can be resumed and how, for the user.
 
     >>> str(Interrupted(signal.SIGTERM, "run.state is kept: --resume"))
     'interrupted by SIGTERM: run.state is kept: --resume'
@@ -33,7 +33,7 @@ class Interrupted(KeyboardInterrupt):
 
     @classmethod
     def of(cls, error: KeyboardInterrupt, left: str = "") -> Interrupted:
-        """The same interruption, with what is left to resume where given; a bare `KeyboardInterrupt` is Ctrl-C."""
+        """The same interruption, with what can be resumed, if any; a bare `KeyboardInterrupt` is Ctrl-C."""
         known = error if isinstance(error, Interrupted) else cls()
         return cls(known.number, left or known.left)
 
@@ -58,7 +58,7 @@ _raised: int | None = None
 
 @contextlib.contextmanager
 def interruption_kept() -> Iterator[None]:
-    """Raise `Interrupted` again where other code made an error of its own of it, as `except:` in FuxiCTR does."""
+    """Raise `Interrupted` again after other code turned it into its own error, as `except:` in FuxiCTR does."""
     try:
         yield
     except Exception as error:

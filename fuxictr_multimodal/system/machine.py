@@ -1,4 +1,4 @@
-"""What a process takes of the machine: the cores that it may use, and the memory that it keeps."""
+"""What a process uses of the machine: its cores, and the memory that it keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a long phase is, with its rate and time left: a bar on a terminal, else a line now and then."""
+"""Progress of a long phase with its rate and remaining time: a bar on a terminal, otherwise a line now and then."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _lines_only = False
 
 @contextlib.contextmanager
 def heard_by(listener: Listener) -> Iterator[None]:
-    """Call `listener` with each line too; a parent process so hears of its children."""
+    """Call `listener` with each line too; this is how a parent process follows its children."""
     _listeners.append(listener)
     try:
         yield
@@ -81,7 +81,7 @@ class Line:
         self._bar.close()
 
     def update(self, count: int = 1) -> None:
-        """Count units as done; say a line when the last one is `LINE_SECONDS` old."""
+        """Count units as done; print a line when the last one is `LINE_SECONDS` old."""
         self.done += count
         self._bar.update(count)
         now = time.monotonic()
@@ -90,7 +90,7 @@ class Line:
             _say(self.text(now - self._started), printed=bool(self._bar.disable))
 
     def note(self, text: str) -> None:
-        """What is shown beside the numbers from now on, such as the loss."""
+        """Set the text beside the numbers, such as the loss."""
         self._note = text
         self._bar.set_postfix_str(text, refresh=False)
 
@@ -145,7 +145,7 @@ def followed(
 
 @contextlib.contextmanager
 def waiting(name: str, *, shown: bool = True) -> Iterator[None]:
-    """Say now and then for how long work has run that does not say how far it is."""
+    """Print from time to time how long work without known progress has run."""
     done, started = threading.Event(), time.monotonic()
 
     def say() -> None:

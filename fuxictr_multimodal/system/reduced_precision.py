@@ -1,4 +1,4 @@
-"""Whether bfloat16 is faster than float32 on a device: measured on a CPU, known from the capability of a GPU."""
+"""Whether bfloat16 is faster than float32 on a device: measured on a CPU, looked up by compute capability on a GPU."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ WORTHWHILE = 1.2
 
 @dataclass(frozen=True)
 class Choice:
-    """In which precision products run, and why.
+    """The precision of matrix products, and its reason.
 
     Attributes:
-        asked: what the configuration says.
-        used: what runs; never `auto`.
+        asked: the configured precision.
+        used: the precision that runs; never `auto`.
         why: one sentence.
     """
 
@@ -63,7 +63,7 @@ def choose(asked: str, device: torch.device, *, bfloat16: str) -> Choice:
     if asked == "auto":
         logging.info("precision: %s was chosen: %s", choice.used, why)
     elif not slower:
-        logging.warning("precision: %s was asked for, but %s; precision: auto chooses the faster one", asked, why)
+        logging.warning("precision: %s is configured, but %s; precision: auto chooses the faster one", asked, why)
     return choice
 
 

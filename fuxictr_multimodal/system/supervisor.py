@@ -1,8 +1,8 @@
-"""No orphans: a process ends, with all that it started, when the process that it works for does.
+"""A supervised process ends, with all its descendants, when the process that started it does.
 
-Whoever starts work holds the writing end of a pipe and never writes. However it ends, SIGKILL included, the system
-closes that end; the reading side then kills its own process group, in which all that it started runs. Only what leaves
-the group (a daemon) would survive.
+The parent holds the writing end of a pipe and never writes. When the parent ends, even by SIGKILL, the system closes
+that end, and the reading side kills its own process group with all its descendants. Only a process that leaves the
+group (a daemon) survives.
 """
 
 import contextlib
@@ -27,6 +27,6 @@ def end_with(reader: int) -> None:
 
 
 def kill_group(pid: int) -> None:
-    """Kill a process that leads a group, and all that it started; nothing where they have ended."""
+    """Kill a process that leads a group, and all that it started; no error if they have ended."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What commands print: streams that take any character and outlive their reader, and a console without surprises."""
+"""Output of commands: streams that take any character and survive a closed pipe; a console for verbatim text."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 IN_ASCII = "in_ascii"  # name of the handler of characters that an encoding lacks
-_ASCII = {"±": "+-", "…": "...", "█": "#", "─": "-"}  # what tables of ours hold
+_ASCII = {"±": "+-", "…": "...", "█": "#", "─": "-"}  # characters of our tables
 
 
-class _Lasting(io.FileIO):
-    """A standard stream whose reader may leave, as `head` does: the rest is dropped and the work is done to its end."""
+class _TolerantStream(io.FileIO):
+    """A standard stream whose reader may close the pipe, as `head` does: the rest is dropped and the work continues."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
@@ -32,10 +32,10 @@ class _Lasting(io.FileIO):
 
 
 def prepare_streams() -> None:
-    """Let standard output and error take any text and outlive their reader; the first thing that a command does.
+    """Make standard output and error accept any text and survive a closed pipe; commands call this first.
 
-    A character that the encoding lacks is written in ASCII: like it where there is such a thing, else by its escape.
-    Streams that somebody else put in place are left alone.
+    A character that the encoding lacks is replaced by a similar one in ASCII, or by its escape. Streams that other code
+    installed are left alone.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -46,7 +46,7 @@ def prepare_streams() -> None:
         if not isinstance(raw, io.FileIO):  # the console of Windows, which writes Unicode by itself
             stream.reconfigure(errors=IN_ASCII)
             continue
-        lasting = _Lasting(raw.fileno(), "wb", closefd=False)
+        lasting = _TolerantStream(raw.fileno(), "wb", closefd=False)
         lasts = io.TextIOWrapper(
             lasting if raw is stream.buffer else io.BufferedWriter(lasting),
             encoding=stream.encoding,

@@ -1,4 +1,4 @@
-"""Text of files that others made: by its byte order mark, else UTF-8, else the older encoding of a format."""
+"""Decode text files of unknown origin: by byte order mark, else as UTF-8, else in a format's older encoding."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def to_utf8(content: bytes, *, where: str, legacy: str | None = None) -> bytes:
             content = b"\n".join(_line_to_utf8(line, legacy, where, number) for number, line in lines)
     if (nul := content.find(0)) >= 0:
         line = content.count(b"\n", 0, nul) + 1
-        raise DataError(f"{where}: line {line} holds a NUL character, as UTF-16 without a mark does: save it as UTF-8")
+        raise DataError(
+            f"{where}: line {line} holds a NUL character (UTF-16 without a byte order mark?): save it as UTF-8"
+        )
     return content
 
 
@@ -54,4 +56,4 @@ def _line_to_utf8(line: bytes, legacy: str, where: str, number: int) -> bytes:
 
 
 def _no_text(where: str, line: int, encoding: str) -> DataError:
-    return DataError(f"{where}: line {line} is no text in {encoding.upper()}: save the file as UTF-8")
+    return DataError(f"{where}: line {line} is not {encoding.upper()} text: save the file as UTF-8")

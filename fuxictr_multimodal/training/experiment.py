@@ -18,7 +18,8 @@ from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.item_table import ItemTable
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.data.store import Store
-from fuxictr_multimodal.data.store.encoding import check_feature_cols, load_feature_map
+from fuxictr_multimodal.data.store.feature_cols import check_feature_cols
+from fuxictr_multimodal.data.store.feature_map import load_feature_map
 from fuxictr_multimodal.data.synthetic import SyntheticSpec, build_synthetic, spec_of
 from fuxictr_multimodal.errors import DataError, did_you_mean
 from fuxictr_multimodal.system.files import make_folder

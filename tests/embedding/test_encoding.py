@@ -15,7 +15,7 @@ from bilingual_embedding.vectors import encoding
 from bilingual_embedding.vectors.encoding import encode_texts
 from bilingual_embedding.vectors.item_vectors import item_table, reduce_width
 from bilingual_embedding.vectors.text_vectors import encode_file
-from fuxictr_multimodal.data.recipes.text_features import given_vectors
+from fuxictr_multimodal.data.recipes.text_features import pretrained_vectors
 from fuxictr_multimodal.errors import ConfigError, DataError
 
 TEXTS = ["b", "a longer text than the others", "a", "b", "", "a longer text than the others"]
@@ -94,7 +94,7 @@ def test_item_table_is_aligned_and_readable_by_the_builders(model, tmp_path):
     assert (facts["items"], facts["items_without_text"]) == (4, 1)
     expected, _ = reduce_width(encode_texts(*model, ["red. sky", "green", "sea"]).vectors, 8)
     np.testing.assert_allclose(vectors[[4, 1, 2]], expected, atol=1e-5)
-    read = given_vectors(target, item_ids=np.arange(1, 5), dim=8)
+    read = pretrained_vectors(target, item_ids=np.arange(1, 5), dim=8)
     np.testing.assert_array_equal(read.vectors, vectors[1:])
 
 
@@ -325,7 +325,7 @@ def test_json_is_read_as_rows_not_as_lines(encode):
 def test_an_output_that_cannot_be_written_is_named(model, tmp_path, monkeypatch):
     source = tmp_path / "t.txt"
     source.write_text("a\n")
-    with pytest.raises(DataError, match=r"the folder .*t\.txt cannot be made"):
+    with pytest.raises(DataError, match=r"the folder .*t\.txt cannot be created"):
         encode_file(*model, source=source, target=source / "v.parquet")
 
     def full(self, path):

@@ -373,7 +373,7 @@ def test_auto_precision_is_measured_told_and_kept(config, runs, stop_in, monkeyp
     report, _ = train(config_dir=config, expid="Tiny", resume=True)
     assert report.precision["used"] == used
     # On a processor where the run is slow now, it says so.
-    assert ("bfloat16 was asked for, but" in caplog.text) == (used == "bfloat16")
+    assert ("bfloat16 is configured, but" in caplog.text) == (used == "bfloat16")
 
 
 def test_the_shipped_experiments_choose_their_precision():
@@ -392,7 +392,7 @@ def test_the_encode_stage_says_its_precision(config, planted, runs, tmp_path, mo
         assert facts["precision"] == used
         assert json.loads(capsys.readouterr().out.splitlines()[-1]) == facts
     assert "precision: float32 was chosen" in caplog.text
-    assert "precision: bfloat16 was asked for, but" in caplog.text
+    assert "precision: bfloat16 is configured, but" in caplog.text
 
 
 @pytest.mark.parametrize("stage", cli.STAGES)

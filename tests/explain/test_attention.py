@@ -180,16 +180,16 @@ def test_titles_with_a_byte_order_mark_and_blank_lines(tmp_path):
 def test_wrong_titles_are_refused(tmp_path):
     path = tmp_path / "titles.csv"
     path.write_bytes(b"item,title\n3,L\xe9on\n")
-    with pytest.raises(DataError, match=r"titles\.csv: line 2 is no text in UTF-8"):
+    with pytest.raises(DataError, match=r"titles\.csv: line 2 is not UTF-8 text"):
         read_titles(path)
-    with pytest.raises(DataError, match=r"titles\.PARQUET is not readable as a table"):
+    with pytest.raises(DataError, match=r"titles\.PARQUET cannot be read as a table"):
         read_titles(path.rename(tmp_path / "titles.PARQUET"))
     with pytest.raises(DataError, match="does not exist"):
         read_titles(path)
     with pytest.raises(DataError, match="is no file"):
         read_titles(tmp_path)
     path.write_text("item,title,title\n1,a,b\n")
-    with pytest.raises(DataError, match="column 'title' is there more than once"):
+    with pytest.raises(DataError, match="column 'title' occurs more than once"):
         read_titles(path)
     path.write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="has the columns a, b: item_id"):

@@ -162,7 +162,7 @@ def test_fresh_weights_are_those_of_the_start_of_training(arguments, tmp_path):
     """Trained weights that were saved as they start give the same numbers."""
     settings = [*arguments["overrides"], f"model_root={tmp_path}"]
     experiment = Experiment.load(**{**arguments, "overrides": settings})
-    with pytest.raises(DataError, match=r"does not exist: train it first .*, or add --fresh for the weights"):
+    with pytest.raises(DataError, match=r"does not exist: train it first .*, or add --fresh for the initial weights"):
         experiment_scales(experiment)
     torch.manual_seed(experiment.params["seed"])
     save_checkpoint(experiment.build_model(experiment.feature_map())[0])

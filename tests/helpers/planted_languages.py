@@ -9,7 +9,7 @@ CONCEPTS = 60
 
 
 def write_planted(folder: Path, *, rows: int = 1500, test_rows: int = 100, seed: int = 0) -> Path:
-    """Write aligned sentences and pairs scored by their shared concepts; the two languages share no word."""
+    """Write aligned sentences and pairs scored by their shared concepts; the two languages have no word in common."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
     syllables = [a + b for a in "bdfglmnprst" for b in "aeiou"]

@@ -43,7 +43,7 @@ def test_the_shapes_are_what_the_point_says(growth):
     qin = importlib.import_module("_qin")
     sizes = {"batch_size": 7, "items": 50, "embedding_dim": 4, "num_row": 4, "mean_length": 1.0}
     options = argparse.Namespace(**sizes, precision="float32", compile=False, gpu=-1)
-    model = qin.challenge_model(options, form="fast", tags_per_item=3, given_dim=6, num_layers=2)
+    model = qin.challenge_model(options, form="fast", tags_per_item=3, pretrained_dim=6, num_layers=2)
     table = model.item_table.features
     assert (table["item_tags"].shape, table["item_emb_d128"].shape) == ((50, 3), (50, 6))
     assert len(model.qnn.layer) == 2

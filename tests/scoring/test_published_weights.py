@@ -162,18 +162,18 @@ def test_a_file_without_counters_is_fine(weights, tmp_path, score):
 
 
 CASES = {
-    "missing": (lambda w: w.pop("qnn.fc.bias"), r"'qnn.fc.bias' is missing\. The file is of another network"),
+    "missing": (lambda w: w.pop("qnn.fc.bias"), r"'qnn.fc.bias' is missing\. The file belongs to another network"),
     "unknown": (
         lambda w: w.update({"qnn.fc.offset": w["qnn.fc.bias"]}),
-        r"'qnn.fc.offset' is no weight of this model\. The file is of another network",
+        r"'qnn.fc.offset' is not a weight of this model\. The file belongs to another network",
     ),
     "missing layer": (
         lambda w: [w.pop(name) for name in list(w) if ".1." in name],
-        r"'qnn.layer.1.linear.0.weight' is missing\. It is of layer 2 where the other side has 1: see num_layers",
+        r"'qnn.layer.1.linear.0.weight' is missing\. It belongs to layer 2, but the other side has num_layers 1",
     ),
     "further layer": (
         lambda w: w.update({"qnn.layer.2.linear.0.bias": w["qnn.layer.0.linear.0.bias"]}),
-        r"'qnn.layer.2.linear.0.bias' is no weight .*layer 3 where the other side has 2",
+        r"'qnn.layer.2.linear.0.bias' is not a weight .*layer 3, but the other side has num_layers 2",
     ),
     "other rows": (
         lambda w: w.update({n: v[: len(v) // 3] for n, v in w.items() if ".0.linear.0." in n}),
@@ -181,7 +181,7 @@ CASES = {
     ),
     "other items": (
         lambda w: w.update({LOOKUP + "item_id.weight": w[LOOKUP + "item_id.weight"][:-1]}),
-        r"item_id.weight' has shape \(39, 8\), the model needs \(40, 8\)\. The vocabulary of the dataset",
+        r"item_id.weight' has shape \(39, 8\), the model needs \(40, 8\)\. The dataset has another vocabulary",
     ),
     "other width": (
         lambda w: w.update({"attention_layers.W_q.weight": w["attention_layers.W_q.weight"][:-1]}),
@@ -216,13 +216,13 @@ class Evil:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no such file of weights"),
-        (b"", "no state dict of tensors, or a damaged one"),
-        (b"hello", "no state dict of tensors, or a damaged one"),
-        (pickle.dumps(Evil(), protocol=2), "no state dict of tensors, or a damaged one"),
-        ([1, 2], "holds list, wanted is a state dict"),
-        ({"a": 1}, "holds dict, wanted is a state dict"),
-        ({"a": Evil()}, "no state dict of tensors, or a damaged one"),
+        (None, "the file of weights does not exist"),
+        (b"", "not a state dict of tensors, or damaged"),
+        (b"hello", "not a state dict of tensors, or damaged"),
+        (pickle.dumps(Evil(), protocol=2), "not a state dict of tensors, or damaged"),
+        ([1, 2], "holds list, expected a state dict"),
+        ({"a": 1}, "holds dict, expected a state dict"),
+        ({"a": Evil()}, "not a state dict of tensors, or damaged"),
     ],
 )
 def test_files_that_are_no_weights(content, message, tmp_path, capsys):

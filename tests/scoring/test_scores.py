@@ -179,10 +179,10 @@ def test_a_folder_of_parts_scores_as_the_whole_file(score, trained, tmp_path):
 
 def test_scores_do_not_replace_a_folder(score, tmp_path):
     (tmp_path / "x.csv").mkdir()
-    with pytest.raises(ConfigError, match=r"--out .*x\.csv is a folder: name a file"):
+    with pytest.raises(ConfigError, match=r"--out .*x\.csv is a folder: pass a file"):
         score(out=tmp_path / "x.csv")
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"the folder .*file cannot be made \(.*\): name another one"):
+    with pytest.raises(DataError, match=r"the folder .*file cannot be created \(.*\): choose another one"):
         score(out=tmp_path / "file/x.csv")
 
 
@@ -198,13 +198,13 @@ def test_a_submission_needs_whole_ids(score, trained, tmp_path):
     ("spoil", "message"),
     [
         (lambda p: files.drop(p, "views_level"), "test.parquet: column 'views_level' is missing"),
-        (lambda p: files.drop(p, "item_seq"), "no column of histories: it is called item_seq or history"),
-        (lambda p: files.twice(p, "views_level"), "test.parquet: column 'views_level' is there 2 times"),
-        (lambda p: files.twice(p, "ID"), "test.parquet: column 'ID' is there 2 times"),
+        (lambda p: files.drop(p, "item_seq"), "no column of histories: it must be named item_seq or history"),
+        (lambda p: files.twice(p, "views_level"), "test.parquet: column 'views_level' occurs 2 times"),
+        (lambda p: files.twice(p, "ID"), "test.parquet: column 'ID' occurs 2 times"),
         (lambda p: files.spoil(p, "item_seq", 11, (63, 0)), "row 11, column 'item_seq': 0 after an item"),
         (lambda p: files.spoil(p, "likes_level", 11, None), "row 11, column 'likes_level': the value is missing"),
-        (lambda p: files.cut(p), "test.parquet: damaged, cut short or no parquet file"),
-        (lambda p: p.unlink(), "test.parquet: no such file"),
+        (lambda p: files.cut(p), "test.parquet: damaged, truncated or not a parquet file"),
+        (lambda p: p.unlink(), "test.parquet does not exist"),
         (lambda p: pq.write_table(pq.read_table(p)[:0], p), "the file has no rows to score"),
     ],
 )
@@ -470,5 +470,5 @@ def test_help_is_quick(repository):
 
 def test_a_dataset_without_a_test_split(score, monkeypatch):
     monkeypatch.setattr(Store, "split_path", lambda self, split: None)
-    with pytest.raises(InputError, match="has no test split: give rows with --data"):
+    with pytest.raises(InputError, match="has no test split: pass rows with --data"):
         score()

@@ -27,7 +27,7 @@ def test_a_wish_is_a_wish_but_a_slow_one_is_told(speedup, caplog):
     speedup(0.1)
     why = "a linear layer in bfloat16 was measured 10.0 times slower than in float32 on this processor"
     assert choose("bfloat16", CPU, bfloat16="bfloat16") == Choice("bfloat16", "bfloat16", why)
-    assert caplog.messages == [f"precision: bfloat16 was asked for, but {why}; precision: auto chooses the faster one"]
+    assert caplog.messages == [f"precision: bfloat16 is configured, but {why}; precision: auto chooses the faster one"]
     caplog.clear()
     speedup(1.6)
     assert choose("bfloat16", CPU, bfloat16="bfloat16").used == "bfloat16"

@@ -1,7 +1,7 @@
-"""Download files over HTTP: resumed after a break, checked against their size and SHA-256, whole or not there.
+"""Download files over HTTP: resume after a break, check size and SHA-256, never leave a partial file under its name.
 
-A file that is being loaded is `<name>.part`, with what the server said about it in `<name>.part.json`; it gets its
-name when it is complete.
+An incomplete file is `<name>.part`, with the server's metadata in `<name>.part.json`; it is renamed when it is
+complete.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class RemoteFile:
 
 
 class NotOnServer(DataError):
-    """The server answers, but has no such file."""
+    """The server responds, but has no such file."""
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What the server said about a file: `validator` is its ETag or date, `size` its bytes; None where unsaid."""
+    """The server's metadata of a file: `validator` is its ETag or date, `size` its bytes; None if not sent."""
 
     url: str
     validator: str | None = None
@@ -61,7 +61,7 @@ class _Known:
 
 
 class _Interrupted(Exception):
-    """The connection was lost; `unreachable` where none was made at all."""
+    """The connection was lost; `unreachable` if none was established."""
 
     def __init__(self, reason: object, *, unreachable: bool = False) -> None:
         super().__init__(str(reason))
@@ -78,13 +78,13 @@ def download(
     pause: float = 1.0,
     progress: bool = True,
 ) -> list[Path]:
-    """Load files into `directory`; those that are there stay, those that were begun are continued.
+    """Download files into `directory`; complete files are kept, incomplete ones are resumed.
 
     Args:
-        files: what to load.
+        files: what to download.
         address: `http://` or `https://` address of the folder that holds them.
-        directory: where they go; created when missing.
-        retries: attempts without a new byte, after the first, until it is given up.
+        directory: target folder; created if missing.
+        retries: attempts without a new byte, after the first, before giving up.
         timeout: seconds without an answer that end an attempt.
         pause: seconds before the first retry; doubled at each further one.
         progress: show a bar on stderr.
@@ -93,12 +93,12 @@ def download(
         The paths of the files, in their order.
 
     Raises:
-        ConfigError: the address is not one of HTTP.
+        ConfigError: the address is not an HTTP address.
         NotOnServer: the server does not have a file.
         DataError: the server cannot be reached, the disk is full, or a file is not what it should be.
     """
     if urllib.parse.urlsplit(address).scheme not in ("http", "https") or not urllib.parse.urlsplit(address).hostname:
-        raise ConfigError(f"{address!r} is no address to download from: it must begin with https:// or http://")
+        raise ConfigError(f"{address!r} is not an address to download from: it must begin with https:// or http://")
     make_folder(directory)
     paths = []
     # A second process waits here and then finds the files.
@@ -118,7 +118,7 @@ def download(
 
 
 class _Transfer:
-    """One file on its way."""
+    """One file being downloaded."""
 
     def __init__(self, file: RemoteFile, url: str, path: Path, *, timeout: float) -> None:
         self.file = file
@@ -126,7 +126,7 @@ class _Transfer:
         self.path = path
         self.timeout = timeout
         self.part = path.with_name(path.name + ".part")
-        self.facts = path.with_name(path.name + ".part.json")
+        self.known_file = path.with_name(path.name + ".part.json")
         self.known = self._read_facts()
 
     def run(self, *, retries: int, pause: float, bar: tqdm) -> None:
@@ -147,7 +147,7 @@ class _Transfer:
                 time.sleep(pause * 2 ** (failures - 1))
         _check(self.part, self.path, self.file)
         self.part.replace(self.path)
-        self.facts.unlink(missing_ok=True)
+        self.known_file.unlink(missing_ok=True)
 
     def _attempt(self, bar: tqdm) -> None:
         """One request: append what comes to the part; return when the part is complete."""
@@ -159,7 +159,7 @@ class _Transfer:
                 total = _total_of_range(response.headers.get("Content-Range"), have)
                 if total is not None and self.known.size not in (None, total):
                     self._forget()
-                    raise _Interrupted("the file on the server has changed; loading it from the start")
+                    raise _Interrupted("the file on the server has changed; downloading it from the start")
             else:
                 have, length = 0, response.headers.get("Content-Length")
                 total = int(length) if length and length.isdigit() else None
@@ -168,7 +168,7 @@ class _Transfer:
             validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
             # A weak ETag does not promise the same bytes.
             self.known = _Known(self.url, None if (validator or "").startswith("W/") else validator, total)
-            with replace_atomically(self.facts) as temporary:
+            with replace_atomically(self.known_file) as temporary:
                 temporary.write_text(json.dumps(asdict(self.known)), encoding="utf-8")
             bar.total = total
             bar.n = have
@@ -209,7 +209,7 @@ class _Transfer:
             error.close()
             if error.code == 416:
                 self._forget()
-                raise _Interrupted("the server has fewer bytes than were loaded; loading from the start") from None
+                raise _Interrupted("the server has fewer bytes than were downloaded; starting again") from None
             if error.code in (404, 410):
                 raise NotOnServer(
                     f"{self.url}: the server has no such file (status {error.code}): the release may have moved; "
@@ -234,13 +234,13 @@ class _Transfer:
 
     def _forget(self) -> None:
         self.part.unlink(missing_ok=True)
-        self.facts.unlink(missing_ok=True)
+        self.known_file.unlink(missing_ok=True)
         self.known = _Known(self.url)
 
     def _read_facts(self) -> _Known:
         """What is known of the part; a part of another address, or of which nothing is known, is not continued."""
         try:
-            known = _Known(**json.loads(self.facts.read_text(encoding="utf-8")))
+            known = _Known(**json.loads(self.known_file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             known = None
         if known is None or known.url != self.url:
@@ -260,8 +260,8 @@ class _Transfer:
             raise DataError(f"{self.part.parent} has {free:,} bytes free, {self.file.path} needs {total - have:,} more")
 
     def _unreachable(self, error: _Interrupted, attempts: int) -> str:
-        kept = f" What was loaded stays in {self.part} and is continued next time." if self._have() else ""
-        return f"{self.url} cannot be loaded after {attempts} attempts ({error}). {_REMEDY}{kept}"
+        kept = f" The downloaded part stays in {self.part}; the next attempt resumes it." if self._have() else ""
+        return f"{self.url} cannot be downloaded after {attempts} attempts ({error}). {_REMEDY}{kept}"
 
 
 _REMEDY = (
@@ -275,12 +275,12 @@ def _total_of_range(header: str | None, have: int) -> int | None:
     unit, _, rest = (header or "").partition(" ")
     span, _, total = rest.partition("/")
     if unit != "bytes" or not span.startswith(f"{have}-"):
-        raise _Interrupted(f"the server sent the range {header!r}, asked for was one from byte {have}")
+        raise _Interrupted(f"the server sent the range {header!r}, requested was one from byte {have}")
     return int(total) if total.isdigit() else None
 
 
 def _check(path: Path, name: Path, file: RemoteFile) -> None:
-    """Refuse a file of another size, kind or content; one that was just loaded is removed."""
+    """Refuse a file of another size, kind or content; a fresh download is removed."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         first = stream.read(len(file.magic))
@@ -294,5 +294,5 @@ def _check(path: Path, name: Path, file: RemoteFile) -> None:
         return
     if path != name:
         path.unlink()
-        raise DataError(f"{name.name}: what was loaded {problem}; it is removed, start again")
+        raise DataError(f"{name.name}: the downloaded file {problem}; it was removed, start again")
     raise DataError(f"{name} {problem}: remove it and start again")

@@ -1,6 +1,6 @@
-"""From a log of who rated what and when to splits, histories and counts that know nothing of the future.
+"""Splits, histories and counts from a log of interactions, computed without information from the future.
 
-One row is one interaction; all arrays of a call have one entry a row (N,) and may come in any order.
+One row is one interaction. All arrays of a call have one entry a row, (N,), in any order.
 Users and items are dense codes from 0. "Earlier" always means a strictly smaller timestamp: rows of the same
 time (MovieLens users rate whole pages in one second) never see each other.
 """
@@ -20,30 +20,30 @@ TRAIN, VALID, TEST = 0, 1, 2
 SPLITS = ("train", "valid", "test")
 
 
-def split_by_time(timestamps: Ints, *, train_share: float, valid_share: float) -> NDArray[np.int8]:
+def split_by_time(timestamps: Ints, *, train_fraction: float, valid_fraction: float) -> NDArray[np.int8]:
     """Cut a log at two moments: the split (`TRAIN`, `VALID` or `TEST`) of each row, (N,).
 
-    Rows of one timestamp go together, to the earlier side, so a share is reached or slightly passed.
+    Rows of one timestamp go together, to the earlier side, so a fraction is reached or slightly exceeded.
 
-    >>> split_by_time(np.array([5, 1, 2, 3, 3, 4]), train_share=0.5, valid_share=0.2).tolist()
+    >>> split_by_time(np.array([5, 1, 2, 3, 3, 4]), train_fraction=0.5, valid_fraction=0.2).tolist()
     [2, 0, 0, 0, 0, 1]
     """
     assert len(timestamps), "an empty log has no quantiles"
     in_order = np.sort(timestamps)
-    cuts = np.ceil(np.array([train_share, train_share + valid_share]) * len(in_order)).astype(np.int64) - 1
+    cuts = np.ceil(np.array([train_fraction, train_fraction + valid_fraction]) * len(in_order)).astype(np.int64) - 1
     first, second = in_order[np.clip(cuts, 0, len(in_order) - 1)]
     return ((timestamps > first).astype(np.int8) + (timestamps > second)).astype(np.int8)
 
 
-def last_share_within(keys: Ints, timestamps: Ints, *, share: float) -> NDArray[np.bool_]:
-    """Mark the last `share` of each key's rows by time, (N,).
+def last_fraction_within(keys: Ints, timestamps: Ints, *, fraction: float) -> NDArray[np.bool_]:
+    """Mark the last `fraction` of each key's rows by time, (N,).
 
     Rows of one timestamp go together: the cut is the change of time that lies nearest to the wanted row (the
     later one of two equally near). A key's first time is never marked, so every key keeps a row before the cut.
 
-    >>> last_share_within(np.zeros(6, int), np.array([1, 1, 2, 3, 4, 4]), share=0.3).tolist()
+    >>> last_fraction_within(np.zeros(6, int), np.array([1, 1, 2, 3, 4, 4]), fraction=0.3).tolist()
     [False, False, False, False, True, True]
-    >>> last_share_within(np.zeros(2, int), np.array([7, 7]), share=0.5).tolist()
+    >>> last_fraction_within(np.zeros(2, int), np.array([7, 7]), fraction=0.5).tolist()
     [False, False]
     """
     order = np.lexsort((timestamps, keys))
@@ -52,7 +52,7 @@ def last_share_within(keys: Ints, timestamps: Ints, *, share: float) -> NDArray[
     key_change = np.flatnonzero(key_start == rows)
     sizes = np.diff(np.append(key_change, len(order)))
     key_of_row = np.repeat(np.arange(len(key_change)), sizes)
-    wanted = key_change + (1 - share) * sizes
+    wanted = key_change + (1 - fraction) * sizes
 
     # A cut is the first row of a time, or the end of the key; the first row of a key is no cut.
     cuts = np.flatnonzero((time_start == rows) & (key_start != rows))
@@ -98,7 +98,7 @@ def earlier_items(users: Ints, timestamps: Ints, items: Ints, *, keep: NDArray[n
     order = np.lexsort((timestamps, users))
     user_start, time_start = _run_starts(users[order], timestamps[order])
     kept = keep[order]
-    kept_before = np.cumsum(kept) - kept
+    kept_before: Ints = np.cumsum(kept) - kept
     start = np.empty(len(order), dtype=np.int64)
     stop = np.empty(len(order), dtype=np.int64)
     stop[order] = kept_before[time_start]
@@ -108,7 +108,7 @@ def earlier_items(users: Ints, timestamps: Ints, items: Ints, *, keep: NDArray[n
 
 def sums_before(
     keys: Ints, timestamps: Ints, values: NDArray, *, counted: NDArray[np.bool_], num_keys: int
-) -> tuple[NDArray[np.int64], Floats]:
+) -> tuple[Ints, Floats]:
     """How many counted rows with the row's key are known, and the sum of their values: two (N,).
 
     A counted row (a training row) knows the earlier counted rows only, never itself, so that with labels as
@@ -125,7 +125,7 @@ def sums_before(
     total_before = np.concatenate([[0.0], np.cumsum(values[order], dtype=np.float64)])
 
     count = np.bincount(keys[rows], minlength=num_keys)[keys]
-    total = np.bincount(keys[rows], weights=values[rows], minlength=num_keys)[keys]
+    total = np.asarray(np.bincount(keys[rows], weights=values[rows], minlength=num_keys), dtype=np.float64)[keys]
     count[order] = time_start - key_start
     total[order] = total_before[time_start] - total_before[key_start]
     return count, total
@@ -163,7 +163,7 @@ class Levels:
 
 
 def additive_scores(
-    keys: Sequence[Ints], labels: Ints, *, fit_rows: NDArray[np.bool_], strength: float
+    keys: Sequence[Ints], labels: Ints | Floats, *, fit_rows: NDArray[np.bool_], strength: float
 ) -> tuple[Floats, ...]:
     """The smoothed mean label of each row's key, as a deviation from the overall mean: one (N,) a key column.
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -40,21 +41,21 @@ class MovieLensRaw:
     users: pl.DataFrame | None
     tags: pl.DataFrame | None
 
-    def until(self, share: float) -> MovieLensRaw:
-        """The download as it stood when the first `share` of its ratings were given; rows of one second go together.
+    def until(self, fraction: float) -> MovieLensRaw:
+        """The download as it stood after the first `fraction` of its ratings; rows of one second stay together.
 
         Films stay, as a catalogue does. The same moments as `split_by_time` cuts at: the first 90 % of a log that is
         split 80/10/10 are its train and valid rows.
 
         Raises:
-            DataError: a layout that is not split by time over all ratings, or a share that is none.
+            DataError: a layout that is not split by time over all ratings, or a fraction outside of (0, 1].
         """
         if self.layout == TAIL:
             raise DataError(f"the ratings of layout {TAIL} are split for each user: there is no moment to cut them at")
-        if not 0 < share <= 1:
-            raise DataError(f"the share of the ratings to keep must be above 0 and at most 1, got {share}")
+        if not 0 < fraction <= 1:
+            raise DataError(f"the fraction of ratings to keep must be above 0 and at most 1, found {fraction}")
         times = self.ratings["timestamp"].sort()
-        last = times[math.ceil(share * len(times)) - 1]
+        last = times[math.ceil(fraction * len(times)) - 1]
         known = pl.col("timestamp") <= last
         tags = None if self.tags is None else self.tags.filter(known)
         return replace(self, ratings=self.ratings.filter(known), tags=tags)
@@ -69,7 +70,7 @@ def read_raw(path: Path) -> MovieLensRaw:
     layout, raw = open_raw(path, LAYOUTS)
     files, users, tags = list(LAYOUTS[layout]), None, None
     # Windows-1252 is latin-1 with quotes and dashes in the place of control characters.
-    dat = {"separator": "::", "header": False, "quoted": False, "legacy": "windows-1252"}
+    dat: dict[str, Any] = {"separator": "::", "header": False, "quoted": False, "legacy": "windows-1252"}
     rating_kinds, people = (int, int, float, int), ("UserID", "Gender", "Age", "Occupation", "Zip-code")
     if layout == ONE_M:
         names = ("UserID", "MovieID", "Rating", "Timestamp")
@@ -143,4 +144,4 @@ def _check_ratings(ratings: pl.DataFrame, where: str, *, movies: pl.DataFrame, u
         (user, None if users is None else ~ratings[user].is_in(users["user_id"].implode()), "a user of the users file"),
     ):
         if bad is not None and bad.any():
-            raise bad_value(where, column, bad.arg_max(), ratings[column], wanted)
+            raise bad_value(where, column, bad, ratings[column], wanted)

@@ -1,6 +1,6 @@
-"""Read raw parquet files a batch at a time, naming file, column and row of what is wrong.
+"""Read raw parquet files in batches; errors name file, column and row.
 
-A file may come as a folder of parts, as Spark writes it. Memory is one batch of decoded columns; files are read as
+A file may be a folder of parts, as Spark writes it. Memory is one batch of decoded columns; files are read as
 streams, so a file of one row group costs no more. Rows in messages count from 0 within the file, or within the part
 that is named.
 """
@@ -55,14 +55,14 @@ Ragged = tuple[np.ndarray, np.ndarray]
 
 
 class ParquetInput:
-    """One raw parquet file, or the parts of one, with the columns that are wanted of it.
+    """One raw parquet file, or the parts of one, with the columns to read.
 
     Args:
         path: the file, a folder of parts or a glob of them; see `parquet_files`.
         columns: form of each wanted column; others in the file are not read.
 
     Raises:
-        DataError: a file is missing, cut short or no parquet, or a column is missing, there twice or of another type.
+        DataError: a file is missing, truncated or not parquet, or a column is missing, there twice or of another type.
     """
 
     def __init__(self, path: Path, columns: Mapping[str, ColumnForm]) -> None:
@@ -131,15 +131,15 @@ def parquet_files(path: Path) -> list[Path]:
         folders = [folder.name for folder in seen if folder.is_dir() and "=" in folder.name]
         if folders:
             raise DataError(
-                f"{path} is partitioned into folders ({folders[0]}): write it without partitions, as files *.parquet "
+                f"{path} is partitioned into folders ({folders[0]}): write it without partitions, as *.parquet files "
                 "in one folder"
             )
         if not parts:
-            raise DataError(f"{path} is a folder without a file *.parquet")
+            raise DataError(f"{path} is a folder without *.parquet files")
         return parts
     parts = [part for part in sorted(path.parent.glob(path.name)) if part.is_file()]
     if not parts:
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path} does not exist")
     return parts
 
 
@@ -162,12 +162,12 @@ def _decode(path: Path, name: str, form: ColumnForm, column: pa.Array, first: in
     if isinstance(form, Lists):
         # Lists that are all empty may have any type: their writer had no value to tell it from.
         if len(values) and not _is(values.type, int):
-            raise DataError(f"{path}: column {name!r} holds {column.type}, wanted are lists of int")
+            raise DataError(f"{path}: column {name!r} holds {column.type}, expected lists of int")
         return _plain(values) if len(values) else np.empty(0, np.int64), offsets
     if (lengths != form.width).any():
         row = int(np.argmax(lengths != form.width))
         raise DataError(
-            f"{path}: row {first + row}, column {name!r}: there are {lengths[row]} values, wanted are {form.width}"
+            f"{path}: row {first + row}, column {name!r}: there are {lengths[row]} values, expected {form.width}"
         )
     return _plain(values).reshape(len(column), form.width)
 
@@ -178,7 +178,7 @@ def _plain(values: pa.Array) -> np.ndarray:
 
 
 def jagged_from_left_padded(padded: np.ndarray, *, where: str, name: str, first_row: int = 0) -> Ragged:
-    """Histories without their padding, from rows that are filled up with 0 on the left.
+    """Histories without their padding, from rows that are padded with 0 on the left.
 
     Args:
         padded: item ids (R, T), newest last.
@@ -201,8 +201,8 @@ def jagged_from_left_padded(padded: np.ndarray, *, where: str, name: str, first_
         row = int(np.argmax(wrong.any(axis=1)))
         slot = int(np.argmax(wrong[row])) + 1
         raise DataError(
-            f"{where}: row {first_row + row}, column {name!r}: slot {slot} is 0 after an item: histories are filled up "
-            "with 0 on the left, the newest item is last"
+            f"{where}: row {first_row + row}, column {name!r}: slot {slot} is 0 after an item: histories are padded "
+            "with 0 on the left, the newest item comes last"
         )
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.count_nonzero(real, axis=1), dtype=np.int64)])
     return padded[real], offsets
@@ -212,7 +212,7 @@ def parquet_rows(path: Path) -> int:
     """Rows of a file or of all its parts, from the footers.
 
     Raises:
-        DataError: a file is missing, cut short or no parquet.
+        DataError: a file is missing, truncated or not parquet.
     """
     return sum(_schema(part)[1] for part in parquet_files(path))
 
@@ -228,7 +228,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{path}: damaged, cut short or no parquet file ({reason}): download it again") from None
+        raise DataError(f"{path}: damaged, truncated or not a parquet file ({reason}): download it again") from None
 
 
 def _check_column(path: Path, name: str, schema: pa.Schema, form: ColumnForm, first: pa.Schema) -> None:
@@ -237,7 +237,7 @@ def _check_column(path: Path, name: str, schema: pa.Schema, form: ColumnForm, fi
     if not count:
         raise DataError(f"{path}: column {name!r} is missing. {did_you_mean(name, schema.names)}")
     if count > 1:
-        raise DataError(f"{path}: column {name!r} is there {count} times: rename or drop all but one")
+        raise DataError(f"{path}: column {name!r} occurs {count} times: rename or drop all but one")
     found = schema.field(name).type
     if isinstance(form, Anything):
         wanted = first.field(name).type
@@ -258,7 +258,7 @@ def _check_column(path: Path, name: str, schema: pa.Schema, form: ColumnForm, fi
             fits = lists and (_is(found.value_type, form.kind) or pa.types.is_null(found.value_type))
             fits = fits and (not pa.types.is_fixed_size_list(found) or found.list_size == form.width)
     if not fits:
-        raise DataError(f"{path}: column {name!r} holds {found}, wanted are {wanted}")
+        raise DataError(f"{path}: column {name!r} holds {found}, expected {wanted}")
 
 
 def _is(found: pa.DataType, kind: type) -> bool:

@@ -1,4 +1,4 @@
-"""Read the tables of a downloaded dataset, from a folder or a zip file, naming file, column, row and value on error."""
+"""Read the tables of a downloaded data set from a folder or a zip file; errors name file, column, row and value."""
 
 from __future__ import annotations
 
@@ -107,17 +107,17 @@ def open_raw(path: Path, layouts: Mapping[str, Sequence[str]]) -> tuple[str, Raw
         DataError: if there is no such path, the zip file is damaged, or no layout fits.
     """
     if not path.exists():
-        raise DataError(f"{path}: no such folder or zip file")
+        raise DataError(f"{path} does not exist: pass a folder or a zip file")
     found = _find(path, layouts)
     if found is None and path.is_dir():
         archives = sorted(file for file in path.iterdir() if file.suffix.lower() == ".zip" and file.is_file())
         fits = [hit for archive in archives if (hit := _find(archive, layouts)) is not None]
         if len(fits) > 1:
-            raise DataError(f"{path} holds {len(fits)} zip files of a known layout; name the one to read")
+            raise DataError(f"{path} holds {len(fits)} zip files of a known layout; pass the one to read")
         found = fits[0] if fits else None
     if found is None:
         known = "; ".join(f"{name} ({', '.join(files)})" for name, files in layouts.items())
-        raise DataError(f"{path} has none of the known layouts, as a folder or a zip file: {known}")
+        raise DataError(f"{path} does not match a known layout, neither as a folder nor as a zip file: {known}")
     return found
 
 
@@ -130,7 +130,7 @@ def _find(path: Path, layouts: Mapping[str, Sequence[str]]) -> tuple[str, RawFil
             members = [PurePosixPath(member) for member in archive.namelist() if not member.endswith("/")]
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(
-            f"{path} is no readable zip file ({error}): give the folder that holds the files, or a zip file of it"
+            f"{path} is not a readable zip file ({error}): pass the folder that holds the files, or a zip file of it"
         ) from None
     folders = {member.parent for member in members}
     for folder in sorted(folders, key=lambda folder: (len(folder.parts), str(folder))):
@@ -180,11 +180,11 @@ def read_table(raw: RawFiles, table: RawTable) -> pl.DataFrame:
                 content, schema_overrides=wanted, infer_schema=False, **_reading(table, found), **options
             )
         except pl.exceptions.ComputeError:
-            # Reading as text shows which value is to blame.
+            # Reading everything as text finds the value at fault.
             frame = pl.read_csv(content, infer_schema=False, **_reading(table, found), **options)
     except pl.exceptions.PolarsError as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "empty file"
-        raise DataError(f"{where}: not readable as a table: {reason}") from error
+        raise DataError(f"{where} cannot be read as a table: {reason}") from error
     return _checked(frame, table, where)
 
 
@@ -199,11 +199,11 @@ def _reading(table: RawTable, found: Sequence[str]) -> dict[str, Any]:
 def _lines(content: bytes, table: RawTable, where: str) -> bytes:
     """The lines, each with its end as on Linux, without blank ones at the end, and with a separator of one byte."""
     if b"\r" in content:
-        # A file of the old Mac has carriage returns alone.
+        # Files of the classic Mac OS end lines with a carriage return.
         content = content.replace(b"\r\n", b"\n") if b"\n" in content else content.replace(b"\r", b"\n")
     separator = table.separator.encode("ascii")
     end = len(content)
-    # A spreadsheet writes separators alone for rows that were emptied.
+    # A spreadsheet writes only separators for rows whose cells were cleared.
     while end > 0 and not content[content.rfind(b"\n", 0, end) + 1 : end].replace(separator, b"").strip():
         end = max(content.rfind(b"\n", 0, end), 0)
     if not end:
@@ -226,9 +226,8 @@ def _checked(frame: pl.DataFrame, table: RawTable, where: str) -> pl.DataFrame:
         values = values.cast(pl.Int64 if kind is int else pl.Float64, strict=False)
         bad = values.is_null() if kind is int else values.is_null() | ~values.is_finite()
         if bad.any():
-            raise bad_value(
-                where, name, bad.fill_null(True).arg_max(), given, "a whole number" if kind is int else "a number"
-            )
+            wanted = "a whole number" if kind is int else "a number"
+            raise bad_value(where, name, bad.fill_null(True), given, wanted)
         columns.append(values)
     return pl.DataFrame(columns)
 
@@ -236,11 +235,12 @@ def _checked(frame: pl.DataFrame, table: RawTable, where: str) -> pl.DataFrame:
 def refuse_repeated(name: str, found: Sequence[str], where: str) -> None:
     """Refuse a column that the header names more than once, `found` being the names that polars read."""
     if f"{name}_duplicated_0" in found:
-        raise DataError(f"{where}: column {name!r} is there more than once: remove or rename one")
+        raise DataError(f"{where}: column {name!r} occurs more than once: remove or rename one")
 
 
-def bad_value(where: str, column: str, row: int, values: pl.Series, wanted: str) -> DataError:
-    """The error that names one value of a raw table; rows count from 1 and do not count the header."""
+def bad_value(where: str, column: str, bad: pl.Series, values: pl.Series, wanted: str) -> DataError:
+    """The error that names the first value of a raw table where `bad` is true; row 1 follows the header."""
+    row = int(bad.arg_true()[0])
     value = values[row]
     shown = "an empty field" if value is None or value == "" else repr(value)
     return DataError(f"{where}: column {column!r}, row {row + 1}: {shown} is not {wanted}")

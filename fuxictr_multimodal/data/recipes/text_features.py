@@ -1,6 +1,6 @@
-"""Item texts to item vectors: TF-IDF with truncated SVD, or a given table aligned by item id.
+"""Item vectors: from texts by TF-IDF and truncated SVD, or from a table of pretrained embeddings by item id.
 
-Symbols: N items, D vector width, K keys of a given table, W its width.
+Symbols: N items, D vector width, K keys of a table, W its width.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ ROW_NUMBER = "row"  # the name of the `encode` stage for the place of a text in 
 
 @dataclass(frozen=True)
 class TextVectors:
-    """Vectors (N, D) float32 of length 1 (0 for a text without a known word), and facts for the manifest."""
+    """Vectors (N, D) float32 of length 1 (0 for a text without a known word), and metadata for the manifest."""
 
     vectors: NDArray[np.float32]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def tfidf_svd(texts: Sequence[str], *, fit_rows: NDArray[np.bool_], dim: int, seed: int = 0) -> TextVectors:
@@ -65,8 +65,8 @@ def tfidf_svd(texts: Sequence[str], *, fit_rows: NDArray[np.bool_], dim: int, se
         weights = _two_columns(tfidf.fit_transform(fit_texts))
     except ValueError:  # the vectoriser's only complaint here is an empty vocabulary
         raise DataError(
-            f"the texts of the {len(fit_texts)} items that occur in training rows share no word, "
-            "so no text vectors can be made; check the titles or give a table of vectors"
+            f"the texts of the {len(fit_texts)} items that occur in training rows have no word in "
+            "common, so text vectors cannot be computed; check the titles, or pass a table of vectors"
         ) from None
     found = min(dim, min(weights.shape) - 1)
     with np.errstate(divide="ignore", invalid="ignore"):  # equal texts have no variance to explain
@@ -74,7 +74,7 @@ def tfidf_svd(texts: Sequence[str], *, fit_rows: NDArray[np.bool_], dim: int, se
     explained = float(svd.explained_variance_ratio_.sum())
     vectors = np.zeros((len(texts), dim), dtype=np.float32)
     vectors[:, :found] = unit_length(svd.transform(_two_columns(tfidf.transform(texts))))
-    facts = {
+    metadata = {
         "method": "tfidf_svd",
         "fitted_on_items": len(fit_texts),
         "vocabulary": len(tfidf.vocabulary_),
@@ -82,7 +82,7 @@ def tfidf_svd(texts: Sequence[str], *, fit_rows: NDArray[np.bool_], dim: int, se
         "explained_variance": round(explained, 4) if np.isfinite(explained) else None,
         "items_without_vector": int((~vectors.any(axis=1)).sum()),
     }
-    return TextVectors(vectors, facts)
+    return TextVectors(vectors, metadata)
 
 
 def _two_columns(weights: csr_matrix) -> csr_matrix:
@@ -105,7 +105,7 @@ def reduce_width(vectors_NW: NDArray[np.float32], dim: int) -> tuple[NDArray[np.
     """L2-normalise, centre, project on the `dim` directions of largest variance (PCA).
 
     Returns:
-        (N, dim) float32 and the share of the variance that is kept. Directions that the vectors do not have are zero.
+        (N, dim) float32 and the fraction of the variance that is kept. Directions that the vectors do not have are zero.
         A zero row is an item without a vector: it stays zero and does not count.
 
     >>> reduced, kept = reduce_width(np.eye(4, dtype=np.float32), 3)
@@ -113,7 +113,7 @@ def reduce_width(vectors_NW: NDArray[np.float32], dim: int) -> tuple[NDArray[np.
     ((4, 3), 1.0)
     """
     unit = unit_length(vectors_NW.astype(np.float64))
-    known = unit.any(axis=1)
+    known = (unit != 0).any(axis=1)
     centred = np.where(known[:, None], unit - unit.sum(axis=0) / max(known.sum(), 1), 0)
     variance, directions = np.linalg.eigh(centred.T @ centred)
     order = np.argsort(-variance)[:dim]
@@ -125,15 +125,20 @@ def reduce_width(vectors_NW: NDArray[np.float32], dim: int) -> tuple[NDArray[np.
     return reduced, float(variance[order].sum() / max(variance.sum(), 1e-30))
 
 
-def given_vectors(path: Path, *, item_ids: NDArray[np.integer], dim: int) -> TextVectors:
-    """Vectors of items from a table that the user gives; an item that the table lacks gets zeros.
+def pretrained_vectors(path: Path, *, item_ids: NDArray[np.integer], dim: int) -> TextVectors:
+    """Vectors of items from the user's table of pretrained embeddings; an item that is not in the table gets zeros.
 
-    Vectors of width W = `dim` are taken as they are, narrower ones with zeros behind them, and wider ones reduced by
-    `reduce_width` over these items; the facts say so.
+    Vectors of width W = `dim` are used unchanged, narrower ones are padded with zeros, and wider ones are reduced by
+    `reduce_width` over these items; the metadata records this.
 
     Formats: `.h5` or `.npz` with the arrays `key` (K,) and `value` (K, W), FuxiCTR's names for pretrained
     embeddings; `.parquet` with a column of item ids and a column of lists, as the `encode` stage of a text encoder
-    writes it. Where there are more columns, the ids are in `key` or `item_id` and the lists in `value`.
+    writes it. If there are more columns, the ids are in `key` or `item_id` and the lists in `value`.
+
+    Args:
+        path: the table.
+        item_ids: the items, (N,).
+        dim: width D of the result.
 
     Raises:
         DataError: if the file is unreadable, keys repeat or are no integers, a value is not finite, or no item is in
@@ -142,13 +147,13 @@ def given_vectors(path: Path, *, item_ids: NDArray[np.integer], dim: int) -> Tex
     keys, values = (np.asarray(array) for array in _read_table(path))
     if keys.ndim != 1 or values.ndim != 2 or len(keys) != len(values):
         raise DataError(
-            f"{path}: key has shape {keys.shape} and value {values.shape}; wanted are (rows,) and (rows, width)"
+            f"{path}: key has shape {keys.shape} and value {values.shape}; expected (rows,) and (rows, width)"
         )
     if not (np.issubdtype(values.dtype, np.floating) or np.issubdtype(values.dtype, np.integer)):
         raise DataError(f"{path}: vectors are of type {values.dtype}, not numbers")
     width = values.shape[1]
     if len(keys) and not width:
-        raise DataError(f"{path}: the vectors have no numbers")
+        raise DataError(f"{path}: the vectors have width 0")
     keys = _integer_keys(path, keys)
     order = np.argsort(keys, kind="stable")
     repeated = np.flatnonzero(keys[order][1:] == keys[order][:-1])
@@ -167,35 +172,35 @@ def given_vectors(path: Path, *, item_ids: NDArray[np.integer], dim: int) -> Tex
         )
     vectors = np.zeros((len(item_ids), max(width, dim)), dtype=np.float32)
     vectors[present, :width] = values[order[place[present]]]
-    facts: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "method": "given",
         "file": path.name,
         "keys": len(keys),
         "items_without_vector": int((~vectors.any(axis=1)).sum()),
     }
     if width != dim:
-        facts["given_width"] = width
+        metadata["given_width"] = width
     if width > dim:
         vectors, kept = reduce_width(vectors, dim)
-        facts["variance_kept"] = round(kept, 4)
-    return TextVectors(vectors, facts)
+        metadata["variance_kept"] = round(kept, 4)
+    return TextVectors(vectors, metadata)
 
 
 def _read_table(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     readers = {".h5": _read_h5, ".npz": _read_npz, ".parquet": _read_parquet}
     if path.suffix.lower() not in readers:
-        raise DataError(f"{path}: a table of vectors ends in {', '.join(readers)}")
+        raise DataError(f"{path}: a table of vectors must have the suffix {', '.join(readers)}")
     if path.is_dir():
-        raise DataError(f"{path}: a folder; give the file of the vectors")
+        raise DataError(f"{path} is a folder: pass the file of vectors")
     if not path.exists():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path} does not exist")
     try:
         return readers[path.suffix.lower()](path)
     except DataError:
         raise
     except (Exception, PanicException) as error:  # a damaged file makes the libraries raise errors of many kinds
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise DataError(f"{path}: not readable as a table of vectors: {reason[0]}. {EXPECTED}") from error
+        raise DataError(f"{path}: cannot be read as a table of vectors: {reason[0]}. {EXPECTED}") from error
 
 
 def _read_h5(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -209,7 +214,7 @@ def _read_h5(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     with path.open("rb") as content:
         if not zipfile.is_zipfile(content):
-            raise DataError(f"{path}: not readable as a table of vectors: cut, empty or no .npz file. {EXPECTED}")
+            raise DataError(f"{path}: cannot be read as a table of vectors: cut, empty or no .npz file. {EXPECTED}")
     with np.load(path, allow_pickle=False) as file:
         _check_names(path, file.files, file.files)
         return file["key"], file["value"]
@@ -218,7 +223,7 @@ def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 def _check_names(path: Path, found: Sequence[str], arrays: Sequence[str]) -> None:
     if not {"key", "value"} <= set(arrays):
         what = "are no arrays" if {"key", "value"} <= set(found) else f"are not among {', '.join(found) or 'nothing'}"
-        raise DataError(f"{path}: not readable as a table of vectors: 'key' and 'value' {what}. {EXPECTED}")
+        raise DataError(f"{path}: cannot be read as a table of vectors: 'key' and 'value' {what}. {EXPECTED}")
 
 
 def _read_parquet(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -231,7 +236,7 @@ def _read_parquet(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     value = "value" if "value" in lists else (lists[0] if len(lists) == 1 else None)
     if key is None or value is None:
         raise DataError(
-            f"{path}: wanted are one column of item ids (or 'key' or 'item_id') and one column of lists (or 'value'); "
+            f"{path}: expected one column of item ids (or 'key' or 'item_id') and one column of lists (or 'value'); "
             f"found {', '.join(frame.columns)}"
         )
     if key == ROW_NUMBER:

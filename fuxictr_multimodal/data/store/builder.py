@@ -1,8 +1,8 @@
-"""Write a store: validate, append in chunks, check the splits, commit in one step.
+"""Write a dataset: validate, append in chunks, check the splits, commit in one step.
 
-Rows are built in `<data_root>/.<dataset_id>.building/` under a file lock; the last act is one rename. Memory is one
-chunk of 65,536 rows a split, the piece that the caller appends, the item table, and the distinct values of the
-columns that `finish` compares.
+Samples are written to `<data_root>/.<dataset_id>.building/` under a file lock; one rename completes the build. Memory
+holds one chunk of 65,536 samples a split, the piece that the caller appends, the item table, and the distinct values
+of the columns that `finish` compares.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from tqdm import tqdm
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.system.files import sha256
 from fuxictr_multimodal.data.store import validation
+from fuxictr_multimodal.data.store.disk_columns import DiskColumns
 from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, check_roles, is_fitted
 from fuxictr_multimodal.data.store.h5_writer import write_item_file
 from fuxictr_multimodal.data.store.item_rows import check_padding_row, check_zero_row, complete_width, order_items
-from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS, Column, Manifest
+from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS, Manifest
 from fuxictr_multimodal.data.store.reader import ITEM_FILE, TITLES_FILE, SplitReader
 from fuxictr_multimodal.data.store.split_builder import SplitBuilder
 from fuxictr_multimodal.data.store.staging import Staging, StoreExistsError
@@ -39,8 +40,8 @@ STORE_NAMES = frozenset(
 class StoreBuilder:
     """Builds `<data_root>/<dataset_id>`; use it in a `with` block.
 
-    Call `fit` (only where columns come raw), `write_items` once, `append` often, `finish` once. Leaving the block
-    without `finish`, or by an exception, leaves nothing behind.
+    Call `fit` (only where columns come raw), `write_items` once, `append` often, `finish` once. If
+    the block ends without `finish`, or by an exception, nothing is left on disk.
 
     Args:
         dataset_id: name of the dataset and its folder.
@@ -48,13 +49,13 @@ class StoreBuilder:
         feature_cols: FuxiCTR's columns. Those with `source: item` go to the item table, the others and the label
             to the splits. A column without `vocab_size` comes raw; that of `item_col` is known from the item table.
         label_col: FuxiCTR's label column.
-        max_len: most items of a history.
+        max_len: maximum number of items in a history.
         group_id: column of grouped metrics, or None.
         item_col: the item's own id; also the target column of a split.
-        recipe: what built it: arguments of the builder's caller, as JSON.
+        recipe: arguments of the caller, kept in the manifest as JSON.
         sources: raw files by name; their SHA-256 goes into the manifest.
-        overwrite: replace a dataset that is there.
-        rows_per_part: most rows of one file of a split.
+        overwrite: replace an existing dataset.
+        rows_per_part: maximum number of rows in one file of a split.
         progress: show progress on stderr.
 
     Raises:
@@ -93,7 +94,7 @@ class StoreBuilder:
         self._max_len = max_len
         self._group_id = group_id
         self._item_col = item_col
-        self._recipe = _as_json(recipe)
+        self._recipe = _as_json(recipe) or {}
         self._sources = {name: Path(path) for name, path in (sources or {}).items()}
         self._rows_per_part = rows_per_part
         self._progress = progress
@@ -101,10 +102,9 @@ class StoreBuilder:
 
         self._train_rows: pl.DataFrame | pl.LazyFrame | None = None
         self._processor: StoreFeatureProcessor | None = None
-        self._items = 0
-        self._item_columns: list[Column] = []
+        self._columns: DiskColumns
         self._splits: dict[str, SplitBuilder] = {}
-        self._bar: tqdm | None = None
+        self._bar: tqdm
         self._finished = False
 
     @property
@@ -113,11 +113,11 @@ class StoreBuilder:
         return self._staging.dir
 
     def __enter__(self) -> StoreBuilder:
-        """Take the lock, waiting for another build of this dataset, and an empty folder.
+        """Wait for another build of this dataset, take the lock, and create an empty folder.
 
         Raises:
             StoreExistsError: the dataset is there and `overwrite` is not given.
-            DataError: its folder holds files that are not of a store, or a source is missing.
+            DataError: its folder holds files that are not of a dataset, or a source is missing.
         """
         for name, path in self._sources.items():
             if not path.is_file():
@@ -134,12 +134,12 @@ class StoreBuilder:
         finally:
             self._staging.__exit__()
         if kind is None and not self._finished:
-            raise RuntimeError(f"{self._where}: the build was left without finish(): nothing is written")
+            raise RuntimeError(f"{self._where}: the build ended without finish(): nothing was written")
 
     def fit(self, train_rows: pl.DataFrame | pl.LazyFrame | None) -> None:
-        """Give the training rows, joined with item features, on which the raw columns are fitted.
+        """Set the training rows, joined with item features, on which FuxiCTR fits the raw columns in `write_items`.
 
-        Not needed (or None) where every column comes encoded. FuxiCTR fits in `write_items`.
+        Not needed (or None) if every column is already encoded.
         """
         assert self._processor is None, "fit comes before write_items"
         self._train_rows = train_rows
@@ -147,8 +147,8 @@ class StoreBuilder:
     def write_items(self, columns: Mapping[str, np.ndarray], *, titles: Sequence[str] | None = None) -> None:
         """Write the item table: arrays of equal length by name; row i is item i, row 0 is padding.
 
-        The column of `item_col` may be left out. Raw columns are encoded by the fitted processor. `titles` are what
-        people call the items, by row; no model reads them.
+        The column of `item_col` may be omitted. Raw columns are encoded by the fitted processor. `titles` are shown to
+        people, one a row; no model reads them.
 
         Raises:
             DataError: a column is missing or of a wrong dtype or shape, an id is out of range, an embedding is not
@@ -173,42 +173,46 @@ class StoreBuilder:
             )
         if titles is not None and len(titles) != rows:
             raise DataError(f"{TITLES_FILE}: {len(titles)} titles for an item table of {rows} rows")
-        self._items = rows
         for column in specs:
             if column is not own:
                 complete_width(column, columns[column["name"]], where=where)
-        self._processor = StoreFeatureProcessor(
+        processor = StoreFeatureProcessor(
             feature_cols=self._feature_cols,
             label_col=self._label_col,
             dataset_id=self.dataset_id,
             data_dir=self.dir,
             group_id=self._group_id,
         )
-        self._processor.fit(self._train_rows)
-        self._train_rows = None
+        processor.fit(self._train_rows)
+        self._processor, self._train_rows = processor, None
+        self._columns = DiskColumns(
+            feature_cols=self._feature_cols,
+            features=processor.feature_map.features,
+            label=self._label_col["name"],
+            item_col=self._item_col,
+            items=rows,
+        )
 
-        data = {}
-        for column in specs:
+        data, item_columns = {}, self._columns.of_items()
+        for column, on_disk in zip(specs, item_columns, strict=True):
             name = column["name"]
             if column is own:
                 values = columns.get(name, np.arange(rows))
             elif is_fitted(column):
                 check_padding_row(columns[name], name=name, where=where)
-                values = self._processor.transform({name: columns[name]}, where=where)[name]
+                values = processor.transform({name: columns[name]}, where=where)[name]
                 values[0] = 0
             else:
                 values = columns[name]
-            on_disk = self._column(column, role="item")
-            data[name] = self._checked(on_disk, values, where=where, first_row=0)
+            data[name] = self._columns.checked(on_disk, values, where=where, first_row=0)
             check_zero_row(data[name], name=name, where=where)
-            self._item_columns.append(on_disk)
         wrong = np.flatnonzero(data[self._item_col] != np.arange(rows))
         if len(wrong):
             raise DataError(
                 f"{where}: row {wrong[0]}, column {self._item_col!r}: item {data[self._item_col][wrong[0]]} is not in "
                 f"its own row; order_items places rows by id"
             )
-        write_item_file(self.dir / ITEM_FILE, self._item_columns, data)
+        write_item_file(self.dir / ITEM_FILE, item_columns, data)
         if titles is not None:
             (self.dir / TITLES_FILE).write_text(json.dumps(list(titles), ensure_ascii=False), encoding="utf-8")
 
@@ -237,18 +241,18 @@ class StoreBuilder:
         where, label, state = f"{split}.h5", self._label_col["name"], self._splits.get(split)
         labelled = label in columns or split != "test"
         if state is not None and labelled != state.labelled:
-            given, before = ("is given now", "came without it") if labelled else ("is missing", "came with it")
+            given, before = ("is present", "did not have it") if labelled else ("is missing", "had it")
             raise DataError(f"{where}: column {label!r} {given}, but earlier rows {before}")
-        on_disk = self._split_columns(labelled=labelled)
+        on_disk = self._columns.of_split(labelled=labelled)
         rows = validation.check_columns(columns, required=[c.name for c in on_disk], optional=(), where=where)
         first = 0 if state is None else state.rows
         encoded = self._processor.transform(columns, where=where)
-        data = {c.name: self._checked(c, encoded[c.name], where=where, first_row=first) for c in on_disk}
+        data = {c.name: self._columns.checked(c, encoded[c.name], where=where, first_row=first) for c in on_disk}
         values, offsets = validation.as_history(
             history_values,
             history_offsets,
             rows=rows,
-            items=self._items,
+            items=self._columns.items,
             max_len=self._max_len,
             where=where,
             first_row=first,
@@ -258,7 +262,7 @@ class StoreBuilder:
                 folder=self.dir / split,
                 columns=on_disk,
                 rows_per_part=self._rows_per_part,
-                items=self._items,
+                items=self._columns.items,
                 max_len=self._max_len,
                 group_id=self._group_id,
             )
@@ -275,18 +279,19 @@ class StoreBuilder:
         ordered_by: str | None = None,
         ordered_within: str | None = None,
     ) -> Manifest:
-        """Check the splits, write the manifest, move the dataset to its place and print its facts.
+        """Check the splits, write the manifest, move the dataset to its place and print its statistics.
 
         Args:
-            split_method: how rows came to their splits, in words.
+            split_method: how the samples were split, in words.
             negative_sampling: ratio, pool and seed of sampled negatives.
-            facts: anything else worth keeping, as JSON.
+            facts: any other metadata, as JSON.
             disjoint: columns of which no value may occur in two splits.
             ordered_by: meta column of times: no row may be older than one of an earlier split.
             ordered_within: compare times only within each value of this column.
 
         Raises:
-            DataError: a split is empty or has a single class, or breaks one of these promises.
+            DataError: a split is empty or has a single class, `disjoint` columns share a value, or times are not in
+                order.
         """
         assert self._processor is not None, "write_items comes before finish"
         for split in ("train", "valid", *self._splits):
@@ -302,10 +307,10 @@ class StoreBuilder:
             max_len=self._max_len,
             group_id=self._group_id,
             item_col=self._item_col,
-            splits={split: state.facts() for split, state in splits.items()},
+            splits={split: state.counts() for split, state in splits.items()},
             columns=splits["train"].columns,
-            item_columns=self._item_columns,
-            items=self._items,
+            item_columns=self._columns.of_items(),
+            items=self._columns.items,
             split_method=split_method,
             negative_sampling=_as_json(negative_sampling),
             feature_cols=self._feature_cols,
@@ -324,37 +329,6 @@ class StoreBuilder:
         self._finished = True
         print(manifest.table())
         return manifest
-
-    def _column(self, column: Mapping[str, Any], *, role: str) -> Column:
-        """What a feature column is on disk."""
-        spec = self._processor.feature_map.features[column["name"]]
-        dtype = {"meta": "int64", "numeric": "float32", "embedding": "float32"}.get(spec["type"], "int32")
-        width = {"sequence": "max_len", "embedding": "pretrain_dim"}.get(spec["type"])
-        return Column(column["name"], dtype, role, () if width is None else (spec[width],))
-
-    def _split_columns(self, *, labelled: bool) -> list[Column]:
-        label = [Column(self._label_col["name"], "uint8", "label")] if labelled else []
-        others = [
-            self._column(column, role="meta" if column["type"] == "meta" else "context")
-            for column in self._feature_cols
-            if column.get("source") != "item"
-        ]
-        return [*label, Column(self._item_col, "int32", "target"), *others]
-
-    def _checked(self, column: Column, values: np.ndarray, *, where: str, first_row: int) -> np.ndarray:
-        """The values in the dtype of the store, or an error that names the first wrong one."""
-        if column.role == "label":
-            return validation.as_labels(values, name=column.name, where=where, first_row=first_row)
-        if column.role == "meta":
-            return validation.as_meta(values, name=column.name, where=where, first_row=first_row)
-        place = {"name": column.name, "shape": column.shape, "where": where, "first_row": first_row}
-        if column.dtype == "float32":
-            return validation.as_floats(values, **place)
-        if column.role == "target":
-            remedy = "a target must be a row of the item table, and item 0 is padding"
-            return validation.as_ids(values, low=1, high=self._items, remedy=remedy, **place)
-        size = self._processor.feature_map.features[column.name]["vocab_size"]
-        return validation.as_ids(values, low=0, high=size, remedy=f"its vocab_size is {size}", **place)
 
     def _check_promises(
         self, splits: Mapping[str, SplitBuilder], disjoint: Sequence[str], ordered_by: str | None, within: str | None

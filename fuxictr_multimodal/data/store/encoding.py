@@ -1,12 +1,11 @@
-"""FuxiCTR's `FeatureProcessor` behind guards: fits vocabularies, writes the feature map, encodes raw columns.
+"""FuxiCTR's `FeatureProcessor` behind checks: fits vocabularies, writes the feature map, encodes raw columns.
 
-A column with `vocab_size` comes encoded; one without is fitted by FuxiCTR on training rows. Nothing of the
-FuxiCTR's encoding is written anew here: what it would crash on, or evaluate as code, is refused before it gets there.
+A column with `vocab_size` is already encoded; FuxiCTR fits the others on training rows. The encoding is FuxiCTR's
+own. Input that it would crash on, or evaluate as code, is refused first.
 """
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,30 +14,17 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from fuxictr.features import FeatureMap
 from fuxictr.preprocess import FeatureProcessor
-from fuxictr.preprocess.normalizer import Normalizer
-from fuxictr.preprocess.tokenizer import Tokenizer
 
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
-from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, check_spec, is_fitted
-from fuxictr_multimodal.data.store.manifest import Manifest
+from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, is_fitted
 
 FEATURE_MAP_NAME = "feature_map.json"
 FEATURE_VOCAB_NAME = "feature_vocab.json"
 
-__all__ = [
-    "FEATURE_MAP_NAME",
-    "FEATURE_VOCAB_NAME",
-    "StoreFeatureProcessor",
-    "check_feature_cols",
-    "load_feature_map",
-    "restore_processor",
-]
-
 
 class StoreFeatureProcessor(FeatureProcessor):
-    """FuxiCTR's processor for a store: encoded and fitted columns side by side, no pickle.
+    """FuxiCTR's processor for a dataset: encoded and fitted columns side by side, no pickle.
 
     Args:
         feature_cols: FuxiCTR's columns; `item_id` and embeddings need `vocab_size` and `pretrain_dim` here.
@@ -68,6 +54,8 @@ class StoreFeatureProcessor(FeatureProcessor):
             data_root=str(Path(data_dir).parent),
             group_id=group_id,
         )
+        self.feature_cols: list[dict[str, Any]]
+        self.label_cols: list[dict[str, Any]]
         # FuxiCTR derives its paths from the dataset's name; a build happens in another folder.
         self.data_dir = self.feature_map.data_dir = str(data_dir)
         self.json_file = str(Path(data_dir) / FEATURE_MAP_NAME)
@@ -92,18 +80,18 @@ class StoreFeatureProcessor(FeatureProcessor):
             DataError: a raw column is missing, of the wrong dtype, or has nothing to fit.
         """
         fitted = self.fitted_cols
-        if fitted and train_rows is None:
-            raise DataError(
-                f"dataset {self.feature_map.dataset_id!r}: column {fitted[0]['name']!r} comes raw (it has no "
-                f"vocab_size, or a normalizer): fit needs training rows with it, or give its vocab_size"
-            )
         if not fitted:
             super().fit(None, rebuild_dataset=False)
             return
+        if train_rows is None:
+            raise DataError(
+                f"dataset {self.feature_map.dataset_id!r}: column {fitted[0]['name']!r} is raw (it has no "
+                f"vocab_size, or a normalizer): pass training rows with it to fit, or set its vocab_size"
+            )
         with self._only(fitted):
             rows = self.preprocess(self._check_frame(train_rows.lazy(), "training rows"))
         if rows.head(1).collect().is_empty():
-            raise DataError("training rows: there are none, but columns come raw and are fitted on them")
+            raise DataError("there are no training rows to fit the raw columns on")
         super().fit(rows, rebuild_dataset=True)
 
     def transform(self, batch: Mapping[str, Any], *, where: str = "rows") -> dict[str, np.ndarray]:
@@ -155,17 +143,17 @@ class StoreFeatureProcessor(FeatureProcessor):
         super().fit_meta_col({**col, "remap": False}, stats_dict)
 
     def fit_numeric_col(self, col: dict[str, Any], stats_dict: dict[str, Any] | None = None) -> None:
-        """FuxiCTR's own; the statistics of a normaliser are kept as facts."""
+        """FuxiCTR's own; the statistics of a normaliser are kept for the manifest."""
         super().fit_numeric_col(col, stats_dict)
         if "normalizer" in col and stats_dict is not None:
             self.normalizers[col["name"]] = {"normalizer": col["normalizer"], **stats_dict}
 
     def save_pickle(self, pickle_file: str) -> None:
-        """Write nothing: a store holds no pickle; `restore_processor` reads JSON."""
+        """Write nothing: a dataset holds no pickle; `restore_processor` reads JSON."""
 
     def load_pickle(self, pickle_file: str | None = None) -> None:
         """Refuse: unpickling runs code."""
-        raise DataError("a store has no pickled processor: use restore_processor")
+        raise DataError("a dataset has no pickled processor: use restore_processor")
 
     def _collect_statistics(
         self, train_ddf: pl.LazyFrame, meta_ddf: pl.LazyFrame | None = None
@@ -248,119 +236,6 @@ class StoreFeatureProcessor(FeatureProcessor):
             yield
         finally:
             self.rebuild_dataset = kept
-
-
-def load_feature_map(directory: str | Path, dataset_id: str, params: Mapping[str, Any]) -> FeatureMap:
-    """Load `feature_map.json` into FuxiCTR's `FeatureMap`, after the same white-list as `check_feature_cols`.
-
-    Args:
-        directory: folder of the store.
-        dataset_id: must be that of the file.
-        params: run parameters: FuxiCTR reads `group_id`, `embedding_dim`, `use_features` and `feature_specs`.
-
-    Raises:
-        DataError: the file is missing, damaged or of another dataset.
-        ConfigError: it, or `feature_specs`, names an encoder that is not allowed, or an unknown feature.
-    """
-    path = Path(directory) / FEATURE_MAP_NAME
-    stored = _read_json(path)
-    try:
-        features = {name: spec for entry in stored["features"] for name, spec in entry.items()}
-        found, labels = stored["dataset_id"], stored["labels"]
-        for name, spec in features.items():
-            check_spec(spec, f"{path}: feature {name!r}")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error!r}): build the dataset again") from None
-    if found != dataset_id:
-        raise DataError(f"{path} is of dataset {found!r}, not {dataset_id!r}")
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise DataError(f"{path}: labels must be a list of names, not {labels!r}")
-    for name in params.get("use_features") or []:
-        if name not in features:
-            raise ConfigError(f"use_features: {name!r} is no feature of {path}. {did_you_mean(str(name), features)}")
-    for specs in params.get("feature_specs") or []:
-        if not isinstance(specs, Mapping):
-            raise ConfigError(f"feature_specs: {specs!r} is no mapping: write a list such as [{{name: ..., ...}}]")
-        names = specs["name"] if isinstance(specs.get("name"), list) else [specs.get("name")]
-        for name in names:
-            if name not in features:
-                raise ConfigError(
-                    f"feature_specs: {name!r} is no feature of {path}. {did_you_mean(str(name), features)}"
-                )
-            check_spec({**features[name], **specs}, f"feature_specs: feature {name!r}")
-    feature_map = FeatureMap(dataset_id, str(directory))
-    feature_map.load(str(path), dict(params))
-    return feature_map
-
-
-def restore_processor(directory: str | Path) -> StoreFeatureProcessor:
-    """The processor that built a store, to `transform` new raw rows; read from JSON, so no pickle is opened.
-
-    Args:
-        directory: folder of the store: columns and normalisers come from its manifest, vocabularies from
-            `feature_vocab.json`.
-
-    Raises:
-        DataError: a file is missing or damaged.
-    """
-    directory = Path(directory)
-    manifest = Manifest.read(directory)
-    processor = StoreFeatureProcessor(
-        feature_cols=manifest.feature_cols,
-        label_col=manifest.label_col,
-        dataset_id=manifest.dataset_id,
-        data_dir=directory,
-        group_id=manifest.group_id,
-    )
-    processor.feature_map = load_feature_map(directory, manifest.dataset_id, {"group_id": manifest.group_id})
-    processor.normalizers = manifest.normalizers
-    vocabularies = _read_json(directory / FEATURE_VOCAB_NAME)
-    for column in processor.fitted_cols:
-        name = column["name"]
-        try:
-            if column["type"] == "numeric":
-                facts = dict(manifest.normalizers[name])
-                normalizer = Normalizer(facts.pop("normalizer"))
-                normalizer.fit_from_stats(
-                    min_value=facts["min"],
-                    max_value=facts["max"],
-                    mean=facts["mean"],
-                    std=facts["std"],
-                    count=facts["count"],
-                )
-                processor.processor_dict[f"{name}::normalizer"] = normalizer
-            else:
-                processor.processor_dict[f"{name}::tokenizer"] = _restored_tokenizer(
-                    column, vocabularies[name], max_len=processor.feature_map.features[name].get("max_len", 0)
-                )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{directory}: column {name!r} cannot be restored ({error!r}): build it again") from None
-    return processor
-
-
-def _restored_tokenizer(column: Mapping[str, Any], vocabulary: Mapping[str, int], *, max_len: int) -> Tokenizer:
-    # JSON has text keys; the tokens of a sequence are text, those of a category have the dtype of the column.
-    as_token = int if column["type"] == "categorical" and column["dtype"] == "int" else str
-    tokenizer = Tokenizer(
-        min_freq=column.get("min_categr_count", 1),
-        na_value=column.get("fill_na", ""),
-        splitter=column.get("splitter", "^") if column["type"] == "sequence" else None,
-        max_len=max_len,
-        padding=column.get("padding", "post"),
-    )
-    tokenizer.vocab = {
-        token if token in ("__PAD__", "__OOV__") else as_token(token): int(code) for token, code in vocabulary.items()
-    }
-    return tokenizer
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: build the dataset first") from None
-    except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}): build the dataset again") from None
 
 
 def _series(values: Any) -> pl.Series:

@@ -1,4 +1,4 @@
-"""Write the HDF5 files of a store: chunked, with checksums, and byte for byte the same for the same rows."""
+"""Write the HDF5 files of a dataset: chunked, with checksums, and byte for byte the same for the same rows."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CHUNK_VALUES = 4 * CHUNK_ROWS
 class SplitWriter:
     """Rows of one split, in any number of pieces of any size.
 
-    Rows wait until a chunk of 65,536 is full, so that the bytes on disk do not depend on the size of the pieces; one
-    chunk and the caller's piece are all that is held. Parts are `part-00000.h5`, ...; one part alone becomes
+    Rows are buffered until a chunk of 65,536 is full, so that the bytes on disk do not depend on the size of the pieces.
+    Memory holds one chunk and the caller's piece. Parts are `part-00000.h5`, ...; one part alone becomes
     `<split>.h5`.
 
     Args:
-        folder: folder of the parts, `<store>/<split>`.
+        folder: folder of the parts, `<dataset>/<split>`.
         columns: columns of the split; `append` must get exactly these, in their dtypes.
-        rows_per_part: most rows of one file.
+        rows_per_part: maximum number of rows in one file.
     """
 
     def __init__(self, *, folder: Path, columns: list[Column], rows_per_part: int) -> None:
@@ -51,7 +51,7 @@ class SplitWriter:
         self._drain(final=False)
 
     def close(self) -> None:
-        """Write what waits; afterwards the split is `<split>.h5`, or the folder of parts."""
+        """Write the buffered rows; afterwards the split is `<split>.h5`, or the folder of parts."""
         self._drain(final=True)
         self._close_part(last=True)
         if len(self._parts) == 1:
@@ -59,7 +59,7 @@ class SplitWriter:
             self._folder.rmdir()
 
     def abandon(self) -> None:
-        """Close the open file and forget the rows that wait."""
+        """Close the open file and discard the buffered rows."""
         if self._file is not None:
             self._file.close()
             self._file = None

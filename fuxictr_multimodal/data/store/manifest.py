@@ -1,4 +1,4 @@
-"""The facts of a store, as one JSON file that is written last: no manifest, no dataset."""
+"""The metadata of a dataset, as one JSON file that is written last: no manifest, no dataset."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Column:
-    """One HDF5 dataset of a store.
+    """One column on disk: an HDF5 dataset.
 
     Attributes:
         name: the name in `feature_cols` or `label_col`.
@@ -50,7 +50,7 @@ class HistoryLength:
     def from_counts(cls, counts: np.ndarray) -> HistoryLength:
         """Exact statistics from `counts` (longest + 1,), where `counts[n]` rows have n items.
 
-        A percentile is the smallest length that at least that share of the rows does not exceed.
+        A percentile is the smallest length that at least that fraction of the rows does not exceed.
 
         >>> HistoryLength.from_counts(np.array([0, 2, 1, 1]))
         HistoryLength(mean=1.75, p50=1, p95=3, max=3)
@@ -71,7 +71,7 @@ class HistoryLength:
 
 
 @dataclass(frozen=True)
-class SplitFacts:
+class SplitCounts:
     """Exact counts of one split.
 
     Attributes:
@@ -80,7 +80,7 @@ class SplitFacts:
         users: distinct values of the group column; None where there is none.
         items: distinct target items.
         history_length: statistics of the history, in items.
-        padding_share: share of the `rows * max_len` history slots that hold no item.
+        padding_share: fraction of the `rows * max_len` history slots that hold no item.
     """
 
     rows: int
@@ -93,33 +93,33 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a store holds and how it came to be; equal input gives equal bytes, so it carries no time.
+    """What a dataset holds and how it was built. Equal input gives equal bytes, so it contains no time stamp.
 
     Attributes:
         dataset_id: name of the dataset, also of its folder.
-        max_len: most items that a history may hold.
+        max_len: maximum number of items in a history.
         group_id: column of grouped metrics, or None.
         item_col: the item's own id in the item table, and the target column of a split.
-        splits: facts by split name.
+        splits: statistics by split name.
         columns: columns of the split files, in order.
         item_columns: columns of the item table, in order.
         items: rows of the item table, with row 0, the padding.
-        split_method: how the rows were split, in words.
+        split_method: how the samples were split, in words.
         negative_sampling: ratio, pool and seed of sampled negatives, or None.
-        feature_cols: FuxiCTR's feature columns, completed with what the data told.
+        feature_cols: FuxiCTR's feature columns, completed with sizes found in the data.
         label_col: FuxiCTR's label column.
         normalizers: statistics of normalised numeric columns, by name, to encode new rows.
         sources: SHA-256 of the raw files, by name.
-        files: SHA-256 of the store's files, by name relative to its folder.
-        recipe: arguments that built the store.
-        facts: anything else that a builder knows, such as the AUC of the true click probability.
+        files: SHA-256 of the dataset's files, by name relative to its folder.
+        recipe: arguments that built the dataset.
+        facts: other metadata, such as the AUC of the true click probability.
     """
 
     dataset_id: str
     max_len: int
     group_id: str | None
     item_col: str
-    splits: dict[str, SplitFacts]
+    splits: dict[str, SplitCounts]
     columns: list[Column]
     item_columns: list[Column]
     items: int
@@ -171,7 +171,7 @@ class Manifest:
             return cls(
                 **{
                     **stored,
-                    "splits": {name: _split_facts(facts) for name, facts in stored["splits"].items()},
+                    "splits": {name: _split_counts(counts) for name, counts in stored["splits"].items()},
                     "columns": [_column(column) for column in stored["columns"]],
                     "item_columns": [_column(column) for column in stored["item_columns"]],
                 }
@@ -180,7 +180,7 @@ class Manifest:
             raise DataError(f"{path} is damaged ({error}): build the dataset again") from None
 
     def table(self) -> str:
-        """The facts of the splits as a plain table."""
+        """The statistics of the splits as a text table."""
         head = ["split", "rows", "positive", "users", "items", "history mean", "p50", "p95", "max", "padding"]
         lines = [head]
         for name, split in self.splits.items():
@@ -205,8 +205,8 @@ class Manifest:
         return "\n".join([title, *rows])
 
 
-def _split_facts(stored: Mapping[str, Any]) -> SplitFacts:
-    return SplitFacts(**{**stored, "history_length": HistoryLength(**stored["history_length"])})
+def _split_counts(stored: Mapping[str, Any]) -> SplitCounts:
+    return SplitCounts(**{**stored, "history_length": HistoryLength(**stored["history_length"])})
 
 
 def _column(stored: Mapping[str, Any]) -> Column:

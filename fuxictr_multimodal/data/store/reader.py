@@ -1,4 +1,4 @@
-"""Read a store: its manifest, its splits (one file or parts), its item table, and their integrity.
+"""Read a dataset: its manifest, its splits (one file or parts), its item table, and their integrity.
 
 A split is one HDF5 dataset a column, with `history/values` (N,) and `history/offsets` (rows + 1,) for the jagged
 histories. This file knows no torch: the loader turns what it reads into tensors.
@@ -21,7 +21,7 @@ from fuxictr_multimodal.data.store.manifest import FORMAT_VERSION, MANIFEST_NAME
 
 CHUNK_ROWS = 65_536
 ITEM_FILE = "item.h5"
-# JSON: what people call item i at place i; the padding item is "".
+# JSON list: entry i is the title of item i; the padding item has "".
 TITLES_FILE = "item_titles.json"
 HISTORY_VALUES = "history/values"
 HISTORY_OFFSETS = "history/offsets"
@@ -33,7 +33,7 @@ class Store:
 
     Attributes:
         dir: `<data_root>/<dataset_id>`.
-        manifest: its facts.
+        manifest: its metadata.
     """
 
     dir: Path
@@ -54,14 +54,14 @@ class Store:
             )
         if not (directory / MANIFEST_NAME).is_file():
             raise DataError(
-                f"{directory} has no {MANIFEST_NAME}: its build was interrupted or it is no dataset of this "
+                f"{directory} has no {MANIFEST_NAME}: its build was interrupted, or it is not a dataset of this "
                 f"format; build it again with overwrite"
             )
         manifest = Manifest.read(directory)
         if manifest.dataset_id != dataset_id:
             raise DataError(
                 f"{directory / MANIFEST_NAME} is of dataset {manifest.dataset_id!r}, not {dataset_id!r}: "
-                f"the folder must carry the name of its dataset"
+                f"the folder must have the name of its dataset"
             )
         missing = [name for name in manifest.files if not (directory / name).is_file()]
         if missing:
@@ -70,7 +70,7 @@ class Store:
 
     @staticmethod
     def exists(data_root: str | Path, dataset_id: str) -> bool:
-        """Whether a finished dataset (of any format version) is there."""
+        """Whether a finished dataset of any format version exists."""
         return (Path(data_root) / dataset_id / MANIFEST_NAME).is_file()
 
     def split_path(self, split: str) -> Path | None:
@@ -96,7 +96,7 @@ class Store:
         for name, expected in self.manifest.files.items():
             if sha256(self.dir / name) != expected:
                 raise DataError(
-                    f"{self.dir / name} does not match its checksum in {MANIFEST_NAME}: it is damaged or was "
+                    f"{self.dir / name} does not match its checksum in {MANIFEST_NAME}: the file is damaged or was "
                     f"changed; build the dataset again with overwrite"
                 )
 
@@ -108,7 +108,7 @@ class SplitReader:
         path: `train.h5`, the folder `train` of parts, or either without its suffix.
 
     Raises:
-        DataError: nothing is there, or it is no split file of this format version.
+        DataError: there is no such split, or its files have another format version.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -234,7 +234,7 @@ def _open(path: Path) -> h5py.File:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: build the dataset first") from None
     except OSError as error:
-        raise DataError(f"{path} is damaged or no HDF5 file ({error}): build the dataset again") from None
+        raise DataError(f"{path} is damaged or not an HDF5 file ({error}): build the dataset again") from None
     version = file.attrs.get("format_version")
     if version != FORMAT_VERSION:
         file.close()

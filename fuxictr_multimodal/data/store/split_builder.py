@@ -10,7 +10,7 @@ import numpy as np
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.data.store import validation
 from fuxictr_multimodal.data.store.h5_writer import SplitWriter
-from fuxictr_multimodal.data.store.manifest import Column, HistoryLength, SplitFacts
+from fuxictr_multimodal.data.store.manifest import Column, HistoryLength, SplitCounts
 from fuxictr_multimodal.data.store.reader import SplitReader
 
 
@@ -20,9 +20,9 @@ class SplitBuilder:
     Args:
         folder: folder of the parts; the split is named after it.
         columns: columns of the split; that of role `label` may be absent, that of role `target` is the item id.
-        rows_per_part: most rows of one file.
+        rows_per_part: maximum number of rows in one file.
         items: rows of the item table.
-        max_len: most items of a history.
+        max_len: maximum number of items in a history.
         group_id: column whose distinct values are counted as users, or None.
     """
 
@@ -56,7 +56,7 @@ class SplitBuilder:
             self._positives += int(data[self._label].sum())
 
     def close(self) -> None:
-        """Write what waits.
+        """Write the buffered rows.
 
         Raises:
             DataError: the labels are of a single class, so AUC is not defined.
@@ -69,10 +69,10 @@ class SplitBuilder:
         self._writer.close()
 
     def abandon(self) -> None:
-        """Let go of the files of a build that failed."""
+        """Close the files of a build that failed."""
         self._writer.abandon()
 
-    def facts(self) -> SplitFacts:
+    def counts(self) -> SplitCounts:
         """The counts for the manifest, after `close`."""
         users = None
         if self._group_id is not None:
@@ -80,7 +80,7 @@ class SplitBuilder:
                 users = len(validation.distinct_values(reader, self._group_id))
         slots = self.rows * self._max_len
         filled = int(self._length_counts @ np.arange(len(self._length_counts)))
-        return SplitFacts(
+        return SplitCounts(
             rows=self.rows,
             positives=self._positives if self.labelled else None,
             users=users,

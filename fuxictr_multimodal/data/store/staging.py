@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class StoreExistsError(DataError):
-    """The dataset is already there and `overwrite` was not given."""
+    """The dataset already exists and `overwrite` was not given."""
 
 
 class Staging:
@@ -28,7 +28,7 @@ class Staging:
     Args:
         final_dir: the folder to appear.
         overwrite: replace it where it is there.
-        owned: names that such a folder may hold; a folder with anything else is never replaced.
+        owned: file names of a dataset; a folder that holds anything else is never replaced.
     """
 
     def __init__(self, final_dir: Path, *, overwrite: bool, owned: Collection[str]) -> None:
@@ -44,7 +44,7 @@ class Staging:
 
         Raises:
             StoreExistsError: the dataset is there and `overwrite` is not given.
-            DataError: its folder is no finished dataset, or holds files that are not of a store.
+            DataError: its folder is not a finished dataset, or holds other files.
         """
         make_folder(self.final_dir.parent)
         self._lock.acquire()
@@ -91,9 +91,9 @@ class Staging:
                     f"{self.final_dir} already holds a dataset: give --overwrite (overwrite=True in code) to replace it"
                 )
             raise DataError(
-                f"{self.final_dir} is there without a {MANIFEST_NAME} (an interrupted build, or no dataset of this "
+                f"{self.final_dir} exists but has no {MANIFEST_NAME} (an interrupted build, or not a dataset of this "
                 f"format): give --overwrite (overwrite=True in code) to replace it"
             )
         foreign = sorted(path.name for path in self.final_dir.iterdir() if path.name not in self._owned)
         if foreign:
-            raise DataError(f"{self.final_dir} holds {foreign[0]!r}, which is no file of a store: move it away first")
+            raise DataError(f"{self.final_dir} holds {foreign[0]!r}, which is not a file of a dataset: move it away first")

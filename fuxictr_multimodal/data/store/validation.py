@@ -1,12 +1,12 @@
-"""Checks of rows on their way into a store, and of its splits against each other.
+"""Checks of samples before they are written to a dataset, and of its splits against each other.
 
-Every function returns its input in the dtype of the store, or raises one `DataError` that names file, column, row
+Every function returns its input in the dtype on disk, or raises one `DataError` that names file, column, row
 and value. Rows in messages count from 0 within the split. All checks are vectorised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def check_columns(
     required, known = list(required), [*required, *optional]
     for name in required:
         if name not in columns:
-            raise DataError(f"{where}: column {name!r} is missing; given: {', '.join(columns) or 'none'}")
+            raise DataError(f"{where}: column {name!r} is missing; found: {', '.join(columns) or 'none'}")
     for name in columns:
         if name not in known:
             raise DataError(f"{where}: column {name!r} is not in the dataset's columns. {did_you_mean(name, known)}")
@@ -72,7 +72,7 @@ def as_floats(values: np.ndarray, *, name: str, shape: tuple[int, ...], where: s
     _check_kind(values, "fiu", "numbers", name=name, where=where)
     with np.errstate(over="ignore"):
         single = values.astype(np.float32, copy=False)
-    _refuse(~np.isfinite(single), values, name, where, first_row, "is no finite float32")
+    _refuse(~np.isfinite(single), values, name, where, first_row, "is not a finite float32")
     return single
 
 
@@ -80,7 +80,7 @@ def as_labels(values: np.ndarray, *, name: str, where: str, first_row: int = 0) 
     """Labels 0 and 1 as uint8 (rows,)."""
     values = _shaped(values, name=name, shape=(), where=where)
     _check_kind(values, "biuf", "numbers 0 and 1", name=name, where=where)
-    _refuse((values != 0) & (values != 1), values, name, where, first_row, "is no label: only 0 and 1 are")
+    _refuse((values != 0) & (values != 1), values, name, where, first_row, "is not a label: labels are 0 and 1")
     return values.astype(np.uint8)
 
 
@@ -129,7 +129,7 @@ def check_disjoint(readers: Mapping[str, SplitReader], name: str) -> None:
             if len(shared):
                 raise DataError(
                     f"column {name!r}: value {shared[0]} occurs in splits {other!r} and {split!r} ({len(shared)} such "
-                    f"values), but they are promised to be disjoint"
+                    f"values), but these splits must not share any"
                 )
         seen[split] = found
 
@@ -178,7 +178,7 @@ def time_ranges(reader: SplitReader, time: str, within: str | None) -> tuple[np.
     return groups, first, last
 
 
-def _merged(pieces: Iterator[np.ndarray], reduce) -> np.ndarray:
+def _merged(pieces: Iterator[np.ndarray], reduce: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Reduce pieces along their last axis; merging when the newcomers outgrow the total keeps it near linear."""
     total, waiting, size = next(pieces), [], 0
     for piece in pieces:

@@ -1,7 +1,7 @@
 """Synthetic data in the files of MicroLens_1M_MMCTR: same names, columns and types, any size.
 
-Rows are those of the store of the same spec; the label of test stays out. Memory is one block of rows, or one slice of
-items in their widest embedding, beside the items themselves.
+Samples equal those of the dataset of the same spec; test has no label. Memory holds the items, and one block of samples
+or one slice of items in their widest embedding.
 
 Symbols: I items (row 0 is padding), T history slots.
 """
@@ -9,6 +9,7 @@ Symbols: I items (row 0 is padding), T history slots.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -40,7 +41,7 @@ ITEM_SEQ = "item_seq.parquet"
 ROW_GROUP = 65_536
 # The parts of a generator's key that are not splits and blocks: one number an embedding.
 EMBEDDING_KEY = 5
-# Text and cover say less, or more, than the given embedding.
+# Text and cover are noisier, or less noisy, than the multimodal embedding.
 NOISE = {"bert": 0.6, "clip": 1.0, "v1": 0.3, "v2": 0.5, "v3": 0.8, "e4": 0.2}
 FLOAT32 = ("bert", "clip")
 Chunks = Iterator[Mapping[str, Any]]
@@ -66,12 +67,12 @@ def write_challenge_files(
 ) -> list[Path]:
     """Write the seven files of the challenge below `out`, and return their paths.
 
-    `item_seq.parquet` holds the users' histories, without the targets: those of test are what is asked.
+    `item_seq.parquet` holds the users' histories, without the targets: the targets of test are what a model has to score.
 
     Args:
-        spec: what to generate; `max_len` must be 64, the width of the release's histories.
+        spec: what to generate; `max_len` must be 64, the width of the histories in the release.
         out: folder; the rows and `item_info.parquet` go to `MicroLens_1M_x1` in it.
-        overwrite: replace files that are there.
+        overwrite: replace existing files.
         progress: show progress on stderr.
 
     Raises:
@@ -85,7 +86,7 @@ def write_challenge_files(
         ITEM_INFO: lambda: _item_info(world),
         ITEM_FEATURE: lambda: _item_feature(spec, world),
         ITEM_EMB: lambda: _item_emb(spec, world),
-        **{f"{split}.parquet": lambda split=split: _rows(spec, world, split) for split in SPLITS},
+        **{f"{split}.parquet": partial(_rows, spec, world, split) for split in SPLITS},
         ITEM_SEQ: lambda: _sequences(spec, world),
     }
     paths = {name: out / FOLDER / name if name in IN_FOLDER else out / name for name in content}
@@ -101,7 +102,7 @@ def refuse_existing(paths: Iterable[Path], *, overwrite: bool) -> None:
     """Raise `DataError` naming the first of `paths` that is there, unless `overwrite`."""
     for path in paths:
         if path.exists() and not overwrite:
-            raise DataError(f"{path} is already there: choose another folder, or give --overwrite to replace it")
+            raise DataError(f"{path} already exists: choose another folder, or pass --overwrite to replace it")
 
 
 def _write(path: Path, chunks: Chunks, bar: tqdm) -> None:

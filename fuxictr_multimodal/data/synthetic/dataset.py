@@ -1,4 +1,4 @@
-"""Synthetic data as a store, with what the best possible model would reach among its facts."""
+"""Build a synthetic dataset; its metadata holds the metrics of the Bayes-optimal model."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ from fuxictr_multimodal.data.synthetic.world import LEVELS, World, make_world
 if TYPE_CHECKING:
     from fuxictr_multimodal.data.store.manifest import Manifest
 
-# Raise it whenever the same spec gives other bytes than before.
+# Increase it whenever the same spec gives other bytes than before.
 GENERATOR_VERSION = 1
 ITEM_COLUMNS = ("item_id", "item_tags", "item_emb_d128")
+
+
+# Label, click probability and user of some samples, each (B,).
+Judged = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def item_columns(world: World) -> dict[str, np.ndarray]:
@@ -36,8 +40,8 @@ def item_columns(world: World) -> dict[str, np.ndarray]:
     }
 
 
-def bayes_facts(judged: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict[str, dict[str, float]]:
-    """What the true probabilities reach, from (label, probability, user), each (B,), of some splits.
+def bayes_metrics(judged: Mapping[str, Judged]) -> dict[str, dict[str, float]]:
+    """Bayes-optimal AUC, grouped AUC and log loss of some splits, from the true click probabilities.
 
     Rounded to six digits; `expected` is the average over all labels that could have been drawn.
     """
@@ -50,8 +54,8 @@ def bayes_facts(judged: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]])
             gauc[split] = metrics.grouped_auc(label, probability, user)
     every = np.concatenate([probability for _, probability, _ in judged.values()])
     auc["expected"], logloss["expected"] = expected_auc(every), expected_logloss(every)
-    facts = {"bayes_auc": auc, "bayes_gauc": gauc, "bayes_logloss": logloss}
-    return {fact: {split: round(value, 6) for split, value in values.items()} for fact, values in facts.items()}
+    found = {"bayes_auc": auc, "bayes_gauc": gauc, "bayes_logloss": logloss}
+    return {name: {split: round(value, 6) for split, value in values.items()} for name, values in found.items()}
 
 
 def recipe_of(spec: SyntheticSpec) -> dict[str, Any]:
@@ -82,10 +86,10 @@ def build_synthetic(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Manifest:
-    """Generate a dataset and write its store; memory is one block of rows and the item table.
+    """Generate a dataset; memory holds one block of samples and the item table.
 
-    The manifest's facts hold `bayes_auc`, `bayes_gauc` and `bayes_logloss`: what the true probabilities reach on valid
-    and on test (and in expectation over both). No model can do better but by luck.
+    The manifest has `bayes_auc`, `bayes_gauc` and `bayes_logloss`: the metrics of the true probabilities on valid and on
+    test, and in expectation over both. A model can exceed them only by chance.
 
     Args:
         spec: what to generate.
@@ -94,13 +98,13 @@ def build_synthetic(
         feature_cols: columns of the dataset YAML: any of `CONTEXT_COLUMNS` and `ITEM_COLUMNS`. Vocabulary sizes that
             are not given are filled in.
         label_col: FuxiCTR's label column.
-        overwrite: replace a dataset that is there.
+        overwrite: replace an existing dataset.
         progress: show progress on stderr.
 
     Raises:
-        ConfigError: a column that is not generated, or not there where it is said to be.
+        ConfigError: a column that is not generated, or has the wrong `source`.
     """
-    # The builder imports polars and FuxiCTR: seconds that a caller of the pure functions need not spend.
+    # The builder imports polars and FuxiCTR, which takes seconds that callers of the pure functions do not need.
     from fuxictr_multimodal.data.store.builder import StoreBuilder
     from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col
 
@@ -121,7 +125,7 @@ def build_synthetic(
     ) as builder:
         world = make_world(spec)
         builder.write_items({name: values for name, values in item_columns(world).items() if name in names})
-        judged: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {"valid": [], "test": []}
+        judged: dict[str, list[Judged]] = {"valid": [], "test": []}
         for split in SPLITS:
             for block in blocks(spec, world, split):
                 data = {name: values for name, values in block.columns.items() if name in names}
@@ -131,11 +135,16 @@ def build_synthetic(
                     judged[split].append((block.label, block.probability, block.columns["user_id"]))
         return builder.finish(
             split_method="drawn apart: a user's rows are all in one split",
-            facts=bayes_facts(
-                {split: tuple(map(np.concatenate, zip(*parts, strict=True))) for split, parts in judged.items()}
+            facts=bayes_metrics(
+                {split: _together(parts) for split, parts in judged.items()}
             ),
             disjoint=["user_id"] if "user_id" in names else [],
         )
+
+
+def _together(parts: Sequence[Judged]) -> Judged:
+    labels, probabilities, users = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return labels, probabilities, users
 
 
 def _complete_columns(columns: list[dict[str, Any]], spec: SyntheticSpec, where: str) -> list[dict[str, Any]]:
@@ -166,7 +175,7 @@ def build_from_config(
 
     Raises:
         ConfigError: the entry is missing, has no `synthetic:` block, or is wrong.
-        StoreExistsError: the dataset is there and `overwrite` is not given.
+        StoreExistsError: the dataset exists and `overwrite` is not given.
     """
     from fuxictr_multimodal.config.expids import load_dataset_config
 

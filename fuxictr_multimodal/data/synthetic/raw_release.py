@@ -1,7 +1,7 @@
 """Synthetic data in the files of the raw MicroLens release: who commented on what, titles, categories, likes and views.
 
-What a user did is the history and then, in order, the targets that were clicked. Negatives are not in the release, and
-neither are levels or embeddings: recipes make them.
+A user's interactions are the history and then, in order, the clicked targets. The release has no negatives, quantile
+bins or embeddings: recipes compute them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def write_raw_release(spec: SyntheticSpec, out: Path, *, overwrite: bool = False
     Args:
         spec: what to generate; the sizes of valid and test are not used.
         out: folder of the files.
-        overwrite: replace files that are there.
+        overwrite: replace existing files.
         progress: show progress on stderr.
 
     Raises:
@@ -83,7 +83,7 @@ def _users(spec: SyntheticSpec, world: World) -> Iterator[tuple[int, list[int], 
         firsts = np.flatnonzero(np.diff(user, prepend=0))
         bounds = np.append(firsts, len(user))
         longest = spec.max_len + spec.rows_per_user
-        # As many times for every user, so that what one did does not move another's.
+        # The same number of draws for every user, so that users are independent of each other.
         start = START_MS + rng.integers(SPAN_MS, size=len(firsts))
         targets, clicked = block.columns["item_id"], block.label.astype(bool)
         for number, (low, high) in enumerate(pairwise(bounds.tolist())):

@@ -55,7 +55,7 @@ class World:
 
     @property
     def popularity(self) -> np.ndarray:
-        """Share of each item in what is drawn by popularity, (I,); 0 for padding."""
+        """Probability of each item when drawn by popularity, (I,); 0 for padding."""
         share = np.zeros(len(self.content))
         share[self.by_cluster] = np.diff(self.mass)
         return share
@@ -88,7 +88,7 @@ def make_world(spec: SyntheticSpec) -> World:
 
     base_levels = np.zeros((count + 1, 2), dtype=np.int64)
     for column in range(2):
-        # Levels cut the impressions, not the items, into ten equal parts: all levels occur on rows.
+        # Quantile bins divide the impressions, not the items, into ten equal parts: all bins occur in samples.
         rank = np.argsort(np.log(popularity) + LEVEL_SPREAD * rng.standard_normal(count), kind="stable")
         share = np.empty(count)
         share[rank] = np.cumsum(popularity[rank]) - popularity[rank] / 2

@@ -131,7 +131,7 @@ def test_many_drops_are_no_failure_as_long_as_bytes_come(server, get, tmp_path):
 
 def test_a_part_waits_for_the_next_call(server, get, tmp_path):
     server.behaviour = ["drop", 503, 503]
-    with pytest.raises(DataError, match=r"cannot be loaded after 2 attempts .*503.* stays in .*a.parquet.part"):
+    with pytest.raises(DataError, match=r"cannot be downloaded after 2 attempts .*503.* stays in .*a.parquet.part"):
         get(retries=1)
     assert left(tmp_path) == ["a.parquet.part", "a.parquet.part.json"]
     get()
@@ -188,7 +188,7 @@ def test_a_part_longer_than_the_file_starts_again(server, get, tmp_path):
     ("file", "behaviour", "message"),
     [
         ({"size": 5}, [], "has 3,000,004 bytes, the release has 5: the mirror holds another file"),
-        ({"sha256": "0" * 64}, [], "does not match the SHA-256 of the release; it is removed"),
+        ({"sha256": "0" * 64}, [], "does not match the SHA-256 of the release; it was removed"),
         ({}, ["login"], "begins with b'<htm', not b'PAR1': a proxy or a login page"),
         ({}, [403], r"the server refuses \(status 403\)\. Behind a firewall set HTTPS_PROXY"),
     ],
@@ -223,7 +223,7 @@ def test_nobody_there(get):
 
 @pytest.mark.parametrize("address", ["file:///etc/", "ftp://host/", "nowhere", "https://"])
 def test_addresses_of_other_kinds(get, address):
-    with pytest.raises(ConfigError, match="is no address to download from"):
+    with pytest.raises(ConfigError, match="is not an address to download from"):
         get(address=address)
 
 
@@ -264,7 +264,7 @@ def test_the_release_as_a_folder_or_as_a_zip_file(server, tmp_path):
 
 def test_a_damaged_zip_file(server, tmp_path):
     server.content = {"/data/MicroLens_1M_x1.zip": b"PK and nothing else"}
-    with pytest.raises(DataError, match=r"MicroLens_1M_x1.zip: no readable zip file"):
+    with pytest.raises(DataError, match=r"MicroLens_1M_x1.zip: not a readable zip file"):
         load(NAMES[:4], directory=tmp_path, address=server.address, progress=False)
 
 

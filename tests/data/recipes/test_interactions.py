@@ -11,7 +11,7 @@ from fuxictr_multimodal.data.recipes.interactions import (
     Levels,
     additive_scores,
     earlier_items,
-    last_share_within,
+    last_fraction_within,
     smoothed_mean,
     split_by_time,
     sums_before,
@@ -82,7 +82,7 @@ def test_a_label_is_not_in_its_own_count(log):
 
 
 def test_split_by_time_never_parts_rows_of_one_time(log):
-    split = split_by_time(log["times"], train_share=0.8, valid_share=0.1)
+    split = split_by_time(log["times"], train_fraction=0.8, valid_fraction=0.1)
     times = log["times"]
     assert times[split == TRAIN].max() < times[split == VALID].min()
     assert times[split == VALID].max() < times[split == TEST].min()
@@ -91,7 +91,7 @@ def test_split_by_time_never_parts_rows_of_one_time(log):
 
 def test_last_share_takes_whole_times_and_leaves_every_user_a_first_time(log):
     users, times = log["users"], log["times"]
-    marked = last_share_within(users, times, share=0.3)
+    marked = last_fraction_within(users, times, fraction=0.3)
     assert 0.1 < marked.mean() < 0.5
     for user in np.unique(users):
         mine = users == user
@@ -104,7 +104,7 @@ def test_last_share_takes_whole_times_and_leaves_every_user_a_first_time(log):
 
 
 def test_last_share_of_a_user_with_one_time_is_nothing():
-    assert not last_share_within(np.array([3, 3, 3]), np.array([1, 1, 1]), share=0.9).any()
+    assert not last_fraction_within(np.array([3, 3, 3]), np.array([1, 1, 1]), fraction=0.9).any()
 
 
 def test_levels_are_equally_filled_deciles_and_zero_where_unknown():

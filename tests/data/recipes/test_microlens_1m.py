@@ -159,7 +159,7 @@ SPOILT = {
     ),
     "wrong type": (
         lambda d: (files.drop(p := d / INNER / "train.parquet", "label"), files.add(p, "label", np.full(300, 0.5))),
-        ["train.parquet", "'label' holds double, wanted are int"],
+        ["train.parquet", "'label' holds double, expected int"],
     ),
     "right-padded": (
         lambda d: files.spoil(d / INNER / "valid.parquet", "item_seq", 11, (63, 0)),
@@ -195,7 +195,7 @@ SPOILT = {
     ),
     "NaN embedding": (
         lambda d: files.spoil(d / INNER / "item_info.parquet", "item_emb_d128", 17, (9, float("nan"))),
-        ["item_info.parquet: row 17, column 'item_emb_d128' at (9,): value nan is no finite float32"],
+        ["item_info.parquet: row 17, column 'item_emb_d128' at (9,): value nan is not a finite float32"],
     ),
     "embedding too large for float32": (
         lambda d: files.spoil(d / INNER / "item_info.parquet", "item_emb_d128", 17, (9, 1e300)),
@@ -223,11 +223,11 @@ SPOILT = {
     ),
     "truncated download": (
         lambda d: files.cut(d / INNER / "train.parquet"),
-        ["train.parquet: damaged, cut short or no parquet file"],
+        ["train.parquet: damaged, truncated or not a parquet file"],
     ),
     "empty file": (
         lambda d: (d / INNER / "test.parquet").write_bytes(b""),
-        ["test.parquet: damaged, cut short or no parquet file"],
+        ["test.parquet: damaged, truncated or not a parquet file"],
     ),
     "damaged page": (
         lambda d: _overwrite(d / INNER / "train.parquet"),
@@ -247,7 +247,7 @@ SPOILT = {
     ),
     "short array": (
         lambda d: _short(d / INNER / "valid.parquet"),
-        ["valid.parquet: row 8, column 'item_seq': there are 63 values, wanted are 64"],
+        ["valid.parquet: row 8, column 'item_seq': there are 63 values, expected 64"],
     ),
 }
 
@@ -313,7 +313,7 @@ def test_names_in_upper_case(raw, make, store, tmp_path):
 
 
 def test_a_file_instead_of_the_folder(raw, make):
-    with pytest.raises(DataError, match=r"train\.parquet: is a file, not a folder"):
+    with pytest.raises(DataError, match=r"train\.parquet is a file, not a folder"):
         make(raw / "MicroLens_1M_x1/train.parquet")
 
 
@@ -331,10 +331,10 @@ def test_lists_of_any_length(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give --raw DIR, or --download"),
-        (["--raw", "nowhere"], "nowhere: no such folder"),
+        ([], "pass --raw DIR or --download"),
+        (["--raw", "nowhere"], "nowhere does not exist"),
         (["--raw", ".", "--dataset-id", "MicroLens_1M_x2"], "Did you mean 'MicroLens_1M_x1'?"),
-        (["--raw", ".", "--mirror", "http://x"], "--mirror is an address for --download"),
+        (["--raw", ".", "--mirror", "http://x"], "--mirror needs --download"),
     ],
 )
 def test_door(repository, tmp_path, arguments, message):

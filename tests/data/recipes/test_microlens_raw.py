@@ -226,7 +226,7 @@ def test_levels_may_go_with_every_item(lists, make, repository, tmp_path):
         ("MicroLens-50k_likes_and_views.txt", "1\t-5\t3\n", "column 'likes', row 1: -5 is not a count from 0"),
         ("MicroLens-50k_likes_and_views.txt", "1\t5\n", "_likes_and_views.txt"),
         ("MicroLens-50k_titles.csv", "item,title\nx,hello\n", "column 'item', row 1: 'x' is not a whole number"),
-        ("tags_to_summary.csv", "video_id\n1\n", "two columns are wanted"),
+        ("tags_to_summary.csv", "video_id\n1\n", "expected two columns"),
         ("MicroLens-100k_pairs.tsv", "1\t2 3\n", "holds several sizes .* --size"),
     ],
 )
@@ -242,8 +242,8 @@ def test_a_spoilt_file_is_one_error_that_names_it(tmp_path, make, file, text, me
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("MicroLens-50k_pairs.tsv", "no pairs are there"),
-        ("MicroLens-50k_titles.csv", "has no file of titles: add it, or give a table"),
+        ("MicroLens-50k_pairs.tsv", "there are no pairs"),
+        ("MicroLens-50k_titles.csv", "has no file of titles: add it, or pass a table"),
         ("MicroLens-50k_likes_and_views.txt", "has 'likes_level', but MicroLens-50k has no file of likes and views"),
     ],
 )
@@ -269,7 +269,7 @@ def test_files_as_a_spreadsheet_on_windows_saves_them(request, tmp_path, kind):
 
 
 def test_a_file_is_no_folder(lists):
-    with pytest.raises(DataError, match=r"_pairs\.tsv: is no folder; it must hold"):
+    with pytest.raises(DataError, match=r"_pairs\.tsv is not a folder; it must hold"):
         read_release(lists / "MicroLens-50k_pairs.tsv")
 
 
@@ -281,7 +281,7 @@ def test_sizes_and_headers(tmp_path, make):
     assert read_release(folder, size="50k").categories[1] == "Music"
     with pytest.raises(DataError, match="no pairs of size '100k'"):
         read_release(folder, size="100k")
-    with pytest.raises(ConfigError, match="no entry is known for 'Own-7'"):
+    with pytest.raises(ConfigError, match="there is no dataset entry for 'Own-7'"):
         make(write_release(tmp_path / "own", size="Own-7"), None)
 
 
@@ -306,4 +306,4 @@ def test_door(lists, make, repository, tmp_path, monkeypatch, capsys):
     assert Store.open("data", "MicroLens_50k").manifest == make(lists, **choices).manifest
     with pytest.raises(SystemExit, match="2"):
         main(["--raw", "nowhere"])
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: nowhere: no such folder")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: nowhere does not exist")

@@ -385,7 +385,7 @@ def test_levels_on_items_count_all_training_rows(tmp_path):
     assert columns["likes_level"].max() <= 10
 
 
-def test_given_vectors_go_to_their_films(tmp_path):
+def test_pretrained_vectors_go_to_their_films(tmp_path):
     keys = np.array([movie for movie, *_ in make_movies()][::-1][:-2])
     values = np.random.default_rng(3).normal(size=(len(keys), 128)).astype(np.float32)
     np.savez(tmp_path / "given.npz", key=keys, value=values)
@@ -457,7 +457,7 @@ FIRST = "::".join(map(str, make_log().row(0)))
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"readme.txt": "hello"}, r"none of the known layouts.*ml-1m \(ratings.dat.*ml-latest.*tail20"),
+        ({"readme.txt": "hello"}, r"does not match a known layout.*ml-1m \(ratings.dat.*ml-latest.*tail20"),
         (replaced(ml_latest, "ratings.csv", "rating,", "stars,"), r"ratings\.csv: column 'rating' is missing"),
         (replaced(tail, "movies.csv", "Plot", "Story"), r"movies\.csv: column 'Plot' is missing"),
         (
@@ -506,7 +506,7 @@ def test_wrong_downloads_are_refused_and_leave_nothing(tmp_path, files, message)
 
 def test_an_entry_that_the_layout_cannot_fill_is_refused(tmp_path):
     raw = write(tmp_path / "raw", ml_latest())
-    with pytest.raises(ConfigError, match="layout ml-latest gives no column 'gender'"):
+    with pytest.raises(ConfigError, match="layout ml-latest does not provide column 'gender'"):
         build_quietly(raw, tmp_path, dataset_id="MovieLens_1M")
     with pytest.raises(ConfigError, match="no likes_level with `source: item`"):
         build_quietly(raw, tmp_path, dataset_id="MovieLens_small", levels_on_items=True)
@@ -534,7 +534,7 @@ def test_the_command_prints_facts_and_turns_errors_into_one_line(tmp_path, capsy
     with pytest.raises(SystemExit) as caught:
         door.main(["--raw", str(tmp_path / "nowhere"), "--data-root", str(tmp_path)])
     assert caught.value.code == 2
-    assert "nowhere: no such folder or zip file" in capsys.readouterr().err
+    assert "nowhere does not exist: pass a folder or a zip file" in capsys.readouterr().err
 
 
 def test_a_tail_with_all_columns_of_the_real_one(tmp_path):

@@ -71,12 +71,12 @@ def test_batches_are_the_file_in_order(table, rows):
     ("name", "form", "message"),
     [
         ("numbr", Scalars(int), "column 'numbr' is missing. Did you mean 'number'"),
-        ("price", Scalars(int), "column 'price' holds float, wanted are int"),
-        ("number", Scalars(str), "column 'number' holds int64, wanted are str"),
-        ("number", Lists(), "column 'number' holds int64, wanted are lists of int"),
-        ("fixed", Arrays(float, 2), "wanted are arrays of 2 float"),
-        ("fixed", Arrays(int, 3), r"wanted are arrays of 3 int"),
-        ("ragged", Arrays(int, 1), "row 0, column 'ragged': there are 0 values, wanted are 1"),
+        ("price", Scalars(int), "column 'price' holds float, expected int"),
+        ("number", Scalars(str), "column 'number' holds int64, expected str"),
+        ("number", Lists(), "column 'number' holds int64, expected lists of int"),
+        ("fixed", Arrays(float, 2), "expected arrays of 2 float"),
+        ("fixed", Arrays(int, 3), r"expected arrays of 3 int"),
+        ("ragged", Arrays(int, 1), "row 0, column 'ragged': there are 0 values, expected 1"),
         ("gaps", Scalars(int), "row 6, column 'gaps': the value is missing"),
     ],
 )
@@ -88,7 +88,7 @@ def test_a_column_of_another_form(table, name, form, message):
 def test_rows_of_a_footer(table, tmp_path):
     assert parquet_rows(table) == 10
     assert ParquetInput(table, {"number": Scalars(float)}).read()["number"].tolist() == [*range(10)]
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="does not exist"):
         parquet_rows(tmp_path / "y.parquet")
     pq.write_table(pq.read_table(table)[:0], tmp_path / "empty.parquet")
     with pytest.raises(DataError, match="the file has no rows"):
@@ -135,14 +135,14 @@ def test_types_that_hold_what_is_wanted(tmp_path, values, form, right):
         (
             [("x", [1]), ("x", [2])],
             Scalars(int),
-            r"one\.parquet: column 'x' is there 2 times: rename or drop all but one",
+            r"one\.parquet: column 'x' occurs 2 times: rename or drop all but one",
         ),
         ([("x", pa.nulls(2))], Scalars(int), "row 0, column 'x': the value is missing"),
         ([("x", pa.nulls(2))], Lists(), "row 0, column 'x': the value is missing: an empty list stands for none"),
         ([("x", pa.array([[], [None]]))], Lists(), "row 1, column 'x': a value is missing"),
-        ([("x", pa.array([[], []]))], Arrays(int, 2), "row 0, column 'x': there are 0 values, wanted are 2"),
-        ([("x", pa.array(["1"]).dictionary_encode())], Scalars(int), "column 'x' holds dictionary<.*wanted are int"),
-        ([("x", pa.array([["1"]]))], Lists(), "column 'x' holds list<.*wanted are lists of int"),
+        ([("x", pa.array([[], []]))], Arrays(int, 2), "row 0, column 'x': there are 0 values, expected 2"),
+        ([("x", pa.array(["1"]).dictionary_encode())], Scalars(int), "column 'x' holds dictionary<.*expected int"),
+        ([("x", pa.array([["1"]]))], Lists(), "column 'x' holds list<.*expected lists of int"),
     ],
 )
 def test_one_clear_error(tmp_path, columns, form, message):
@@ -187,10 +187,10 @@ def test_a_folder_of_parts_is_read_in_the_order_of_names(parts, name):
     ("part", "form", "message"),
     [
         ({"y": [1]}, Scalars(int), r"part-00003\.parquet: column 'x' is missing"),
-        ({"x": ["a"]}, Scalars(int), r"part-00003\.parquet: column 'x' holds string, wanted are int"),
+        ({"x": ["a"]}, Scalars(int), r"part-00003\.parquet: column 'x' holds string, expected int"),
         ({"x": ["a"]}, Anything(), r"part-00003\.parquet: column 'x' holds string, but int64 in the parts before"),
         ({"x": [4, None]}, Scalars(int), r"part-00003\.parquet: row 1, column 'x': the value is missing"),
-        (None, Scalars(int), r"part-00003\.parquet: damaged, cut short or no parquet file"),
+        (None, Scalars(int), r"part-00003\.parquet: damaged, truncated or not a parquet file"),
     ],
 )
 def test_a_part_that_does_not_fit_is_named(parts, part, form, message):
@@ -204,12 +204,12 @@ def test_a_part_that_does_not_fit_is_named(parts, part, form, message):
 
 def test_folders_that_hold_no_parts(tmp_path):
     (tmp_path / "_SUCCESS").touch()
-    with pytest.raises(DataError, match=r"is a folder without a file \*\.parquet"):
+    with pytest.raises(DataError, match=r"is a folder without \*\.parquet files"):
         ParquetInput(tmp_path, {})
     (tmp_path / "day=1").mkdir()
     with pytest.raises(DataError, match=r"is partitioned into folders \(day=1\): write it without partitions"):
         ParquetInput(tmp_path, {})
-    with pytest.raises(DataError, match=r"part-\*: no such file"):
+    with pytest.raises(DataError, match=r"part-\* does not exist"):
         ParquetInput(tmp_path / "part-*", {})
 
 

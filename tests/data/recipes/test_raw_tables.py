@@ -38,11 +38,11 @@ def test_double_colons_and_latin_1(read):
         (b"id,score\n1,2\n2,\n", "column 'score', row 2: an empty field is not a number"),
         (b"id,score\n1.5,2\n", "column 'id', row 1: '1.5' is not a whole number"),
         (b"id,scor\n1,2\n", "column 'score' is missing. Did you mean 'scor'?"),
-        (b"id,score\n1,2,3\n", "not readable as a table"),
-        (b"id,score\n1,\xff\n", "line 2 is no text in UTF-8: save the file as UTF-8"),
+        (b"id,score\n1,2,3\n", "cannot be read as a table"),
+        (b"id,score\n1,\xff\n", "line 2 is not UTF-8 text: save the file as UTF-8"),
         (b"id,score\n1,2\n\n3,4\n", "column 'id', row 2: an empty field is not a whole number"),
-        (b"id,score,id\n1,2,3\n", "column 'id' is there more than once: remove or rename one"),
-        ("id,score\n1,2\n".encode("utf-16-le"), "line 1 holds a NUL character, as UTF-16 without a mark does"),
+        (b"id,score,id\n1,2,3\n", "column 'id' occurs more than once: remove or rename one"),
+        ("id,score\n1,2\n".encode("utf-16-le"), "line 1 holds a NUL character (UTF-16 without a byte order mark?)"),
         (b" \n", "empty file"),
         (b"\n,\n\n", "empty file"),
         (b"\xef\xbb\xbf", "empty file"),
@@ -77,7 +77,7 @@ def test_each_line_has_the_encoding_that_fits(read):
     content = b"".join(b"%d::%s\n" % (row, line) for row, line in enumerate(lines))
     titles = ["\u201cL\u00e9on\u2019s\u201d \u2013 x", TITLE, TITLE]
     assert read(content, {"id": int, "title": str}, **options)["title"].to_list() == titles
-    with pytest.raises(DataError, match=r"a\.csv: line 4 is no text in WINDOWS-1252"):
+    with pytest.raises(DataError, match=r"a\.csv: line 4 is not WINDOWS-1252 text"):
         read(content + b"3::\x81\n", {"id": int, "title": str}, **options)
 
 
@@ -92,7 +92,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name_or_value(read, mark, quo
 
 
 def test_a_mark_of_utf_8_before_another_encoding_is_an_error(read):
-    with pytest.raises(DataError, match=r"a\.csv: line 1 is no text in UTF-8"):
+    with pytest.raises(DataError, match=r"a\.csv: line 1 is not UTF-8 text"):
         read(b"\xef\xbb\xbf1::L\xe9on::x\n", {"id": int, "title": str, "tag": str}, **DAT)
 
 
@@ -164,18 +164,18 @@ def test_layout_in_a_folder(tmp_path):
 
 def test_unknown_layout_says_which_are_known(tmp_path):
     (tmp_path / "a.dat").touch()
-    with pytest.raises(DataError, match=r"none of the known layouts.*old \(a\.dat, b\.dat\); new \(a\.csv\)"):
+    with pytest.raises(DataError, match=r"does not match a known layout.*old \(a\.dat, b\.dat\); new \(a\.csv\)"):
         open_raw(tmp_path, LAYOUTS)
 
 
 def test_paths_that_cannot_be_opened(tmp_path):
-    with pytest.raises(DataError, match="no such folder or zip file"):
+    with pytest.raises(DataError, match="does not exist: pass a folder or a zip file"):
         open_raw(tmp_path / "none", LAYOUTS)
     (tmp_path / "torn.zip").write_bytes(b"PK\x03\x04 torn")
-    with pytest.raises(DataError, match=r"torn\.zip is no readable zip file"):
+    with pytest.raises(DataError, match=r"torn\.zip is not a readable zip file"):
         open_raw(tmp_path / "torn.zip", LAYOUTS)
     (tmp_path / "a.csv").write_text("id\n1\n")
-    with pytest.raises(DataError, match=r"a\.csv is no readable zip file .*: give the folder that holds the files"):
+    with pytest.raises(DataError, match=r"a\.csv is not a readable zip file .*: pass the folder that holds the files"):
         open_raw(tmp_path / "a.csv", LAYOUTS)
 
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.data.recipes.text_features import given_vectors, reduce_width, tfidf_svd
+from fuxictr_multimodal.data.recipes.text_features import pretrained_vectors, reduce_width, tfidf_svd
 
 TEXTS = [
     "space war robots",
@@ -29,7 +29,7 @@ def test_vectors_have_length_one_and_resemble_by_words():
     like = found.vectors @ found.vectors.T
     assert like[0, 1] > like[0, 2]
     assert like[2, 3] > like[1, 3]
-    assert found.facts["directions"] == 3
+    assert found.metadata["directions"] == 3
     assert found.vectors.dtype == np.float32
 
 
@@ -44,9 +44,9 @@ def test_a_text_outside_the_fit_changes_no_other_vector():
 def test_a_small_vocabulary_leaves_zero_columns_and_unknown_words_a_zero_row():
     found = tfidf_svd([*TEXTS, "unseen"], fit_rows=np.array([True] * 6 + [False]), dim=128)
     assert found.vectors.shape == (7, 128)
-    assert not found.vectors[:, found.facts["directions"] :].any()
+    assert not found.vectors[:, found.metadata["directions"] :].any()
     assert not found.vectors[6].any()
-    assert found.facts["items_without_vector"] == 1
+    assert found.metadata["items_without_vector"] == 1
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_texts_without_variance_give_finite_numbers(texts):
     assert np.isfinite(found.vectors).all()
     lengths = np.linalg.norm(found.vectors, axis=1)
     assert lengths == pytest.approx([1.0 if "red" in text else 0.0 for text in texts])
-    json.dumps(found.facts, allow_nan=False)
+    json.dumps(found.metadata, allow_nan=False)
 
 
 def test_same_texts_same_vectors():
@@ -90,18 +90,18 @@ def test_equal_texts_give_finite_vectors_and_no_variance():
     for text in ("space war robots", "space"):
         found = tfidf_svd([text] * 5, fit_rows=np.ones(5, bool), dim=3)
         np.testing.assert_allclose(found.vectors @ found.vectors.T, 1, atol=1e-6)
-        assert found.facts["explained_variance"] is None
+        assert found.metadata["explained_variance"] is None
 
 
 def test_a_single_shared_word_is_enough():
     found = tfidf_svd(["film red", "film blue", "green"], fit_rows=np.ones(3, bool), dim=2)
     np.testing.assert_allclose(np.abs(found.vectors), [[1, 0], [1, 0], [0, 0]], atol=1e-6)
-    assert (found.facts["directions"], found.facts["items_without_vector"]) == (1, 1)
+    assert (found.metadata["directions"], found.metadata["items_without_vector"]) == (1, 1)
 
 
 @pytest.mark.parametrize("texts", [["", ""], ["one", "two"], ["the", "and"]])
 def test_texts_without_shared_words_are_refused(texts):
-    with pytest.raises(DataError, match="share no word"):
+    with pytest.raises(DataError, match="have no word in common"):
         tfidf_svd(texts, fit_rows=np.ones(2, bool), dim=3)
 
 
@@ -121,17 +121,17 @@ def table(request, tmp_path):
     return tmp_path / f"vectors{request.param}"
 
 
-def test_given_vectors_are_aligned_by_id_and_missing_ones_counted(table):
+def test_pretrained_vectors_are_aligned_by_id_and_missing_ones_counted(table):
     write(table, np.array([30, 99, 10]), np.array([[3.0, 3.5], [9.0, 9.0], [1.0, 1.5]]))
-    found = given_vectors(table, item_ids=IDS, dim=2)
+    found = pretrained_vectors(table, item_ids=IDS, dim=2)
     assert found.vectors.tolist() == [[1.0, 1.5], [0.0, 0.0], [3.0, 3.5]]
-    assert found.facts == {"method": "given", "file": table.name, "keys": 3, "items_without_vector": 1}
+    assert found.metadata == {"method": "given", "file": table.name, "keys": 3, "items_without_vector": 1}
 
 
 def test_keys_may_be_digits_as_text(tmp_path):
     for suffix in (".npz", ".parquet", ".h5"):
         path = write(tmp_path / f"text{suffix}", np.array(["20", "10"]), np.array([[2.0], [1.0]]))
-        assert given_vectors(path, item_ids=IDS, dim=1).vectors.tolist() == [[1.0], [2.0], [0.0]]
+        assert pretrained_vectors(path, item_ids=IDS, dim=1).vectors.tolist() == [[1.0], [2.0], [0.0]]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_keys_may_be_digits_as_text(tmp_path):
 )
 def test_wrong_tables_are_refused(table, keys, values, message):
     with pytest.raises(DataError, match=message):
-        given_vectors(write(table, keys, values), item_ids=IDS, dim=2)
+        pretrained_vectors(write(table, keys, values), item_ids=IDS, dim=2)
 
 
 def test_numbers_of_other_types_are_keys_where_they_are_whole(tmp_path):
@@ -163,45 +163,45 @@ def test_numbers_of_other_types_are_keys_where_they_are_whole(tmp_path):
     for keys, message in (([Decimal("10.5"), Decimal(20)], "10.5"), ([True, False], "True"), ([10.0, 20.0], "10.0")):
         pl.DataFrame({"item_id": keys, "vector": [[1.0], [2.0]]}).write_parquet(path)
         with pytest.raises(DataError, match=rf"keys are item ids, so integers; found .*{message}.* \(row 0\)"):
-            given_vectors(path, item_ids=IDS, dim=1)
+            pretrained_vectors(path, item_ids=IDS, dim=1)
     pl.DataFrame({"item_id": [Decimal(10), Decimal(20)], "vector": [[1.0], [2.0]]}).write_parquet(path)
-    assert given_vectors(path, item_ids=IDS, dim=1).vectors.tolist() == [[1.0], [2.0], [0.0]]
+    assert pretrained_vectors(path, item_ids=IDS, dim=1).vectors.tolist() == [[1.0], [2.0], [0.0]]
 
 
 def test_a_damaged_name_in_a_parquet_file_is_refused(tmp_path):
     path = write(tmp_path / "flipped.parquet", IDS, np.ones((3, 2)))
     content = path.read_bytes()
     path.write_bytes(content.replace(b"vector", b"vec\xfeor"))
-    with pytest.raises(DataError, match="not readable as a table of vectors"):
-        given_vectors(path, item_ids=IDS, dim=2)
+    with pytest.raises(DataError, match="cannot be read as a table of vectors"):
+        pretrained_vectors(path, item_ids=IDS, dim=2)
 
 
 def test_wrong_shapes_and_types_are_refused(tmp_path):
     for name, keys, values, message in (
-        ("flat", IDS, np.ones(3), "wanted are"),
-        ("short", IDS, np.ones((2, 2)), "wanted are"),
+        ("flat", IDS, np.ones(3), "expected"),
+        ("short", IDS, np.ones((2, 2)), "expected"),
         ("text", IDS, np.array([["a", "b"]] * 3), "not numbers"),
     ):
         with pytest.raises(DataError, match=message):
-            given_vectors(write(tmp_path / f"{name}.npz", keys, values), item_ids=IDS, dim=2)
+            pretrained_vectors(write(tmp_path / f"{name}.npz", keys, values), item_ids=IDS, dim=2)
     ragged = tmp_path / "ragged.parquet"
     pl.DataFrame({"key": [10, 20], "value": [[1.0, 2.0], [1.0]]}).write_parquet(ragged)
     with pytest.raises(DataError, match="lists of different lengths, first at key 20"):
-        given_vectors(ragged, item_ids=IDS, dim=2)
+        pretrained_vectors(ragged, item_ids=IDS, dim=2)
 
 
 def test_another_width_is_reduced_or_padded_and_told(table):
     values = np.random.default_rng(0).normal(size=(3, 4))
     write(table, IDS, values)
-    wide = given_vectors(table, item_ids=np.array([10, 20, 30, 40]), dim=2)
+    wide = pretrained_vectors(table, item_ids=np.array([10, 20, 30, 40]), dim=2)
     expected, kept = reduce_width(values, 2)
     np.testing.assert_allclose(wide.vectors[:3], expected, atol=1e-6)
     assert not wide.vectors[3].any()
-    told = {name: wide.facts[name] for name in ("given_width", "variance_kept", "items_without_vector")}
+    told = {name: wide.metadata[name] for name in ("given_width", "variance_kept", "items_without_vector")}
     assert told == {"given_width": 4, "variance_kept": round(kept, 4), "items_without_vector": 1}
-    narrow = given_vectors(table, item_ids=IDS, dim=6)
+    narrow = pretrained_vectors(table, item_ids=IDS, dim=6)
     np.testing.assert_allclose(narrow.vectors, np.pad(values, ((0, 0), (0, 2))), atol=1e-6)
-    assert narrow.facts["given_width"] == 4
+    assert narrow.metadata["given_width"] == 4
 
 
 def test_zero_vectors_count_as_missing_and_do_not_turn_the_others():
@@ -217,20 +217,20 @@ def test_zero_vectors_count_as_missing_and_do_not_turn_the_others():
 def test_any_name_of_the_id_column_and_any_case_of_the_suffix(tmp_path):
     for suffix in (".NPZ", ".H5", ".Parquet"):
         path = write((tmp_path / "v").with_suffix(suffix.lower()), IDS, np.eye(3, 2)).rename(tmp_path / f"V{suffix}")
-        assert given_vectors(path, item_ids=IDS, dim=2).vectors.tolist() == np.eye(3, 2).tolist()
+        assert pretrained_vectors(path, item_ids=IDS, dim=2).vectors.tolist() == np.eye(3, 2).tolist()
     frame = pl.DataFrame({"movieId": IDS, "vector": np.eye(3, 2)})
     frame.write_parquet(tmp_path / "named.parquet")
-    assert given_vectors(tmp_path / "named.parquet", item_ids=IDS, dim=2).facts["items_without_vector"] == 1
+    assert pretrained_vectors(tmp_path / "named.parquet", item_ids=IDS, dim=2).metadata["items_without_vector"] == 1
     frame.rename({"movieId": "row"}).write_parquet(tmp_path / "rows.parquet")
     with pytest.raises(DataError, match=r"'row' counts rows and names no items; encode the texts again with --id-col"):
-        given_vectors(tmp_path / "rows.parquet", item_ids=IDS, dim=2)
+        pretrained_vectors(tmp_path / "rows.parquet", item_ids=IDS, dim=2)
     frame.with_columns(title=pl.lit("x")).write_parquet(tmp_path / "two.parquet")
     with pytest.raises(DataError, match="one column of item ids .*found movieId, vector, title"):
-        given_vectors(tmp_path / "two.parquet", item_ids=IDS, dim=2)
+        pretrained_vectors(tmp_path / "two.parquet", item_ids=IDS, dim=2)
     with_gap = pl.DataFrame({"movieId": [10, None], "vector": [[1.0], [2.0]]})
     with_gap.write_parquet(tmp_path / "gap.parquet")
     with pytest.raises(DataError, match="'movieId' has no item id in row 1"):
-        given_vectors(tmp_path / "gap.parquet", item_ids=IDS, dim=2)
+        pretrained_vectors(tmp_path / "gap.parquet", item_ids=IDS, dim=2)
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9, 0.99])
@@ -238,9 +238,9 @@ def test_cut_tables_are_refused(table, share):
     whole = write(table, np.arange(500), np.random.default_rng(0).normal(size=(500, 8))).read_bytes()
     table.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(
-        DataError, match=r"vectors\.\w+: not readable as a table of vectors: .*[Ee]xpected are item ids and"
+        DataError, match=r"vectors\.\w+: cannot be read as a table of vectors: .*[Ee]xpected are item ids and"
     ):
-        given_vectors(table, item_ids=IDS, dim=8)
+        pretrained_vectors(table, item_ids=IDS, dim=8)
 
 
 def test_damaged_members_of_an_archive_are_refused(tmp_path):
@@ -248,8 +248,8 @@ def test_damaged_members_of_an_archive_are_refused(tmp_path):
     content = bytearray(path.read_bytes())
     content[3000:3010] = b"0123456789"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="not readable as a table of vectors: Bad CRC"):
-        given_vectors(path, item_ids=IDS, dim=8)
+    with pytest.raises(DataError, match="cannot be read as a table of vectors: Bad CRC"):
+        pretrained_vectors(path, item_ids=IDS, dim=8)
 
 
 def test_other_layouts_are_refused(tmp_path):
@@ -263,42 +263,42 @@ def test_other_layouts_are_refused(tmp_path):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             fill(file)
         with pytest.raises(
-            DataError, match=r"not readable as a table of vectors: 'key' and 'value' are (not among|no)"
+            DataError, match=r"cannot be read as a table of vectors: 'key' and 'value' are (not among|no)"
         ):
-            given_vectors(tmp_path / f"{name}.h5", item_ids=IDS, dim=2)
+            pretrained_vectors(tmp_path / f"{name}.h5", item_ids=IDS, dim=2)
     for name, key, value in (("scalar", 3, np.ones((3, 2))), ("empty", h5py.Empty("f"), IDS), ("text", "a", "b")):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file["key"], file["value"] = key, value
-        with pytest.raises(DataError, match="wanted are"):
-            given_vectors(tmp_path / f"{name}.h5", item_ids=IDS, dim=2)
+        with pytest.raises(DataError, match="expected"):
+            pretrained_vectors(tmp_path / f"{name}.h5", item_ids=IDS, dim=2)
     np.save(tmp_path / "single.npy", IDS)
     (tmp_path / "single.npy").rename(tmp_path / "single.npz")
     with pytest.raises(DataError, match="cut, empty or no .npz file"):
-        given_vectors(tmp_path / "single.npz", item_ids=IDS, dim=2)
+        pretrained_vectors(tmp_path / "single.npz", item_ids=IDS, dim=2)
     (tmp_path / "folder.npz").mkdir()
     with pytest.raises(DataError, match="a folder"):
-        given_vectors(tmp_path / "folder.npz", item_ids=IDS, dim=2)
+        pretrained_vectors(tmp_path / "folder.npz", item_ids=IDS, dim=2)
 
 
 def test_unreadable_tables_are_refused(tmp_path):
     for suffix in (".h5", ".npz", ".parquet"):
         path = tmp_path / f"broken{suffix}"
-        with pytest.raises(DataError, match="no such file"):
-            given_vectors(path, item_ids=IDS, dim=2)
+        with pytest.raises(DataError, match="does not exist"):
+            pretrained_vectors(path, item_ids=IDS, dim=2)
         path.write_bytes(b"nothing of the kind")
-        with pytest.raises(DataError, match="not readable"):
-            given_vectors(path, item_ids=IDS, dim=2)
-    with pytest.raises(DataError, match=r"ends in \.h5, \.npz, \.parquet"):
-        given_vectors(tmp_path / "x.csv", item_ids=IDS, dim=2)
+        with pytest.raises(DataError, match="cannot be read"):
+            pretrained_vectors(path, item_ids=IDS, dim=2)
+    with pytest.raises(DataError, match=r"must have the suffix \.h5, \.npz, \.parquet"):
+        pretrained_vectors(tmp_path / "x.csv", item_ids=IDS, dim=2)
     np.savez(tmp_path / "other.npz", ids=IDS)
     with pytest.raises(DataError, match="'key' and 'value' are not among ids. Expected"):
-        given_vectors(tmp_path / "other.npz", item_ids=IDS, dim=2)
+        pretrained_vectors(tmp_path / "other.npz", item_ids=IDS, dim=2)
     pl.DataFrame({"key": [1], "vector": [1.0]}).write_parquet(tmp_path / "scalar.parquet")
     with pytest.raises(DataError, match="one column of lists"):
-        given_vectors(tmp_path / "scalar.parquet", item_ids=IDS, dim=2)
+        pretrained_vectors(tmp_path / "scalar.parquet", item_ids=IDS, dim=2)
 
 
 def test_pickled_arrays_are_not_loaded(tmp_path):
     np.savez(tmp_path / "objects.npz", key=IDS, value=np.array([{}, {}, {}], dtype=object))
-    with pytest.raises(DataError, match="not readable"):
-        given_vectors(tmp_path / "objects.npz", item_ids=IDS, dim=2)
+    with pytest.raises(DataError, match="cannot be read"):
+        pretrained_vectors(tmp_path / "objects.npz", item_ids=IDS, dim=2)

@@ -127,8 +127,8 @@ def test_labels_of_a_split_are_given_always_or_never(tmp_path):
     labelled, unlabelled = split_rows(10, 2), split_rows(10, 2)
     del unlabelled[0]["label"]
     for pieces, message in [
-        ([unlabelled, labelled], "is given now, but earlier rows came without it"),
-        ([labelled, unlabelled], "is missing, but earlier rows came with it"),
+        ([unlabelled, labelled], "is present, but earlier rows did not have it"),
+        ([labelled, unlabelled], "is missing, but earlier rows had it"),
     ]:
         with pytest.raises(DataError, match=f"test.h5: column 'label' {message}"):
             append(tmp_path, "test", pieces)
@@ -138,7 +138,7 @@ ROWS = split_rows(12)
 BAD_ROWS = {
     "missing column": (
         ({n: v for n, v in ROWS[0].items() if n != "level"}, *ROWS[1:]),
-        r"train.h5: column 'level' is missing; given: label, item_id,",
+        r"train.h5: column 'level' is missing; found: label, item_id,",
     ),
     "unknown column": (edited(ROWS, levle=ROWS[0]["level"]), r"column 'levle' is not .* Did you mean 'level'\?"),
     "unequal columns": (
@@ -167,10 +167,10 @@ BAD_ROWS = {
     ),
     "negative category": (edited(ROWS, level=(3, -1)), r"row 3, column 'level': value -1 is not in 0 to 4"),
     "token beyond": (edited(ROWS, words=((4, 2), 7)), r"row 4, column 'words' at \(2,\): value 7 is not in 0 to 6"),
-    "NaN number": (edited(ROWS, price=(2, np.nan)), r"row 2, column 'price': value nan is no finite float32"),
-    "large number": (edited(ROWS, price=(2, 1e300)), r"row 2, column 'price': value 1e\+300 is no finite float32"),
-    "NaN label": (edited(ROWS, label=(5, np.nan)), r"train.h5: row 5, column 'label': value nan is no label"),
-    "label 2": (edited(ROWS, label=(5, 2)), r"train.h5: row 5, column 'label': value 2.0 is no label: only 0 and 1"),
+    "NaN number": (edited(ROWS, price=(2, np.nan)), r"row 2, column 'price': value nan is not a finite float32"),
+    "large number": (edited(ROWS, price=(2, 1e300)), r"row 2, column 'price': value 1e\+300 is not a finite float32"),
+    "NaN label": (edited(ROWS, label=(5, np.nan)), r"train.h5: row 5, column 'label': value nan is not a label"),
+    "label 2": (edited(ROWS, label=(5, 2)), r"train.h5: row 5, column 'label': value 2.0 is not a label: labels are 0 and 1"),
     "target padding": (edited(ROWS, item_id=(1, 0)), r"row 1, column 'item_id': value 0 is not in 1 to 19: a target"),
     "target outside": (edited(ROWS, item_id=(1, 20)), r"row 1, column 'item_id': value 20 is not in 1 to 19"),
     "history outside": (
@@ -221,12 +221,12 @@ def item_cell(name, row, value):
 
 
 BAD_ITEMS = {
-    "missing": (bad_items(tags=None), r"item.h5: column 'tags' is missing; given: emb"),
+    "missing": (bad_items(tags=None), r"item.h5: column 'tags' is missing; found: emb"),
     "unknown": (bad_items(tag=np.zeros(ITEMS)), r"item.h5: column 'tag' is not .* Did you mean 'tags'\?"),
     "unequal": (bad_items(emb=np.zeros((3, 3))), r"item.h5: column 'emb' has 3 rows, but column 'tags' has 20"),
     "padding tags": (item_cell("tags", 0, 1), r"item.h5: row 0, column 'tags': \[1 1\] is not zero, but row 0 is padd"),
     "padding emb": (item_cell("emb", 0, 1), r"item.h5: row 0, column 'emb': \[1. 1. 1.\] is not zero"),
-    "inf": (item_cell("emb", (4, 2), np.inf), r"item.h5: row 4, column 'emb' at \(2,\): value inf is no finite"),
+    "inf": (item_cell("emb", (4, 2), np.inf), r"item.h5: row 4, column 'emb' at \(2,\): value inf is not a finite"),
     "tag": (item_cell("tags", (4, 1), 9), r"item.h5: row 4, column 'tags' at \(1,\): value 9 is not in 0 to 8"),
     "flat": (bad_items(emb=np.zeros(ITEMS)), r"column 'emb' has shape \(20,\), but must be \(items, pretrain_dim\)"),
     "order": (bad_items(item_id=np.r_[0, np.arange(ITEMS - 1, 0, -1)]), r"row 1, .*: item 19 is not in its own row"),
@@ -324,9 +324,9 @@ def test_existing_dataset_is_kept_unless_overwrite_is_given(tmp_path):
 def test_foreign_files_are_never_replaced(tmp_path):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "raw.csv").write_text("1,2")
-    with pytest.raises(DataError, match=r"tiny is there without a manifest.json .*: give --overwrite"):
+    with pytest.raises(DataError, match=r"tiny exists but has no manifest.json .*: give --overwrite"):
         build(tmp_path)
-    with pytest.raises(DataError, match=r"tiny holds 'raw.csv', which is no file of a store: move it away first"):
+    with pytest.raises(DataError, match=r"tiny holds 'raw.csv', which is not a file of a dataset: move it away first"):
         build(tmp_path, overwrite=True)
     assert (tmp_path / "tiny" / "raw.csv").read_text() == "1,2"
 
@@ -350,7 +350,7 @@ def test_build_killed_between_its_renames_is_undone(tmp_path):
 
 
 def test_leaving_without_finish_is_an_error_and_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError, match="left without finish"):
+    with pytest.raises(RuntimeError, match="ended without finish"):
         append(tmp_path, "train", [ROWS])
     assert [path.name for path in tmp_path.iterdir()] == [".tiny.lock"]
 

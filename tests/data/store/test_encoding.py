@@ -13,7 +13,8 @@ from fuxictr.preprocess.tokenizer import Tokenizer
 
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.data.store import Store, read_item_table
-from fuxictr_multimodal.data.store.encoding import StoreFeatureProcessor, load_feature_map, restore_processor
+from fuxictr_multimodal.data.store.encoding import StoreFeatureProcessor
+from fuxictr_multimodal.data.store.feature_map import load_feature_map, restore_processor
 from tests.helpers.store_build import LABEL_COL, build, builder
 
 COLUMNS: list[dict[str, Any]] = [
@@ -205,7 +206,7 @@ def test_missing_and_damaged_feature_map(tmp_path):
 
 
 def test_raw_columns_without_training_rows(tmp_path):
-    with pytest.raises(DataError, match=r"column 'city' comes raw .*: fit needs training rows .* its vocab_size"):
+    with pytest.raises(DataError, match=r"column 'city' is raw .*: pass training rows .* its vocab_size"):
         raw_build(tmp_path, train=None)
 
 
@@ -221,7 +222,7 @@ def test_raw_columns_without_training_rows(tmp_path):
         (TRAIN.with_columns(city=pl.lit("")), r"column 'city' has no category that occurs 1 times"),
         (TRAIN.with_columns(words=pl.lit(None, pl.String)), r"column 'words' has no category"),
         (TRAIN.with_columns(price=pl.lit(np.nan)), r"column 'price' has no values, or a NaN or infinite one"),
-        (TRAIN.head(0), r"training rows: there are none"),
+        (TRAIN.head(0), r"there are no training rows"),
     ],
 )
 def test_bad_training_rows_are_named(tmp_path, train, message):
@@ -233,7 +234,7 @@ def test_bad_training_rows_are_named(tmp_path, train, message):
 def test_raw_values_of_another_dtype_are_named(tmp_path):
     with pytest.raises(DataError, match=r"train.h5: column 'city' is declared as str, but holds Int64"):
         raw_build(tmp_path, rows=ROWS | {"city": np.arange(4)})
-    with pytest.raises(DataError, match=r"train.h5: row 1, column 'price': value nan is no finite float32"):
+    with pytest.raises(DataError, match=r"train.h5: row 1, column 'price': value nan is not a finite float32"):
         raw_build(tmp_path, rows=ROWS | {"price": np.array([1, np.nan, 2, 3])})
 
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.data.store.manifest import Column, HistoryLength, Manifest, SplitFacts
+from fuxictr_multimodal.data.store.manifest import Column, HistoryLength, Manifest, SplitCounts
 
-FACTS = SplitFacts(10, 3, 4, 5, HistoryLength(1.5, 1, 3, 4), 0.625)
+FACTS = SplitCounts(10, 3, 4, 5, HistoryLength(1.5, 1, 3, 4), 0.625)
 MANIFEST = Manifest(
     dataset_id="tiny",
     max_len=4,

@@ -41,7 +41,7 @@ def test_a_second_build_waits_and_then_finds_the_dataset(tmp_path):
 def test_a_file_in_the_way_of_the_folder_is_named(tmp_path):
     (tmp_path / "data").touch()
     for root in (tmp_path / "data", tmp_path / "data/more"):
-        with pytest.raises(DataError, match=rf"the folder {root} cannot be made \(.*\): name another one"):
+        with pytest.raises(DataError, match=rf"the folder {root} cannot be created \(.*\): choose another one"):
             staging(root).__enter__()
 
 

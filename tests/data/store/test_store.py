@@ -85,7 +85,7 @@ def test_missing_dataset(tmp_path, data_root):
 
 def test_interrupted_build(copied):
     (copied / "tiny" / "manifest.json").unlink()
-    with pytest.raises(DataError, match=r"tiny has no manifest.json: its build was interrupted .* with overwrite"):
+    with pytest.raises(DataError, match=r"tiny has no manifest.json: its build was interrupted.* with overwrite"):
         Store.open(copied, "tiny")
 
 
@@ -125,13 +125,13 @@ def test_damaged_data_is_found_by_reading_and_by_checksum(copied):
     store = Store.open(copied, "tiny")
     with store.reader("train") as reader, pytest.raises(DataError, match=r"train.h5: column 'user_id', rows 0 to 40"):
         reader.read("user_id", 0, 40)
-    with pytest.raises(DataError, match=r"train.h5 does not match its checksum in manifest.json: it is damaged"):
+    with pytest.raises(DataError, match=r"train.h5 does not match its checksum in manifest.json: the file is damaged"):
         store.verify()
 
 
 def test_no_hdf5_file(copied):
     (copied / "tiny" / "train.h5").write_text("not HDF5")
-    with pytest.raises(DataError, match=r"train.h5 is damaged or no HDF5 file"):
+    with pytest.raises(DataError, match=r"train.h5 is damaged or not an HDF5 file"):
         SplitReader(copied / "tiny" / "train.h5")
     with h5py.File(copied / "tiny" / "train.h5", "w"):
         pass

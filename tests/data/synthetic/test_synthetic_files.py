@@ -200,9 +200,9 @@ def test_raw_release_has_the_same_bytes_again(tmp_path, raw):
 
 def test_files_that_are_there_stay(challenge, raw):
     before = tree(challenge), tree(raw)
-    with pytest.raises(DataError, match=r"item_info\.parquet is already there.*--overwrite"):
+    with pytest.raises(DataError, match=r"item_info\.parquet already exists.*--overwrite"):
         write_challenge_files(SPEC, challenge, progress=False)
-    with pytest.raises(DataError, match=r"pairs\.csv is already there"):
+    with pytest.raises(DataError, match=r"pairs\.csv already exists"):
         write_raw_release(SPEC, raw, progress=False)
     assert (tree(challenge), tree(raw)) == before
 
@@ -210,7 +210,7 @@ def test_files_that_are_there_stay(challenge, raw):
 def test_a_file_in_the_way_of_the_folder_is_named(tmp_path):
     (tmp_path / "out").touch()
     for write in (write_challenge_files, write_raw_release):
-        with pytest.raises(DataError, match=r"the folder .*out.* cannot be made \(.*\): name another one"):
+        with pytest.raises(DataError, match=r"the folder .*out.* cannot be created \(.*\): choose another one"):
             write(SPEC, tmp_path / "out")
 
 

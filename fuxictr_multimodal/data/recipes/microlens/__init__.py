@@ -1,1 +1,1 @@
-"""MicroLens, micro-videos with comments: the challenge data and the raw public release, on their way into a store."""
+"""MicroLens, micro-videos with comments: the challenge data and the raw public release, and how datasets are built from them."""

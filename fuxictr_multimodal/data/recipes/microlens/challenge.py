@@ -1,4 +1,4 @@
-"""The challenge data MicroLens_1M_MMCTR: its files, their checks, and their way into a store.
+"""The challenge data MicroLens_1M_MMCTR: its files checked and built into a dataset.
 
 Symbols: N items with the padding row 0, T history slots. Memory: the item table and one batch of 65,536 rows.
 """
@@ -45,10 +45,10 @@ ROW_COLUMNS = (ROW_ID, "user_id", "likes_level", "views_level", TARGET)
 
 
 def files_of(dataset_id: str, *, config_dir: Path, embeddings: Sequence[str] = ()) -> list[str]:
-    """Names of the files that a dataset is built from.
+    """Names of the files from which a dataset is built.
 
     Raises:
-        ConfigError: the entry is missing or asks for what the files do not hold.
+        ConfigError: the entry is missing or has a column that the files do not hold.
     """
     return _plan(dataset_id, config_dir, embeddings).files
 
@@ -64,23 +64,23 @@ def build(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Manifest:
-    """Build the store of the challenge files and return its manifest.
+    """Build the dataset of the challenge files and return its manifest.
 
-    Which columns it gets is said by the dataset's entry: levels with `source: item` are read from
-    `item_feature.parquet` and go with every history item; those without are the row's own.
+    The dataset's entry lists the columns. Quantile bins with `source: item` come from `item_feature.parquet` and describe
+    every history item; those without are the sample's own.
 
     Args:
         raw: folder of the files.
         dataset_id: entry of the dataset config.
         config_dir: folder of the configs.
-        data_root: folder of the stores.
+        data_root: folder of the datasets.
         embeddings: further item embeddings, keys of `files.EMBEDDINGS`; the entry must list their columns.
-        any_size: accept files of other row counts than the release's, such as synthetic ones.
-        overwrite: replace a store that is there.
+        any_size: accept files with other row counts than the release's, such as synthetic ones.
+        overwrite: replace an existing dataset.
         progress: show progress on stderr.
 
     Raises:
-        ConfigError: the entry is missing or asks for what the files do not hold.
+        ConfigError: the entry is missing or has a column that the files do not hold.
         DataError: a file is missing or wrong; the message names file, column and row.
     """
     plan = _plan(dataset_id, config_dir, embeddings)
@@ -88,16 +88,16 @@ def build(
     files = locate(raw, plan.files)
     if not any_size:
         _check_counts(files)
-    # All files are looked at before the first row is converted.
+    # Every file is opened and checked before the first row is converted.
     tables = {split: _open(files[f"{split}.parquet"], split) for split in SPLITS}
     max_len = entry.get("max_len", MAX_LEN)
     items = item_table(files, on_items)
     # Files of another size bring another number of items; the published sizes stay where they fit.
     if any_size:
         on_items[TARGET]["vocab_size"] = len(items[TARGET])
-    facts = _Facts(items)
+    counts = _ReleaseCounts(items)
 
-    # FuxiCTR takes seconds to import: only now, when the files are known to be there.
+    # FuxiCTR takes seconds to import: only after the files were found.
     from fuxictr_multimodal.data.store.builder import StoreBuilder
 
     with StoreBuilder(
@@ -116,13 +116,13 @@ def build(
         builder.write_items({name: items[name] for name in on_items})
         for split in SPLITS:
             for rows in _rows(tables[split], split=split, num_items=len(items[TARGET]), max_len=max_len):
-                facts.add(split, rows)
+                counts.add(split, rows)
                 given = {name: rows.columns[name] for name in on_rows}
                 if split != "test":
                     given[LABEL] = rows.columns[LABEL]
                 builder.append(split, given | {TARGET: rows.columns[TARGET]}, *rows.history)
         return builder.finish(
-            split_method="as released", negative_sampling={"by": "the release"}, facts=facts.as_dict()
+            split_method="as released", negative_sampling={"by": "the release"}, facts=counts.as_dict()
         )
 
 
@@ -168,7 +168,7 @@ def _check_known(names: Collection[str], known: Collection[str], where: str, kin
     for name in names:
         if name not in known:
             raise ConfigError(
-                f"{where}: the challenge files give {kind} no column {name!r}. {did_you_mean(name, known)}"
+                f"{where}: the challenge files provide no column {name!r} for {kind}. {did_you_mean(name, known)}"
             )
 
 
@@ -181,7 +181,7 @@ def _more_item_files(on_items: Collection[str]) -> list[str]:
 
 def _parts(files: Mapping[str, Path]) -> dict[str, Path]:
     """The files by name; a folder of parts gives each of its parts, named `<file>/<part>`."""
-    found = {}
+    found: dict[str, Path] = {}
     for name, path in files.items():
         found |= {f"{name}/{part.name}" if part != path else name: part for part in parquet_files(path)}
     return found
@@ -192,7 +192,7 @@ def _check_counts(files: Mapping[str, Path]) -> None:
         found = parquet_rows(path)
         if found != ROWS[name]:
             raise DataError(
-                f"{path} has {found:,} rows, the release has {ROWS[name]:,}: it is not complete or of another origin "
+                f"{path} has {found:,} rows, the release has {ROWS[name]:,}: it is incomplete or not of this release "
                 "(--any-size accepts files of this form in any size)"
             )
 
@@ -227,7 +227,7 @@ def _rows(table: ParquetInput, *, split: str, num_items: int, max_len: int) -> I
     where = str(table.path)
     all_ids: list[np.ndarray] = []
     for start, columns in table.batches():
-        at = {"where": where, "first_row": start}
+        at: dict[str, Any] = {"where": where, "first_row": start}
         history = columns.pop(HISTORY)
         if max_len < MAX_LEN:
             history = history[:, -max_len:]
@@ -268,8 +268,8 @@ def _refuse_repeated(where: str, ids: np.ndarray) -> None:
 
 
 @dataclass
-class _Facts:
-    """What is worth knowing of the release and no check: users in two splits, levels that differ from the item's."""
+class _ReleaseCounts:
+    """Counts for the manifest that are no errors: users in two splits, quantile bins that differ from the item's."""
 
     items: Mapping[str, np.ndarray]
     users: dict[str, list[np.ndarray]] = field(default_factory=dict)

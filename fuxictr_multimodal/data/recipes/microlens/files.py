@@ -37,7 +37,7 @@ TAGS = {"item_tags": 5}
 
 @dataclass(frozen=True)
 class ItemEmbedding:
-    """A given embedding of items: the file, the column and its width."""
+    """A pretrained embedding of items: the file, the column and its width."""
 
     file: str
     column: str
@@ -64,8 +64,8 @@ def locate(raw: Path, names: Sequence[str]) -> dict[str, Path]:
         DataError: the folder or a file is missing; the message names all that are.
     """
     if not raw.is_dir():
-        what = "is a file, not a folder (unpack an archive first)" if raw.exists() else "no such folder"
-        raise DataError(f"{raw}: {what}; it must hold the files of {ADDRESS}")
+        what = "is a file, not a folder (unpack an archive first)" if raw.exists() else "does not exist"
+        raise DataError(f"{raw} {what}; it must hold the files of {ADDRESS}")
     found, missing = {}, []
     folders = [raw, raw / FOLDER]
     # `raw` may be the inner folder: then the files beside it are one up.
@@ -82,15 +82,15 @@ def locate(raw: Path, names: Sequence[str]) -> dict[str, Path]:
             missing.append(name)
     if missing:
         archive = next((path for name, path in present.items() if name.endswith(".zip")), None)
-        hint = f"unpack {archive}" if archive else f"get it from {ADDRESS}, or give --download"
-        raise DataError(f"{raw} lacks {', '.join(missing)} (searched there and in {FOLDER}/): {hint}")
+        hint = f"unpack {archive}" if archive else f"download it from {ADDRESS}, or pass --download"
+        raise DataError(f"{raw} lacks {', '.join(missing)} (also looked for in {FOLDER}/): {hint}")
     return found
 
 
 def load(names: Sequence[str], *, directory: Path, address: str = ADDRESS, progress: bool = True) -> Path:
     """Download files of the release by name, and return the folder for `locate`.
 
-    Where the server has the folder as one zip file only, that is loaded and unpacked.
+    If the server has the folder only as one zip file, that is downloaded and unpacked.
 
     Raises:
         DataError: the server cannot be reached or lacks a file, or a file is damaged.
@@ -135,4 +135,4 @@ def _unpack(archive: Path, names: Sequence[str], folder: Path) -> None:
                     while piece := source.read(1 << 20):
                         target.write(piece)
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
-        raise DataError(f"{archive}: no readable zip file ({error}): remove it and load it again") from None
+        raise DataError(f"{archive}: not a readable zip file ({error}): remove it and download it again") from None

@@ -78,7 +78,7 @@ def _by_item(
     }
     row_of = np.full(num_items, -1)
     for start, columns in table.batches():
-        at = {"where": str(path), "first_row": start}
+        at: dict[str, Any] = {"where": str(path), "first_row": start}
         remedy = f"items are {first} to {num_items - 1}, as in {ITEM_INFO}"
         ids = validation.as_ids(columns[TARGET], name=TARGET, shape=(), low=first, high=num_items, remedy=remedy, **at)
         _refuse_twice(path, TARGET, ids, row_of, start)

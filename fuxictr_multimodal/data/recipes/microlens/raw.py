@@ -1,4 +1,4 @@
-"""The raw public release of MicroLens to a store, as the dataset's entry and the choices say."""
+"""Build a dataset of the raw public release of MicroLens, by its entry and the choices of split and sampling."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def dataset_id_of(release: Release) -> str:
     size = release.size.lower().replace("_", "-").rpartition("-")[2]
     if size not in DATASET_IDS:
         known = ", ".join(DATASET_IDS.values())
-        raise ConfigError(f"no entry is known for {release.size!r}: name one with --dataset-id, such as {known}")
+        raise ConfigError(f"there is no dataset entry for {release.size!r}: pass one with --dataset-id, such as {known}")
     return DATASET_IDS[size]
 
 
@@ -46,21 +46,21 @@ def build(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Manifest:
-    """Build the store of one size of the raw release and return its manifest.
+    """Build the dataset of one size of the raw release and return its manifest.
 
     Args:
         raw: folder of the release.
         config_dir: folder of the configs.
-        data_root: folder of the stores.
+        data_root: folder of the datasets.
         choices: how to split and sample.
         size: which size, where the folder holds several.
         dataset_id: entry of the dataset config; by the size when not given.
         embedding: table of item vectors by item id, instead of vectors of the titles.
-        overwrite: replace a store that is there.
+        overwrite: replace an existing dataset.
         progress: show progress on stderr.
 
     Raises:
-        ConfigError: the entry is missing, or asks for a column that the release does not give.
+        ConfigError: the entry is missing, or has a column that the release does not provide.
         DataError: a file is missing or wrong, or a user has seen too many items to sample negatives.
     """
     release = read_release(raw, size=size)
@@ -72,7 +72,7 @@ def build(
     recipe = Recipe(release, choices, max_len=max_len)
     sampler = recipe.sampler()
 
-    facts: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "size": release.size,
         "interactions": len(release.pairs),
         "repeated_interactions_left_out": release.repeated,
@@ -86,7 +86,7 @@ def build(
             continue
         if column["type"] == "embedding":
             dim = column.get("pretrain_dim", 128)
-            items[column["name"]], facts[column["name"]] = recipe.vectors(embedding, dim=dim)
+            items[column["name"]], metadata[column["name"]] = recipe.vectors(embedding, dim=dim)
         elif column["type"] == "sequence" and (tags := recipe.tags(most=column.get("max_len", 5))) is not None:
             items[column["name"]] = tags
     on_items = [column["name"] for column in columns if column.get("source") == "item"]
@@ -94,7 +94,7 @@ def build(
     _check_known(on_items, items, where, release)
     _check_known(on_rows, ("user_id", "timestamp", "item_id", *levels), where, release)
 
-    # FuxiCTR takes seconds to import: only now, when the files are known to be good.
+    # FuxiCTR takes seconds to import: only after the files were checked.
     from fuxictr_multimodal.data.store.builder import StoreBuilder
 
     label = check_label_col(entry["label_col"], where)["name"]
@@ -130,7 +130,7 @@ def build(
                 "seed": choices.seed,
                 "never": "an item of the user at any time, or the same item twice for one positive",
             },
-            facts=facts,
+            facts=metadata,
             disjoint=["user_id"] if choices.split == BY_USER else [],
             ordered_by="timestamp" if choices.split == LAST_ITEM and "timestamp" in on_rows else None,
             ordered_within="user_id" if choices.split == LAST_ITEM and "timestamp" in on_rows else None,
@@ -150,5 +150,5 @@ def _check_known(names: Collection[str], known: Collection[str], where: str, rel
             raise DataError(f"{where} has {name!r}, but {release.size} has no file of likes and views")
         if name not in known:
             raise ConfigError(
-                f"{where}: the files of {release.size} give no column {name!r}. {did_you_mean(name, known)}"
+                f"{where}: the files of {release.size} do not provide column {name!r}. {did_you_mean(name, known)}"
             )

@@ -37,7 +37,7 @@ class Release:
         pairs: columns `user`, `item` and `time`, sorted by user, then time, then the file's order; each pair once.
             Without times in the release, `time` is the place in the user's list.
         has_times: whether `time` is a timestamp.
-        repeated: pairs that came again and were left out.
+        repeated: pairs that occurred again and were dropped.
         titles: text of each item, "" where there is none; None where the file is missing.
         categories: category of each item, or "".
         likes: total at the time of the crawl, -1 where unknown.
@@ -58,7 +58,7 @@ class Release:
     @property
     def num_items(self) -> int:
         """Rows of an item array: the highest id of the pairs, and one for padding."""
-        return int(self.pairs["item"].max()) + 1
+        return _rows_of_items(self.pairs)
 
 
 def read_release(folder: Path, *, size: str | None = None) -> Release:
@@ -72,8 +72,8 @@ def read_release(folder: Path, *, size: str | None = None) -> Release:
         DataError: no pairs, more than one size, or a value that does not fit; the message names file, column and row.
     """
     if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "no such folder"
-        raise DataError(f"{folder}: {what}; it must hold <size>{PAIRS[0]} or <size>{PAIRS[1]}")
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"{folder} {what}; it must hold <size>{PAIRS[0]} or <size>{PAIRS[1]}")
     raw = RawFiles(folder)
     prefix, file = _pairs_file(raw, size)
     has_times = file.lower().endswith(".csv")
@@ -86,10 +86,10 @@ def read_release(folder: Path, *, size: str | None = None) -> Release:
         raise DataError(f"{where}: column 'item': item {low['item'][0]} of user {low['user'][0]}: ids count from 1")
     pairs = pairs.sort("user", "time", maintain_order=True)
     once = pairs.unique(["user", "item"], keep="first", maintain_order=True)
-    num_items, distinct = int(once["item"].max()) + 1, once["item"].n_unique()
+    num_items, distinct = _rows_of_items(once), once["item"].n_unique()
     if num_items > MAX_ROWS_AN_ITEM * distinct + 1000:
         raise DataError(
-            f"{where}: item ids go up to {num_items - 1} for only {distinct} items: number the items without large gaps"
+            f"{where}: item ids go up to {num_items - 1} for only {distinct} items: renumber the items without large gaps"
         )
     titles_file = _first(raw, [prefix + end for end in TITLES])
     likes_file = _first(raw, [prefix + end for end in LIKES])
@@ -108,9 +108,14 @@ def read_release(folder: Path, *, size: str | None = None) -> Release:
     )
 
 
+def _rows_of_items(pairs: pl.DataFrame) -> int:
+    return int(pairs["item"].to_numpy().max()) + 1
+
+
 def _pairs_file(raw: RawFiles, size: str | None) -> tuple[str, str]:
     """Size and file of the pairs; the csv file, which has times, where both are there."""
-    folder, found = raw.root, {}
+    folder = raw.root
+    found: dict[str, str] = {}
     for end in reversed(PAIRS):
         found |= {name[: -len(end)]: name for name in raw.names if name.lower().endswith(end)}
     chosen = [
@@ -118,9 +123,9 @@ def _pairs_file(raw: RawFiles, size: str | None) -> tuple[str, str]:
     ]
     if not chosen:
         what = f"of size {size!r} " if size else ""
-        raise DataError(f"{folder}: no pairs {what}are there: wanted is <size>{PAIRS[0]} or <size>{PAIRS[1]}")
+        raise DataError(f"{folder}: there are no pairs {what}: expected <size>{PAIRS[0]} or <size>{PAIRS[1]}")
     if len(chosen) > 1:
-        raise DataError(f"{folder} holds several sizes ({', '.join(chosen)}): name one with --size")
+        raise DataError(f"{folder} holds several sizes ({', '.join(chosen)}): choose one with --size")
     return chosen[0], found[chosen[0]]
 
 
@@ -134,17 +139,16 @@ def _from_csv(raw: RawFiles, file: str) -> pl.DataFrame:
 
 def _from_tsv(raw: RawFiles, file: str) -> pl.DataFrame:
     table = read_table(raw, RawTable(file, {"user": int, "items": str}, separator="\t", header=False, quoted=False))
-    twice = table["user"].is_duplicated()
-    if twice.any():
-        user = table["user"][twice.arg_max()]
-        raise DataError(f"{raw.where(file)}: column 'user': user {user} has more than one line")
+    twice = table["user"].filter(table["user"].is_duplicated())
+    if len(twice):
+        raise DataError(f"{raw.where(file)}: column 'user': user {twice[0]} has more than one line")
     lists = table["items"].str.strip_chars().str.split(" ")
     lengths = lists.list.len().to_numpy().astype(np.int64)
     items = pl.Series(lists.to_arrow().flatten()).cast(pl.Int64, strict=False)
     line = np.repeat(np.arange(len(table)), lengths)
     if items.has_nulls():
-        at = int(line[items.is_null().arg_max()])
-        raise bad_value(raw.where(file), "items", at, table["items"], "a list of whole numbers with spaces")
+        bad = lists.list.eval(pl.element().cast(pl.Int64, strict=False).is_null()).list.any()
+        raise bad_value(raw.where(file), "items", bad, table["items"], "a list of whole numbers with spaces")
     first = np.cumsum(lengths) - lengths
     time = np.arange(len(items)) - first[line]
     return pl.DataFrame({"user": table["user"].to_numpy()[line], "item": items, "time": time})
@@ -156,7 +160,7 @@ def _texts(raw: RawFiles, file: str, text: str, num_items: int) -> list[str]:
     cells = next(csv.reader(lines), [""])
     header = not cells[0].strip(' "').lstrip("-").isdigit()
     if header and len(cells) < 2:
-        raise DataError(f"{raw.where(file)}: two columns are wanted, the id of a video and its {text}")
+        raise DataError(f"{raw.where(file)}: expected two columns, the id of a video and its {text}")
     names = cells[:2] if header else ["item", text]
     table = read_table(raw, RawTable(file, {names[0]: int, names[1]: str}, header=header))
     ids, values = table.to_series(0).to_numpy(), table.to_series(1).str.strip_chars().to_list()
@@ -171,8 +175,9 @@ def _likes_and_views(raw: RawFiles, file: str, num_items: int) -> tuple[NDArray[
     columns = {"item": int, "likes": int, "views": int}
     table = read_table(raw, RawTable(file, columns, separator="\t", header=False, quoted=False))
     for name in ("likes", "views"):
-        if table[name].min() < 0:
-            raise bad_value(raw.where(file), name, (table[name] < 0).arg_max(), table[name], "a count from 0")
+        negative = table[name] < 0
+        if negative.any():
+            raise bad_value(raw.where(file), name, negative, table[name], "a count from 0")
     known = table.filter(pl.col("item").is_between(1, num_items - 1))
     totals = []
     for name in ("likes", "views"):

@@ -1,4 +1,4 @@
-"""Rows and item columns of the raw MicroLens release: splits, sampled negatives, levels, tags and title vectors.
+"""Rows and item columns of the raw MicroLens release: splits, sampled negatives, quantile bins, tags and title vectors.
 
 One interaction is a comment on a video; one positive row is one interaction, followed by its sampled negatives with the
 same user and history. Memory: about 150 bytes an interaction, and the rows of a quarter of a million positives.
@@ -30,14 +30,14 @@ CHUNK = 250_000
 
 @dataclass(frozen=True)
 class Choices:
-    """What the release leaves open; all of it goes into the manifest.
+    """Choices that the release leaves open; the manifest records them.
 
     Attributes:
-        split: `user`: users are dealt to train, valid and test, and a user's rows stay together. `last-item`: the last
+        split: `user`: users are assigned to train, valid or test, and a user's samples stay together. `last-item`: the last
             item of each user is in test, the one before it in valid, earlier ones in train.
         targets: `last`: one positive a user and split, the last; `all`: every interaction that has an earlier one.
-        valid_share: share of the users in valid, for `user`.
-        test_share: share of the users in test, for `user`.
+        valid_share: fraction of the users in valid, for `user`.
+        test_share: fraction of the users in test, for `user`.
         negatives: `uniform`, or `popularity`: in proportion to the interactions that training users show (for
             `last-item`: that lie before valid and test).
         ratio: negatives for each positive.
@@ -168,7 +168,7 @@ class Recipe:
             yield columns, *self.histories.take(repeated)
 
     def levels(self) -> dict[str, NDArray[np.int32]]:
-        """Levels of each item by name, as far as the release tells them."""
+        """Quantile bins of each item by name, as far as the release has them."""
         totals = {"likes_level": self.release.likes, "views_level": self.release.views}
         found = {}
         for name, values in totals.items():
@@ -192,20 +192,20 @@ class Recipe:
         return pl.Series("item_tags", texts)
 
     def vectors(self, embedding: Path | None, *, dim: int) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Vectors (N, dim) of the items and facts: from a given table by item id, or from the titles.
+        """Vectors (N, dim) of the items and their metadata: from a table of pretrained embeddings by item id, or from the titles.
 
-        Title vectors are fitted on the items that training may know.
+        Title vectors are fitted on the items that training may see.
         """
-        from fuxictr_multimodal.data.recipes.text_features import given_vectors, tfidf_svd
+        from fuxictr_multimodal.data.recipes.text_features import pretrained_vectors, tfidf_svd
 
         release = self.release
         if embedding is not None:
-            found = given_vectors(embedding, item_ids=np.arange(1, release.num_items), dim=dim)
+            found = pretrained_vectors(embedding, item_ids=np.arange(1, release.num_items), dim=dim)
         elif release.titles is None:
-            raise DataError(f"{release.size} has no file of titles: add it, or give a table with --embedding")
+            raise DataError(f"{release.size} has no file of titles: add it, or pass a table with --embedding")
         else:
             known = np.zeros(release.num_items, dtype=bool)
             known[self.items[self.counted]] = True
             texts = [title.replace("#", " ") for title in release.titles[1:]]
             found = tfidf_svd(texts, fit_rows=known[1:], dim=dim)
-        return np.concatenate([np.zeros((1, dim), dtype=np.float32), found.vectors]), found.facts
+        return np.concatenate([np.zeros((1, dim), dtype=np.float32), found.vectors]), found.metadata

@@ -1,0 +1,79 @@
+"""Feature columns as they lie on disk: dtype, role and shape of each, and values checked against them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fuxictr_multimodal.data.store import validation
+from fuxictr_multimodal.data.store.manifest import Column
+
+DTYPES = {"meta": "int64", "numeric": "float32", "embedding": "float32"}
+WIDTHS = {"sequence": "max_len", "embedding": "pretrain_dim"}
+
+
+@dataclass(frozen=True)
+class DiskColumns:
+    """Columns of one dataset.
+
+    Attributes:
+        feature_cols: FuxiCTR's columns, complete.
+        features: the same in the feature map, by name, after fitting.
+        label: name of the label.
+        item_col: the item's own id, and the target column of a split.
+        items: rows of the item table.
+    """
+
+    feature_cols: Sequence[Mapping[str, Any]]
+    features: Mapping[str, Mapping[str, Any]]
+    label: str
+    item_col: str
+    items: int
+
+    def of_items(self) -> list[Column]:
+        """Columns of the item table, in the order of `feature_cols`."""
+        return [self._column(column, "item") for column in self.feature_cols if column.get("source") == "item"]
+
+    def of_split(self, *, labelled: bool) -> list[Column]:
+        """Columns of a split: the label, the target, then the others in the order of `feature_cols`."""
+        label = [Column(self.label, "uint8", "label")] if labelled else []
+        others = [
+            self._column(column, "meta" if column["type"] == "meta" else "context")
+            for column in self.feature_cols
+            if column.get("source") != "item"
+        ]
+        return [*label, Column(self.item_col, "int32", "target"), *others]
+
+    def checked(self, column: Column, values: np.ndarray, *, where: str, first_row: int) -> np.ndarray:
+        """The values in the dtype on disk.
+
+        Args:
+            column: one of `of_items` or `of_split`.
+            values: encoded values, (rows, *column.shape).
+            where: the file, for the message.
+            first_row: row number of the first value, for the message.
+
+        Raises:
+            DataError: a shape, dtype or value is wrong; the message names the first such row.
+        """
+        if column.role == "label":
+            return validation.as_labels(values, name=column.name, where=where, first_row=first_row)
+        if column.role == "meta":
+            return validation.as_meta(values, name=column.name, where=where, first_row=first_row)
+        place: dict[str, Any] = {"name": column.name, "shape": column.shape, "where": where, "first_row": first_row}
+        if column.dtype == "float32":
+            return validation.as_floats(values, **place)
+        if column.role == "target":
+            remedy = "a target must be a row of the item table, and item 0 is padding"
+            return validation.as_ids(values, low=1, high=self.items, remedy=remedy, **place)
+        size = self.features[column.name]["vocab_size"]
+        return validation.as_ids(values, low=0, high=size, remedy=f"its vocab_size is {size}", **place)
+
+    def _column(self, column: Mapping[str, Any], role: str) -> Column:
+        spec = self.features[column["name"]]
+        width = WIDTHS.get(spec["type"])
+        shape = () if width is None else (spec[width],)
+        return Column(column["name"], DTYPES.get(spec["type"], "int32"), role, shape)
