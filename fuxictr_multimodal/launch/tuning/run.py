@@ -44,6 +44,7 @@ def tune(
     retry_oom: bool = False,
     prune: bool = True,
     seed: int = 0,
+    storage: str | None = None,
     console: Console | None = None,
 ) -> list[list[Record]]:
     """Run the same sweep of several models on the same slots, and write the summary of each at its end.
@@ -63,6 +64,7 @@ def tune(
         retry_oom: run a trial that was out of memory once more with half the batch.
         prune: stop hopeless trials of a search early.
         seed: of the search.
+        storage: where a study that several machines share lives: a journal's path or the URL of a database.
         console: where to say what happens; standard output by default.
 
     Returns:
@@ -87,10 +89,22 @@ def tune(
             folder = SweepFolder.of(config, search=search, seed=seed, expid=expid)
             restart = Restart(space, retry_oom=retry_oom)
             source = stack.enter_context(
-                _source(space, folder, restart, search=search, tag=tag, trials=trials, prune=prune, seed=seed)
+                _source(
+                    space,
+                    folder,
+                    restart,
+                    search=search,
+                    tag=tag,
+                    trials=trials,
+                    prune=prune,
+                    seed=seed,
+                    storage=storage,
+                )
             )
             total = len(source.records) if search == "grid" else trials or "as many as the time allows"
             console.print(f"{space.base_expid}, {search}: {total} trials in {folder.path}", soft_wrap=True)
+            if storage:
+                console.print(f"study {source.name}", soft_wrap=True)
             sweeps.append(Sweep(space, folder, source, restart, search, command))
             sweeps[-1].publish()
         lacking = [sweep.space for sweep in sweeps if sweep.source.open_trials()]
@@ -131,6 +145,7 @@ def _source(
     trials: int | None,
     prune: bool,
     seed: int,
+    storage: str | None,
 ) -> Iterator[Source]:
     if search == "grid":
         with folder.only_tuner():
@@ -147,6 +162,7 @@ def _source(
         restart=restart,
         prune=prune,
         seed=seed,
+        storage=storage,
     )
     with source.working():
         yield source

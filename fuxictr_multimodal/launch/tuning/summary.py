@@ -18,7 +18,7 @@ from fuxictr_multimodal.launch.tuning.outcome import Record, best_record, maximi
 from fuxictr_multimodal.launch.tuning.plots import slice_plots
 from fuxictr_multimodal.launch.tuning.space import Space
 from fuxictr_multimodal.system.files import replace_atomically, write_json
-from fuxictr_multimodal.text.escape import csv_text, markdown, markdown_code, one_line, visible
+from fuxictr_multimodal.text.escape import csv_text, markdown, markdown_code, one_line, visible, without_passwords
 
 TABLE_ROWS = 20
 
@@ -146,8 +146,8 @@ def _write_best(folder: SweepFolder, space: Space, best: Record, *, search: str,
 
 
 def command_line() -> str:
-    """The command that the user typed."""
-    return one_line(shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]))
+    """The command that the user typed, without the password of a storage."""
+    return one_line(shlex.join(["python", Path(sys.argv[0]).name, *map(without_passwords, sys.argv[1:])]))
 
 
 def _csv(value: Any) -> Any:
