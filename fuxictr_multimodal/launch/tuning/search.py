@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fuxictr_multimodal.errors import ConfigError
@@ -230,13 +230,15 @@ class Search:
         return record
 
 
-def distributions(axes: Mapping[str, Axis]) -> dict[str, BaseDistribution]:
+def distributions(
+    axes: Mapping[str, Axis], *, category: Callable[[Any], Any] = json.dumps
+) -> dict[str, BaseDistribution]:
     """The axes that vary, in Optuna's terms; a category is JSON text, so that it may be a list or a mapping."""
     found: dict[str, BaseDistribution] = {}
     for key, axis in axes.items():
         if not isinstance(axis, Range):
             if len(axis) > 1:
-                found[key] = CategoricalDistribution([json.dumps(value) for value in axis])
+                found[key] = CategoricalDistribution([category(value) for value in axis])
         elif axis.integer:
             found[key] = IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=int(axis.step or 1))
         else:

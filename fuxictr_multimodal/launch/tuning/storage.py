@@ -109,8 +109,10 @@ class ServerStorage:
                 self.storage = connect()
             except ImportError as error:
                 driver = getattr(error.__cause__, "name", None) or url.get_driver_name()
-                extra = "'fuxictr-multimodal[postgresql]'" if driver == "psycopg" else driver
-                raise ConfigError(f"study {self.name} needs the driver {driver}: pip install {extra}") from None
+                hint = ": pip install 'fuxictr-multimodal[postgresql]'" if driver == "psycopg" else ""
+                raise ConfigError(
+                    f"study {self.name} needs the driver {driver}, which is not installed{hint}"
+                ) from None
 
     @contextlib.contextmanager
     def lock(self, study: optuna.Study) -> Iterator[None]:
@@ -176,6 +178,8 @@ def open_storage(url: str | None, *, own_file: Path) -> StudyStorage:
     try:
         parsed = sqlalchemy.make_url(url)
         backend = parsed.get_dialect().name
+        if "@" in (parsed.host or ""):
+            raise ValueError("the password was cut at its first @")
     except sqlalchemy.exc.NoSuchModuleError:
         raise ConfigError(
             f"--storage {without_passwords(url)}: {scheme!r} is no database that SQLAlchemy knows"

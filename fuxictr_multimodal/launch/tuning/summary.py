@@ -1,4 +1,4 @@
-"""The end of a sweep: all trials as csv and Markdown, the best as a ready expid, importance and plots."""
+"""The end of a sweep: all trials as csv and Markdown, the best one as an expid, importance and pictures."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from typing import Any
 
 from fuxictr_multimodal.launch.tuning.board import count, duration, short
 from fuxictr_multimodal.launch.tuning.folder import SweepFolder, write_yaml
-from fuxictr_multimodal.launch.tuning.importance import Importance, importance
 from fuxictr_multimodal.launch.tuning.outcome import Record, best_record, maximised, read_report
-from fuxictr_multimodal.launch.tuning.plots import slice_plots
+from fuxictr_multimodal.launch.tuning.pictures import Insight, insight
 from fuxictr_multimodal.launch.tuning.space import Space
 from fuxictr_multimodal.system.files import replace_atomically, write_json
 from fuxictr_multimodal.text.escape import csv_text, markdown, markdown_code, one_line, visible, without_passwords
@@ -26,7 +25,7 @@ TABLE_ROWS = 20
 def write_summary(
     folder: SweepFolder, space: Space, records: Sequence[Record], *, search: str, script: Path
 ) -> Record | None:
-    """Write `summary.csv`, `summary.md`, `summary.json`, `best/` and `slices.png`, `slices.svg` into the folder.
+    """Write `summary.csv`, `summary.md`, `summary.json`, `best/` and pictures into the folder.
 
     Trials are ranked by the monitored value on validation; the test split of the best one is told, not used.
 
@@ -35,20 +34,14 @@ def write_summary(
     """
     ranked = _ranked(records)
     best = best_record(list(records))
-    shares = importance(records, space.axes)
     if best is not None:
         _write_best(folder, space, best, search=search, records=records)
-    figures = slice_plots(
-        folder.path / "slices",
-        records,
-        space.axes,
-        title=f"{space.base_expid}, {search}, {sum(r.status == 'completed' for r in records)} trials",
-        value=f"valid {monitor_text(records[0].trial.params)}" if records else "",
-    )
+    value = f"valid {monitor_text(records[0].trial.params)}" if records else ""
+    found = insight(folder.path, records, space.axes, value=value)
     _write_csv(folder.path / "summary.csv", space, ranked)
-    _write_json(folder.path / "summary.json", space, records, best, shares, search=search)
+    _write_json(folder.path / "summary.json", space, records, best, found, search=search)
     with replace_atomically(folder.path / "summary.md") as temporary:
-        lines = _markdown(folder, space, ranked, best, shares, figures, search=search, script=script)
+        lines = _markdown(folder, space, ranked, best, found, search=search, script=script)
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return best
 
@@ -109,7 +102,7 @@ def _write_json(
     space: Space,
     records: Sequence[Record],
     best: Record | None,
-    shares: Importance,
+    found: Insight,
     *,
     search: str,
 ) -> None:
@@ -121,7 +114,7 @@ def _write_json(
             "search": search,
             "models": trials_by_model(records),
             "best": best and {"expid": best.ran.expid, "value": best.value, "settings": best.trial.settings},
-            "importance": {"method": shares.method, "shares": shares.shares},
+            "importance": {"method": found.method, "shares": found.fractions},
         },
     )
 
@@ -159,8 +152,7 @@ def _markdown(
     space: Space,
     ranked: Sequence[Record],
     best: Record | None,
-    shares: Importance,
-    figures: Sequence[Path],
+    found: Insight,
     *,
     search: str,
     script: Path,
@@ -190,12 +182,11 @@ def _markdown(
             "",
             f"    {door} --expid {shlex.quote(name)} --seed 1",
         ]
-    lines += ["", "## Importance", "", f"Method: {shares.method}.", ""]
-    if shares.shares:
-        lines += ["| parameter | share |", "|---|---:|"]
-        lines += [f"| {markdown(key)} | {share:.3f} |" for key, share in shares.shares.items()]
-    if figures:
-        lines += ["", f"![slices]({figures[-1].name})"]
+    lines += ["", "## Importance", "", f"Method: {found.method}.", ""]
+    if found.fractions:
+        lines += ["| parameter | fraction |", "|---|---:|"]
+        lines += [f"| {markdown(key)} | {fraction:.3f} |" for key, fraction in found.fractions.items()]
+    lines += [line for file in found.pictures if file.suffix == ".svg" for line in ("", f"![{file.stem}]({file.name})")]
     lines += ["", f"## Trials ({min(len(ranked), TABLE_ROWS)} of {len(ranked)}; all in summary.csv)", ""]
     lines += [f"| trial | status | valid {monitor} | seconds | {' | '.join(map(markdown, space.varied))} |"]
     lines += ["|---|---|---:|---:|" + "---|" * len(space.varied)]
