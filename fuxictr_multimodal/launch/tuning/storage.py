@@ -40,7 +40,7 @@ class FileStorage:
         self._folder = path.parent
         if not self._folder.is_dir():
             raise ConfigError(f"study {path}: the folder {self._folder} is not there")
-        with _readable_errors(self.name, OSError), self.lock(None):
+        with _readable_errors(self.name, OSError, RuntimeError), self.lock(None):
             self.storage = make(path.resolve())
 
     def lock(self, study: optuna.Study | None) -> contextlib.AbstractContextManager[object]:
@@ -92,7 +92,7 @@ class ServerStorage:
         if url.get_backend_name() == "postgresql":
             # Otherwise a machine that does not answer is waited for for minutes.
             url = url.update_query_dict({"connect_timeout": "10", **url.query})
-        with _readable_errors(self.name), warnings.catch_warnings():
+        with _readable_errors(self.name, RuntimeError), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             connect = functools.partial(
                 RDBStorage,
@@ -110,9 +110,7 @@ class ServerStorage:
             except ImportError as error:
                 driver = getattr(error.__cause__, "name", None) or url.get_driver_name()
                 hint = ": pip install 'fuxictr-multimodal[postgresql]'" if driver == "psycopg" else ""
-                raise ConfigError(
-                    f"study {self.name} needs the driver {driver}, which is not installed{hint}"
-                ) from None
+                raise ConfigError(f"study {self.name}: the driver {driver} is not installed{hint}") from None
 
     @contextlib.contextmanager
     def lock(self, study: optuna.Study) -> Iterator[None]:
@@ -122,7 +120,7 @@ class ServerStorage:
         if "lock" not in study.user_attrs:
             study.set_user_attr("lock", "held by the worker that draws a trial")
         with self.storage.engine.begin() as connection:
-            connection.execute(query.with_for_update())
+            connection.execute(query.with_for_update()).all()
             yield
 
     @contextlib.contextmanager
@@ -180,14 +178,10 @@ def open_storage(url: str | None, *, own_file: Path) -> StudyStorage:
         backend = parsed.get_dialect().name
         if "@" in (parsed.host or ""):
             raise ValueError("the password was cut at its first @")
-    except sqlalchemy.exc.NoSuchModuleError:
-        raise ConfigError(
-            f"--storage {without_passwords(url)}: {scheme!r} is no database that SQLAlchemy knows"
-        ) from None
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise ConfigError(
-            f"--storage {without_passwords(url)} is no URL of a database: write postgresql://user@host:5432/database, "
-            "and special characters of a password as %40"
+            f"--storage {without_passwords(url)} is no URL of a database that SQLAlchemy knows: write "
+            "postgresql://user@host:5432/database, with special characters of a password as %40"
         ) from None
     if backend != "sqlite":
         return ServerStorage(parsed)
