@@ -6,6 +6,7 @@ import contextlib
 import functools
 import sqlite3
 import threading
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -103,10 +104,15 @@ class ServerStorage:
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
             )
             try:
-                self.storage = connect()
-            except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
-                # Another machine created the tables at the same moment.
-                self.storage = connect()
+                for attempts in reversed(range(5)):
+                    try:
+                        self.storage = connect()
+                        break
+                    except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
+                        # Another machine creates the tables at the same moment.
+                        if not attempts:
+                            raise
+                        time.sleep(0.2)
             except ImportError as error:
                 driver = getattr(error.__cause__, "name", None) or url.get_driver_name()
                 hint = ": pip install 'fuxictr-multimodal[postgresql]'" if driver == "psycopg" else ""
