@@ -1,4 +1,4 @@
-"""Random and TPE search on an Optuna study: resumable, shared by several tuners, with median pruning."""
+"""Random and TPE search in an Optuna study: resumable, shared by several tuners, with median pruning."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ except ModuleNotFoundError as error:
         "--search random and --search tpe need Optuna: pip install 'fuxictr-multimodal[tuner]' (a grid does not)"
     ) from None
 
-# After so many settings in a row that are known, random draws take over; after twice as many the search ends.
+# After this many known settings in a row, random draws take over; after twice as many, the search ends.
 REPEATS = 20
 STATUS = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 STATUS_OPEN = {TrialState.RUNNING: "running", TrialState.WAITING: "queued"}
@@ -38,21 +38,21 @@ RESULTS = ("metrics", "best_epoch", "seconds", "parameters")
 
 
 class Search:
-    """A source of trials: asks the study, and tells it what became of them.
+    """A source of trials: asks the study for settings, and reports their results to it.
 
     Args:
         space: its lists become categories, its ranges numbers.
         folder: holds the study (`study.db`) of a search that is not shared.
         algorithm: `random` or `tpe`.
-        trials: different settings in the whole study, over all its workers and restarts; failed and pruned ones count,
-            so that two models get the same number.
+        trials: different settings in the whole study, over all workers and restarts; failed and pruned ones count, so
+            that two models get the same number.
         prune: stop a trial whose best value so far is worse than the median of the others at the same evaluation.
-        seed: of the sampler. A setting is drawn from the seed and its place in the study: a restart continues the
+        seed: of the sampler. A setting depends on the seed and its place in the study, so a restart continues the
             sequence.
-        restart: finds trials that are complete already.
-        storage: where a study that several machines share lives, see `open_storage`; None is the folder's own file.
+        restart: finds trials that are already complete.
+        storage: of a study that several machines share, see `open_storage`; None is the folder's own file.
 
-    Trials that an interrupted tuner hands back, and those of a dead one, are queued in the study once more.
+    Trials that an interrupted tuner hands back, and those of a dead one, are queued again.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Search:
 
     @contextlib.contextmanager
     def working(self) -> Iterator[Search]:
-        """Join the study as a worker; at the end, hand back the trials that were not ended."""
+        """Join the study as a worker; at the end, hand back the trials that did not end."""
         with self._storage.working(self._owned):
             with self._drawing():
                 pass
@@ -127,23 +127,23 @@ class Search:
         return None
 
     def open_trials(self) -> int:
-        """Trials that the study still lacks."""
+        """Number of trials that the study still needs."""
         tried = self._tried()
         waiting = sum(trial.state == TrialState.WAITING for trial in tried.values())
         return waiting + max(0, self.trials - len(tried))
 
     def should_stop(self, record: Record) -> bool:
-        """Tell the study the new evaluations of a running trial, and ask its pruner."""
+        """Report the new evaluations of a running trial to the study, and ask its pruner."""
         trial = self._owned[record.trial.expid]
         try:
             self._tell_curve(trial, record)
         except UpdateFinishedTrialError:
-            # This machine was taken for lost, and another one runs the trial.
+            # This machine was considered lost, and another one runs the trial.
             return True
         return trial.should_prune()
 
     def ended(self, record: Record) -> None:
-        """Tell the study the end of a trial."""
+        """Report the end of a trial to the study."""
         trial = self._owned.pop(record.trial.expid)
         with contextlib.suppress(UpdateFinishedTrialError):
             self._tell_curve(trial, record)
@@ -157,7 +157,7 @@ class Search:
             self._study.tell(trial, state=state)
 
     def refresh(self) -> None:
-        """Bring `records` to all trials of the study, those of earlier runs and of other workers included."""
+        """Update `records` to all trials of the study, including those of earlier runs and of other workers."""
         own = {record.trial.expid: record for record in self.records if record.trial.expid in self._owned}
         settled = {record.trial.expid: record for record in self.records if record.status in STATUS.values()}
         self.records = [
@@ -166,9 +166,9 @@ class Search:
 
     @contextlib.contextmanager
     def _drawing(self) -> Iterator[None]:
-        """Be the only worker that draws, when those that died were noticed."""
+        """Hold the lock under which settings are drawn, after queueing the trials of dead workers again."""
         with self._storage.lock(self._study), warnings.catch_warnings():
-            # Heartbeats are experimental in Optuna, and meant for its own loop.
+            # Optuna warns that heartbeats are experimental and belong to its own loop.
             warnings.simplefilter("ignore")
             for trial in self._trials(TrialState.RUNNING):
                 if not _is_drawn(trial):
@@ -178,7 +178,7 @@ class Search:
             yield
 
     def _ask(self, *, algorithm: str) -> Trial:
-        """A trial that waits, or a new draw."""
+        """A queued trial, or a new draw."""
         drawn = sum(_is_drawn(trial) and "retry_history" not in trial.system_attrs for trial in self._trials())
         self._study.sampler = _sampler(algorithm, seed=self.seed * 1_000_003 + drawn, trials=self.trials)
         trial = self._study.ask(self._distributions)
@@ -192,7 +192,7 @@ class Search:
         return record
 
     def _tell_repeated(self, trial: Trial, first: FrozenTrial) -> None:
-        """A setting that is known costs no run: the study learns its value once more, or that there is none."""
+        """A known setting costs no run: the study gets its value again, or learns that there is none."""
         trial.set_user_attr("repeats", first.number)
         if first.state == TrialState.COMPLETE:
             self._study.tell(trial, first.value)
@@ -209,12 +209,12 @@ class Search:
         return self._study.get_trials(deepcopy=False, states=states or None)
 
     def _tried(self) -> dict[str, FrozenTrial]:
-        """Trials of the study by expid, in their order; the last of those that were retried, and no repeats."""
+        """Trials of the study by expid, in order, without repeats; the last attempt of those that were retried."""
         drawn = [trial for trial in self._trials() if _is_drawn(trial) and "repeats" not in trial.user_attrs]
         return {trial.user_attrs["expid"]: trial for trial in drawn}
 
     def _past(self, frozen: FrozenTrial) -> Record:
-        """The record of a trial that this worker did not run."""
+        """The record of a trial that another worker ran, or this one earlier."""
         known = frozen.user_attrs
         record = Record.of(self.space.trial(known["settings"]))
         if "ran" in known:
@@ -255,12 +255,12 @@ def settings(params: Mapping[str, Any], axes: Mapping[str, Axis]) -> dict[str, A
 
 
 def _is_drawn(trial: FrozenTrial) -> bool:
-    """Whether the worker of a trial lived to draw its setting."""
+    """Whether the setting of a trial was drawn; its worker may have died before."""
     return "expid" in trial.user_attrs
 
 
 def _sampler(algorithm: str, *, seed: int, trials: int) -> optuna.samplers.BaseSampler:
     if algorithm == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    # A quarter of the trials, and 5 to 10 of them, are drawn at random before the model begins.
+    # A quarter of the trials, at least 5 and at most 10, are drawn at random before the model starts.
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(5, trials // 4)))

@@ -1,4 +1,4 @@
-"""Where studies live: in a file, whose workers hold locks, or on a database server, to which they send heartbeats."""
+"""Storage of a study: a file, beside which workers hold locks, or a database server, to which they send heartbeats."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.text.escape import without_passwords
 
 HEARTBEAT_SECONDS = 30
-# A machine that has been silent for this long is lost; by the clock of the server.
+# A machine that is silent for this long is considered lost, by the clock of the server.
 GRACE_SECONDS = 120
 
 Owned = Mapping[str, Trial]
@@ -91,7 +91,7 @@ class ServerStorage:
     def __init__(self, url: sqlalchemy.URL) -> None:
         self.name = without_passwords(url.render_as_string(hide_password=True))
         if url.get_backend_name() == "postgresql":
-            # Otherwise a machine that does not answer is waited for for minutes.
+            # By default, a host that does not answer blocks for minutes.
             url = url.update_query_dict({"connect_timeout": "10", **url.query})
         with _readable_errors(self.name, RuntimeError), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -145,7 +145,7 @@ class ServerStorage:
             self.storage.engine.dispose()
 
     def own(self, trial: Trial) -> None:
-        """Mark a trial as a live worker's."""
+        """Mark a trial as one of a live worker."""
         self.storage.record_heartbeat(trial._trial_id)
 
     def retry_lost(self, study: optuna.Study) -> None:
@@ -226,7 +226,7 @@ def _sqlite(path: Path) -> RDBStorage:
 
 @contextlib.contextmanager
 def _readable_errors(name: str, *more: type[Exception]) -> Iterator[None]:
-    """Say in one line what is wrong with the storage of a study."""
+    """Turn an error of the storage into one line without passwords."""
     try:
         yield
     except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, *more) as error:

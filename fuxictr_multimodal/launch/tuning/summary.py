@@ -1,4 +1,4 @@
-"""The end of a sweep: all trials as csv and Markdown, the best one as an expid, importance and pictures."""
+"""Summary of a sweep: all trials as csv and Markdown, the best one as an expid, importance and pictures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_summary(
 ) -> Record | None:
     """Write `summary.csv`, `summary.md`, `summary.json`, `best/` and pictures into the folder.
 
-    Trials are ranked by the monitored value on validation; the test split of the best one is told, not used.
+    Trials are ranked by the monitored value on validation; the test metrics of the best one are shown, not used.
 
     Returns:
         The best completed trial.
@@ -47,7 +47,7 @@ def write_summary(
 
 
 def trials_by_model(records: Sequence[Record]) -> dict[str, dict[str, int]]:
-    """How many trials each model got and what became of them: what a fair comparison must know."""
+    """How many trials each model got, by status: a fair comparison must know it."""
     models = dict.fromkeys(record.trial.params["model"] for record in records)
     found = {}
     for model in models:
@@ -69,7 +69,7 @@ def monitor_text(params: Mapping[str, Any]) -> str:
 
 
 def _ranked(records: Sequence[Record]) -> list[Record]:
-    """Completed trials, best first; then the others in their order."""
+    """Completed trials, best first, then the others in their order."""
     done = [record for record in records if record.status == "completed"]
     sign = -1 if done and maximised(done[0].trial.params) else 1
     done.sort(key=lambda record: sign * (record.value or 0.0))
@@ -106,7 +106,7 @@ def _write_json(
     *,
     search: str,
 ) -> None:
-    """The same for programs; the leaderboard reads the number of trials here."""
+    """The summary for programs; the leaderboard reads the number of trials from it."""
     write_json(
         path,
         {
@@ -120,10 +120,10 @@ def _write_json(
 
 
 def _write_best(folder: SweepFolder, space: Space, best: Record, *, search: str, records: Sequence[Record]) -> None:
-    """A config folder with one expid, `<base_expid>_tuned`: the best setting, to run or to copy."""
+    """Write a config folder with one expid, `<base_expid>_tuned`: the best setting, to run or to copy."""
     name = f"{space.base_expid}_tuned"
     counts = count(records)
-    # The leaderboard says beside a result how many trials its model got.
+    # The leaderboard shows beside a result how many trials its model got.
     model = best.ran.params["model"]
     entry = {**best.ran.entry, "tuning_trials": trials_by_model(records)[model]["trials"]}
     header = (
@@ -161,26 +161,28 @@ def _markdown(
     lines = [f"# {markdown(space.base_expid)}: {search}", ""]
     lines += [f"{datetime.date.today().isoformat()}, {markdown_code(command_line())}", ""]
     for model, counts in trials_by_model(ranked).items():
-        fates = ", ".join(f"{n} {status}" for status, n in counts.items() if n and status != "trials")
-        lines.append(f"- {markdown(model)} got {counts['trials']} trials: {fates}.")
-    lines.append(f"- Trials took {duration(sum(record.seconds for record in ranked))} of computing together.")
-    lines.append(f"- Selected by {monitor} on the validation split alone, one training seed a trial.")
+        counted = ", ".join(f"{n} {status}" for status, n in counts.items() if n and status != "trials")
+        lines.append(f"- {markdown(model)} got {counts['trials']} trials: {counted}.")
+    lines.append(f"- All trials together took {duration(sum(record.seconds for record in ranked))} of computing.")
+    lines.append(f"- Selected by {monitor} on the validation split alone, with one training seed per trial.")
     if best is not None:
         name = f"{space.base_expid}_tuned"
-        door = f"python {shlex.quote(script.name)} --config {shlex.quote(str(folder.path / 'best'))}"
+        command = f"python {shlex.quote(script.name)} --config {shlex.quote(str(folder.path / 'best'))}"
         lines += [
             "",
             f"Best: {markdown_code(best.ran.expid)}, valid {monitor} {best.value:.6f}, epoch {best.best_epoch}.",
         ]
         test = (read_report(best.ran.report) or {}).get("metrics", {}).get("test", {})
         if test:
-            told = ", ".join(f"{markdown(metric)} {value:.6f}" for metric, value in test.items() if value is not None)
-            lines.append(f"Its test split, read once and not used to select: {told}.")
+            metrics = ", ".join(
+                f"{markdown(metric)} {value:.6f}" for metric, value in test.items() if value is not None
+            )
+            lines.append(f"Its metrics on the test split, which was read once and not used to select: {metrics}.")
         lines += [
             "As an expid: [best/model_config.yaml](best/model_config.yaml). Its value is the best of many on one",
-            "validation split and flatters; run it with several seeds before you compare it:",
+            "validation split, so it is optimistic. Run it with several seeds before you compare it:",
             "",
-            f"    {door} --expid {shlex.quote(name)} --seed 1",
+            f"    {command} --expid {shlex.quote(name)} --seed 1",
         ]
     lines += ["", "## Importance", "", f"Method: {found.method}.", ""]
     if found.fractions:
@@ -205,7 +207,7 @@ def _failures(folder: SweepFolder, ranked: Sequence[Record]) -> list[str]:
     retried = [record for record in ranked if record.retried]
     failed = [record for record in ranked if record.status == "failed"]
     if retried:
-        lines += ["", "## Retried with half the batch after they were out of memory", ""]
+        lines += ["", "## Retried with half the batch size after running out of memory", ""]
         lines += [
             f"- {markdown_code(record.trial.expid)} as {markdown_code(record.ran.expid)}: {record.status}"
             for record in retried
@@ -214,7 +216,10 @@ def _failures(folder: SweepFolder, ranked: Sequence[Record]) -> list[str]:
         lines += ["", "## Failed", ""]
     for reason in dict.fromkeys(record.error[0] for record in failed):
         alike = [record for record in failed if record.error[0] == reason]
-        lines += [f"{markdown(reason)}; logs in {markdown_code(str(folder.logs))}, the last lines of the first:", ""]
+        lines += [
+            f"{markdown(reason)}; logs are in {markdown_code(str(folder.logs))}; the last lines of the first one:",
+            "",
+        ]
         lines += [*(f"    {visible(line)}" for line in alike[0].error[1:]), ""]
         lines += [*(f"- {markdown_code(record.ran.expid)}" for record in alike), ""]
     return lines
