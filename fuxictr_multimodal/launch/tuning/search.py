@@ -104,8 +104,10 @@ class Search:
                 yield self
             finally:
                 with self._drawing():
+                    # Not by expid: what was taken for lost may run on another machine.
+                    owned = {trial.number for trial in self._owned.values()}
                     for trial in self._trials(TrialState.RUNNING):
-                        if trial.user_attrs.get("expid") in self._owned:
+                        if trial.number in owned:
                             retry(self._study, trial)
                     self._owned.clear()
 

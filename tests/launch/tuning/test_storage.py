@@ -112,6 +112,19 @@ def test_an_interrupted_machine_hands_its_trials_back(machine, url):
         assert other.next() is None
 
 
+def test_a_silent_machine_hands_back_nothing_that_runs_elsewhere(machine, url):
+    silent, living = machine("a", url, trials=1), machine("b", url, trials=1)
+    with living.working():
+        with silent.working():
+            silent.next()
+            lose(silent)
+            retried = living.next()
+        assert living.open_trials() == 0
+        complete(living, retried)
+        living.refresh()
+        assert [record.status for record in living.records] == ["completed"]
+
+
 def test_random_and_tpe_searches_share_a_storage_but_no_study(machine, url):
     for algorithm in ("random", "tpe"):
         search = machine(algorithm, url, trials=1, algorithm=algorithm)
