@@ -44,12 +44,20 @@ def run_param_tuner_main(argv: Sequence[str] | None = None, *, prog: str = "run_
     parser.add_argument("--retry-oom", action="store_true", help="out of memory: once more with half the batch")
     parser.add_argument("--no-prune", action="store_true", help="let a search train hopeless trials to their end")
     parser.add_argument("--seed", default=0, type=int, help="seed of a search")
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help="share a search with the tuners of other machines: a journal's path (journal:///path) or a database "
+        "(postgresql://user@host/database; its password comes from PGPASSWORD or ~/.pgpass)",
+    )
     args = parser.parse_args(argv)
     check_settings_file(args.config, "tuner", prog)
     if args.search == "grid" and args.trials is not None:
         parser.error("--trials is for --search random and tpe; a grid runs all its settings")
     if args.search != "grid" and args.tag is not None:
         parser.error("--tag is for a grid")
+    if args.search == "grid" and args.storage is not None:
+        parser.error("--storage is for --search random and tpe")
     if args.trials is not None and args.trials < 1:
         parser.error("--trials must be 1 or more")
     from fuxictr_multimodal.launch.tuning.run import tune
@@ -68,6 +76,7 @@ def run_param_tuner_main(argv: Sequence[str] | None = None, *, prog: str = "run_
         retry_oom=args.retry_oom,
         prune=not args.no_prune,
         seed=args.seed,
+        storage=args.storage,
     )
     if any(record.status == "failed" for records in sweeps for record in records):
         raise SystemExit(1)

@@ -92,3 +92,13 @@ def label(text: str) -> str:
     '\\$5 or \\$6'
     """
     return one_line(text).replace("$", "\\$")
+
+
+def without_passwords(text: str) -> str:
+    """The text with `***` for the passwords of the URL in it.
+
+    >>> without_passwords("--storage=postgresql://ann:p@ss/word@db:5432/optuna?sslmode=require&password=secret")
+    '--storage=postgresql://ann:***@db:5432/optuna?sslmode=require&password=***'
+    """
+    text = re.sub("(?<=://)([^:/@]*):.*@", r"\1:***@", text)
+    return re.sub(r"(?<=password=)[^&\s]*", "***", text)

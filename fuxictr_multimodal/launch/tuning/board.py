@@ -1,4 +1,4 @@
-"""What the user sees while trials run: a live table on a terminal, one line an event elsewhere."""
+"""Progress of running trials: a live table on a terminal, one line per event elsewhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from fuxictr_multimodal.launch.tuning.outcome import Record, best_record
@@ -23,10 +23,10 @@ class Board:
     """Shows the trials of one or several sweeps.
 
     Args:
-        records: gives the trials that are known.
-        open_trials: gives how many have not been started.
+        records: returns the known trials.
+        open_trials: returns how many trials have not started.
         varied: the tuned keys that tell trials apart; a trial has those of its model.
-        console: where to, a terminal gets the live table.
+        console: receives the output; a terminal gets the live table.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Board:
             self._live.stop()
 
     def on_change(self, event: str, record: Record | None) -> None:
-        """Take note of `start`, `end`, `retry` or `tick`."""
+        """Show a `start`, an `end`, a `retry` or the passing of time, `tick`."""
         if event != "tick":
             self._open = self._open_trials()
         if event == "end" and record is not None and not record.reused:
@@ -95,7 +95,7 @@ class Board:
         return ", ".join(parts)
 
     def _seconds_left(self) -> float | None:
-        """Trials to go at the pace of those that ended since the start."""
+        """Estimate for the remaining trials, at the pace of those that ended since the start."""
         running = count(self._records())["running"]
         if not self._ended_here or not (self._open or running):
             return None
@@ -103,12 +103,14 @@ class Board:
         return pace * (self._open + running / 2)
 
     def _table(self) -> Table:
-        """Running trials first, then the best and the latest that ended."""
+        """Running trials first, then the best one, then the latest that ended."""
         records = list(self._records())
-        table = Table(title=Text(self._totals(), style="table.title"), title_justify="left")
-        for name in ("trial", "status", "valid", "evaluations", "seconds"):
-            table.add_column(name, justify="left" if name in ("trial", "status") else "right")
-        table.add_column("settings", overflow="fold")
+        table = Table(
+            *("trial", "status", *(Column(name, justify="right") for name in ("valid", "evaluations", "seconds"))),
+            Column("settings", overflow="fold"),
+            title=Text(self._totals(), style="table.title"),
+            title_justify="left",
+        )
         running = [record for record in records if record.status == "running"]
         ended = [record for record in records if record.status in ("completed", "failed", "pruned")]
         best = best_record(records)
@@ -128,17 +130,17 @@ class Board:
 
 
 def count(records: Sequence[Record]) -> dict[str, int]:
-    """How many trials there are of each status."""
+    """Number of trials of each status."""
     return {status: sum(record.status == status for record in records) for status in STYLES}
 
 
 def short_settings(trial: Trial, keys: Sequence[str]) -> str:
-    """The tuned values that tell a trial from the others."""
+    """The tuned values that distinguish a trial."""
     return " ".join(f"{key}={short(trial.settings[key])}" for key in keys if key in trial.settings)
 
 
 def short(value: object) -> str:
-    """A value for a table; floats with four digits."""
+    """A value for a table; floats have four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

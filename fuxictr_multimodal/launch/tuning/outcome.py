@@ -1,4 +1,4 @@
-"""What became of a trial, read from the report that its run updates."""
+"""The outcome of a trial, read from the report that its run updates."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Report = dict[str, Any]
 
 @dataclass
 class Record:
-    """A trial and what became of it.
+    """A trial and its outcome.
 
     Attributes:
-        trial: the settings asked for.
-        ran: the trial that ran for it: itself, or its retry with smaller batches.
+        trial: what was requested.
+        ran: what ran: the trial itself, or its retry with smaller batches.
         status: `queued`, `running`, `completed`, `failed` or `pruned`.
         value: the monitored value on the validation split of the best checkpoint.
         metrics: validation metrics of the best checkpoint.
         curve: monitored values on validation so far, one per evaluation.
-        exit_code: of the process, negative for a signal; None where this tuner did not run it to its end.
-        error: why it failed, in one line, then the last lines it printed.
+        exit_code: of the process, negative for a signal; None if this tuner did not run it.
+        error: why it failed, in one line, followed by the last lines that it printed.
         reused: it was complete before this tuner started.
     """
 
@@ -59,7 +59,7 @@ class Record:
         return self.ran.expid != self.trial.expid
 
     def complete_from(self, report: Report) -> None:
-        """Copy the numbers of a complete report."""
+        """Read the numbers of a complete report."""
         value = monitored(report, self.ran.params)
         self.read_progress(report)
         self.metrics = dict(report.get("metrics", {}).get("valid", {}))
@@ -86,14 +86,14 @@ class Record:
         self.error = [f"{exit_text(status)}: {reason}", *last_lines]
 
     def read_progress(self, report: Report) -> None:
-        """Copy what a report says while its run continues."""
+        """Read what a report says while its run continues."""
         self.curve = [float(row["monitor"]) for row in report.get("curve", [])]
         self.seconds = float(report.get("seconds") or 0.0)
         self.parameters = report.get("parameters", {}).get("total")
 
 
 def read_report(path: Path) -> Report | None:
-    """Read a report; None where there is none that can be read."""
+    """Read a report; None if it is missing or not valid."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
@@ -102,8 +102,8 @@ def read_report(path: Path) -> Report | None:
 
 
 def is_of(report: Report, trial: Trial, dataset_hash: str | None) -> bool:
-    """Whether a report belongs to a trial's configuration and, where it is known, to this build of the dataset."""
-    # The hash that an earlier version wrote covers keys that nobody reads.
+    """Whether a report belongs to a trial's configuration and, if known, to this build of the dataset."""
+    # Earlier versions hashed keys that nobody reads.
     written = config_hash(report["config"]) if report.get("config") else report.get("config_hash")
     if written != trial.config_hash:
         return False
@@ -111,7 +111,7 @@ def is_of(report: Report, trial: Trial, dataset_hash: str | None) -> bool:
 
 
 def finished_report(trial: Trial, dataset_hash: str | None) -> Report | None:
-    """The report of a trial that is complete."""
+    """The report of a completed trial, otherwise None."""
     report = read_report(trial.report)
     if report is None or report.get("status") != "completed" or not is_of(report, trial, dataset_hash):
         return None
@@ -119,7 +119,7 @@ def finished_report(trial: Trial, dataset_hash: str | None) -> Report | None:
 
 
 def dataset_hash(trial: Trial) -> str | None:
-    """Hash of the dataset that a trial reads; None where it is not built yet."""
+    """Identity of the dataset that a trial reads; None if it is not built yet."""
     from fuxictr_multimodal.data.store.manifest import Manifest
     from fuxictr_multimodal.errors import DataError
 
@@ -130,7 +130,7 @@ def dataset_hash(trial: Trial) -> str | None:
 
 
 def monitored(report: Report, params: Mapping[str, Any]) -> float | None:
-    """The value that selects: `monitor` on the validation split, never on test; None if it is missing or not finite.
+    """The value to select by: `monitor` on the validation split, never on test; None if it is missing or not finite.
 
     >>> monitored({"metrics": {"valid": {"AUC": 0.75, "logloss": 0.5}}}, {"monitor": {"AUC": 1, "logloss": -1}})
     0.25
@@ -150,7 +150,7 @@ def maximised(params: Mapping[str, Any]) -> bool:
 
 
 def best_record(records: list[Record]) -> Record | None:
-    """The completed trial with the best validation value; the earlier one of equals."""
+    """The completed trial with the best validation value; the earlier one wins a tie."""
     done = [record for record in records if record.status == "completed"]
     if not done:
         return None
@@ -159,10 +159,10 @@ def best_record(records: list[Record]) -> Record | None:
 
 
 def is_out_of_memory(record: Record) -> bool:
-    """Whether a failed trial said that memory ran out; a SIGKILL says nothing and does not count."""
+    """Whether a failed trial reported that memory ran out; a SIGKILL reports nothing and does not count."""
     return record.status == "failed" and any(OUT_OF_MEMORY.search(line) for line in record.error)
 
 
 def said_out_of_memory(report: Report | None) -> bool:
-    """Whether a report is of a run that failed because memory ran out."""
+    """Whether a report says that its run failed because memory ran out."""
     return bool(report) and report.get("status") == "failed" and bool(OUT_OF_MEMORY.search(str(report.get("error"))))

@@ -44,6 +44,7 @@ def tune(
     retry_oom: bool = False,
     prune: bool = True,
     seed: int = 0,
+    storage: str | None = None,
     console: Console | None = None,
 ) -> list[list[Record]]:
     """Run the same sweep of several models on the same slots, and write the summary of each at its end.
@@ -64,6 +65,7 @@ def tune(
         retry_oom: run a trial that ran out of memory once more with half the batch.
         prune: stop hopeless trials of a search early.
         seed: of the search.
+        storage: where a study that several machines share lives: a journal or the URL of a database.
         console: shows the progress; standard output by default.
 
     Returns:
@@ -88,10 +90,22 @@ def tune(
             folder = SweepFolder.of(config, search=search, seed=seed, expid=expid)
             restart = Restart(space, retry_oom=retry_oom)
             source = stack.enter_context(
-                _source(space, folder, restart, search=search, tag=tag, trials=trials, prune=prune, seed=seed)
+                _source(
+                    space,
+                    folder,
+                    restart,
+                    search=search,
+                    tag=tag,
+                    trials=trials,
+                    prune=prune,
+                    seed=seed,
+                    storage=storage,
+                )
             )
             total = len(source.records) if search == "grid" else trials or "as many as the time allows"
             console.print(f"{space.base_expid}, {search}: {total} trials in {folder.path}", soft_wrap=True)
+            if storage:
+                console.print(f"study {source.name}", soft_wrap=True)
             sweeps.append(Sweep(space, folder, source, restart, search, command))
             sweeps[-1].publish()
         lacking = [sweep.space for sweep in sweeps if sweep.source.open_trials()]
@@ -134,6 +148,7 @@ def _source(
     trials: int | None,
     prune: bool,
     seed: int,
+    storage: str | None,
 ) -> Iterator[Source]:
     if search == "grid":
         with folder.only_tuner():
@@ -150,6 +165,7 @@ def _source(
         restart=restart,
         prune=prune,
         seed=seed,
+        storage=storage,
     )
     with source.working():
         yield source

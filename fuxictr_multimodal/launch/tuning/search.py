@@ -1,27 +1,27 @@
-"""Random and TPE search on an Optuna study: resumable, shared by several tuners, with median pruning."""
+"""Random and TPE search in an Optuna study: resumable, shared by several tuners, with median pruning."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
-import uuid
-from collections.abc import Iterator
-from pathlib import Path
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-
-import filelock
 
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.launch.tuning import outcome
 from fuxictr_multimodal.launch.tuning.folder import SweepFolder
 from fuxictr_multimodal.launch.tuning.outcome import Record
 from fuxictr_multimodal.launch.tuning.restart import Restart
-from fuxictr_multimodal.launch.tuning.space import Axis, Range, Space, Trial
+from fuxictr_multimodal.launch.tuning.space import Axis, Range, Space
 
 try:
     import optuna
-    from optuna.trial import FrozenTrial, TrialState
+    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+    from optuna.exceptions import UpdateFinishedTrialError
+    from optuna.trial import FrozenTrial, Trial, TrialState
+
+    from fuxictr_multimodal.launch.tuning.storage import open_storage, retry
 except ModuleNotFoundError as error:
     if error.name != "optuna":
         raise
@@ -29,25 +29,30 @@ except ModuleNotFoundError as error:
         "--search random and --search tpe need Optuna: pip install 'fuxictr-multimodal[tuner]' (a grid does not)"
     ) from None
 
-# After so many settings in a row that are known, random draws take over; after twice as many the search ends.
+# After this many known settings in a row, random draws take over; after twice as many, the search ends.
 REPEATS = 20
 STATUS = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+STATUS_OPEN = {TrialState.RUNNING: "running", TrialState.WAITING: "queued"}
+# What a study keeps of a trial beside its value, for the summaries of machines that did not run it.
+RESULTS = ("metrics", "best_epoch", "seconds", "parameters")
 
 
 class Search:
-    """A source of trials: asks the study, and tells it what became of them.
+    """A source of trials: asks the study for settings, and reports their results to it.
 
     Args:
         space: its lists become categories, its ranges numbers.
-        folder: holds the study (`study.db`) and the locks of its workers.
+        folder: holds the study (`study.db`) of a search that is not shared.
         algorithm: `random` or `tpe`.
-        trials: different settings in the whole study, over all its workers and restarts; failed and pruned ones count,
-            so that two models get the same number.
+        trials: different settings in the whole study, over all workers and restarts; failed and pruned ones count, so
+            that two models get the same number.
         prune: stop a trial whose best value so far is worse than the median of the others at the same evaluation.
-        seed: of the sampler. A trial draws from the seed and its own number: a restart continues the sequence.
-        restart: finds trials that are complete already.
+        seed: of the sampler. A setting depends on the seed and its place in the study, so a restart continues the
+            sequence.
+        restart: finds trials that are already complete.
+        storage: of a study that several machines share, see `open_storage`; None is the folder's own file.
 
-    A trial that a killed tuner left is taken over by the next one: the system has freed its worker's lock.
+    Trials that an interrupted tuner hands back, and those of a dead one, are queued again.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class Search:
         restart: Restart,
         prune: bool = True,
         seed: int = 0,
+        storage: str | None = None,
     ) -> None:
         assert algorithm in ("random", "tpe"), algorithm
         if not space.varied:
@@ -71,195 +77,192 @@ class Search:
         self.restart = restart
         self.seed = seed
         self.records: list[Record] = []
-        self._owned: dict[str, optuna.trial.Trial] = {}
-        self._orphans: list[FrozenTrial] = []
-        self._worker = uuid.uuid4().hex[:8]
+        self._owned: dict[str, Trial] = {}
+        self._distributions = distributions(space.axes)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        folder.path.mkdir(parents=True, exist_ok=True)
-        with folder.shared():
-            self._storage = _storage(folder.study.resolve())
-            self._study = optuna.create_study(
-                storage=self._storage,
-                study_name=f"{space.base_expid}_{space.hash()}",
-                direction="maximize" if outcome.maximised(space.representatives()[0].params) else "minimize",
-                # The first evaluation says little: pruning begins with the second.
-                pruner=optuna.pruners.MedianPruner(n_warmup_steps=2) if prune else optuna.pruners.NopPruner(),
-                load_if_exists=True,
-            )
+        self._storage = open_storage(storage, own_file=folder.study)
+        # A folder says what a search is; a shared storage holds the searches of many folders.
+        search = f"_{algorithm}_s{seed}" if storage else ""
+        self._study = optuna.create_study(
+            storage=self._storage.storage,
+            study_name=f"{space.base_expid}{search}_{space.hash()}",
+            direction="maximize" if outcome.maximised(space.representatives()[0].params) else "minimize",
+            # The first evaluation says little: pruning begins with the second.
+            pruner=optuna.pruners.MedianPruner(n_warmup_steps=2) if prune else optuna.pruners.NopPruner(),
+            load_if_exists=True,
+        )
+        self.name = f"{self._study.study_name} in {self._storage.name}"
 
     @contextlib.contextmanager
     def working(self) -> Iterator[Search]:
-        """Join the study as a worker, and take over the trials of workers that are gone."""
-        lock = filelock.FileLock(self._lock_file(self._worker))
-        with self.folder.shared():
-            self._remove_free_locks()
-            lock.acquire()
-            self._orphans = [trial for trial in self._study.get_trials(deepcopy=False) if self._is_orphan(trial)]
-            for trial in self._orphans:
-                self._claim(optuna.trial.Trial(self._study, trial._trial_id))
-        self.refresh()
-        try:
-            yield self
-        finally:
-            lock.release()
-            self._lock_file(self._worker).unlink(missing_ok=True)
-            # The last connection to close folds the write-ahead log into the study's file.
-            self._storage.remove_session()
-            self._storage.engine.dispose()
+        """Join the study as a worker; at the end, hand back the trials that did not end."""
+        with self._storage.working(self._owned):
+            with self._drawing():
+                pass
+            self.refresh()
+            try:
+                yield self
+            finally:
+                with self._drawing():
+                    # Not by expid: what was taken for lost may run on another machine.
+                    owned = {trial.number for trial in self._owned.values()}
+                    for trial in self._trials(TrialState.RUNNING):
+                        if trial.number in owned:
+                            retry(self._study, trial)
+                    self._owned.clear()
 
     def next(self) -> Record | None:
-        """A trial that a gone worker left, or the next setting that nobody has tried."""
-        with self.folder.shared():
+        """A trial that another worker left, or the next setting that nobody has tried."""
+        with self._drawing():
             for repeats in range(2 * REPEATS):
-                tried = self._tried()
-                if self._orphans:
-                    orphan = self._orphans.pop(0)
-                    trial = optuna.trial.Trial(self._study, orphan._trial_id)
-                    if not _is_drawn(orphan) and len(tried) >= self.trials:
-                        # Its worker was gone before it drew a setting, and the others used up the trials meanwhile.
-                        self._study.tell(trial, state=TrialState.FAIL)
-                        continue
-                elif len(tried) >= self.trials:
+                if not self.open_trials():
                     return None
-                else:
-                    trial = self._study.ask()
-                    self._claim(trial)
-                made = self._suggest(trial, algorithm="random" if repeats >= REPEATS else self.algorithm)
+                tried = self._tried()
+                trial = self._ask(algorithm="random" if repeats >= REPEATS else self.algorithm)
+                made = self.space.trial(settings(trial.params, self.space.axes))
                 first = tried.get(made.expid)
+                trial.set_user_attr("settings", made.settings)
+                trial.set_user_attr("expid", made.expid)
                 if first is None or first.number == trial.number:
-                    return self._own(trial, made)
+                    return self._own(trial, Record.of(made))
                 self._tell_repeated(trial, first)
         return None
 
     def open_trials(self) -> int:
-        """Trials that the study still lacks."""
-        return sum(map(_is_drawn, self._orphans)) + max(0, self.trials - len(self._tried()))
+        """Number of trials that the study still needs."""
+        tried = self._tried()
+        waiting = sum(trial.state == TrialState.WAITING for trial in tried.values())
+        return waiting + max(0, self.trials - len(tried))
 
     def should_stop(self, record: Record) -> bool:
-        """Tell the study the new evaluations of a running trial, and ask its pruner."""
-        return self._tell_curve(record).should_prune()
+        """Report the new evaluations of a running trial to the study, and ask its pruner."""
+        trial = self._owned[record.trial.expid]
+        try:
+            self._tell_curve(trial, record)
+        except UpdateFinishedTrialError:
+            # This machine was considered lost, and another one runs the trial.
+            return True
+        return trial.should_prune()
 
     def ended(self, record: Record) -> None:
-        """Tell the study the end of a trial."""
-        trial = self._tell_curve(record)
-        del self._owned[record.trial.expid]
-        if record.status == "completed":
-            self._study.tell(trial, record.value)
-            return
-        trial.set_user_attr("error", record.error)
-        state = TrialState.PRUNED if record.status == "pruned" else TrialState.FAIL
-        self._study.tell(trial, state=state)
+        """Report the end of a trial to the study."""
+        trial = self._owned.pop(record.trial.expid)
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self._tell_curve(trial, record)
+            trial.set_user_attr("results", {name: getattr(record, name) for name in RESULTS})
+            trial.set_user_attr("ran", record.ran.settings)
+            if record.status == "completed":
+                self._study.tell(trial, record.value)
+                return
+            trial.set_user_attr("error", record.error)
+            state = TrialState.PRUNED if record.status == "pruned" else TrialState.FAIL
+            self._study.tell(trial, state=state)
 
     def refresh(self) -> None:
-        """Bring `records` to all trials of the study, those of earlier runs and of other workers included."""
+        """Update `records` to all trials of the study, including those of earlier runs and of other workers."""
         own = {record.trial.expid: record for record in self.records if record.trial.expid in self._owned}
         settled = {record.trial.expid: record for record in self.records if record.status in STATUS.values()}
         self.records = [
             own.get(expid) or settled.get(expid) or self._past(frozen) for expid, frozen in self._tried().items()
         ]
 
-    def _suggest(self, trial: optuna.trial.Trial, *, algorithm: str) -> Trial:
-        """Draw a setting; one that a killed worker had drawn already is given again."""
-        self._study.sampler = _sampler(algorithm, seed=self.seed * 1_000_003 + trial.number, trials=self.trials)
-        settings = {key: _draw(trial, key, axis) for key, axis in self.space.axes.items()}
-        made = self.space.trial(settings)
-        trial.set_user_attr("settings", settings)
-        trial.set_user_attr("expid", made.expid)
-        return made
+    @contextlib.contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """Hold the lock under which settings are drawn, after queueing the trials of dead workers again."""
+        with self._storage.lock(self._study), warnings.catch_warnings():
+            # Optuna warns that heartbeats are experimental and belong to its own loop.
+            warnings.simplefilter("ignore")
+            for trial in self._trials(TrialState.RUNNING):
+                if not _is_drawn(trial):
+                    # Its worker died as it drew: nobody else holds the lock.
+                    self._study.tell(trial.number, state=TrialState.FAIL)
+            self._storage.retry_lost(self._study)
+            yield
 
-    def _own(self, trial: optuna.trial.Trial, made: Trial) -> Record:
-        record = Record.of(made)
-        self._owned[made.expid] = trial
-        self.records = [known for known in self.records if known.trial.expid != made.expid]
+    def _ask(self, *, algorithm: str) -> Trial:
+        """A queued trial, or a new draw."""
+        drawn = sum(_is_drawn(trial) and "retry_history" not in trial.system_attrs for trial in self._trials())
+        self._study.sampler = _sampler(algorithm, seed=self.seed * 1_000_003 + drawn, trials=self.trials)
+        trial = self._study.ask(self._distributions)
+        self._storage.own(trial)
+        return trial
+
+    def _own(self, trial: Trial, record: Record) -> Record:
+        self._owned[record.trial.expid] = trial
+        self.records = [known for known in self.records if known.trial.expid != record.trial.expid]
         self.records.append(record)
         return record
 
-    def _tell_repeated(self, trial: optuna.trial.Trial, first: FrozenTrial) -> None:
-        """A setting that is known costs no run: the study learns its value once more, or that there is none."""
+    def _tell_repeated(self, trial: Trial, first: FrozenTrial) -> None:
+        """A known setting costs no run: the study gets its value again, or learns that there is none."""
         trial.set_user_attr("repeats", first.number)
         if first.state == TrialState.COMPLETE:
             self._study.tell(trial, first.value)
         else:
             self._study.tell(trial, state=TrialState.FAIL)
 
-    def _tell_curve(self, record: Record) -> optuna.trial.Trial:
-        trial = self._owned[record.trial.expid]
+    def _tell_curve(self, trial: Trial, record: Record) -> None:
         told = self._study._storage.get_trial(trial._trial_id).intermediate_values
         for step, value in enumerate(record.curve, start=1):
             if step not in told:
                 trial.report(value, step)
-        return trial
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states or None)
 
     def _tried(self) -> dict[str, FrozenTrial]:
-        """Trials of the study by expid, in their order; repeats of a setting are left out."""
-        found: dict[str, FrozenTrial] = {}
-        for trial in self._study.get_trials(deepcopy=False):
-            if _is_drawn(trial) and "repeats" not in trial.user_attrs:
-                found.setdefault(trial.user_attrs["expid"], trial)
-        return found
+        """Trials of the study by expid, in order, without repeats; the last attempt of those that were retried."""
+        drawn = [trial for trial in self._trials() if _is_drawn(trial) and "repeats" not in trial.user_attrs]
+        return {trial.user_attrs["expid"]: trial for trial in drawn}
 
     def _past(self, frozen: FrozenTrial) -> Record:
-        """The record of a trial that this worker did not run."""
-        record = Record.of(self.space.trial(frozen.user_attrs["settings"]))
+        """The record of a trial that another worker ran, or this one earlier."""
+        known = frozen.user_attrs
+        record = Record.of(self.space.trial(known["settings"]))
+        if "ran" in known:
+            record.ran = self.space.trial(known["ran"])
+        for name, value in known.get("results", {}).items():
+            setattr(record, name, value)
         self.restart.restore(record)
-        record.status = STATUS.get(frozen.state, "running")
+        record.status = (STATUS | STATUS_OPEN)[frozen.state]
         record.reused = frozen.state in STATUS
         record.value = frozen.value if frozen.state == TrialState.COMPLETE else None
         record.curve = record.curve or list(frozen.intermediate_values.values())
-        record.error = list(frozen.user_attrs.get("error", ()))
+        record.error = list(known.get("error", ()))
         return record
 
-    def _claim(self, trial: optuna.trial.Trial) -> None:
-        trial.set_user_attr("worker", self._worker)
 
-    def _is_orphan(self, trial: FrozenTrial) -> bool:
-        """Whether a trial is open and its worker is gone."""
-        worker = trial.user_attrs.get("worker")
-        return trial.state == TrialState.RUNNING and (worker is None or not self._lock_file(worker).exists())
+def distributions(
+    axes: Mapping[str, Axis], *, category: Callable[[Any], Any] = json.dumps
+) -> dict[str, BaseDistribution]:
+    """The axes that vary, in Optuna's terms; a category is JSON text, so that it may be a list or a mapping."""
+    found: dict[str, BaseDistribution] = {}
+    for key, axis in axes.items():
+        if not isinstance(axis, Range):
+            if len(axis) > 1:
+                found[key] = CategoricalDistribution([category(value) for value in axis])
+        elif axis.integer:
+            found[key] = IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=int(axis.step or 1))
+        else:
+            found[key] = FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)
+    return found
 
-    def _remove_free_locks(self) -> None:
-        """Remove the locks of workers that are gone; called under the shared lock, as taking one is."""
-        for path in self.folder.path.glob(self._lock_file("*").name):
-            with contextlib.suppress(filelock.Timeout), filelock.FileLock(path, timeout=0):
-                path.unlink(missing_ok=True)
 
-    def _lock_file(self, worker: str) -> Path:
-        return self.folder.path / f".worker-{worker}.lock"
-
-
-def _storage(path: Path) -> optuna.storages.RDBStorage:
-    """A study file whose transactions outlive a killed process without waiting for the disk at each of them.
-
-    In write-ahead mode a power cut may cost the last of them, never the file; workers wait for each other's.
-    """
-
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(path, timeout=60, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        return connection
-
-    return optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": connect})
+def settings(params: Mapping[str, Any], axes: Mapping[str, Axis]) -> dict[str, Any]:
+    """A setting of the axes from Optuna's parameters."""
+    return {
+        key: params[key] if isinstance(axis, Range) else json.loads(params[key]) if len(axis) > 1 else axis[0]
+        for key, axis in axes.items()
+    }
 
 
 def _is_drawn(trial: FrozenTrial) -> bool:
-    """Whether the worker of a trial lived to draw its setting."""
+    """Whether the setting of a trial was drawn; its worker may have died before."""
     return "expid" in trial.user_attrs
 
 
 def _sampler(algorithm: str, *, seed: int, trials: int) -> optuna.samplers.BaseSampler:
     if algorithm == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    # A quarter of the trials, and 5 to 10 of them, are drawn at random before the model begins.
+    # A quarter of the trials, at least 5 and at most 10, are drawn at random before the model starts.
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(5, trials // 4)))
-
-
-def _draw(trial: optuna.trial.Trial, key: str, axis: Axis) -> Any:
-    if isinstance(axis, Range):
-        if axis.integer:
-            return trial.suggest_int(key, int(axis.low), int(axis.high), log=axis.log, step=int(axis.step or 1))
-        return trial.suggest_float(key, axis.low, axis.high, log=axis.log, step=axis.step)
-    if len(axis) == 1:
-        return axis[0]
-    # As text, a category may be a list or a mapping.
-    return json.loads(trial.suggest_categorical(key, [json.dumps(value) for value in axis]))

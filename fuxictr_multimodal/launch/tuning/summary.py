@@ -1,4 +1,4 @@
-"""The end of a sweep: all trials as csv and Markdown, the best as a ready expid, importance and plots."""
+"""Summary of a sweep: all trials as csv and Markdown, the best one as an expid, importance and pictures."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from typing import Any
 
 from fuxictr_multimodal.launch.tuning.board import count, duration, short
 from fuxictr_multimodal.launch.tuning.folder import SweepFolder, write_yaml
-from fuxictr_multimodal.launch.tuning.importance import Importance, importance
 from fuxictr_multimodal.launch.tuning.outcome import Record, best_record, maximised, read_report
-from fuxictr_multimodal.launch.tuning.plots import slice_plots
+from fuxictr_multimodal.launch.tuning.pictures import Insight, insight
 from fuxictr_multimodal.launch.tuning.space import Space
 from fuxictr_multimodal.system.files import replace_atomically, write_json
-from fuxictr_multimodal.text.escape import csv_text, markdown, markdown_code, one_line, visible
+from fuxictr_multimodal.text.escape import csv_text, markdown, markdown_code, one_line, visible, without_passwords
 
 TABLE_ROWS = 20
 
@@ -26,35 +25,29 @@ TABLE_ROWS = 20
 def write_summary(
     folder: SweepFolder, space: Space, records: Sequence[Record], *, search: str, script: Path
 ) -> Record | None:
-    """Write `summary.csv`, `summary.md`, `summary.json`, `best/` and `slices.png`, `slices.svg` into the folder.
+    """Write `summary.csv`, `summary.md`, `summary.json`, `best/` and pictures into the folder.
 
-    Trials are ranked by the monitored value on validation; the test split of the best one is told, not used.
+    Trials are ranked by the monitored value on validation; the test metrics of the best one are shown, not used.
 
     Returns:
         The best completed trial.
     """
     ranked = _ranked(records)
     best = best_record(list(records))
-    shares = importance(records, space.axes)
     if best is not None:
         _write_best(folder, space, best, search=search, records=records)
-    figures = slice_plots(
-        folder.path / "slices",
-        records,
-        space.axes,
-        title=f"{space.base_expid}, {search}, {sum(r.status == 'completed' for r in records)} trials",
-        value=f"valid {monitor_text(records[0].trial.params)}" if records else "",
-    )
+    value = f"valid {monitor_text(records[0].trial.params)}" if records else ""
+    found = insight(folder.path, records, space.axes, value=value)
     _write_csv(folder.path / "summary.csv", space, ranked)
-    _write_json(folder.path / "summary.json", space, records, best, shares, search=search)
+    _write_json(folder.path / "summary.json", space, records, best, found, search=search)
     with replace_atomically(folder.path / "summary.md") as temporary:
-        lines = _markdown(folder, space, ranked, best, shares, figures, search=search, script=script)
+        lines = _markdown(folder, space, ranked, best, found, search=search, script=script)
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return best
 
 
 def trials_by_model(records: Sequence[Record]) -> dict[str, dict[str, int]]:
-    """How many trials each model got and what became of them: what a fair comparison must know."""
+    """How many trials each model got, by status: a fair comparison must know it."""
     models = dict.fromkeys(record.trial.params["model"] for record in records)
     found = {}
     for model in models:
@@ -76,7 +69,7 @@ def monitor_text(params: Mapping[str, Any]) -> str:
 
 
 def _ranked(records: Sequence[Record]) -> list[Record]:
-    """Completed trials, best first; then the others in their order."""
+    """Completed trials, best first, then the others in their order."""
     done = [record for record in records if record.status == "completed"]
     sign = -1 if done and maximised(done[0].trial.params) else 1
     done.sort(key=lambda record: sign * (record.value or 0.0))
@@ -109,11 +102,11 @@ def _write_json(
     space: Space,
     records: Sequence[Record],
     best: Record | None,
-    shares: Importance,
+    found: Insight,
     *,
     search: str,
 ) -> None:
-    """The same for programs; the leaderboard reads the number of trials here."""
+    """The summary for programs; the leaderboard reads the number of trials from it."""
     write_json(
         path,
         {
@@ -121,16 +114,16 @@ def _write_json(
             "search": search,
             "models": trials_by_model(records),
             "best": best and {"expid": best.ran.expid, "value": best.value, "settings": best.trial.settings},
-            "importance": {"method": shares.method, "shares": shares.shares},
+            "importance": {"method": found.method, "shares": found.fractions},
         },
     )
 
 
 def _write_best(folder: SweepFolder, space: Space, best: Record, *, search: str, records: Sequence[Record]) -> None:
-    """A config folder with one expid, `<base_expid>_tuned`: the best setting, to run or to copy."""
+    """Write a config folder with one expid, `<base_expid>_tuned`: the best setting, to run or to copy."""
     name = f"{space.base_expid}_tuned"
     counts = count(records)
-    # The leaderboard says beside a result how many trials its model got.
+    # The leaderboard shows beside a result how many trials its model got.
     model = best.ran.params["model"]
     entry = {**best.ran.entry, "tuning_trials": trials_by_model(records)[model]["trials"]}
     header = (
@@ -146,8 +139,8 @@ def _write_best(folder: SweepFolder, space: Space, best: Record, *, search: str,
 
 
 def command_line() -> str:
-    """The command that the user typed."""
-    return one_line(shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]))
+    """The command that the user typed, without the password of a storage."""
+    return one_line(shlex.join(["python", Path(sys.argv[0]).name, *map(without_passwords, sys.argv[1:])]))
 
 
 def _csv(value: Any) -> Any:
@@ -159,8 +152,7 @@ def _markdown(
     space: Space,
     ranked: Sequence[Record],
     best: Record | None,
-    shares: Importance,
-    figures: Sequence[Path],
+    found: Insight,
     *,
     search: str,
     script: Path,
@@ -169,33 +161,34 @@ def _markdown(
     lines = [f"# {markdown(space.base_expid)}: {search}", ""]
     lines += [f"{datetime.date.today().isoformat()}, {markdown_code(command_line())}", ""]
     for model, counts in trials_by_model(ranked).items():
-        fates = ", ".join(f"{n} {status}" for status, n in counts.items() if n and status != "trials")
-        lines.append(f"- {markdown(model)} got {counts['trials']} trials: {fates}.")
-    lines.append(f"- Trials took {duration(sum(record.seconds for record in ranked))} of computing together.")
-    lines.append(f"- Selected by {monitor} on the validation split alone, one training seed a trial.")
+        counted = ", ".join(f"{n} {status}" for status, n in counts.items() if n and status != "trials")
+        lines.append(f"- {markdown(model)} got {counts['trials']} trials: {counted}.")
+    lines.append(f"- All trials together took {duration(sum(record.seconds for record in ranked))} of computing.")
+    lines.append(f"- Selected by {monitor} on the validation split alone, with one training seed per trial.")
     if best is not None:
         name = f"{space.base_expid}_tuned"
-        door = f"python {shlex.quote(script.name)} --config {shlex.quote(str(folder.path / 'best'))}"
+        command = f"python {shlex.quote(script.name)} --config {shlex.quote(str(folder.path / 'best'))}"
         lines += [
             "",
             f"Best: {markdown_code(best.ran.expid)}, valid {monitor} {best.value:.6f}, epoch {best.best_epoch}.",
         ]
         test = (read_report(best.ran.report) or {}).get("metrics", {}).get("test", {})
         if test:
-            told = ", ".join(f"{markdown(metric)} {value:.6f}" for metric, value in test.items() if value is not None)
-            lines.append(f"Its test split, read once and not used to select: {told}.")
+            metrics = ", ".join(
+                f"{markdown(metric)} {value:.6f}" for metric, value in test.items() if value is not None
+            )
+            lines.append(f"Its metrics on the test split, which was read once and not used to select: {metrics}.")
         lines += [
             "As an expid: [best/model_config.yaml](best/model_config.yaml). Its value is the best of many on one",
-            "validation split and flatters; run it with several seeds before you compare it:",
+            "validation split, so it is optimistic. Run it with several seeds before you compare it:",
             "",
-            f"    {door} --expid {shlex.quote(name)} --seed 1",
+            f"    {command} --expid {shlex.quote(name)} --seed 1",
         ]
-    lines += ["", "## Importance", "", f"Method: {shares.method}.", ""]
-    if shares.shares:
-        lines += ["| parameter | share |", "|---|---:|"]
-        lines += [f"| {markdown(key)} | {share:.3f} |" for key, share in shares.shares.items()]
-    if figures:
-        lines += ["", f"![slices]({figures[-1].name})"]
+    lines += ["", "## Importance", "", f"Method: {found.method}.", ""]
+    if found.fractions:
+        lines += ["| parameter | fraction |", "|---|---:|"]
+        lines += [f"| {markdown(key)} | {fraction:.3f} |" for key, fraction in found.fractions.items()]
+    lines += [line for file in found.pictures if file.suffix == ".svg" for line in ("", f"![{file.stem}]({file.name})")]
     lines += ["", f"## Trials ({min(len(ranked), TABLE_ROWS)} of {len(ranked)}; all in summary.csv)", ""]
     lines += [f"| trial | status | valid {monitor} | seconds | {' | '.join(map(markdown, space.varied))} |"]
     lines += ["|---|---|---:|---:|" + "---|" * len(space.varied)]
@@ -214,7 +207,7 @@ def _failures(folder: SweepFolder, ranked: Sequence[Record]) -> list[str]:
     retried = [record for record in ranked if record.retried]
     failed = [record for record in ranked if record.status == "failed"]
     if retried:
-        lines += ["", "## Retried with half the batch after they were out of memory", ""]
+        lines += ["", "## Retried with half the batch size after running out of memory", ""]
         lines += [
             f"- {markdown_code(record.trial.expid)} as {markdown_code(record.ran.expid)}: {record.status}"
             for record in retried
@@ -223,7 +216,10 @@ def _failures(folder: SweepFolder, ranked: Sequence[Record]) -> list[str]:
         lines += ["", "## Failed", ""]
     for reason in dict.fromkeys(record.error[0] for record in failed):
         alike = [record for record in failed if record.error[0] == reason]
-        lines += [f"{markdown(reason)}; logs in {markdown_code(str(folder.logs))}, the last lines of the first:", ""]
+        lines += [
+            f"{markdown(reason)}; logs are in {markdown_code(str(folder.logs))}; the last lines of the first one:",
+            "",
+        ]
         lines += [*(f"    {visible(line)}" for line in alike[0].error[1:]), ""]
         lines += [*(f"- {markdown_code(record.ran.expid)}" for record in alike), ""]
     return lines

@@ -101,10 +101,10 @@ def test_trials_of_a_gone_worker_are_taken_over(search):
         asked_only = first._study.ask()
         second = search(SPACE, trials=3)
         with second.working():
-            # The first worker lives: its trial is its own. The bare one has no worker and is taken over.
+            # The first worker lives: its trial is its own. The bare one has no setting and is given up.
             taken = second.next()
             assert taken.trial.expid != left.trial.expid
-            assert second._owned[taken.trial.expid].number == asked_only.number
+            assert second._study.trials[asked_only.number].state.name == "FAIL"
             finish(taken)
             second.ended(taken)
     third = search(SPACE, trials=3)

@@ -1,4 +1,4 @@
-"""What a sweep says: live table and lines, importance, selection by validation, plots."""
+"""What a sweep says: live table and lines, selection by validation, importance, pictures."""
 
 import csv
 import io
@@ -14,9 +14,8 @@ from fuxictr_multimodal.config.expids import trial_hash
 from fuxictr_multimodal.launch.job import exit_text
 from fuxictr_multimodal.launch.tuning.board import Board
 from fuxictr_multimodal.launch.tuning.folder import SweepFolder
-from fuxictr_multimodal.launch.tuning.importance import importance
 from fuxictr_multimodal.launch.tuning.outcome import Record, best_record, is_out_of_memory, monitored
-from fuxictr_multimodal.launch.tuning.plots import slice_plots
+from fuxictr_multimodal.launch.tuning.pictures import insight
 from fuxictr_multimodal.launch.tuning.restart import Restart
 from fuxictr_multimodal.launch.tuning.summary import write_summary
 from tests.helpers.tuner_sweep import Sweep
@@ -41,31 +40,34 @@ def records(space):
     return made
 
 
-@pytest.mark.parametrize("optuna_is_there", [True, False])
-def test_importance_finds_the_parameter_that_matters(space, records, monkeypatch, optuna_is_there):
-    if not optuna_is_there:
-        monkeypatch.setitem(sys.modules, "optuna", None)
-    found = importance(records, space.axes)
-    assert next(iter(found.shares)) == "learning_rate"
-    assert found.shares["learning_rate"] > 0.9
-    assert found.shares["dnn_hidden_units"] < 0.05
-    assert ("fANOVA" in found.method) == optuna_is_there
+def test_importance_finds_the_parameter_that_matters(space, records, tmp_path):
+    found = insight(tmp_path, records, space.axes, value="valid AUC")
+    assert next(iter(found.fractions)) == "learning_rate"
+    assert found.fractions["learning_rate"] > 0.9
+    assert found.fractions["dnn_hidden_units"] < 0.05
+    assert sum(found.fractions.values()) == pytest.approx(1)
+    assert "fANOVA" in found.method
 
 
-def test_variance_of_means_is_the_main_effect(space, records, monkeypatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    shares = importance(records, space.axes).shares
-    # Of independent effects in a full grid, the shares add up to one: variances 100^2 * 2e-6/3 and (16e-4)^2.
-    rate, batch = 1e4 * 2e-6 / 3, 0.0016**2
-    assert shares["learning_rate"] == pytest.approx(rate / (rate + batch))
-    assert sum(shares.values()) == pytest.approx(1)
-
-
-def test_no_importance_of_too_little(space, records):
-    assert importance(records[:3], space.axes).shares == {}
+def test_no_importance_of_too_little(space, records, tmp_path):
+    few = insight(tmp_path, records[:3], space.axes, value="valid AUC")
+    assert few.fractions == {}
+    assert "fewer than 4" in few.method
+    assert "importance" not in {file.stem for file in few.pictures}
     for record in records:
         record.value = 0.5
-    assert "same value" in importance(records, space.axes).method
+    assert "same value" in insight(tmp_path, records, space.axes, value="valid AUC").method
+    assert insight(tmp_path, [], space.axes, value="").pictures == []
+
+
+def test_without_optuna_a_line_names_the_extra(space, records, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    folder = SweepFolder(tmp_path)
+    write_summary(folder, space, records, search="grid", script=Path("run_expid.py"))
+    text = (tmp_path / "summary.md").read_text()
+    assert "pip install 'fuxictr-multimodal[tuner]'" in text
+    assert "![" not in text
+    assert json.loads((tmp_path / "summary.json").read_text())["importance"]["shares"] == {}
 
 
 def test_the_best_is_the_best_on_validation_in_the_monitors_direction(records):
@@ -189,10 +191,24 @@ def test_the_summary_keeps_its_cells_whatever_settings_and_errors_hold(tmp_path,
     assert all(line.startswith("# ") for line in header)
 
 
-def test_slice_plots(space, records, tmp_path):
-    slice_plots(tmp_path / "odd", records, space.axes, title="$\\frac{$", value="$_$")
-    files = slice_plots(tmp_path / "slices", records, space.axes, title="a title", value="valid AUC")
-    assert [file.name for file in files] == ["slices.png", "slices.svg"]
-    again = slice_plots(tmp_path / "again", records, space.axes, title="a title", value="valid AUC")
-    assert files[0].read_bytes() == again[0].read_bytes()
-    assert slice_plots(tmp_path / "none", [], space.axes, title="", value="") == []
+def test_pictures_of_a_grid_and_of_odd_values(space, records, tmp_path):
+    (tmp_path / "again").mkdir()
+    found = insight(tmp_path, records, space.axes, value="valid AUC")
+    names = [f"{name}.{kind}" for name in ("slices", "history", "parallel", "importance") for kind in ("png", "svg")]
+    assert [file.name for file in found.pictures] == names
+    again = insight(tmp_path / "again", records, space.axes, value="valid AUC")
+    assert [file.read_bytes() for file in found.pictures] == [file.read_bytes() for file in again.pictures]
+    odd = {"behaviour": ["$\\frac{$", "$_$", None]}
+    for number, record in enumerate(records):
+        record.trial.settings["behaviour"] = odd["behaviour"][number % 3]
+    assert len(insight(tmp_path, records, odd, value="valid $_$").pictures) == len(names)
+
+
+def test_the_summary_holds_no_password(space, records, tmp_path, monkeypatch):
+    url = "postgresql://ann:s3cret@db/optuna"
+    monkeypatch.setattr(sys, "argv", ["run_param_tuner.py", "--storage", url, f"--storage={url}?password=s3cret"])
+    write_summary(SweepFolder(tmp_path), space, records, search="tpe", script=Path("run_expid.py"))
+    for path in tmp_path.rglob("*.*"):
+        if path.suffix in (".md", ".json", ".csv", ".yaml"):
+            assert "s3cret" not in path.read_text()
+    assert "postgresql://ann:***@db/optuna" in (tmp_path / "summary.md").read_text()
