@@ -181,7 +181,7 @@ def test_without_store_or_predictions_the_table_still_stands(store, tmp_path):
     write_run(tmp_path, store, expid="DIN_x", model="DIN", predictions=False)
     alone = make_board(collect(tmp_path))
     assert alone.entries[0].auc_rows is None
-    assert any("store was not at hand" in note for note in alone.notes)
+    assert any("dataset was not found" in note for note in alone.notes)
     unkept = make_board(collect(tmp_path), store=store)
     assert any("No predictions are kept of DIN_x_s1" in note for note in unkept.notes)
     for board in (alone, unkept):
