@@ -60,7 +60,7 @@ def make_board(
     started = {name for name in not_run if any(run == name or run.startswith(f"{name}_s") for run in seen)}
     unfinished = [*collection.unfinished]
     unfinished += [Unfinished(name, "not run", "no report") for name in not_run if name not in started]
-    facts = groups[0].runs[0].report.dataset_facts if groups else {}
+    metadata = groups[0].runs[0].report.dataset_facts if groups else {}
     notes = [*setting_notes(groups), *evidence.notes, *environment_notes(groups)] if groups else []
     return rounded(
         Board(
@@ -73,7 +73,7 @@ def make_board(
             curve_axis=axis,
             entries=entries,
             slicings=evidence.slicings,
-            references=references(facts, ("valid", "test") if compared == "test" else ("valid",)),
+            references=references(metadata, ("valid", "test") if compared == "test" else ("valid",)),
             unfinished=tuple(unfinished),
             footnotes={mark: text for mark, text in MARKS.items() if mark in marks},
             notes=tuple(notes),
@@ -90,18 +90,18 @@ def _entry(
     aucs: Mapping[str, NDArray[np.float64]],
     evidence: Evidence,
 ) -> Entry:
+    """One experiment.
+
+    Args:
+        group: its runs.
+        leader: the best group.
+        base: the baseline, if there is one.
+        compared: the split that decides.
+        axis: what learning curves count, `epoch` or `step`.
+        aucs: by group, its mean AUC in each bootstrap replicate (B,).
+        evidence: of the compared rows.
+    """
     reports = [run.report for run in group.runs]
-    difference = None
-    if base is not None and group is not base:
-        of_base = {run.report.seed: _auc(run.report, compared) for run in base.runs}
-        paired = [_auc(r, compared) - of_base[r.seed] for r in reports if r.seed in of_base]
-        replicates = [aucs[name] for name in (group.name, base.name) if name in aucs]
-        difference = Difference(
-            mean=_mean_auc(group, compared) - _mean_auc(base, compared),
-            rows=percentile_interval(replicates[0] - replicates[1]) if len(replicates) == 2 else None,
-            seeds=paired_t_interval(paired),
-            shared_seeds=len(paired),
-        )
     tied = None
     if group is not leader and group.name in aucs and leader.name in aucs:
         tied = not percentile_interval(aucs[leader.name] - aucs[group.name]).excludes_zero
@@ -116,7 +116,7 @@ def _entry(
         seeds=group.seeds,
         metrics=metrics,
         auc_rows=percentile_interval(aucs[group.name]) if group.name in aucs else None,
-        difference=difference,
+        difference=None if base is None or base is group else _difference(group, base, compared, aucs),
         tied_with_best=tied,
         parameters=reports[0].parameters,
         rows_per_s={
@@ -133,6 +133,19 @@ def _entry(
         curves=tuple(_curve(report, axis) for report in reports),
         slices=evidence.sliced_aucs(group.name),
         marks=marks_of(reports[0].model),
+    )
+
+
+def _difference(group: Group, base: Group, compared: str, aucs: Mapping[str, NDArray[np.float64]]) -> Difference:
+    """AUC of a group minus that of the baseline, with its intervals."""
+    of_base = {run.report.seed: _auc(run.report, compared) for run in base.runs}
+    paired = [_auc(r.report, compared) - of_base[r.report.seed] for r in group.runs if r.report.seed in of_base]
+    both = group.name in aucs and base.name in aucs
+    return Difference(
+        mean=_mean_auc(group, compared) - _mean_auc(base, compared),
+        rows=percentile_interval(aucs[group.name] - aucs[base.name]) if both else None,
+        seeds=paired_t_interval(paired),
+        shared_seeds=len(paired),
     )
 
 

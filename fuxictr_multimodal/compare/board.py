@@ -132,7 +132,7 @@ class Board:
     Attributes:
         dataset_id, manifest_hash: which data, which build of it.
         compared: the split whose rows decide, `test`, or `valid` where the test split has no labels.
-        splits: rows and positives by split; empty where the store was not at hand.
+        splits: rows and positives by split; empty where the dataset was not found.
         baseline: name of the entry that differences refer to, or None.
         bootstrap: `replicates`, `seed` and `unit` (`rows` or `groups`), or None where it was not computed.
         curve_axis: what `Curve.x` counts, `epoch` or `step`.
