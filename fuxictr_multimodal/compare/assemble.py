@@ -53,8 +53,7 @@ def make_board(
     evidence = Evidence.load(groups, store, collection.manifest_hash, compared)
     aucs = evidence.bootstrap(replicates, bootstrap_seed, unit, on_replicate)
     axis = _curve_axis(groups)
-    leader = groups[0] if groups else None
-    entries = tuple(_entry(group, leader, base, compared, axis, aucs, evidence) for group in groups)
+    entries = tuple(_entry(group, groups[0], base, compared, axis, aucs, evidence) for group in groups)
     marks = {mark for entry in entries for mark in entry.marks}
     seen = {run.name for group in groups for run in group.runs} | {run.run for run in collection.unfinished}
     started = {name for name in not_run if any(run == name or run.startswith(f"{name}_s") for run in seen)}
@@ -108,7 +107,7 @@ def _entry(
     metrics = _metrics(group)
     if (error := evidence.calibration_error(group.name)) is not None:
         metrics[compared]["ECE"] = error
-    device = [r.peak_memory_mib.get("device") for r in reports]
+    device = [used for r in reports if (used := r.peak_memory_mib.get("device")) is not None]
     return Entry(
         name=group.name,
         model=reports[0].model,
@@ -127,7 +126,7 @@ def _entry(
         minutes=Spread(tuple(r.seconds / 60 for r in reports)),
         memory_mib={
             "host": max((r.peak_memory_mib.get("host") or 0.0) for r in reports),
-            **({"device": max(device)} if all(value is not None for value in device) else {}),
+            **({"device": max(device)} if len(device) == len(reports) else {}),
         },
         trials=reports[0].config.get("tuning_trials"),
         curves=tuple(_curve(report, axis) for report in reports),
@@ -155,8 +154,8 @@ def _metrics(group: Group) -> dict[str, dict[str, Spread]]:
     found: dict[str, dict[str, Spread]] = {}
     for split, names in first.items():
         for name in names:
-            values = [run.report.metrics.get(split, {}).get(name) for run in group.runs]
-            if all(value is not None for value in values):
+            values = [v for run in group.runs if (v := run.report.metrics.get(split, {}).get(name)) is not None]
+            if len(values) == len(group.runs):
                 found.setdefault(split, {})[name] = Spread(tuple(values))
     return found
 

@@ -46,16 +46,17 @@ class Row:
 
 def columns(board: Board, *, short: bool = False) -> list[Column]:
     """The columns that this board has values for, in order."""
-    found = [
-        Column(
+
+    def metric_column(split: str, metric: str) -> Column:
+        return Column(
             f"{split} {metric}",
-            lambda entry, split=split, metric=metric: spread_text(entry.value(split, metric)),
+            lambda entry: spread_text(entry.value(split, metric)),
             board.best(split, metric),
             of_quality=True,
             short=metric == "AUC" or (metric == "gAUC" and split == board.compared),
         )
-        for split, metric in measured(board)
-    ]
+
+    found = [metric_column(split, metric) for split, metric in measured(board)]
     if board.baseline is not None:
         differences: dict[str, Callable[[Entry], str]] = {
             f"vs {board.baseline}": lambda e: f"{e.difference.mean:+.4f}" if e.difference else "baseline",

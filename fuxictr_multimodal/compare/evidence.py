@@ -64,7 +64,8 @@ class Evidence:
             labels = rows.read(manifest.label_col.get("name", "label"), 0, rows.rows)
             group_ids = rows.read(manifest.group_id, 0, rows.rows) if manifest.group_id in rows.columns else None
         kept = {group.name: [_scores(run, split, labels) for run in group.runs] for group in groups}
-        scores = {name: runs for name, runs in kept.items() if all(run is not None for run in runs)}
+        found = {name: [run for run in runs if run is not None] for name, runs in kept.items()}
+        scores = {name: runs for name, runs in found.items() if len(runs) == len(kept[name])}
         lost = [r.name for g in groups for r, scored in zip(g.runs, kept[g.name], strict=True) if scored is None]
         note = f"No predictions are kept of {', '.join(lost)}: no intervals over rows, no slices."
         return cls(

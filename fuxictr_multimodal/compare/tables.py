@@ -34,8 +34,9 @@ def terminal(board: Board, *, short: bool = False, width: int | None = None, col
         width: in characters; None gives the tables all the width they need.
         color: with escapes that colour the text.
     """
+    stream = io.StringIO()
     console = plain_console(
-        width=width or 10_000, file=io.StringIO(), force_terminal=color, legacy_windows=False, highlight=False
+        width=width or 10_000, file=stream, force_terminal=color, legacy_windows=False, highlight=False
     )
     shown = columns(board, short=short)
     parts = [shown] if short else [[c for c in shown if c.of_quality], [c for c in shown if not c.of_quality]]
@@ -49,7 +50,7 @@ def terminal(board: Board, *, short: bool = False, width: int | None = None, col
         console.print("\nNot in the table:")
         for run in board.unfinished:
             console.print("  " + one_line(f"{run.run}: {run.status}: {run.reason}"))
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).strip("\n") + "\n"
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n") + "\n"
 
 
 def _rich_table(board: Board, shown: list[Column], title: str | None) -> Table:
