@@ -1,4 +1,4 @@
-# The commands of the README. Each makes its own virtual environment with the locked versions.
+# The commands of the README. Each installs what it needs, with locked versions, into .venv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,17 +13,22 @@ GPU ?= -1
 help: ## Say what each command does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-install: $(VENV)/installed ## Make .venv with the locked versions
+install: $(VENV)/dev ## Make .venv with everything, locked versions; `make demo` needs less
 
-$(VENV)/installed: constraints.txt setup.cfg pyproject.toml
+# Two steps: what training needs, and the extras with the tools of `make test` and `make lint`.
+$(VENV)/core: constraints.txt setup.cfg setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --retries 1 --extra-index-url $(TORCH_INDEX) --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/dev: $(VENV)/core
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: install ## Train QIN on synthetic data whose best AUC is known, and print its report
+demo: $(VENV)/core ## Train QIN on synthetic data whose best AUC is known, and print its report
 	@# A model this small trains nearly twice as fast on one thread as on two.
-	OMP_NUM_THREADS=1 $(BIN)/python run_expid.py --expid QIN_demo --gpu $(GPU)
+	OMP_NUM_THREADS=1 $(BIN)/fxmm run --expid QIN_demo --gpu $(GPU)
 
 test: install ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
@@ -38,11 +43,11 @@ format: install ## Format the code
 
 # One slot a core: models this small train no faster on two. On a GPU machine: make leaderboard SLOTS="0 1 2 3"
 SLOTS ?= -1 -1
-leaderboard: install ## Repeat the comparisons of results/ (MovieLens must be built); goes on where it stopped
+leaderboard: install ## Repeat the comparisons of results/ (MovieLens must be built); resumes where it stopped
 	$(BIN)/python run_comparison.py --config config/comparison/demo.yaml --gpu $(SLOTS)
 	$(BIN)/python run_comparison.py --config config/comparison/MovieLens.yaml --gpu $(SLOTS)
 
-protocol: install ## Repeat the long searches for every model (both MovieLens must be built): hours; goes on where it stopped
+protocol: install ## Repeat the long searches for every model (both MovieLens must be built): hours; resumes where it stopped
 	$(BIN)/python run_comparison.py --config config/comparison/protocol_MovieLens.yaml --gpu $(SLOTS)
 	$(BIN)/python run_comparison.py --config config/comparison/protocol_MovieLens_small.yaml --gpu $(SLOTS)
 	$(BIN)/python run_comparison.py --config config/comparison/protocol_Synthetic_100k.yaml --gpu $(SLOTS)

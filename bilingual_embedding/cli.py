@@ -1,23 +1,25 @@
-"""Arguments of `run_embedding.py`. Only the standard library is imported before they are parsed."""
+"""`run_embedding.py` and `fxmm embed`: text encoders."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
+from fuxictr_multimodal.cli.parser import add_config, command_parser
 from fuxictr_multimodal.config.user_paths import path_argument
-from fuxictr_multimodal.errors import exit_on_input_error
+from fuxictr_multimodal.system.command import command
 from fuxictr_multimodal.system.gpus import check_gpus
-from fuxictr_multimodal.system.interruption import exit_when_interrupted
-from fuxictr_multimodal.system.terminal import prepare_streams
 
 STAGES = ("all", "mlm", "pairs", "multitask", "evaluate", "encode", "compare")
 
 
-def run_embedding_main(argv: Sequence[str] | None = None) -> None:
+@command()
+def run_embedding_main(
+    argv: Sequence[str] | None = None, *, prog: str = "run_embedding.py", config: str | Path = "./config/embedding"
+) -> None:
     """Train, evaluate, use or compare text encoders; exit status 2 on bad input, 130, 143 or 129 on a signal."""
-    prepare_streams()
-    parser = _parser()
+    parser = _parser(prog, config)
     args = parser.parse_args(argv)
     if args.stage == "encode" and not (args.input and args.output):
         parser.error("--stage encode needs --input and --output")
@@ -25,37 +27,39 @@ def run_embedding_main(argv: Sequence[str] | None = None) -> None:
         parser.error("--published goes with --stage evaluate or encode")
     if args.stage in ("encode", "compare") and args.seeds:
         parser.error(f"--seeds trains several runs; it does not go with --stage {args.stage}")
-    with exit_when_interrupted(), exit_on_input_error():
-        check_gpus([args.gpu])
-        # torch takes seconds to import: only now, after the arguments are known to be good.
-        from fuxictr_multimodal.launch.run_many import is_one_run
+    check_gpus([args.gpu])
+    # torch takes seconds to import: only now, after the arguments are known to be good.
+    from fuxictr_multimodal.launch.run_many import is_one_run
 
-        if args.stage == "compare":
-            _compare(args)
-        elif args.stage == "encode" or args.published or is_one_run(args.expid, args.seeds):
-            _one_run(args)
-        else:
-            _several_runs(args)
+    if args.stage == "compare":
+        _compare(args)
+    elif args.stage == "encode" or args.published or is_one_run(args.expid, args.seeds):
+        _one_run(args)
+    else:
+        _several_runs(args)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="run_embedding.py",
-        description="Train a bilingual text encoder in its stages, evaluate it, turn texts into vectors, compare runs.",
-        epilog="A finished stage is not trained again unless --overwrite; a stopped one is resumed with --resume, "
-        "by the settings it was started with. --resume leaves finished runs alone.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+def _parser(prog: str, config: str | Path) -> argparse.ArgumentParser:
+    parser = command_parser(
+        prog,
+        "Train a bilingual text encoder in its stages, evaluate it, turn texts into vectors, compare runs.",
+        notes="Finished stages are skipped unless --overwrite; a stopped stage resumes with --resume, by the settings "
+        "it was started with. --resume leaves finished runs alone.",
+        examples=[
+            "--expid BiEncoder_nano",
+            "--expid BiEncoder_nano --stage encode --input titles.csv --text-column title --output vectors.parquet",
+        ],
     )
-    parser.add_argument("--config", default="./config/embedding", type=path_argument, help="folder of YAML files")
+    add_config(parser, config)
     parser.add_argument(
         "--expid",
         default="BiEncoder_nano",
         help="the experiment to run; to train or compare also a glob, or a list with commas",
     )
     parser.add_argument("--stage", default="all", choices=STAGES, help="what to do")
-    parser.add_argument("--gpu", default=-1, type=int, help="the gpu index, -1 for cpu")
+    parser.add_argument("--gpu", default=-1, type=int, help="the GPU index, -1 for the CPU")
     seeds = parser.add_mutually_exclusive_group()
-    seeds.add_argument("--seed", type=int, help="replaces the seed; the run is then named <expid>_s<seed>")
+    seeds.add_argument("--seed", type=int, help="replace the seed; the run is then named <expid>_s<seed>")
     seeds.add_argument("--seeds", metavar="1,2,3", help="train these seeds in turn; also a range, 1-3")
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",

@@ -18,16 +18,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuxictr_multimodal.config.user_paths import path_argument
-from fuxictr_multimodal.errors import exit_on_input_error
-from fuxictr_multimodal.system.terminal import prepare_streams
+from fuxictr_multimodal.system.command import command
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED, LEVELS, WITH_EMBEDDINGS = "MicroLens_1M_x1", "MicroLens_1M_x1_levels", "MicroLens_1M_x1_embeddings"
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    prepare_streams()
     parser = argparse.ArgumentParser(
         description="Build the store of the challenge data MicroLens_1M_MMCTR.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -56,25 +55,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("give --raw DIR, or --download")
     if args.mirror and not args.download:
         parser.error("--mirror is an address for --download")
-    with exit_on_input_error():
-        # polars, FuxiCTR and torch take seconds to import: only now, after the arguments are known to be good.
-        from fuxictr_multimodal.data.recipes.microlens.challenge import build, files_of
-        from fuxictr_multimodal.data.recipes.microlens.files import ADDRESS, load
+    # polars, FuxiCTR and torch take seconds to import: only now, after the arguments are known to be good.
+    from fuxictr_multimodal.data.recipes.microlens.challenge import build, files_of
+    from fuxictr_multimodal.data.recipes.microlens.files import ADDRESS, load
 
-        dataset_id = args.dataset_id or (WITH_EMBEDDINGS if args.embeddings else PUBLISHED)
-        raw = args.raw or args.data_root / "raw" / "MicroLens_1M_MMCTR"
-        if args.download:
-            names = files_of(dataset_id, config_dir=args.config, embeddings=args.embeddings)
-            load(names, directory=raw, address=args.mirror or ADDRESS)
-        build(
-            raw=raw,
-            dataset_id=dataset_id,
-            config_dir=args.config,
-            data_root=args.data_root,
-            embeddings=args.embeddings,
-            any_size=args.any_size,
-            overwrite=args.overwrite,
-        )
+    dataset_id = args.dataset_id or (WITH_EMBEDDINGS if args.embeddings else PUBLISHED)
+    raw = args.raw or args.data_root / "raw" / "MicroLens_1M_MMCTR"
+    if args.download:
+        names = files_of(dataset_id, config_dir=args.config, embeddings=args.embeddings)
+        load(names, directory=raw, address=args.mirror or ADDRESS)
+    build(
+        raw=raw,
+        dataset_id=dataset_id,
+        config_dir=args.config,
+        data_root=args.data_root,
+        embeddings=args.embeddings,
+        any_size=args.any_size,
+        overwrite=args.overwrite,
+    )
 
 
 if __name__ == "__main__":

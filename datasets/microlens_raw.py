@@ -7,7 +7,8 @@
 
 The data comes from https://github.com/westlake-repl/MicroLens. Which files are read is said in
 `fuxictr_multimodal/data/recipes/microlens/raw_files.py`, what a row holds in
-`config/dataset_config/microlens_raw.yaml`, how it is computed in `fuxictr_multimodal/data/recipes/microlens/raw_recipe.py`.
+`config/dataset_config/microlens_raw.yaml`, how it is computed in
+`fuxictr_multimodal/data/recipes/microlens/raw_recipe.py`.
 """
 
 from __future__ import annotations
@@ -17,15 +18,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuxictr_multimodal.config.user_paths import path_argument
-from fuxictr_multimodal.errors import exit_on_input_error
-from fuxictr_multimodal.system.terminal import prepare_streams
+from fuxictr_multimodal.system.command import command
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    prepare_streams()
     parser = argparse.ArgumentParser(
         description="Build the store of one size of the raw MicroLens release.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -59,30 +59,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
     args = parser.parse_args(argv)
-    with exit_on_input_error():
-        # polars, FuxiCTR and torch take seconds to import: only now, after the arguments are known to be good.
-        from fuxictr_multimodal.data.recipes.microlens.raw import build
-        from fuxictr_multimodal.data.recipes.microlens.raw_recipe import Choices
+    # polars, FuxiCTR and torch take seconds to import: only now, after the arguments are known to be good.
+    from fuxictr_multimodal.data.recipes.microlens.raw import build
+    from fuxictr_multimodal.data.recipes.microlens.raw_recipe import Choices
 
-        choices = Choices(
-            split=args.split,
-            targets=args.targets,
-            valid_share=args.valid_share,
-            test_share=args.test_share,
-            negatives=args.negatives,
-            ratio=args.ratio,
-            seed=args.seed,
-        )
-        build(
-            raw=args.raw,
-            config_dir=args.config,
-            data_root=args.data_root,
-            choices=choices,
-            size=args.size,
-            dataset_id=args.dataset_id,
-            embedding=args.embedding,
-            overwrite=args.overwrite,
-        )
+    choices = Choices(
+        split=args.split,
+        targets=args.targets,
+        valid_share=args.valid_share,
+        test_share=args.test_share,
+        negatives=args.negatives,
+        ratio=args.ratio,
+        seed=args.seed,
+    )
+    build(
+        raw=args.raw,
+        config_dir=args.config,
+        data_root=args.data_root,
+        choices=choices,
+        size=args.size,
+        dataset_id=args.dataset_id,
+        embedding=args.embedding,
+        overwrite=args.overwrite,
+    )
 
 
 if __name__ == "__main__":

@@ -17,15 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuxictr_multimodal.config.user_paths import path_argument
-from fuxictr_multimodal.errors import exit_on_input_error
-from fuxictr_multimodal.system.terminal import prepare_streams
+from fuxictr_multimodal.system.command import command
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    prepare_streams()
     parser = argparse.ArgumentParser(
         description="Build the store of a MovieLens download: ml-1m, ml-latest-small or alike, or the tail20 form.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -62,22 +61,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
     args = parser.parse_args(argv)
-    with exit_on_input_error():
-        # polars, FuxiCTR and torch take seconds to import: only now, after the arguments are known to be good.
-        from fuxictr_multimodal.data.recipes.movielens import build
+    # polars, FuxiCTR and torch take seconds to import: only now, after the arguments are known to be good.
+    from fuxictr_multimodal.data.recipes.movielens import build
 
-        build(
-            raw_path=args.raw,
-            dataset_id=args.dataset_id,
-            config_dir=args.config,
-            data_root=args.data_root,
-            embedding=args.embedding,
-            history=args.history,
-            user_levels=args.user_levels,
-            levels_on_items=args.levels_on_items,
-            until=args.until,
-            overwrite=args.overwrite,
-        )
+    build(
+        raw_path=args.raw,
+        dataset_id=args.dataset_id,
+        config_dir=args.config,
+        data_root=args.data_root,
+        embedding=args.embedding,
+        history=args.history,
+        user_levels=args.user_levels,
+        levels_on_items=args.levels_on_items,
+        until=args.until,
+        overwrite=args.overwrite,
+    )
 
 
 if __name__ == "__main__":

@@ -18,16 +18,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuxictr_multimodal.config.user_paths import path_argument
-from fuxictr_multimodal.errors import exit_on_input_error
-from fuxictr_multimodal.system.terminal import prepare_streams
+from fuxictr_multimodal.system.command import command
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("rows", "valid_rows", "test_rows", "items", "seed")
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    prepare_streams()
     parser = argparse.ArgumentParser(description="Write synthetic data with a known click probability.")
     parser.add_argument("--dataset-id", help="store: entry of the dataset config with a `synthetic:` block")
     parser.add_argument("--config", default=ROOT / "config", type=path_argument, help="store: the config directory")
@@ -43,25 +42,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         if wrong:
             parser.error(f"--format {args.format} {'needs' if name == wanted else 'has no'} --{name.replace('_', '-')}")
     sizes = {name: getattr(args, name) for name in SIZES if getattr(args, name) is not None}
-    with exit_on_input_error():
-        # The builder and arrow take seconds to import: only now, after the arguments are known to be good.
-        if args.format == "store":
-            from fuxictr_multimodal.data.synthetic import build_from_config
+    # The builder and arrow take seconds to import: only now, after the arguments are known to be good.
+    if args.format == "store":
+        from fuxictr_multimodal.data.synthetic import build_from_config
 
-            build_from_config(
-                args.dataset_id,
-                config_dir=args.config,
-                data_root=args.data_root,
-                overrides=sizes,
-                overwrite=args.overwrite,
-            )
-        else:
-            from fuxictr_multimodal.data.synthetic.challenge_files import release_spec, write_challenge_files
-            from fuxictr_multimodal.data.synthetic.raw_release import write_raw_release
+        build_from_config(
+            args.dataset_id,
+            config_dir=args.config,
+            data_root=args.data_root,
+            overrides=sizes,
+            overwrite=args.overwrite,
+        )
+    else:
+        from fuxictr_multimodal.data.synthetic.challenge_files import release_spec, write_challenge_files
+        from fuxictr_multimodal.data.synthetic.raw_release import write_raw_release
 
-            write = write_challenge_files if args.format == "microlens_1m" else write_raw_release
-            for path in write(release_spec(sizes), args.out, overwrite=args.overwrite):
-                print(path)
+        write = write_challenge_files if args.format == "microlens_1m" else write_raw_release
+        for path in write(release_spec(sizes), args.out, overwrite=args.overwrite):
+            print(path)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,14 @@
 """Errors that a user can act on, and the nearest-name hint that goes with them."""
 
-import contextlib
 import difflib
-import sys
-from collections.abc import Iterable, Iterator
-
-from fuxictr_multimodal.text.escape import visible
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
     """Something that the user gave is wrong.
 
     The message is one sentence or two: it names the file, column, row, key or value, and what to do.
-    Doors print it without a traceback and exit with status 2.
+    Commands print it without a traceback and exit with status 2.
     """
 
 
@@ -21,7 +17,7 @@ class ConfigError(InputError):
 
 
 class DataError(InputError):
-    """A raw file, a store on disk or a value in it is wrong."""
+    """A raw file, a dataset on disk or a value in one is wrong."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -40,13 +36,3 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f"Did you mean {near[0]!r}?"
     return f"Known: {', '.join(names)}." if names else ""
-
-
-@contextlib.contextmanager
-def exit_on_input_error() -> Iterator[None]:
-    """Turn an `InputError` into one line on stderr and exit status 2; let every other error speak in full."""
-    try:
-        yield
-    except InputError as error:
-        print(f"error: {visible(str(error))}", file=sys.stderr)
-        raise SystemExit(2) from None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bilingual_embedding.training.run_report import REPORT, EmbeddingReport
 from bilingual_embedding.training.settings import load_experiment
-from fuxictr_multimodal.compare.statistics import Spread, paired_t_interval
+from fuxictr_multimodal.comparison.statistics import Spread, paired_t_interval
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.text.escape import markdown
 

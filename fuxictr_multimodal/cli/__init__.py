@@ -1,1 +1,1 @@
-"""Arguments of the doors; nothing heavy is imported before they are parsed."""
+"""Commands: parse, call, print. Only the standard library is imported before the arguments are parsed."""

@@ -1,4 +1,4 @@
-"""The arguments of `run_explain.py`. Only the standard library is imported before they are parsed."""
+"""`run_explain.py` and `fxmm explain`: why a model ranks as it does."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fuxictr_multimodal.cli.trained_run import add_trained_run
+from fuxictr_multimodal.cli.parser import add_trained_run, command_parser
 from fuxictr_multimodal.config.user_paths import path_argument
-from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
+from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.system.command import command
 from fuxictr_multimodal.system.files import replace_atomically
-from fuxictr_multimodal.system.terminal import plain_console, prepare_streams
+from fuxictr_multimodal.system.terminal import plain_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
 STDOUT = Path("-")
 
 
-def run_explain_main(argv: Sequence[str] | None = None) -> None:
-    """`run_explain.py`: show why a trained model ranks as it does; exit status 2 on bad input."""
-    prepare_streams()
-    args = _parser().parse_args(argv)
+@command()
+def run_explain_main(
+    argv: Sequence[str] | None = None, *, prog: str = "run_explain.py", config: str | Path = "./config/"
+) -> None:
+    """Show why a trained model ranks as it does; exit status 2 on bad input."""
+    args = _parser(prog, config).parse_args(argv)
     # What other parts print on the way must not get between the lines of the JSON.
     aside = contextlib.redirect_stdout(sys.stderr) if args.json == STDOUT else contextlib.nullcontext()
-    with exit_on_input_error(), aside:
+    with aside:
         _check(args)
         # FuxiCTR, torch and Ray take seconds to import: only now, after the arguments are known to be good.
         from fuxictr_multimodal.explain.view import check_picture
@@ -154,27 +157,31 @@ def _show_scales(experiment: Experiment, args: argparse.Namespace, console: Cons
     }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="run_explain.py",
-        description="Show why a trained model ranks as it does: which history items it gave weight to and how sparse "
+def _parser(prog: str, config: str | Path) -> argparse.ArgumentParser:
+    parser = command_parser(
+        prog,
+        "Show why a trained model ranks as it does: which history items it gave weight to and how sparse "
         "the weights are (models with attention weights, as QIN), what each input block contributes, and how large the "
         "activations and gradients of its layers are (any model).",
-        epilog="Titles are those that the store has, or of --titles; without them items are shown by id and tags. "
+        notes="Titles are those of the dataset, or of --titles; without them items are shown by id and tags. "
         "--blocks scores the split once for each block and repeat. --scales takes the first batches of training; "
         "where they do not fit into memory, --set batch_size=1024 makes them smaller.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        examples=[
+            "--expid QIN_demo --row 0 --out row.png",
+            "--expid QIN_demo --blocks",
+            "--expid QIN_demo --sparsity --json sparsity.json",
+        ],
     )
-    add_trained_run(parser)
-    parser.add_argument("--split", default="test", choices=("train", "valid", "test"), help="rows of which split")
+    add_trained_run(parser, config)
+    parser.add_argument("--split", default="test", choices=("train", "valid", "test"), help="the split to read")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--row", type=int, metavar="N", help="number of a row of the split, from 0 (the default)")
-    what.add_argument("--user", type=int, metavar="ID", help="group id: all its rows, at most --limit")
-    what.add_argument("--sparsity", action="store_true", help="share of weights that are exactly 0, by history length")
+    what.add_argument("--row", type=int, metavar="N", help="index of a sample in the split, from 0 (the default)")
+    what.add_argument("--user", type=int, metavar="ID", help="group id: all its samples, at most --limit")
+    what.add_argument("--sparsity", action="store_true", help="fraction of weights that are 0, by history length")
     what.add_argument(
         "--blocks",
         action="store_true",
-        help="fall of the split's AUC when one input block is shuffled: each context feature, the history, the target "
+        help="loss of the split's AUC when one input block is shuffled: each context feature, the history, the target "
         "item, each item feature",
     )
     what.add_argument(
@@ -187,8 +194,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fresh", action="store_true", help="with --scales: weights as training starts with them; needs no training"
     )
-    parser.add_argument("--limit", type=int, default=5, help="rows of a user at most")
-    parser.add_argument("--top", type=int, default=20, help="history items of a row at most")
+    parser.add_argument("--limit", type=int, default=5, help="most samples of a user")
+    parser.add_argument("--top", type=int, default=20, help="most history items of a sample")
     parser.add_argument(
         "--titles", type=path_argument, metavar="FILE", help="csv, tsv or parquet with item_id and title"
     )

@@ -1,4 +1,4 @@
-"""Arguments of `run_leaderboard.py`. Only the standard library is imported before they are parsed."""
+"""`run_leaderboard.py` and `fxmm leaderboard`: rank finished runs."""
 
 from __future__ import annotations
 
@@ -8,46 +8,47 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fuxictr_multimodal.cli.parser import command_parser
 from fuxictr_multimodal.config.user_paths import path_argument
-from fuxictr_multimodal.errors import ConfigError, exit_on_input_error
-from fuxictr_multimodal.system.terminal import prepare_streams
+from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.system.command import command
 
 if TYPE_CHECKING:
-    from fuxictr_multimodal.compare.board import Board
+    from fuxictr_multimodal.comparison.board import Board
 
 FORMATS = ("terminal", "markdown", "latex", "csv", "html")
 FORMAT_OF_SUFFIX = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".html": "html"}
 
 
-def run_leaderboard_main(argv: Sequence[str] | None = None) -> None:
-    """`run_leaderboard.py`: compare the experiments of a dataset; exit status 2 on bad input."""
-    prepare_streams()
-    args = _parser().parse_args(argv)
-    with exit_on_input_error():
-        board = _read_board(args) if args.source else _make_board(args)
-        if args.published:
-            from fuxictr_multimodal.compare.published import with_published
+@command()
+def run_leaderboard_main(argv: Sequence[str] | None = None, *, prog: str = "run_leaderboard.py") -> None:
+    """Compare the experiments of a dataset; exit status 2 on bad input."""
+    args = _parser(prog).parse_args(argv)
+    board = _read_board(args) if args.source else _make_board(args)
+    if args.published:
+        from fuxictr_multimodal.comparison.published import with_published
 
-            board = with_published(board, args.published)
-        if args.export:
-            board.write(args.export)
-        text = _rendered(board, args)
-        if args.out:
-            from fuxictr_multimodal.system.files import replace_atomically
+        board = with_published(board, args.published)
+    if args.export:
+        board.write(args.export)
+    text = _rendered(board, args)
+    if args.out:
+        from fuxictr_multimodal.system.files import replace_atomically
 
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            with replace_atomically(args.out) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-            print(args.out)
-        else:
-            sys.stdout.write(text)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        with replace_atomically(args.out) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        print(args.out)
+    else:
+        sys.stdout.write(text)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="run_leaderboard.py",
-        description="Compare the experiments of a dataset, as a table or a page.",
-        epilog="The same reports give the same bytes. Failed and incomplete runs are listed below the table.",
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = command_parser(
+        prog,
+        "Compare the experiments of a dataset, as a table or a page.",
+        notes="The same reports give the same bytes. Failed and incomplete runs are listed below the table.",
+        examples=["--dataset Synthetic_demo", "--dataset Synthetic_demo --baseline DIN_demo --out leaderboard.html"],
     )
     what = parser.add_argument_group("comparison")
     what.add_argument("--dataset", help="dataset id; not needed where only one has reports")
@@ -60,20 +61,20 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=1000,
         metavar="N",
-        help="bootstrap replicates, 0 for none (default: %(default)s)",
+        help="bootstrap replicates, 0 for none",
     )
     what.add_argument(
         "--resample",
         choices=("rows", "groups"),
         default="rows",
-        help="the bootstrap draws single rows (default), or users with all their rows",
+        help="draw single samples, or users with all their samples",
     )
     where = parser.add_argument_group("input")
     where.add_argument(
         "--model-root",
         type=path_argument,
         default=Path("checkpoints"),
-        help="folder with <dataset>/*.report.json (default: %(default)s)",
+        help="folder with <dataset>/*.report.json",
     )
     where.add_argument(
         "--reports", type=path_argument, metavar="DIR", help="folder of reports, instead of --model-root"
@@ -106,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _read_board(args: argparse.Namespace) -> Board:
-    from fuxictr_multimodal.compare.board import Board
+    from fuxictr_multimodal.comparison.board import Board
 
     board = Board.read(args.source)
     if args.baseline not in (None, board.baseline):
@@ -119,58 +120,29 @@ def _read_board(args: argparse.Namespace) -> Board:
 
 
 def _make_board(args: argparse.Namespace) -> Board:
-    if args.bootstrap < 0:
-        raise ConfigError(f"--bootstrap {args.bootstrap}: the number of replicates cannot be negative")
     # NumPy, HDF5 and torch take seconds to import: only now, after the arguments are known to be good.
-    from tqdm import tqdm
+    from fuxictr_multimodal.comparison.ranking import rank
 
-    from fuxictr_multimodal.compare.assemble import make_board
-    from fuxictr_multimodal.compare.collect import collect, dataset_with_reports
-    from fuxictr_multimodal.config.names import check_plain_name
-    from fuxictr_multimodal.data.store import Store
-
-    expids = [name for text in args.expid or ["*"] for name in text.split(",") if name]
-    dataset_id = args.dataset
-    if dataset_id is not None:
-        check_plain_name(dataset_id, "--dataset")
-    if args.reports is None and dataset_id is None:
-        dataset_id = dataset_with_reports(args.model_root)
-    directory = args.reports or args.model_root / dataset_id
-    collection = collect(directory, dataset_id=dataset_id, expids=expids)
-    data_root = args.data_root
-    if data_root is None and collection.groups:
-        data_root = Path(collection.groups[0].runs[0].report.config.get("data_root", "data"))
-    dataset_id = collection.dataset_id
-    at_hand = data_root is not None and (args.data_root is not None or Store.exists(data_root, dataset_id))
-    with tqdm(total=args.bootstrap, desc="bootstrap", leave=False, disable=None) as bar:
-        return make_board(
-            collection,
-            store=Store.open(data_root, dataset_id) if at_hand else None,
-            baseline=args.baseline,
-            replicates=args.bootstrap,
-            unit=args.resample,
-            not_run=_expected(args.config, dataset_id, expids) if args.config else (),
-            on_replicate=bar.update,
-        )
-
-
-def _expected(config_dir: Path, dataset_id: str, patterns: Sequence[str]) -> list[str]:
-    """Expids of a config folder that are of this dataset."""
-    import fnmatch
-
-    from fuxictr_multimodal.config.expids import list_expids, load_model_config
-
-    named = [expid for expid in list_expids(config_dir) if any(fnmatch.fnmatchcase(expid, glob) for glob in patterns)]
-    return [expid for expid in named if load_model_config(config_dir, expid).get("dataset_id") == dataset_id]
+    return rank(
+        args.dataset,
+        expids=[name for text in args.expid or ["*"] for name in text.split(",") if name],
+        model_root=args.model_root,
+        reports=args.reports,
+        data_root=args.data_root,
+        config_dir=args.config,
+        baseline=args.baseline,
+        replicates=args.bootstrap,
+        unit=args.resample,
+    )
 
 
 def _rendered(board: Board, args: argparse.Namespace) -> str:
     form = args.format or FORMAT_OF_SUFFIX.get(args.out.suffix.lower() if args.out else "", "terminal")
     if form == "html":
-        from fuxictr_multimodal.compare.page import page
+        from fuxictr_multimodal.comparison.page import page
 
         return page(board)
-    from fuxictr_multimodal.compare import tables
+    from fuxictr_multimodal.comparison import tables
 
     if form == "csv":
         return tables.as_csv(board)

@@ -1,32 +1,33 @@
-"""The arguments of `run_predict.py`. Only the standard library is imported before they are parsed."""
+"""`run_predict.py` and `fxmm predict`: score samples."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from fuxictr_multimodal.cli.trained_run import add_trained_run
+from fuxictr_multimodal.cli.parser import add_trained_run, command_parser
 from fuxictr_multimodal.config.user_paths import path_argument
-from fuxictr_multimodal.errors import exit_on_input_error
-from fuxictr_multimodal.system.terminal import prepare_streams
+from fuxictr_multimodal.system.command import command
 
 
-def run_predict_main(argv: Sequence[str] | None = None) -> None:
-    """`run_predict.py`: score the test split or new rows and write the scores; exit status 2 on bad input."""
-    prepare_streams()
-    parser = argparse.ArgumentParser(
-        prog="run_predict.py",
-        description="Score the test split, or new raw rows, with a trained experiment or with published weights.",
-        epilog="New rows are a parquet file with the dataset's context columns in raw form, the target item, and the "
-        "history as lists of items, newest last, in item_seq or history. Scores keep the order of the rows.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+@command()
+def run_predict_main(
+    argv: Sequence[str] | None = None, *, prog: str = "run_predict.py", config: str | Path = "./config/"
+) -> None:
+    """Score the test split or new samples and write the scores; exit status 2 on bad input."""
+    parser = command_parser(
+        prog,
+        "Score the test split, or new raw samples, with a trained experiment or with published weights.",
+        notes="New samples are a parquet file with the dataset's context columns in raw form, the target item, and the "
+        "history as lists of items, newest last, in item_seq or history. Scores keep the order of the samples.",
+        examples=["--expid QIN_demo --out scores.parquet", "--expid QIN_demo --data new.parquet --out scores.csv"],
     )
-    add_trained_run(parser)
+    add_trained_run(parser, config)
     parser.add_argument(
         "--data",
         type=path_argument,
-        help="parquet file of new rows, or a folder of its parts (default: the test split)",
+        help="parquet file of new samples, or a folder of its parts (default: the test split)",
     )
     parser.add_argument("--history-column", help="column of histories in --data (default: item_seq or history)")
     parser.add_argument(
@@ -46,26 +47,25 @@ def run_predict_main(argv: Sequence[str] | None = None) -> None:
         help="write the weights under their published names; alone, nothing is scored",
     )
     args = parser.parse_args(argv)
-    with exit_on_input_error():
-        # FuxiCTR, torch and Ray take seconds to import: only now, after the arguments are known to be good.
-        from fuxictr_multimodal.predict.scores import predict
+    # FuxiCTR, torch and Ray take seconds to import: only now, after the arguments are known to be good.
+    from fuxictr_multimodal.scoring.scores import predict
 
-        scored = predict(
-            config_dir=args.config,
-            expid=args.expid,
-            gpu=args.gpu,
-            seed=args.seed,
-            overrides=args.overrides,
-            name=args.name,
-            data=args.data,
-            history_column=args.history_column,
-            out=args.out,
-            submission=args.submission,
-            task=args.task,
-            imported=args.import_weights,
-            exported=args.export_weights,
-            score=bool(not args.export_weights or args.out or args.submission or args.data),
-        )
+    scored = predict(
+        config_dir=args.config,
+        expid=args.expid,
+        gpu=args.gpu,
+        seed=args.seed,
+        overrides=args.overrides,
+        name=args.name,
+        data=args.data,
+        history_column=args.history_column,
+        out=args.out,
+        submission=args.submission,
+        task=args.task,
+        imported=args.import_weights,
+        exported=args.export_weights,
+        score=bool(not args.export_weights or args.out or args.submission or args.data),
+    )
     if args.export_weights:
         print(f"weights: {args.export_weights}")
     if scored is None:

@@ -1,4 +1,4 @@
-"""Arguments of `run_param_tuner.py`. Only the standard library is imported before they are parsed."""
+"""`run_param_tuner.py` and `fxmm tune`: search settings."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import argparse
 import re
 from collections.abc import Sequence
 
+from fuxictr_multimodal.cli.parser import check_settings_file, command_parser
 from fuxictr_multimodal.config.user_paths import path_argument
-from fuxictr_multimodal.errors import exit_on_input_error
-from fuxictr_multimodal.system.interruption import exit_when_interrupted
-from fuxictr_multimodal.system.terminal import prepare_streams
+from fuxictr_multimodal.system.command import command
 
 SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 
-def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
-    """`run_param_tuner.py`: run a sweep; exit status 1 if a trial failed, 2 on bad input, 128 + a signal."""
-    prepare_streams()
-    parser = argparse.ArgumentParser(
-        prog="run_param_tuner.py",
-        description="Run the trials of a tuner file in parallel, each as a process, and summarise them.",
-        epilog="Run the same command again after a crash or a kill: what is complete is kept, the rest goes on.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+@command()
+def run_param_tuner_main(argv: Sequence[str] | None = None, *, prog: str = "run_param_tuner.py") -> None:
+    """Run a sweep; exit status 1 if a trial failed, 2 on bad input, 128 + a signal."""
+    parser = command_parser(
+        prog,
+        "Run the trials of a tuner file in parallel, each in a process of its own, and summarise them.",
+        notes="Run the same command again after a crash or a kill: complete trials are kept, the rest resumes.",
+        examples=[
+            "--config config/tuner/QIN_demo_tuner.yaml --gpu -1 -1",
+            "--config config/tuner/QIN_demo_search.yaml --search tpe --trials 20 --gpu 0 1",
+        ],
     )
     parser.add_argument(
         "--config", default="./config/tuner/QIN_demo_tuner.yaml", type=path_argument, help="the tuner file"
@@ -34,7 +36,7 @@ def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
         "config/tuner/shared_*_search.yaml fit QIN and the ten baselines",
     )
     parser.add_argument("--tag", help="run only trials whose expid contains this text; of a grid")
-    parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="gpu indices, one a slot; -1: the CPU")
+    parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="GPU indices, one a slot; -1 is the CPU")
     parser.add_argument("--script", type=path_argument, help="what runs a trial instead of run_expid.py")
     parser.add_argument("--search", choices=("grid", "random", "tpe"), default="grid", help="how settings are chosen")
     parser.add_argument("--trials", type=int, metavar="N", help="settings to try in all; of a search")
@@ -43,30 +45,30 @@ def run_param_tuner_main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-prune", action="store_true", help="let a search train hopeless trials to their end")
     parser.add_argument("--seed", default=0, type=int, help="seed of a search")
     args = parser.parse_args(argv)
+    check_settings_file(args.config, "tuner", prog)
     if args.search == "grid" and args.trials is not None:
         parser.error("--trials is for --search random and tpe; a grid runs all its settings")
     if args.search != "grid" and args.tag is not None:
         parser.error("--tag is for a grid")
     if args.trials is not None and args.trials < 1:
         parser.error("--trials must be 1 or more")
-    with exit_when_interrupted(), exit_on_input_error():
-        from fuxictr_multimodal.launch.tuning.run import tune
-        from fuxictr_multimodal.system.gpus import check_gpus
+    from fuxictr_multimodal.launch.tuning.run import tune
+    from fuxictr_multimodal.system.gpus import check_gpus
 
-        check_gpus(args.gpu)
-        sweeps = tune(
-            args.config,
-            args.expid or [None],
-            gpus=args.gpu,
-            tag=args.tag,
-            script=args.script,
-            search=args.search,
-            trials=args.trials,
-            seconds=args.time,
-            retry_oom=args.retry_oom,
-            prune=not args.no_prune,
-            seed=args.seed,
-        )
+    check_gpus(args.gpu)
+    sweeps = tune(
+        args.config,
+        args.expid or [None],
+        gpus=args.gpu,
+        tag=args.tag,
+        script=args.script,
+        search=args.search,
+        trials=args.trials,
+        seconds=args.time,
+        retry_oom=args.retry_oom,
+        prune=not args.no_prune,
+        seed=args.seed,
+    )
     if any(record.status == "failed" for records in sweeps for record in records):
         raise SystemExit(1)
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from fuxictr_multimodal.data.batch import Batch, join
 from fuxictr_multimodal.data.item_table import ItemTable, item_features
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.predict.trained import load_trained
+from fuxictr_multimodal.scoring.trained import load_trained
 from fuxictr_multimodal.training import metrics
 from fuxictr_multimodal.training.experiment import Experiment
 

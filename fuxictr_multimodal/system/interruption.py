@@ -1,10 +1,9 @@
-"""SIGTERM, SIGHUP and Ctrl-C: one exception inside a run, one line and exit status 143, 129 or 130 of a command."""
+"""SIGTERM, SIGHUP and Ctrl-C: one exception inside a run."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -101,15 +100,3 @@ def raised_on_signals() -> Iterator[None]:
         _raised = earlier
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def exit_when_interrupted() -> Iterator[None]:
-    """For commands: end an interruption with one line on stderr instead of a traceback, and its exit status."""
-    try:
-        with raised_on_signals():
-            yield
-    except KeyboardInterrupt as error:
-        interrupted = Interrupted.of(error)
-        print(interrupted, file=sys.stderr)
-        raise SystemExit(interrupted.exit_status) from None

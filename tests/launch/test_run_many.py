@@ -215,12 +215,12 @@ PARENT = """
 import functools, sys
 from pathlib import Path
 from fuxictr_multimodal.launch import run_many
-from fuxictr_multimodal.system.interruption import exit_when_interrupted
+from fuxictr_multimodal.system.command import command
 from tests.helpers.run_many_stand_in import stand_in
 if __name__ == "__main__":
     run_many.PRELOADED = ()
     launch = functools.partial(run_many.launch_in_process, run=stand_in)
-    with exit_when_interrupted():
+    with command():
         plans = [run_many.Plan("endless", 7), run_many.Plan("small", 7)]
         outcomes = run_many.run_many(plans, {"directory": Path(sys.argv[1])}, launch=launch)
         run_many.print_outcomes(outcomes)

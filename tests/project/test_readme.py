@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fuxictr_multimodal.compare.board import Board
-from fuxictr_multimodal.compare.tables import markdown
+from fuxictr_multimodal.comparison.board import Board
+from fuxictr_multimodal.comparison.tables import markdown
 from fuxictr_multimodal.config.expids import list_expids
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,8 @@ import threading
 import pytest
 
 from fuxictr_multimodal.system import interruption
-from fuxictr_multimodal.system.interruption import Interrupted, exit_when_interrupted, raised_on_signals
+from fuxictr_multimodal.system.command import command
+from fuxictr_multimodal.system.interruption import Interrupted, raised_on_signals
 
 STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 
@@ -84,7 +85,7 @@ def test_another_thread_leaves_the_handlers_alone():
 
 
 def test_an_interruption_can_say_what_is_left(capsys):
-    with pytest.raises(SystemExit) as ended, exit_when_interrupted():
+    with pytest.raises(SystemExit) as ended, command():
         raise Interrupted.of(KeyboardInterrupt(), "x.state: --resume")
     assert ended.value.code == 130
     assert capsys.readouterr().err == "interrupted by SIGINT: x.state: --resume\n"
@@ -96,8 +97,8 @@ def test_a_command_ends_with_one_line(name):
     code = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from fuxictr_multimodal.system.interruption import exit_when_interrupted\n"
-        "with exit_when_interrupted():\n"
+        "from fuxictr_multimodal.system.command import command\n"
+        "with command():\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(60)\n"
     )

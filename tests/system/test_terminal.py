@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fuxictr_multimodal.compare.board import Board
+from fuxictr_multimodal.comparison.board import Board
 from fuxictr_multimodal.launch.run_many import Outcome, Plan, print_outcomes
 from fuxictr_multimodal.system.terminal import plain_console
 from fuxictr_multimodal.training.report import Report, print_summary

@@ -15,11 +15,11 @@ from rich.console import Console
 from bilingual_embedding.evaluation.comparison import Seeds
 from bilingual_embedding.evaluation.comparison import _of_one as one_experiment
 from bilingual_embedding.training.run_report import EmbeddingReport
-from fuxictr_multimodal.compare import tables
-from fuxictr_multimodal.compare.board import Board, Entry, Reference, Unfinished
-from fuxictr_multimodal.compare.drawing import plotly_text
-from fuxictr_multimodal.compare.page import environment, page
-from fuxictr_multimodal.compare.statistics import Spread
+from fuxictr_multimodal.comparison import tables
+from fuxictr_multimodal.comparison.board import Board, Entry, Reference, Unfinished
+from fuxictr_multimodal.comparison.drawing import plotly_text
+from fuxictr_multimodal.comparison.page import environment, page
+from fuxictr_multimodal.comparison.statistics import Spread
 from fuxictr_multimodal.explain.attention import RowExplanation
 from fuxictr_multimodal.explain.view import draw_rows, row_table
 from fuxictr_multimodal.text.escape import csv_text, label, latex, markdown, markdown_code, one_line, visible

@@ -173,7 +173,8 @@ def build_from_config(
     entry = load_dataset_config(config_dir, dataset_id)
     where = f"dataset {dataset_id!r} in {config_dir}: synthetic"
     if not entry.get("synthetic"):
-        raise ConfigError(f"{where}: the entry has no such block; see Synthetic_demo for one")
+        remedy = " ".join(entry.get("obtain", "see Synthetic_demo for one").split())
+        raise ConfigError(f"{where}: the entry has no such block, it is not generated. {remedy}")
     return build_synthetic(
         SyntheticSpec.from_dict({**entry["synthetic"], **(overrides or {})}, where=where),
         dataset_id=dataset_id,

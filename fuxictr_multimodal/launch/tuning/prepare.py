@@ -9,8 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fuxictr_multimodal.errors import exit_on_input_error
-from fuxictr_multimodal.system.terminal import prepare_streams
+from fuxictr_multimodal.system.command import command
 
 
 def main(config_dir: Path) -> None:
@@ -24,6 +23,5 @@ def main(config_dir: Path) -> None:
 
 
 if __name__ == "__main__":
-    prepare_streams()
-    with exit_on_input_error():
+    with command():
         main(Path(sys.argv[1]))

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-import fuxictr_multimodal
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.launch.tuning import prepare
 from fuxictr_multimodal.launch.tuning.board import Board
@@ -27,7 +26,7 @@ from fuxictr_multimodal.system.interruption import Interrupted
 from fuxictr_multimodal.system.supervisor import kill_group
 from fuxictr_multimodal.system.terminal import plain_console
 
-ROOT = Path(fuxictr_multimodal.__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = "run_expid.py"
 
 

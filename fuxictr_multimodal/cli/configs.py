@@ -1,0 +1,54 @@
+"""`fxmm config`: list what can be run, and copy the shipped configs to where they can be edited."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from fuxictr_multimodal.cli.parser import add_config, command_parser
+from fuxictr_multimodal.config.packaged import HERE, packaged
+from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.system.command import command
+
+
+@command()
+def config_main(argv: Sequence[str], *, prog: str, config: Path) -> None:
+    """List experiments with their model and dataset, or copy the shipped configs to ./config."""
+    parser = command_parser(
+        prog,
+        "List the experiments of the config folder with their model and dataset.",
+        notes="An experiment whose dataset is synthetic runs at once; the others say how to obtain their data.",
+        examples=["", "--copy"],
+    )
+    add_config(parser, config)
+    parser.add_argument("--copy", action="store_true", help="copy the shipped configs to ./config, to edit them there")
+    args = parser.parse_args(argv)
+    if args.copy:
+        _copy()
+        return
+    from fuxictr_multimodal.config.expids import list_expids, load_dataset_config, load_model_config
+
+    entries = {name: load_model_config(args.config, name) for name in list_expids(args.config)}
+    synthetic = {
+        dataset_id
+        for dataset_id in {entry["dataset_id"] for entry in entries.values()}
+        if load_dataset_config(args.config, dataset_id).get("synthetic")
+    }
+    widths = [max(map(len, column)) for column in zip(*((n, e["model"]) for n, e in entries.items()), strict=True)]
+    for name, entry in entries.items():
+        mark = " (synthetic)" if entry["dataset_id"] in synthetic else ""
+        print(f"{name:<{widths[0]}}  {entry['model']:<{widths[1]}}  {entry['dataset_id']}{mark}")
+
+
+def _copy() -> None:
+    if HERE.exists():
+        raise ConfigError(f"./{HERE} is there already: move it away to copy the shipped configs")
+    source = packaged("config")
+    # In a clone, searches have folders of their own below config/tuner/.
+    files = sorted(source.glob("*/*.yaml"))
+    for path in files:
+        target = HERE / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    print(f"copied {len(files)} files to ./{HERE}; commands read them there from now on")

@@ -1,0 +1,61 @@
+"""`fxmm build` and `fxmm verify`: build a dataset ahead of its first use, check the files of one that is there."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fuxictr_multimodal.cli.parser import add_config, command_parser
+from fuxictr_multimodal.config.packaged import packaged
+from fuxictr_multimodal.config.user_paths import path_argument
+from fuxictr_multimodal.system.command import command
+
+
+@command()
+def build_main(argv: Sequence[str], *, prog: str, config: Path) -> None:
+    """Build the dataset of an entry, or call a script of `datasets/`; exit status 2 on bad input."""
+    scripts = {path.stem: path for path in sorted(packaged("datasets").glob("*.py"))}
+    if argv and argv[0] in scripts:
+        _call_script(scripts[argv[0]], ["--config", str(config), *argv[1:]])
+        return
+    parser = command_parser(
+        prog,
+        "Build a dataset from its entry in the config folder, as the first run that reads it would.",
+        notes=f"Known data have scripts with options of their own: {', '.join(f'{prog} {name}' for name in scripts)}.",
+        examples=["--dataset-id Synthetic_demo", "movielens --raw ml-1m.zip"],
+    )
+    add_config(parser, config)
+    parser.add_argument("--dataset-id", "--dataset_id", required=True, help="the entry; it needs a `synthetic:` block")
+    parser.add_argument("--data-root", type=path_argument, metavar="DIR", help="write here, not where the entry says")
+    parser.add_argument("--overwrite", action="store_true", help="replace the dataset if it is there")
+    args = parser.parse_args(argv)
+    from fuxictr_multimodal.data.synthetic import build_from_config
+
+    build_from_config(args.dataset_id, config_dir=args.config, data_root=args.data_root, overwrite=args.overwrite)
+
+
+@command()
+def verify_main(argv: Sequence[str], *, prog: str) -> None:
+    """Compare the files of a dataset with their checksums; exit status 2 if one differs."""
+    parser = command_parser(
+        prog, "Compare every file of a dataset with its SHA-256 in the manifest.", examples=["--dataset-id MovieLens"]
+    )
+    parser.add_argument("--dataset-id", "--dataset_id", required=True, help="the dataset")
+    parser.add_argument(
+        "--data-root", type=path_argument, default=Path("data"), metavar="DIR", help="where datasets are"
+    )
+    args = parser.parse_args(argv)
+    from fuxictr_multimodal.config.names import check_plain_name
+    from fuxictr_multimodal.data.store import Store
+
+    store = Store.open(args.data_root, check_plain_name(args.dataset_id, "--dataset-id"))
+    store.verify()
+    print(f"{store.dir}: {len(store.manifest.files)} files match the manifest")
+
+
+def _call_script(path: Path, argv: Sequence[str]) -> None:
+    """Run a script as Python would; the folder `datasets` is no package that could be imported."""
+    sys.argv = [str(path), *argv]
+    runpy.run_path(str(path), run_name="__main__")

@@ -1,0 +1,235 @@
+"""The comparison of one dataset as plain data: what every output format reads, and its compact JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from fuxictr_multimodal.comparison.statistics import Interval, Spread
+from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.system.files import replace_atomically
+
+FORMAT_VERSION = 1
+DIGITS = 6  # of a number in the JSON: beyond what any output shows
+STRICT = ConfigDict(extra="forbid")
+
+# A spread is its list of values in the JSON.
+Values = Annotated[Spread, BeforeValidator(lambda found: found if isinstance(found, Spread) else Spread(tuple(found)))]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Difference:
+    """Mean AUC minus that of the baseline, with an interval over rows and one over the seeds that both have."""
+
+    mean: float
+    rows: Interval | None = None
+    seeds: Interval | None = None
+    shared_seeds: int = 0
+
+
+@dataclass(frozen=True, config=STRICT)
+class Curve:
+    """The learning curve of one seed: at `x` the training loss and the valid AUC (None where not measured)."""
+
+    seed: int
+    x: tuple[int | float, ...]
+    loss: tuple[float, ...]
+    auc: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Published:
+    """A curve that others published for this data: its name, where it is from, and its points by epoch."""
+
+    name: str
+    source: str
+    curve: Curve
+
+
+@dataclass(frozen=True, config=STRICT)
+class Entry:
+    """One experiment over its seeds.
+
+    Attributes:
+        name: the expid.
+        model: name of the model class.
+        runs, seeds: names and seeds of its complete runs, in order of the seed.
+        metrics: by split, then by metric.
+        minutes: of a whole run.
+        auc_rows: interval of its mean AUC over resampled rows of the compared split.
+        difference: to the baseline; None for the baseline itself and where there is none.
+        parameters: `total` and `embedding`.
+        rows_per_s: mean over seeds, `train` and `score`.
+        memory_mib: most over seeds, `host` and `device`.
+        trials: configurations tried before this one was chosen; None where not recorded.
+        curves: one a seed.
+        tied_with_best: not told apart from the first entry by the bootstrap over rows; None where there is none.
+        slices: by slicing, one AUC over seeds a bin; None where a bin holds too few rows.
+        marks: footnotes that concern it.
+    """
+
+    name: str
+    model: str
+    runs: tuple[str, ...]
+    seeds: tuple[int, ...]
+    metrics: dict[str, dict[str, Values]]
+    minutes: Values
+    auc_rows: Interval | None = None
+    difference: Difference | None = None
+    tied_with_best: bool | None = None
+    parameters: dict[str, int] = field(default_factory=dict)
+    rows_per_s: dict[str, float] = field(default_factory=dict)
+    memory_mib: dict[str, float | None] = field(default_factory=dict)
+    trials: int | None = None
+    curves: tuple[Curve, ...] = ()
+    slices: dict[str, tuple[Values | None, ...]] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
+
+    def value(self, split: str, metric: str) -> Spread | None:
+        """A metric of a split, or None where it was not computed."""
+        return self.metrics.get(split, {}).get(metric)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Slicing:
+    """A partition of the compared rows: a title and, by bin, its label, rows and positives."""
+
+    name: str
+    title: str
+    bins: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Reference:
+    """A known floor or ceiling of the dataset: values by split, then by metric."""
+
+    name: str
+    kind: str  # floor or ceiling
+    metrics: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Unfinished:
+    """A run that is in no row: what it is called, its state and why."""
+
+    run: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, config=STRICT)
+class Board:
+    """All that the outputs show of one dataset.
+
+    Attributes:
+        dataset_id, manifest_hash: which data, which build of it.
+        compared: the split whose rows decide, `test`, or `valid` where the test split has no labels.
+        splits: rows and positives by split; empty where the dataset was not found.
+        baseline: name of the entry that differences refer to, or None.
+        bootstrap: `replicates`, `seed` and `unit` (`rows` or `groups`), or None where it was not computed.
+        curve_axis: what `Curve.x` counts, `epoch` or `step`.
+        entries: best first.
+        footnotes: text by mark.
+        notes: sentences on settings and fairness.
+        published: curves of others, drawn beside those of the entries.
+    """
+
+    dataset_id: str
+    manifest_hash: str
+    compared: str
+    splits: dict[str, dict[str, int]] = field(default_factory=dict)
+    baseline: str | None = None
+    bootstrap: dict[str, Any] | None = None
+    curve_axis: str = "epoch"
+    entries: tuple[Entry, ...] = ()
+    slicings: tuple[Slicing, ...] = ()
+    references: tuple[Reference, ...] = ()
+    unfinished: tuple[Unfinished, ...] = ()
+    footnotes: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    published: tuple[Published, ...] = ()
+
+    @property
+    def resampled(self) -> str:
+        """What the bootstrap draws, in words: `rows`, or `users` with all their rows."""
+        return "users" if self.bootstrap and self.bootstrap["unit"] == "groups" else "rows"
+
+    def best(self, split: str, metric: str) -> frozenset[str]:
+        """Names of the entries whose mean is the best, ties included."""
+        means = {e.name: v.mean for e in self.entries if (v := e.value(split, metric)) is not None}
+        if len(means) < 2:
+            return frozenset()
+        target = min(means.values()) if metric in LOWER_IS_BETTER else max(means.values())
+        return frozenset(name for name, mean in means.items() if mean == target)
+
+    def write(self, path: Path) -> None:
+        """Write the compact JSON: a line a key and a line an entry, numbers rounded to `DIGITS`."""
+        content = {"format_version": FORMAT_VERSION, **_plain(self)}
+        lines = [f"{json.dumps(key)}: {_listed(value)}" for key, value in content.items()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replace_atomically(path) as temporary:
+            temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Board:
+        """Read the compact JSON.
+
+        Raises:
+            DataError: missing file, no leaderboard, or another format version.
+        """
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(f"{path} does not exist: write it with --export") from None
+        except ValueError as error:
+            raise DataError(f"{path} is no JSON: {error}; write it again with --export") from None
+        version = stored.pop("format_version", None) if isinstance(stored, dict) else None
+        if version != FORMAT_VERSION:
+            raise DataError(f"{path}: format_version {version!r}, this release reads {FORMAT_VERSION}: export it again")
+        try:
+            return _BOARD.validate_python(stored)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            where = ".".join(map(str, wrong["loc"]))
+            raise DataError(
+                f"{path} is no leaderboard of this version ({where}: {wrong['msg']}): export it again"
+            ) from None
+
+
+_BOARD = TypeAdapter(Board)
+LOWER_IS_BETTER = frozenset({"logloss", "binary_crossentropy", "ECE"})
+
+
+def rounded(board: Board) -> Board:
+    """The board as a reader of its JSON sees it, so that both give the same output."""
+    return _BOARD.validate_python(_plain(board))
+
+
+def _listed(value: Any) -> str:
+    """JSON text, a list of objects with a line each."""
+    dumps = functools.partial(json.dumps, ensure_ascii=False, allow_nan=False)
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "[\n  " + ",\n  ".join(dumps(item) for item in value) + "\n]"
+    return dumps(value)
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses to mappings without their empty fields, tuples to lists, floats rounded."""
+    if isinstance(value, Spread):
+        return [_plain(v) for v in value.values]
+    if dataclasses.is_dataclass(value):
+        items = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {name: _plain(v) for name, v in items if v is not None and v != () and v != {}}
+    if isinstance(value, Mapping):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return round(value, DIGITS) if isinstance(value, float) else value

@@ -1,0 +1,183 @@
+"""Score the test split or new raw rows with a trained experiment, and write the scores.
+
+Scores and kept columns of all rows are in memory (about 30 bytes a row); features are read piece by piece.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from fuxictr.features import FeatureMap
+from fuxictr.pytorch.models import BaseModel
+from fuxictr.pytorch.torch_utils import seed_everything
+
+from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.scoring.new_rows import NewRows
+from fuxictr_multimodal.scoring.published_weights import export_weights, import_weights
+from fuxictr_multimodal.scoring.submission import write_submission
+from fuxictr_multimodal.scoring.trained import load_trained
+from fuxictr_multimodal.system.files import make_folder, replace_atomically
+from fuxictr_multimodal.system.machine import keep_freed_memory
+from fuxictr_multimodal.training.experiment import Experiment
+from fuxictr_multimodal.training.trainer import Trainer
+
+ROW_ID = "ID"
+SUFFIXES = (".parquet", ".csv")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was written, and what it was made of.
+
+    Attributes:
+        out: the file of scores.
+        submission: the zip file, or None.
+        rows: rows scored, in the order of the source.
+        seconds: loading and scoring, without writing.
+        unknown: values outside of the vocabulary or the item table, by column.
+        cut_histories: histories that were longer than `max_len`.
+    """
+
+    out: Path
+    submission: Path | None
+    rows: int
+    seconds: float
+    unknown: dict[str, int] = field(default_factory=dict)
+    cut_histories: int = 0
+
+
+def predict(
+    *,
+    config_dir: Path,
+    expid: str,
+    gpu: int = -1,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    name: str | None = None,
+    data: Path | None = None,
+    history_column: str | None = None,
+    out: Path | None = None,
+    submission: bool = False,
+    task: str = "Task2",
+    imported: Path | None = None,
+    exported: Path | None = None,
+    score: bool = True,
+) -> Scored | None:
+    """Score rows with an experiment's checkpoint, or with imported weights.
+
+    Args:
+        config_dir: folder of the configs.
+        expid: the experiment.
+        gpu: index of the GPU, -1 for the CPU.
+        seed: of the run, as in training.
+        overrides: `key=value`, as in training.
+        name: of the run, where it was given one; its settings are then taken from its report.
+        data: parquet file of new raw rows, a folder of its parts or a glob; the test split where not given.
+        history_column: its column of histories.
+        out: file of scores, `.parquet` or `.csv`; `<run>.scores.parquet` beside the checkpoint where not given.
+        submission: write `<out without suffix>.zip` for the challenge, too.
+        task: score column of the submission.
+        imported: published weights instead of the checkpoint.
+        exported: write the weights under their published names.
+        score: False only exports.
+
+    Raises:
+        InputError: no checkpoint, one of another dataset, a wrong file, or whatever is wrong with the configuration.
+    """
+    if out is not None and out.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"--out {out}: scores are written as {' or '.join(SUFFIXES)}")
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--out {out} is a folder: name a file")
+    keep_freed_memory()
+    experiment = Experiment.load(config_dir, expid, gpu=gpu, seed=seed, overrides=overrides, name=name)
+    if score and data is None and experiment.store.split_path("test") is None:
+        raise DataError(f"{experiment.store.dir} has no test split: give rows with --data")
+    # A model may draw numbers while it is built; scoring is the same at every call.
+    seed_everything(seed=experiment.params["seed"])
+    feature_map = experiment.feature_map()
+    model, to_inputs = experiment.build_model(feature_map)
+    if imported is not None:
+        import_weights(model, imported)
+    else:
+        load_trained(experiment, model, otherwise="give published weights with --import-weights")
+    if exported is not None:
+        export_weights(model, exported)
+    if not score:
+        return None
+    rows = _rows(experiment, model, feature_map, data, history_column)
+    kept = _kept_columns(experiment, rows)
+    out = out or experiment.directory / f"{experiment.run}.scores.parquet"
+    if out.suffix.lower() == ".csv":
+        _check_csv(kept, out)
+    if submission:
+        _check_ids(kept, data or experiment.store.dir)
+    started = time.perf_counter()
+    scores = Trainer(model, to_inputs=to_inputs, epochs=1).predict(rows).scores.astype(np.float32)
+    seconds = time.perf_counter() - started
+    _write(out, kept, scores)
+    archive = out.with_suffix(".zip") if submission else None
+    if archive is not None:
+        write_submission(archive, ids=kept[ROW_ID].to_numpy(), scores=scores, task=task, rows=rows.num_samples)
+    facts: dict[str, Any] = {}
+    if isinstance(rows, NewRows):
+        facts = {"unknown": dict(rows.unknown), "cut_histories": rows.cut_histories}
+    return Scored(out=out, submission=archive, rows=len(scores), seconds=seconds, **facts)
+
+
+def _rows(
+    experiment: Experiment, model: BaseModel, feature_map: FeatureMap, data: Path | None, history_column: str | None
+) -> Any:
+    """What to score: the loader of the test split, or new rows."""
+    if data is None:
+        return experiment.loaders("test", feature_map, model.device)
+    return NewRows(
+        data,
+        store=experiment.store,
+        feature_map=feature_map,
+        batch_size=experiment.params["batch_size"],
+        max_len=experiment.params.get("max_len") or experiment.store.manifest.max_len,
+        device=torch.device(model.device),
+        history_column=history_column,
+    )
+
+
+def _check_ids(kept: dict[str, pl.Series], where: Path) -> None:
+    """The ids of a submission are the challenge's: whole numbers, one a row."""
+    if ROW_ID not in kept:
+        raise DataError(f"a submission needs the column {ROW_ID!r}, which {where} lacks")
+    if not kept[ROW_ID].dtype.is_integer() or kept[ROW_ID].has_nulls():
+        raise DataError(f"{where}: column {ROW_ID!r}: a submission needs a whole number in every row")
+
+
+def _check_csv(kept: dict[str, pl.Series], out: Path) -> None:
+    """A csv file has no form for bytes, durations and nested values."""
+    for name, values in kept.items():
+        if values.dtype.is_nested() or values.dtype in (pl.Binary, pl.Duration):
+            raise DataError(f"--out {out}: a csv file cannot hold column {name!r} ({values.dtype}): write .parquet")
+
+
+def _kept_columns(experiment: Experiment, rows: Any) -> dict[str, pl.Series]:
+    """Columns that tell which row a score belongs to: the id where there is one, the group and the target item."""
+    manifest = experiment.store.manifest
+    names = [ROW_ID, manifest.group_id, manifest.item_col]
+    if isinstance(rows, NewRows):
+        return rows.columns([name for name in names if name])
+    with experiment.store.reader("test") as reader:
+        return {name: pl.Series(name, reader.read(name, 0, reader.rows)) for name in names if name in reader.columns}
+
+
+def _write(path: Path, kept: dict[str, pl.Series], scores: np.ndarray) -> None:
+    frame = pl.DataFrame({**kept, "score": scores})
+    make_folder(path.parent)
+    with replace_atomically(path) as temporary:
+        if path.suffix.lower() == ".csv":
+            frame.write_csv(temporary)
+        else:
+            frame.write_parquet(temporary)

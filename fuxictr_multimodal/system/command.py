@@ -1,0 +1,36 @@
+"""The frame of every command: streams that last, one line on stderr instead of a traceback, and an exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from fuxictr_multimodal.errors import InputError
+from fuxictr_multimodal.system.interruption import Interrupted, raised_on_signals
+from fuxictr_multimodal.system.terminal import prepare_streams
+from fuxictr_multimodal.text.escape import visible
+
+
+@contextlib.contextmanager
+def command() -> Iterator[None]:
+    """Run the body of a command; also a decorator: `@command()`.
+
+    An `InputError` ends it with exit status 2; SIGINT, SIGTERM and SIGHUP with 130, 143 and 129. Any other error is a
+    fault of the program and keeps its traceback.
+
+    >>> with command():
+    ...     print("trained")
+    trained
+    """
+    prepare_streams()
+    try:
+        with raised_on_signals():
+            yield
+    except InputError as error:
+        print(f"error: {visible(str(error))}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt as error:
+        interrupted = Interrupted.of(error)
+        print(interrupted, file=sys.stderr)
+        raise SystemExit(interrupted.exit_status) from None

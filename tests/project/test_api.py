@@ -1,0 +1,82 @@
+"""The public functions: cheap to import, few arguments, and the same runs as those of the commands."""
+
+import inspect
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+
+import fuxictr_multimodal as fxmm
+from fuxictr_multimodal import api
+
+PUBLIC = ["build_dataset", "compare", "load_report", "open_dataset", "predict", "train"]
+
+
+def test_importing_the_package_is_cheap(repository):
+    code = (
+        "import sys, fuxictr_multimodal; print(sorted({'torch', 'numpy', 'polars', 'yaml', 'rich'} & {*sys.modules}))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=repository, text=True) == "[]\n"
+
+
+def test_what_is_public_is_documented_and_typed():
+    assert set(PUBLIC) <= set(dir(fxmm))
+    for name in PUBLIC:
+        function = getattr(fxmm, name)
+        assert function is getattr(api, name)
+        assert "Raises:" in function.__doc__
+        signature = inspect.signature(function)
+        assert len(signature.parameters) <= 8
+        assert all(p.annotation is not inspect.Parameter.empty for p in signature.parameters.values())
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        fxmm.trian  # noqa: B018
+
+
+@pytest.mark.slow
+def test_train_evaluate_predict_compare(repository, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = fxmm.build_dataset("Synthetic_test", data_root="elsewhere")
+    assert store.manifest.dataset_id == "Synthetic_test"
+    assert fxmm.open_dataset("Synthetic_test", data_root="elsewhere").manifest.hash == store.manifest.hash
+    with pytest.raises(fxmm.InputError, match="already holds a dataset"):
+        fxmm.build_dataset("Synthetic_test", data_root="elsewhere")
+
+    settings = {"data_root": "elsewhere", "learning_rate": 1e-3, "verbose": 0}
+    report = fxmm.train("QIN_test", settings=settings, seed=5)
+    assert report.status == "completed"
+    assert report.config["learning_rate"] == 1e-3
+    path = tmp_path / f"checkpoints/Synthetic_test/{report.run}.report.json"
+    assert fxmm.load_report(path).metrics == report.metrics
+    assert fxmm.train("QIN_test", settings=settings, seed=5).curve == report.curve
+
+    scores = fxmm.predict(report)
+    with store.reader("test") as reader:
+        labels = reader.read("label", 0, reader.rows)
+        users = reader.read("user_id", 0, reader.rows)
+    assert scores["user_id"].to_list() == users.tolist()
+    from fuxictr_multimodal.training.metrics import auc
+
+    assert auc(labels, scores["score"].to_numpy()) == pytest.approx(report.metrics["test"]["AUC"], abs=1e-6)
+    user = {"user_id": 1, "likes_level": 3, "views_level": 5, "history": [5, 9, 12]}
+    new = pl.DataFrame([user | {"item_id": item} for item in (17, 42)])
+    assert fxmm.predict(report, new)["score"].is_between(0, 1).all()
+    with pytest.raises(fxmm.InputError, match="likes_level"):
+        fxmm.predict(report, new.drop("likes_level"))
+
+    table = fxmm.compare(replicates=0)
+    row = table.row(by_predicate=pl.col("kind") == "experiment", named=True)
+    assert row["test_AUC_mean"] == pytest.approx(report.metrics["test"]["AUC"], abs=1e-6)
+
+
+def test_errors_name_what_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(fxmm.InputError, match="Did you mean 'QIN_test'"):
+        fxmm.train("QIN_tset")
+    with pytest.raises(fxmm.InputError, match="does not exist: a run writes it"):
+        fxmm.load_report("x.report.json")
+    with pytest.raises(fxmm.InputError, match="build the dataset first"):
+        fxmm.open_dataset("Shop")
+    with pytest.raises(fxmm.InputError, match="no reports"):
+        fxmm.compare()
+    assert list(tmp_path.iterdir()) == []

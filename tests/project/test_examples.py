@@ -1,0 +1,56 @@
+"""Each example runs, at a small size, in a folder of its own."""
+
+import os
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+
+def run(repository, folder, script, *arguments):
+    done = subprocess.run(
+        [sys.executable, str(repository / "examples" / script), *arguments],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(repository)}, capture_output=True, text=True, timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_train_on_two_parquet_files(repository, tmp_path):
+    said = run(repository, tmp_path, "train_on_two_parquet_files.py", "--made", "8000")
+    auc = float(said.partition("test AUC ")[2].split()[0])
+    assert auc > 0.7  # users click what they clicked before: about 0.8 can be reached
+    files = ["--samples", "two_files/raw/samples.parquet", "--items", "two_files/raw/items.parquet", "--out", "again"]
+    assert f"test AUC {auc:.4f}" in run(repository, tmp_path, "train_on_two_parquet_files.py", *files)
+
+
+def test_titles_to_vectors(repository, tmp_path):
+    said = run(repository, tmp_path, "titles_to_vectors.py")
+    assert "6 vectors of 4 numbers" in said
+    assert "nearest to 'red running shoes': ['blue running shoes'" in said
+
+
+@pytest.mark.slow
+def test_compare_two_models(repository, tmp_path):
+    said = run(repository, tmp_path, "compare_two_models.py", "--samples", "2048", "--seeds", "1", "2")
+    assert "QIN_demo@synthetic.rows=2048_s2: test AUC" in said
+    assert "best possible" in said
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+    notebook = nbformat.read(repository / "examples/quickstart.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("QIN_demo", "QIN_test").replace("Synthetic_demo", "Synthetic_test")
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert (tmp_path / "checkpoints/Synthetic_test/QIN_test.report.json").is_file()
+    shown = [output["data"]["text/plain"] for cell in notebook.cells for output in cell.get("outputs", [])
+             if output["output_type"] == "execute_result"]  # fmt: skip
+    assert len(shown) == 4
+    assert "'AUC': 0." in shown[0]
