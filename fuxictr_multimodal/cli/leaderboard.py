@@ -46,22 +46,22 @@ def run_leaderboard_main(argv: Sequence[str] | None = None, *, prog: str = "run_
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = command_parser(
         prog,
-        "Compare the experiments of a dataset: from reports to a table or a page.",
-        notes="The same reports give the same bytes. Runs that failed or are not complete are listed below the table.",
+        "Compare the experiments of a dataset, as a table or a page.",
+        notes="The same reports give the same bytes. Failed and incomplete runs are listed below the table.",
         examples=["--dataset Synthetic_demo", "--dataset Synthetic_demo --baseline DIN_demo --out leaderboard.html"],
     )
-    what = parser.add_argument_group("what is compared")
-    what.add_argument("--dataset", help="dataset id; may be left out where only one has reports")
+    what = parser.add_argument_group("comparison")
+    what.add_argument("--dataset", help="dataset id; not needed where only one has reports")
     what.add_argument(
-        "--expid", action="append", metavar="GLOB", help="take these experiments only; a list or several times"
+        "--expid", action="append", metavar="GLOB", help="only these experiments; comma-separated, or repeated"
     )
-    what.add_argument("--baseline", metavar="NAME", help="expid or model that differences refer to (default: DIN)")
+    what.add_argument("--baseline", metavar="NAME", help="expid or model to which differences refer (default: DIN)")
     what.add_argument(
         "--bootstrap",
         type=int,
         default=1000,
         metavar="N",
-        help="replicates of the bootstrap, 0 for none",
+        help="bootstrap replicates, 0 for none",
     )
     what.add_argument(
         "--resample",
@@ -69,34 +69,40 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         default="rows",
         help="draw single samples, or users with all their samples",
     )
-    where = parser.add_argument_group("where it is read from")
+    where = parser.add_argument_group("input")
     where.add_argument(
         "--model-root",
         type=path_argument,
         default=Path("checkpoints"),
-        help="holds <dataset>/*.report.json",
+        help="folder with <dataset>/*.report.json",
     )
     where.add_argument(
-        "--reports", type=path_argument, metavar="DIR", help="a folder of reports, instead of --model-root"
+        "--reports", type=path_argument, metavar="DIR", help="folder of reports, instead of --model-root"
     )
-    where.add_argument("--data-root", type=path_argument, help="holds the dataset (default: the one the runs read)")
+    where.add_argument(
+        "--data-root", type=path_argument, help="folder of datasets (default: the one that the runs read)"
+    )
     where.add_argument(
         "--config", type=path_argument, help="config folder; its expids without a report are listed as not run"
     )
     where.add_argument(
-        "--from", dest="source", type=path_argument, metavar="JSON", help="what --export wrote, instead of reports"
+        "--from",
+        dest="source",
+        type=path_argument,
+        metavar="JSON",
+        help="a file that --export wrote, instead of reports",
     )
     where.add_argument(
         "--published",
         type=path_argument,
         metavar="CSV",
-        help="published learning curves to draw on the page, for example results/published_microlens_1m.csv",
+        help="published learning curves for the page, for example results/published_microlens_1m.csv",
     )
-    output = parser.add_argument_group("what is written")
-    output.add_argument("--format", choices=FORMATS, help="default: by the ending of --out, else terminal")
+    output = parser.add_argument_group("output")
+    output.add_argument("--format", choices=FORMATS, help="default: by the suffix of --out, else terminal")
     output.add_argument("--short", action="store_true", help="fewer columns, for a README; not for csv and html")
-    output.add_argument("--out", type=path_argument, metavar="FILE", help="write there instead of to the terminal")
-    output.add_argument("--export", type=path_argument, metavar="JSON", help="also keep all that tables and page need")
+    output.add_argument("--out", type=path_argument, metavar="FILE", help="write to this file instead of the terminal")
+    output.add_argument("--export", type=path_argument, metavar="JSON", help="also write all that tables and page need")
     return parser
 
 

@@ -6,9 +6,12 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from fuxictr_multimodal.comparison.statistics import Interval, Spread
 from fuxictr_multimodal.errors import DataError
@@ -16,9 +19,13 @@ from fuxictr_multimodal.system.files import replace_atomically
 
 FORMAT_VERSION = 1
 DIGITS = 6  # of a number in the JSON: beyond what any output shows
+STRICT = ConfigDict(extra="forbid")
+
+# A spread is its list of values in the JSON.
+Values = Annotated[Spread, BeforeValidator(lambda found: found if isinstance(found, Spread) else Spread(tuple(found)))]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Difference:
     """Mean AUC minus that of the baseline, with an interval over rows and one over the seeds that both have."""
 
@@ -28,17 +35,17 @@ class Difference:
     shared_seeds: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Curve:
     """The learning curve of one seed: at `x` the training loss and the valid AUC (None where not measured)."""
 
     seed: int
-    x: tuple[float, ...]
+    x: tuple[int | float, ...]
     loss: tuple[float, ...]
     auc: tuple[float | None, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Published:
     """A curve that others published for this data: its name, where it is from, and its points by epoch."""
 
@@ -47,7 +54,7 @@ class Published:
     curve: Curve
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Entry:
     """One experiment over its seeds.
 
@@ -73,8 +80,8 @@ class Entry:
     model: str
     runs: tuple[str, ...]
     seeds: tuple[int, ...]
-    metrics: dict[str, dict[str, Spread]]
-    minutes: Spread
+    metrics: dict[str, dict[str, Values]]
+    minutes: Values
     auc_rows: Interval | None = None
     difference: Difference | None = None
     tied_with_best: bool | None = None
@@ -83,7 +90,7 @@ class Entry:
     memory_mib: dict[str, float | None] = field(default_factory=dict)
     trials: int | None = None
     curves: tuple[Curve, ...] = ()
-    slices: dict[str, tuple[Spread | None, ...]] = field(default_factory=dict)
+    slices: dict[str, tuple[Values | None, ...]] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
 
     def value(self, split: str, metric: str) -> Spread | None:
@@ -91,7 +98,7 @@ class Entry:
         return self.metrics.get(split, {}).get(metric)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Slicing:
     """A partition of the compared rows: a title and, by bin, its label, rows and positives."""
 
@@ -100,7 +107,7 @@ class Slicing:
     bins: tuple[tuple[str, int, int], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Reference:
     """A known floor or ceiling of the dataset: values by split, then by metric."""
 
@@ -109,7 +116,7 @@ class Reference:
     metrics: dict[str, dict[str, float]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Unfinished:
     """A run that is in no row: what it is called, its state and why."""
 
@@ -118,14 +125,14 @@ class Unfinished:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Board:
     """All that the outputs show of one dataset.
 
     Attributes:
         dataset_id, manifest_hash: which data, which build of it.
         compared: the split whose rows decide, `test`, or `valid` where the test split has no labels.
-        splits: rows and positives by split; empty where the store was not at hand.
+        splits: rows and positives by split; empty where the dataset was not found.
         baseline: name of the entry that differences refer to, or None.
         bootstrap: `replicates`, `seed` and `unit` (`rows` or `groups`), or None where it was not computed.
         curve_axis: what `Curve.x` counts, `epoch` or `step`.
@@ -138,11 +145,11 @@ class Board:
     dataset_id: str
     manifest_hash: str
     compared: str
-    splits: dict[str, dict[str, int]]
-    baseline: str | None
-    bootstrap: dict[str, Any] | None
-    curve_axis: str
-    entries: tuple[Entry, ...]
+    splits: dict[str, dict[str, int]] = field(default_factory=dict)
+    baseline: str | None = None
+    bootstrap: dict[str, Any] | None = None
+    curve_axis: str = "epoch"
+    entries: tuple[Entry, ...] = ()
     slicings: tuple[Slicing, ...] = ()
     references: tuple[Reference, ...] = ()
     unfinished: tuple[Unfinished, ...] = ()
@@ -188,17 +195,22 @@ class Board:
         if version != FORMAT_VERSION:
             raise DataError(f"{path}: format_version {version!r}, this release reads {FORMAT_VERSION}: export it again")
         try:
-            return _board(stored)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is no leaderboard of this version ({error!r}): export it again") from None
+            return _BOARD.validate_python(stored)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            where = ".".join(map(str, wrong["loc"]))
+            raise DataError(
+                f"{path} is no leaderboard of this version ({where}: {wrong['msg']}): export it again"
+            ) from None
 
 
+_BOARD = TypeAdapter(Board)
 LOWER_IS_BETTER = frozenset({"logloss", "binary_crossentropy", "ECE"})
 
 
 def rounded(board: Board) -> Board:
     """The board as a reader of its JSON sees it, so that both give the same output."""
-    return _board(_plain(board))
+    return _BOARD.validate_python(_plain(board))
 
 
 def _listed(value: Any) -> str:
@@ -221,65 +233,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     return round(value, DIGITS) if isinstance(value, float) else value
-
-
-def _board(stored: Mapping[str, Any]) -> Board:
-    return Board(
-        **{
-            "splits": {},
-            "baseline": None,
-            "bootstrap": None,
-            **stored,
-            "entries": tuple(_entry(entry) for entry in stored.get("entries", ())),
-            "slicings": tuple(
-                Slicing(**{**slicing, "bins": tuple((b[0], b[1], b[2]) for b in slicing["bins"])})
-                for slicing in stored.get("slicings", ())
-            ),
-            "references": tuple(Reference(**reference) for reference in stored.get("references", ())),
-            "unfinished": tuple(Unfinished(**run) for run in stored.get("unfinished", ())),
-            "notes": tuple(stored.get("notes", ())),
-            "published": tuple(
-                Published(item["name"], item["source"], _curve(item["curve"])) for item in stored.get("published", ())
-            ),
-        }
-    )
-
-
-def _curve(stored: Mapping[str, Any]) -> Curve:
-    return Curve(stored["seed"], tuple(stored["x"]), tuple(stored["loss"]), tuple(stored["auc"]))
-
-
-def _entry(stored: Mapping[str, Any]) -> Entry:
-    difference = stored.get("difference")
-    return Entry(
-        **{
-            **stored,
-            "runs": tuple(stored["runs"]),
-            "seeds": tuple(stored["seeds"]),
-            "metrics": {
-                split: {name: Spread(tuple(values)) for name, values in metrics.items()}
-                for split, metrics in stored["metrics"].items()
-            },
-            "auc_rows": _interval(stored.get("auc_rows")),
-            "difference": None
-            if difference is None
-            else Difference(
-                **{
-                    **difference,
-                    "rows": _interval(difference.get("rows")),
-                    "seeds": _interval(difference.get("seeds")),
-                }
-            ),
-            "minutes": Spread(tuple(stored["minutes"])),
-            "curves": tuple(_curve(curve) for curve in stored.get("curves", ())),
-            "slices": {
-                name: tuple(None if values is None else Spread(tuple(values)) for values in bins)
-                for name, bins in stored.get("slices", {}).items()
-            },
-            "marks": tuple(stored.get("marks", ())),
-        }
-    )
-
-
-def _interval(stored: Mapping[str, float] | None) -> Interval | None:
-    return None if stored is None else Interval(stored["low"], stored["high"])

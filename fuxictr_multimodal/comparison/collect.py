@@ -12,6 +12,7 @@ from typing import Any
 from fuxictr_multimodal.comparison.board import Unfinished
 from fuxictr_multimodal.config.expids import config_hash
 from fuxictr_multimodal.errors import DataError, did_you_mean
+from fuxictr_multimodal.text.escape import one_line, visible
 from fuxictr_multimodal.training.report import REPORT_SUFFIX, Report
 from fuxictr_multimodal.training.run_names import settings_given, settings_suffix
 
@@ -26,7 +27,7 @@ class Run:
     @property
     def name(self) -> str:
         """The run's name, as its files carry it."""
-        return self.path.name.removesuffix(REPORT_SUFFIX)
+        return visible(self.path.name.removesuffix(REPORT_SUFFIX))
 
     @property
     def expid(self) -> str:
@@ -36,7 +37,7 @@ class Run:
     @property
     def predictions(self) -> Path:
         """Where the runner keeps the scores."""
-        return self.path.with_name(f"{self.name}.predictions.npz")
+        return self.path.with_name(self.path.name.removesuffix(REPORT_SUFFIX) + ".predictions.npz")
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,9 @@ def collect(directory: Path, *, dataset_id: str | None = None, expids: Sequence[
         try:
             run = Run(Report.read(path), path)
         except DataError as error:
-            name = path.name.removesuffix(REPORT_SUFFIX)
+            name = visible(path.name.removesuffix(REPORT_SUFFIX))
             if _matches(expids, name, re.sub(r"_s\d+$", "", name)):
-                unfinished.append(Unfinished(name, "unreadable", _one_line(str(error).replace(str(path), path.name))))
+                unfinished.append(Unfinished(name, "unreadable", _shortened(str(error).replace(str(path), path.name))))
             continue
         if not _matches(expids, run.name, run.expid) or dataset_id not in (None, run.report.dataset_id):
             continue
@@ -123,7 +124,7 @@ def _matches(globs: Sequence[str], *names: str) -> bool:
 def _state(report: Report) -> tuple[str, str]:
     """Status of a run that is in no row, and why, in words."""
     if report.status == "failed":
-        return "failed", _one_line(report.error or "no reason was recorded")
+        return "failed", _shortened(report.error or "no reason was recorded")
     if report.status == "running":
         return "incomplete", f"running or killed after {len(report.curve)} evaluations; run it again with --resume"
     if report.status == "interrupted":
@@ -131,8 +132,8 @@ def _state(report: Report) -> tuple[str, str]:
     return report.status, "its report has no metrics: neither valid nor test has labels"
 
 
-def _one_line(text: str, *, most: int = 300) -> str:
-    line = " ".join(text.split())
+def _shortened(text: str, *, most: int = 300) -> str:
+    line = one_line(text)
     return line if len(line) <= most else line[: most - 1] + "…"
 
 

@@ -1,4 +1,4 @@
-"""What a reader must know beside the numbers: floors and ceilings, known bugs, and whether the runs are comparable."""
+"""What a reader must know beside the numbers: known references, faults of models, and settings that differ."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHARED_SETTINGS = (
     "tuning_trials",
 )
 
-_FACT = re.compile(
+_KEY = re.compile(
     r"(?P<kind>bayes|ceiling|floor)_(?P<metric>auc|gauc|logloss)(?:_(?P<what>.+?))??(?:_(?P<split>train|valid|test))?"
 )
 _METRICS = {"auc": "AUC", "gauc": "gAUC", "logloss": "logloss"}
@@ -45,10 +45,10 @@ def marks_of(model: str) -> tuple[str, ...]:
     return ("a",) if model in SHIFTED_MASK else ()
 
 
-def references(facts: Mapping[str, Any], splits: Sequence[str]) -> tuple[Reference, ...]:
-    """Known floors and ceilings among the facts of a dataset, ceilings first.
+def references(metadata: Mapping[str, Any], splits: Sequence[str]) -> tuple[Reference, ...]:
+    """Known floors and ceilings in the metadata of a dataset, ceilings first.
 
-    A fact is `<bayes|ceiling|floor>_<auc|gauc|logloss>[_<what>][_<split>]`: a number, or numbers by split. A number
+    A key is `<bayes|ceiling|floor>_<auc|gauc|logloss>[_<what>][_<split>]`: a number, or numbers by split. A number
     without a split is of test.
 
     >>> found = references({"bayes_auc": {"test": 0.9, "expected": 0.91}, "floor_auc_item_mean": 0.6}, ["test"])
@@ -56,8 +56,8 @@ def references(facts: Mapping[str, Any], splits: Sequence[str]) -> tuple[Referen
     [('best possible', 'ceiling', {'test': {'AUC': 0.9}}), ('item mean', 'floor', {'test': {'AUC': 0.6}})]
     """
     found: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
-    for key, value in facts.items():
-        match = _FACT.fullmatch(key)
+    for key, value in metadata.items():
+        match = _KEY.fullmatch(key)
         if match is None:
             continue
         by_split = value if isinstance(value, Mapping) else {match["split"] or "test": value}
@@ -71,52 +71,39 @@ def references(facts: Mapping[str, Any], splits: Sequence[str]) -> tuple[Referen
 
 
 def setting_notes(groups: Sequence[Group]) -> list[str]:
-    """Sentences on the settings that all groups share and on those that differ."""
+    """Sentences about the settings that all groups share, and about those that differ."""
+    texts = {"seeds": [", ".join(map(str, group.seeds)) for group in groups]}
+    texts |= {key: [_words(group.runs[0].report.config.get(key)) for group in groups] for key in SHARED_SETTINGS}
     shared, differing = [], []
-    for key in SHARED_SETTINGS:
+    for key, values in texts.items():
         by_value: dict[str, list[str]] = {}
-        for group in groups:
-            by_value.setdefault(_said(group.runs[0].report.config.get(key)), []).append(group.name)
-        if list(by_value) == [_said(None)]:
+        for group, value in zip(groups, values, strict=True):
+            by_value.setdefault(value, []).append(group.name)
+        if list(by_value) == [_words(None)]:
             continue
         if len(by_value) == 1:
-            shared.append(f"{key} {next(iter(by_value))}")
+            shared.append(f"{key} {values[0]}")
         else:
             differing.append(f"{key}: " + "; ".join(f"{v} for {', '.join(names)}" for v, names in by_value.items()))
-    seeds = {group.seeds for group in groups}
-    if len(seeds) == 1:
-        shared.insert(0, f"seeds {', '.join(map(str, next(iter(seeds))))}")
-    else:
-        by_seeds: dict[str, list[str]] = {}
-        for group in groups:
-            by_seeds.setdefault(", ".join(map(str, group.seeds)), []).append(group.name)
-        differing.insert(0, "seeds: " + "; ".join(f"{s} for {', '.join(names)}" for s, names in by_seeds.items()))
-    notes = []
-    if shared:
-        notes.append(f"Same for all: {'; '.join(shared)}.")
-    notes += [f"Not the same for all: {text}." for text in differing]
-    return notes
+    notes = [f"Same for all: {'; '.join(shared)}."] if shared else []
+    return notes + [f"Not the same for all: {text}." for text in differing]
 
 
 def environment_notes(groups: Sequence[Group]) -> list[str]:
-    """Which code and which versions gave the numbers, every variant named."""
-    runs = [run for group in groups for run in group.runs]
+    """Sentences about the versions and commits that gave the numbers."""
+    reports = [run.report for group in groups for run in group.runs]
     versions: dict[str, set[str]] = {}
-    for run in runs:
-        for name, version in run.report.versions.items():
+    for report in reports:
+        for name, version in report.versions.items():
             versions.setdefault(name, set()).add(version)
-    notes = []
-    if versions:
-        listed = ", ".join(f"{name} {' and '.join(sorted(found))}" for name, found in versions.items())
-        notes.append(f"Made with {listed}.")
-    commits = sorted({(run.report.commit or "unknown") for run in runs})
+    listed = ", ".join(f"{name} {' and '.join(sorted(found))}" for name, found in versions.items())
+    commits = sorted({report.commit or "unknown" for report in reports})
     short = [commit[:10] + ("-dirty" if commit.endswith("-dirty") else "") for commit in commits]
-    if commits != ["unknown"]:
-        notes.append(f"Code of commit {', '.join(dict.fromkeys(short))}.")
-    return notes
+    notes = [f"Made with {listed}."] if versions else []
+    return notes + ([f"Code of commit {', '.join(dict.fromkeys(short))}."] if commits != ["unknown"] else [])
 
 
-def _said(value: Any) -> str:
+def _words(value: Any) -> str:
     if isinstance(value, Mapping):
         return " ".join(f"{key}*{weight}" if weight != 1 else str(key) for key, weight in value.items() if weight)
     return "not set" if value is None else str(value)

@@ -47,7 +47,7 @@ class ItemCounts:
 
 
 def partitions(store: Store, split: str) -> list[Partition]:
-    """The partitions of a split that its store allows; a bin without rows is dropped."""
+    """The partitions of a split that its dataset allows; a bin without rows is dropped."""
     manifest = store.manifest
     with store.reader(split) as rows:
         target = rows.read(manifest.item_col, 0, rows.rows)

@@ -17,9 +17,9 @@ from bilingual_embedding.evaluation.comparison import _of_one as one_experiment
 from bilingual_embedding.training.run_report import EmbeddingReport
 from fuxictr_multimodal.comparison import tables
 from fuxictr_multimodal.comparison.board import Board, Entry, Reference, Unfinished
-from fuxictr_multimodal.comparison.page import page
+from fuxictr_multimodal.comparison.drawing import plotly_text
+from fuxictr_multimodal.comparison.page import environment, page
 from fuxictr_multimodal.comparison.statistics import Spread
-from fuxictr_multimodal.comparison.svg import tag, text_of
 from fuxictr_multimodal.explain.attention import RowExplanation
 from fuxictr_multimodal.explain.view import draw_rows, row_table
 from fuxictr_multimodal.text.escape import csv_text, label, latex, markdown, markdown_code, one_line, visible
@@ -114,6 +114,14 @@ def test_latex_has_no_command_of_the_text(text):
 
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(NASTY)
+def test_labels_of_figures_have_no_tag_of_the_text(text):
+    lines = plotly_text(text).split("<br>")
+    assert not any(set("<>") & set(line) for line in lines)
+    assert [html.unescape(line) for line in lines] == [one_line(line) for line in text.split("\n")]
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(NASTY)
 def test_markup_has_no_tag_of_the_text(text):
     class Reader(html.parser.HTMLParser):
         tags, text = (), ""
@@ -125,7 +133,7 @@ def test_markup_has_no_tag_of_the_text(text):
             self.text += data
 
     reader = Reader()
-    reader.feed(tag("p", {"title": text}, text_of(text)))
+    reader.feed(environment().from_string('<p title="{{ text }}">{{ text }}</p>').render(text=text))
     reader.close()
     assert reader.tags == (("p", {"title": visible(text)}),)
     assert reader.text == visible(text)

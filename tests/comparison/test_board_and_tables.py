@@ -1,9 +1,6 @@
-"""From reports to tables and page: grouping, refusals, formats that parse back, and identical output."""
+"""From reports to tables: grouping, refusals, formats that parse back, and identical output."""
 
 import csv
-import dataclasses
-import html
-import html.parser
 import io
 import json
 import re
@@ -14,59 +11,18 @@ import numpy as np
 import pytest
 
 from fuxictr_multimodal.cli.leaderboard import run_leaderboard_main
-from fuxictr_multimodal.comparison import slices, tables
+from fuxictr_multimodal.comparison import columns, slices, tables
 from fuxictr_multimodal.comparison.assemble import make_board
 from fuxictr_multimodal.comparison.board import Board
 from fuxictr_multimodal.comparison.collect import collect
 from fuxictr_multimodal.comparison.page import page
-from fuxictr_multimodal.config.expids import load_dataset_config
-from fuxictr_multimodal.data.store import Store
-from fuxictr_multimodal.data.synthetic import SyntheticSpec, build_synthetic
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.training.metrics import auc
 from fuxictr_multimodal.training.report import Report
 from tests.helpers.leaderboard_reports import write_run
 
-DATASET = "Synthetic_leaderboard"
-STRENGTHS = {"QIN_full": ("QIN", 0.8), "DIN_x": ("DIN", 0.6), "SIM_x": ("SIM", 0.55)}
 
-
-@pytest.fixture(scope="module")
-def store(repository, tmp_path_factory):
-    data_root = tmp_path_factory.mktemp("leaderboard") / "data"
-    data_root.mkdir()
-    dataset = load_dataset_config(repository / "config", "Synthetic_test")
-    spec = SyntheticSpec(rows=2000, valid_rows=600, test_rows=1500, items=400)
-    columns = {key: dataset[key] for key in ("feature_cols", "label_col")}
-    build_synthetic(spec, dataset_id=DATASET, data_root=data_root, **columns)
-    return Store.open(data_root, DATASET)
-
-
-@pytest.fixture(scope="module")
-def written(store, tmp_path_factory):
-    """Three experiments with three seeds, a failed run, a killed run and a damaged report."""
-    model_root = tmp_path_factory.mktemp("checkpoints")
-    directory = model_root / DATASET
-    data_root = {"data_root": str(store.dir.parent)}
-    for expid, (model, strength) in STRENGTHS.items():
-        for seed in (1, 2, 10):
-            write_run(directory, store, expid=expid, model=model, seed=seed, strength=strength, config=data_root)
-    failed = write_run(directory, store, expid="QIN_wide", model="QIN", predictions=False)
-    failed.status, failed.error, failed.metrics = "failed", "TrainingDiverged: the loss is nan\nin epoch 2 | why", {}
-    failed.write(directory / "QIN_wide_s1.report.json")
-    killed = write_run(directory, store, expid="DIN_x", model="DIN", seed=4, predictions=False)
-    killed.status = "running"
-    killed.write(directory / "DIN_x_s4.report.json")
-    (directory / "QIN_odd_s1.report.json").write_text("{")
-    return model_root
-
-
-@pytest.fixture(scope="module")
-def board(store, written):
-    return make_board(collect(written / DATASET), store=store, replicates=60)
-
-
-def run_door(capsys, *arguments):
+def leaderboard(capsys, *arguments):
     run_leaderboard_main([str(argument) for argument in arguments])
     return capsys.readouterr().out
 
@@ -82,7 +38,7 @@ def test_seeds_of_an_expid_are_one_entry(board):
     assert board.baseline == "DIN_x"
 
 
-def test_no_run_is_dropped_silently(board, store, written):
+def test_no_run_is_dropped_silently(board, store, reports):
     listed = {run.run: run for run in board.unfinished}
     assert set(listed) == {"QIN_wide_s1", "DIN_x_s4", "QIN_odd_s1"}
     assert (listed["QIN_wide_s1"].status, listed["DIN_x_s4"].status) == ("failed", "incomplete")
@@ -91,7 +47,7 @@ def test_no_run_is_dropped_silently(board, store, written):
     for text in (tables.terminal(board), tables.markdown(board), tables.as_csv(board), page(board)):
         assert all(name in text for name in listed)
     assert all(tables.tex(name) in tables.latex(board) for name in listed)
-    more = make_board(collect(written / DATASET), store=store, replicates=0, not_run=["DIN_x", "TWIN_x", "QIN_wide"])
+    more = make_board(collect(reports), store=store, replicates=0, not_run=["DIN_x", "TWIN_x", "QIN_wide"])
     assert [run.run for run in more.unfinished if run.status == "not run"] == ["TWIN_x"]
 
 
@@ -150,16 +106,16 @@ def test_predictions_of_another_run_are_refused(store, tmp_path):
 # The numbers
 
 
-def test_numbers_are_those_of_the_reports(board, written):
-    reports = [Report.read(written / DATASET / f"QIN_full_s{seed}.report.json") for seed in (1, 2, 10)]
-    of_base = [Report.read(written / DATASET / f"DIN_x_s{seed}.report.json") for seed in (1, 2, 10)]
+def test_numbers_are_those_of_the_reports(board, reports):
+    own = [Report.read(reports / f"QIN_full_s{seed}.report.json") for seed in (1, 2, 10)]
+    of_base = [Report.read(reports / f"DIN_x_s{seed}.report.json") for seed in (1, 2, 10)]
     entry = board.entries[0]
     for split in ("valid", "test"):
         for metric in ("AUC", "gAUC", "logloss"):
-            values = [report.metrics[split][metric] for report in reports]
+            values = [report.metrics[split][metric] for report in own]
             assert entry.value(split, metric).mean == pytest.approx(np.mean(values), abs=1e-6)
             assert entry.value(split, metric).std == pytest.approx(np.std(values, ddof=1), abs=2e-6)
-    differences = [a.metrics["test"]["AUC"] - b.metrics["test"]["AUC"] for a, b in zip(reports, of_base, strict=True)]
+    differences = [a.metrics["test"]["AUC"] - b.metrics["test"]["AUC"] for a, b in zip(own, of_base, strict=True)]
     assert entry.difference.mean == pytest.approx(np.mean(differences), abs=1e-6)
     assert entry.difference.shared_seeds == 3
     assert entry.difference.rows.low < entry.difference.mean < entry.difference.rows.high
@@ -176,17 +132,17 @@ def test_an_entry_too_close_to_the_best_is_named(store, tmp_path):
     write_run(tmp_path, store, expid="C", model="QIN", strength=0.1)
     board = make_board(collect(tmp_path), store=store, replicates=100)
     assert [entry.tied_with_best for entry in board.entries] == [None, True, False]
-    assert any(text.startswith("Too close to") for text in tables.explanations(board))
+    assert any(text.startswith("Too close to") for text in columns.explanations(board))
 
 
-def test_resampling_users_widens_the_interval_or_not_but_differs(store, written, board):
-    grouped = make_board(collect(written / DATASET), store=store, replicates=60, unit="groups")
+def test_resampling_users_widens_the_interval_or_not_but_differs(store, reports, board):
+    grouped = make_board(collect(reports), store=store, replicates=60, unit="groups")
     assert grouped.bootstrap["unit"] == "groups"
     assert grouped.entries[0].difference.rows != board.entries[0].difference.rows
     for one, drawn in ((board, "rows"), (grouped, "users")):
         assert one.resampled == drawn
         assert f"| 95 % over {drawn} |" in tables.markdown(one)
-        assert any(f"; over {drawn} by the paired bootstrap" in text for text in tables.explanations(one))
+        assert any(f"; over {drawn} by the paired bootstrap" in text for text in columns.explanations(one))
 
 
 def test_a_test_split_without_labels_leaves_valid_to_decide(store, tmp_path):
@@ -225,11 +181,11 @@ def test_without_store_or_predictions_the_table_still_stands(store, tmp_path):
     write_run(tmp_path, store, expid="DIN_x", model="DIN", predictions=False)
     alone = make_board(collect(tmp_path))
     assert alone.entries[0].auc_rows is None
-    assert any("store was not at hand" in note for note in alone.notes)
+    assert any("dataset was not found" in note for note in alone.notes)
     unkept = make_board(collect(tmp_path), store=store)
     assert any("No predictions are kept of DIN_x_s1" in note for note in unkept.notes)
     for board in (alone, unkept):
-        assert well_formed(page(board)) > 20
+        assert "DIN_x" in page(board)
 
 
 # Slices
@@ -276,8 +232,8 @@ def test_sliced_auc_is_the_auc_of_the_rows(store):
 # Formats
 
 
-def test_output_is_identical_for_the_same_reports(store, written, board, tmp_path):
-    again = make_board(collect(written / DATASET), store=store, replicates=60)
+def test_output_is_identical_for_the_same_reports(store, reports, board, tmp_path):
+    again = make_board(collect(reports), store=store, replicates=60)
     assert again == board
     board.write(tmp_path / "results/board.json")
     read = Board.read(tmp_path / "results/board.json")
@@ -345,90 +301,26 @@ def test_settings_that_differ_are_named(store, tmp_path):
     assert any(note.startswith("Not the same for all: seeds: ") for note in notes)
 
 
-class WellFormed(html.parser.HTMLParser):
-    """Counts elements; every start tag must meet its end tag."""
-
-    VOID = ("meta", "br", "hr", "img", "input", "link")
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.seen, self.addresses = [], [], []
-
-    def handle_starttag(self, tag, attributes):
-        self.seen.append(tag)
-        self.addresses += [value for name, value in attributes if name in ("src", "href", "data", "xlink:href")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.seen.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+# The command
 
 
-def well_formed(text):
-    parser = WellFormed()
-    parser.feed(text)
-    parser.close()
-    assert parser.open == []
-    assert parser.addresses == []
-    return len(parser.seen)
-
-
-def test_page_is_well_formed_and_loads_nothing(board):
-    text = page(board)
-    assert well_formed(text) > 300
-    assert not re.search(r"https?:|@import|url\(|<link|<img|<iframe", text)
-    assert "default-src 'none'" in html.unescape(text)
-    for heading in (
-        "Results",
-        "Cost",
-        "Learning curves",
-        "AUC by slice",
-        "Not in the table",
-        "How to read it",
-    ):
-        assert f"<h2>{heading}</h2>" in text
-    assert "nan" not in re.sub(r"<[^>]*>[^<]*the loss is nan[^<]*", "", text.split("<main>")[1].split("<script>")[0])
-
-
-def test_page_escapes_what_reports_say(board):
-    evil = dataclasses.replace(board.entries[0], name='<script>alert("x")</script>')
-    text = page(dataclasses.replace(board, entries=(evil, *board.entries[1:])))
-    assert "<script>alert" not in text
-    assert well_formed(text)
-
-
-def test_page_of_one_entry_and_of_none(store, board, tmp_path):
-    write_run(tmp_path, store, expid="QIN_x", model="QIN", epochs=1)
-    one = make_board(collect(tmp_path), store=store, replicates=20)
-    assert one.baseline is None
-    assert well_formed(page(one)) > 30
-    none = dataclasses.replace(board, entries=(), baseline=None, slicings=())
-    assert "No run is complete." in page(none)
-
-
-# The door
-
-
-def test_door_exports_and_reads_back(written, tmp_path, capsys):
+def test_command_exports_and_reads_back(written, tmp_path, capsys):
     kept = tmp_path / "results/x.json"
     common = ("--model-root", written, "--bootstrap", 20)
-    direct = run_door(capsys, *common, "--format", "markdown", "--export", kept)
-    assert run_door(capsys, "--from", kept, "--format", "markdown") == direct
+    direct = leaderboard(capsys, *common, "--format", "markdown", "--export", kept)
+    assert leaderboard(capsys, "--from", kept, "--format", "markdown") == direct
     for name in ("t.md", "t.tex", "t.csv", "t.html", "t.txt"):
-        assert run_door(capsys, "--from", kept, "--out", tmp_path / "out" / name).strip().endswith(name)
-    run_door(capsys, "--from", kept, "--out", tmp_path / "out/U.HTML")
+        assert leaderboard(capsys, "--from", kept, "--out", tmp_path / "out" / name).strip().endswith(name)
+    leaderboard(capsys, "--from", kept, "--out", tmp_path / "out/U.HTML")
     assert (tmp_path / "out/U.HTML").read_bytes() == (tmp_path / "out/t.html").read_bytes()
     assert (tmp_path / "out/t.md").read_text() == direct
     assert (tmp_path / "out/t.html").read_text().startswith("<!DOCTYPE html>")
     assert json.loads(kept.read_text())["format_version"] == 1
 
 
-def test_door_filters_and_chooses_the_baseline(written, capsys):
-    common = ("--reports", written / DATASET, "--bootstrap", 0, "--format", "csv")
-    text = run_door(capsys, *common, "--expid", "QIN_full,SIM*", "--baseline", "SIM_x")
+def test_command_filters_and_chooses_the_baseline(reports, capsys):
+    common = ("--reports", reports, "--bootstrap", 0, "--format", "csv")
+    text = leaderboard(capsys, *common, "--expid", "QIN_full,SIM*", "--baseline", "SIM_x")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["experiment"] for row in rows if row["kind"] != "ceiling"] == ["QIN_full", "SIM_x"]
     assert rows[0]["baseline"] == "SIM_x"
@@ -453,7 +345,7 @@ def test_bad_input_is_one_line_and_status_2(written, capsys, arguments, message)
 
 def test_exported_board_keeps_its_baseline(written, tmp_path, capsys):
     kept = tmp_path / "x.json"
-    run_door(capsys, "--model-root", written, "--bootstrap", 0, "--export", kept)
+    leaderboard(capsys, "--model-root", written, "--bootstrap", 0, "--export", kept)
     with pytest.raises(SystemExit):
         run_leaderboard_main(["--from", str(kept), "--baseline", "SIM_x"])
     assert "exported with baseline DIN_x" in capsys.readouterr().err
