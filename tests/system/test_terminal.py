@@ -11,7 +11,8 @@ import pytest
 from fuxictr_multimodal.compare.board import Board
 from fuxictr_multimodal.launch.run_many import Outcome, Plan, print_outcomes
 from fuxictr_multimodal.system.terminal import plain_console
-from fuxictr_multimodal.training.report import Report, print_summary
+from fuxictr_multimodal.training.recorder import print_summary
+from fuxictr_multimodal.training.report import Report
 
 ROOT = Path(__file__).resolve().parents[2]
 ASCII = {"PYTHONIOENCODING": "ascii"}
