@@ -15,14 +15,16 @@ from bilingual_embedding.data.sources import read_evaluation
 from bilingual_embedding.evaluation.published import load_published
 from bilingual_embedding.evaluation.scores import evaluate, lexical_floors
 from bilingual_embedding.training.resuming import resumed_experiment
-from bilingual_embedding.training.run_report import EmbeddingReport, print_summary
+from bilingual_embedding.training.run_folder import run_name
+from bilingual_embedding.training.run_report import EmbeddingReport
 from bilingual_embedding.training.runner import EmbeddingRun
 from bilingual_embedding.training.settings import load_experiment
-from bilingual_embedding.training.start import Start, run_name
+from bilingual_embedding.training.start import Start
 from bilingual_embedding.vectors.text_vectors import encode_file, encode_file_published
 from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.system.gpus import check_gpus
 from fuxictr_multimodal.system.reduced_precision import choose
+from fuxictr_multimodal.training.recorder import print_summary
 
 
 def train(
@@ -44,14 +46,14 @@ def train(
     with logged(run_name(expid, seed)):
         run = _run(config_dir, expid, gpu, seed, overrides)
         own = (resume and not overwrite) or stage == "evaluate"
-        if own and run.begun and run.report.config and run.report.status != "completed":
+        if own and run.files.begun() and run.report.config and run.report.status != "completed":
             experiment = resumed_experiment(run.report, run.experiment, overrides=overrides, seed=seed)
             run = EmbeddingRun(
-                expid, experiment, run_name=run.folder.name, device=run.device, start=Start.of(experiment, seed)
+                expid, experiment, run_name=run.files.path.name, device=run.device, start=Start.of(experiment, seed)
             )
         report = run.execute(stage, resume=resume, overwrite=overwrite)
-    print_summary(report, run.report_file)
-    return report, run.report_file
+    print_summary(report, run.files.report)
+    return report, run.files.report
 
 
 def encode(

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fuxictr_multimodal.errors import DataError, InputError
-from fuxictr_multimodal.system.files import write_json
+from fuxictr_multimodal.system.files import make_folder, write_json
 from fuxictr_multimodal.system.interruption import Interrupted, interruption_kept
 from fuxictr_multimodal.system.terminal import plain_console
 from fuxictr_multimodal.training.environment import git_commit, peak_memory_mib, versions
@@ -46,6 +46,7 @@ class RunReport:
         Raises:
             DataError: the file cannot be written.
         """
+        make_folder(path.parent)
         write_json(path, _finite(vars(self)))
 
     @classmethod
