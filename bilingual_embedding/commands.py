@@ -20,7 +20,7 @@ from bilingual_embedding.training.run_report import EmbeddingReport
 from bilingual_embedding.training.runner import EmbeddingRun
 from bilingual_embedding.training.settings import load_experiment
 from bilingual_embedding.training.start import Start
-from bilingual_embedding.vectors.text_vectors import encode_file, encode_file_published
+from bilingual_embedding.vectors.text_vectors import TextFile, embed_by, embed_by_published, write_vectors
 from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.system.gpus import check_gpus
 from fuxictr_multimodal.system.reduced_precision import choose
@@ -60,29 +60,24 @@ def encode(
     *,
     config_dir: Path,
     expid: str,
-    source: Path,
-    target: Path,
+    file: TextFile,
     gpu: int = -1,
     seed: int | None = None,
     overrides: Sequence[str] = (),
-    text_columns: Sequence[str] = ("text",),
-    id_column: str | None = None,
-    item_dim: int | None = None,
     published: str | None = None,
 ) -> dict:
     """Encode a file by the last trained stage, or by a published encoder; print and return the facts as JSON."""
-    columns = {"text_columns": text_columns, "id_column": id_column, "item_dim": item_dim}
     with logged(published or run_name(expid, seed)):
         if published is not None:
             embed = load_published(_published(published), device=str(_device(gpu)), progress=True)
-            facts = encode_file_published(embed, source=source, target=target, **columns)
+            facts = write_vectors(file, embed_by_published(embed))
         else:
             run = _run(config_dir, expid, gpu, seed, overrides)
-            encoder = run.load()
+            encoder, tokenizer = run.load()
             precision = choose(run.experiment.precision, run.device, bfloat16="bfloat16").used
-            facts = encode_file(*encoder, source=source, target=target, **columns, precision=precision, progress=True)
+            facts = write_vectors(file, embed_by(encoder, tokenizer, precision=precision, progress=True))
             facts["precision"] = precision
-    facts = {"output": str(target), **facts}
+    facts = {"output": str(file.target), **facts}
     print(json.dumps(facts))
     return facts
 

@@ -21,6 +21,7 @@ from bilingual_embedding.training import runner, stage_trainer
 from bilingual_embedding.training.run_report import EmbeddingReport
 from bilingual_embedding.training.settings import list_experiments, load_experiment
 from bilingual_embedding.training.start import Start
+from bilingual_embedding.vectors.text_vectors import TextFile
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system import reduced_precision
 from tests.helpers.planted_languages import write_planted
@@ -385,9 +386,10 @@ def test_the_shipped_experiments_choose_their_precision():
 def test_the_encode_stage_says_its_precision(config, planted, runs, tmp_path, monkeypatch, capsys, caplog):
     train(config_dir=config, expid="Tiny")
     monkeypatch.setattr(reduced_precision, "cpu_speedup", lambda: 0.1)
+    file = TextFile(source=planted / "test.left.txt", target=tmp_path / "v.parquet")
     for asked, used in (("auto", "float32"), ("bfloat16", "bfloat16")):
         facts = door.encode(
-            config_dir=config, expid="Tiny", source=planted / "test.left.txt", target=tmp_path / "v.parquet",
+            config_dir=config, expid="Tiny", file=file,
             overrides=[f"precision={asked}"],
         )  # fmt: skip
         assert facts["precision"] == used
