@@ -1,4 +1,4 @@
-"""What an expid names, made real: checked parameters, the store, the model with its item table, and loaders."""
+"""What an expid names: checked parameters, the dataset, the model with its item table, and loaders."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from fuxictr_multimodal.zoo.models import ZooModel, resolve
 
 @dataclass(frozen=True)
 class Experiment:
-    """Checked parameters of one run and the store that it reads."""
+    """Checked parameters of one run and the dataset that it reads."""
 
     params: dict[str, Any]
     zoo_model: ZooModel
@@ -120,11 +120,11 @@ class Experiment:
         return Path(self.params["model_root"]) / self.params["dataset_id"]
 
     def feature_map(self) -> FeatureMap:
-        """FuxiCTR's feature map of the store, with this expid's `use_features` and `feature_specs`."""
+        """FuxiCTR's feature map of the dataset, with this expid's `use_features` and `feature_specs`."""
         return load_feature_map(self.store.dir, self.params["dataset_id"], self.params)
 
     def item_table(self, feature_map: FeatureMap, device: Any) -> ItemTable:
-        """The store's item table on a device: the features with `source: item`."""
+        """The item table of the dataset on a device: the features with `source: item`."""
         names = [name for name, spec in feature_map.features.items() if spec.get("source") == "item"]
         return ItemTable.from_store(self.store.dir, names, device=device, feature_map=feature_map)
 
@@ -134,7 +134,7 @@ class Experiment:
         """Construct the model; return it with the function that turns a `Batch` into what its `forward` reads.
 
         Args:
-            feature_map: of the store.
+            feature_map: of the dataset.
             item_table: makes the item table on a device, for a caller that wants to hold it too.
         """
         if item_table is None:

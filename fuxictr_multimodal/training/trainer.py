@@ -2,7 +2,7 @@
 
 It drives FuxiCTR's own pieces (`train_step`, `forward`, `get_labels`, `lr_decay`, `checkpoint`), so a model trains
 here as it does in `BaseModel.fit`. What it adds: predictions stay arrays, the loss stays on the device, a NaN never
-replaces the best checkpoint, and a killed run goes on from its last evaluation with the same loss trace.
+replaces the best checkpoint, and a killed run resumes from its last evaluation with the same loss trace.
 """
 
 from __future__ import annotations
