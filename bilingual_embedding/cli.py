@@ -87,6 +87,7 @@ def _parser(prog: str, config: str | Path) -> argparse.ArgumentParser:
 
 def _one_run(args: argparse.Namespace) -> None:
     from bilingual_embedding.commands import encode, evaluate_published, train
+    from bilingual_embedding.vectors.text_vectors import TextFile
 
     common = {
         "config_dir": args.config,
@@ -96,15 +97,14 @@ def _one_run(args: argparse.Namespace) -> None:
         "overrides": args.overrides,
     }
     if args.stage == "encode":
-        encode(
-            **common,
+        file = TextFile(
             source=args.input,
             target=args.output,
             text_columns=args.text_column or ["text"],
             id_column=args.id_column,
             item_dim=args.item_dim,
-            published=args.published,
         )
+        encode(**common, file=file, published=args.published)
     elif args.published:
         evaluate_published(**common, name=args.published)
     else:

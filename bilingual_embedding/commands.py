@@ -15,14 +15,16 @@ from bilingual_embedding.data.sources import read_evaluation
 from bilingual_embedding.evaluation.published import load_published
 from bilingual_embedding.evaluation.scores import evaluate, lexical_floors
 from bilingual_embedding.training.resuming import resumed_experiment
-from bilingual_embedding.training.run_report import EmbeddingReport, print_summary
+from bilingual_embedding.training.run_folder import run_name
+from bilingual_embedding.training.run_report import EmbeddingReport
 from bilingual_embedding.training.runner import EmbeddingRun
 from bilingual_embedding.training.settings import load_experiment
-from bilingual_embedding.training.start import Start, run_name
-from bilingual_embedding.vectors.text_vectors import encode_file, encode_file_published
+from bilingual_embedding.training.start import Start
+from bilingual_embedding.vectors.text_vectors import TextFile, embed_by, embed_by_published, write_vectors
 from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.system.gpus import check_gpus
 from fuxictr_multimodal.system.reduced_precision import choose
+from fuxictr_multimodal.training.recorder import print_summary
 
 
 def train(
@@ -44,43 +46,38 @@ def train(
     with logged(run_name(expid, seed)):
         run = _run(config_dir, expid, gpu, seed, overrides)
         own = (resume and not overwrite) or stage == "evaluate"
-        if own and run.begun and run.report.config and run.report.status != "completed":
+        if own and run.files.begun() and run.report.config and run.report.status != "completed":
             experiment = resumed_experiment(run.report, run.experiment, overrides=overrides, seed=seed)
             run = EmbeddingRun(
-                expid, experiment, run_name=run.folder.name, device=run.device, start=Start.of(experiment, seed)
+                expid, experiment, run_name=run.files.path.name, device=run.device, start=Start.of(experiment, seed)
             )
         report = run.execute(stage, resume=resume, overwrite=overwrite)
-    print_summary(report, run.report_file)
-    return report, run.report_file
+    print_summary(report, run.files.report)
+    return report, run.files.report
 
 
 def encode(
     *,
     config_dir: Path,
     expid: str,
-    source: Path,
-    target: Path,
+    file: TextFile,
     gpu: int = -1,
     seed: int | None = None,
     overrides: Sequence[str] = (),
-    text_columns: Sequence[str] = ("text",),
-    id_column: str | None = None,
-    item_dim: int | None = None,
     published: str | None = None,
 ) -> dict:
     """Encode a file by the last trained stage, or by a published encoder; print and return the facts as JSON."""
-    columns = {"text_columns": text_columns, "id_column": id_column, "item_dim": item_dim}
     with logged(published or run_name(expid, seed)):
         if published is not None:
             embed = load_published(_published(published), device=str(_device(gpu)), progress=True)
-            facts = encode_file_published(embed, source=source, target=target, **columns)
+            facts = write_vectors(file, embed_by_published(embed))
         else:
             run = _run(config_dir, expid, gpu, seed, overrides)
-            encoder = run.load()
+            encoder, tokenizer = run.load()
             precision = choose(run.experiment.precision, run.device, bfloat16="bfloat16").used
-            facts = encode_file(*encoder, source=source, target=target, **columns, precision=precision, progress=True)
+            facts = write_vectors(file, embed_by(encoder, tokenizer, precision=precision, progress=True))
             facts["precision"] = precision
-    facts = {"output": str(target), **facts}
+    facts = {"output": str(file.target), **facts}
     print(json.dumps(facts))
     return facts
 

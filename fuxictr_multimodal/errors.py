@@ -20,6 +20,10 @@ class DataError(InputError):
     """A raw file, a dataset on disk or a value in it is wrong."""
 
 
+class TrainingDiverged(InputError):
+    """The loss or a score is not finite; the best checkpoint, and earlier stages, are untouched."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a hint with the nearest known name, or the list of known names if none is near.
 

@@ -5,12 +5,12 @@ The text is a function of the reports alone: same reports, same bytes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bilingual_embedding.training.run_report import REPORT, EmbeddingReport
+from bilingual_embedding.training.run_folder import reports_of
+from bilingual_embedding.training.run_report import EmbeddingReport
 from bilingual_embedding.training.settings import load_experiment
 from fuxictr_multimodal.comparison.statistics import Spread, paired_t_interval
 from fuxictr_multimodal.errors import ConfigError, DataError
@@ -92,9 +92,7 @@ def read_seeds(model_root: Path, expid: str) -> Seeds:
         DataError: two of them have one seed, or a report is damaged.
     """
     by_seed: dict[int, tuple[Path, EmbeddingReport]] = {}
-    for path in sorted(model_root.glob(f"*/{REPORT}")):
-        if not re.fullmatch(re.escape(expid) + r"(_s\d+)?", path.parent.name):
-            continue
+    for path in reports_of(model_root, expid):
         report = EmbeddingReport.read(path)
         if report.status != "completed" or not report.evaluation:
             continue

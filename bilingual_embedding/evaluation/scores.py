@@ -59,7 +59,7 @@ def sts_score(scored: ScoredPairs, embed: Embed) -> float:
 
 
 def translation_accuracy(pairs: Pairs, embed: Embed, *, progress: bool = False) -> tuple[float, float]:
-    """Share in percent of rows whose nearest text on the other side is their own: left to right, right to left.
+    """Percentage of rows whose nearest text on the other side is their own: left to right, right to left.
 
     A row counts as found, too, when the nearest is another row with the same text.
 

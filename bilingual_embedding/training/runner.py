@@ -1,56 +1,45 @@
-"""From an experiment's YAML to trained stages on disk, their scores and one report.
-
-`<model_root>/<expid>[_s<seed>]/`: `report.json`, `tokenizer.json`, a folder a stage with the encoder as it was after
-it (`mlm` with `head.safetensors` too), and `<stage>.state.pt` while a stage runs.
-"""
+"""A run of the text encoder: its stages one after another, scored, in one folder with one report."""
 
 from __future__ import annotations
 
 import logging
-import shutil
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import filelock
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from torch import nn
 
-from bilingual_embedding.data.sources import ExperimentData, train_tokenizer
+from bilingual_embedding.data.sources import ExperimentData
 from bilingual_embedding.evaluation.scores import evaluate, lexical_floors
-from bilingual_embedding.model.checkpoint import FILES as ENCODER_FILES
-from bilingual_embedding.model.checkpoint import WEIGHTS, load_encoder, save_encoder, save_weights
+from bilingual_embedding.model.checkpoint import save_encoder, save_weights
 from bilingual_embedding.model.encoder import Encoder
-from bilingual_embedding.model.presets import preset
-from bilingual_embedding.model.tokenizer import FILE_NAME, BilingualTokenizer
+from bilingual_embedding.model.tokenizer import BilingualTokenizer
 from bilingual_embedding.training.masking import MaskedLanguageModel, accuracy_by_length
 from bilingual_embedding.training.resuming import changed_settings, check_resumable, plain_settings
-from bilingual_embedding.training.run_report import REPORT, EmbeddingReport
+from bilingual_embedding.training.run_folder import RunFolder
+from bilingual_embedding.training.run_report import EmbeddingReport
 from bilingual_embedding.training.settings import STAGES, Experiment
-from bilingual_embedding.training.stage_trainer import StageProgress, StageTrainer
-from bilingual_embedding.training.stages import (
-    Machine,
-    TakeStep,
-    TokenizedPairs,
-    masked_steps,
-    multitask_steps,
-    pairs_steps,
-    tokens_of,
+from bilingual_embedding.training.stage_setup import (
+    WHOLE,
+    described_tokenizer,
+    fresh_encoder,
+    fresh_tokenizer,
+    kept_encoder,
+    stage_steps,
 )
+from bilingual_embedding.training.stage_trainer import StageTrainer
 from bilingual_embedding.training.start import Start
 from bilingual_embedding.vectors.encoding import encode_texts
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.files import remove_stale_temporaries
-from fuxictr_multimodal.system.interruption import Interrupted
 from fuxictr_multimodal.system.reduced_precision import choose
-from fuxictr_multimodal.training.report import git_commit, peak_memory_mib, versions
+from fuxictr_multimodal.training.recorder import Recorder
 
 UNTRAINED = "untrained"
-HEAD = "head.safetensors"
-WHOLE = 1 << 30  # more tokens than any text has
 
 
 class EmbeddingRun:
@@ -77,10 +66,11 @@ class EmbeddingRun:
     ) -> None:
         assert (start is None) == (experiment.start_from is None), experiment.start_from
         self.experiment, self.device, self.start, self.progress = experiment, device, start, progress
-        self.folder = Path(experiment.model_root) / run_name
-        self.report_file = self.folder / REPORT
-        self.report = EmbeddingReport.read(self.report_file) if self.report_file.is_file() else self._new_report(expid)
-        self.planned = [stage for stage in STAGES if getattr(experiment, stage) is not None]
+        planned = [stage for stage in STAGES if getattr(experiment, stage) is not None]
+        self.files = RunFolder(Path(experiment.model_root) / run_name, planned)
+        self.report = self._new_report(expid)
+        if self.files.report.is_file():
+            self.report = EmbeddingReport.read(self.files.report)
         # In which precision, until `execute` has chosen.
         self.precision = "float32"
 
@@ -94,70 +84,57 @@ class EmbeddingRun:
                 missing; a run that is resumed with other settings or that another process is running.
             Interrupted: on Ctrl-C or a signal; its text says what is kept.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            # The system frees the lock of a killed process.
-            with filelock.FileLock(self.folder.with_name(f".{self.folder.name}.lock"), timeout=0):
-                return self._execute(stage, resume=resume and not overwrite, overwrite=overwrite)
-        except filelock.Timeout:
-            raise ConfigError(f"another process is running {self.folder.name!r}; wait for it") from None
+        with self.files.only_process():
+            return self._execute(stage, resume=resume and not overwrite, overwrite=overwrite)
 
     def _execute(self, stage: str, *, resume: bool, overwrite: bool) -> EmbeddingReport:
-        if stage == "all" and resume and self._complete():
+        files = self.files
+        if stage == "all" and resume and self.report.status == "completed" and files.all_trained:
             self._warn_of_other_settings()
             return self.report
-        chosen = self._chosen(stage, resume=resume, overwrite=overwrite)
-        resume = resume and self.begun
+        chosen = files.stages_to_train(stage, resume=resume, overwrite=overwrite)
+        begun = files.begun()
+        resume = resume and begun
         # Data that cannot be read leaves what is trained, and its report, as they are.
-        early = self.begun and (overwrite or stage == "evaluate")
+        early = begun and (overwrite or stage == "evaluate")
         data = ExperimentData(self.experiment, progress=self.progress) if early else None
-        fresh = bool(chosen) and chosen[0] == self.planned[0] and not resume
+        fresh = bool(chosen) and chosen[0] == files.planned[0] and not resume
         if resume:
             if not self.report.config:
-                raise ConfigError(f"{self.folder} has no report, so its settings are unknown: --overwrite trains anew")
-            trained = [name for name in self.planned if self._done(name)]
-            check_resumable(self.report, self.experiment, trained=trained, where=str(self.folder))
+                raise ConfigError(f"{files.path} has no report, so its settings are unknown: --overwrite trains anew")
+            trained = [name for name in files.planned if files.done(name)]
+            check_resumable(self.report, self.experiment, trained=trained, where=str(files.path))
         elif fresh:
             self.report = self._new_report(self.report.expid)
         self.report.precision = self._choose_precision()
         self.precision = self.report.precision["used"]
-        if self.start is not None and (fresh or self._last_trained() is None):
+        if self.start is not None and (fresh or files.last_trained() is None):
             known = self.start.check(self.experiment, precision=self.precision)
             if known is not None:
                 self.report.floors = known.floors
                 self.report.evaluation.setdefault(self.start.name, known.evaluation[self.start.stage])
-        self._describe_settings(only_evaluated=stage == "evaluate" and self.begun)
-        self.report.versions, self.report.commit = versions(), git_commit()
+        self._describe_settings(only_evaluated=stage == "evaluate" and begun)
         before = self.report.status, self.report.error
-        try:
-            self.report.status, self.report.error = "running", None
-            self.report.write(self.report_file)
-            remove_stale_temporaries(self._files())
+
+        def ending() -> tuple[str, str | None]:
+            if files.all_trained:
+                return "completed", None
+            return before if stage == "evaluate" else ("running", None)
+
+        recorder = Recorder(self.report, files.report)
+        with recorder.recording(lambda: files.left(chosen), ending):
+            remove_stale_temporaries(files.replaced)
             if chosen and not resume:
-                self._forget(chosen[0])
+                self._forget(STAGES[STAGES.index(chosen[0]) :], recorder)
             data = data or ExperimentData(self.experiment, progress=self.progress)
             self.report.data = data.counts
             if stage == "evaluate":
                 self.report.floors.clear()
-                self._evaluate(self._last_trained() or self.start_name, *self._start(data), data)
+                self._evaluate(files.last_trained() or self.start_name, *self._start(data), data, recorder)
             for name in self._unscored() if resume else ():
-                self._evaluate(name, *self._load(name), data)
+                self._evaluate(name, *self._load(name), data, recorder)
             for name in chosen:
-                self._train(name, data, resume=resume)
-        except KeyboardInterrupt as error:
-            interrupted = Interrupted.of(error, self._left(chosen))
-            self.report.status, self.report.error = "interrupted", str(interrupted)
-            raise interrupted from None
-        except BaseException as error:
-            self.report.status, self.report.error = "failed", f"{type(error).__name__}: {error}"
-            raise
-        else:
-            self.report.status = "completed" if self._all_trained() else "running"
-            if stage == "evaluate" and not self._all_trained():
-                self.report.status, self.report.error = before
-        finally:
-            self.report.peak_memory_mib = peak_memory_mib()
-            self.report.write(self.report_file)
+                self._train(name, data, recorder, resume=resume)
         return self.report
 
     @property
@@ -165,62 +142,25 @@ class EmbeddingRun:
         """Under what name the scores before the first stage are kept."""
         return UNTRAINED if self.start is None else self.start.name
 
-    def trained(self, stage: str) -> bool:
-        """Whether the weights of a stage are there."""
-        return (self.folder / stage / WEIGHTS).is_file()
-
     def load(self) -> tuple[Encoder, BilingualTokenizer]:
         """The encoder after the last trained stage, on the device.
 
         Raises:
             ConfigError: if nothing is trained.
         """
-        last = self._last_trained()
+        last = self.files.last_trained()
         if last is None:
-            raise ConfigError(f"{self.folder} holds no trained stage; run --stage all first")
+            raise ConfigError(f"{self.files.path} holds no trained stage; run --stage all first")
         return self._load(last)
-
-    @property
-    def begun(self) -> bool:
-        """Whether there is something to resume: a trained stage, a state or the tokenizer."""
-        return (self.folder / FILE_NAME).is_file() or any(map(self._begun, STAGES))
 
     def _new_report(self, expid: str) -> EmbeddingReport:
         return EmbeddingReport(expid=expid, preset=self.experiment.preset, seed=self.experiment.seed)
-
-    def _chosen(self, stage: str, *, resume: bool, overwrite: bool) -> list[str]:
-        """The stages to train; nothing is changed here."""
-        if stage == "evaluate":
-            return []
-        if stage != "all" and stage not in self.planned:
-            raise ConfigError(f"stage {stage!r} is not in this experiment; it has {', '.join(self.planned)}")
-        chosen = self.planned if stage == "all" else [stage]
-        states = [self._state(name) for name in chosen if self._state(name).is_file()]
-        done = [name for name in chosen if self._done(name)]
-        if resume:
-            chosen = [name for name in chosen if name not in done]
-        elif not overwrite and states:
-            raise ConfigError(
-                f"{states[0]} is left of a run that was stopped: --resume resumes it, --overwrite trains anew"
-            )
-        elif not overwrite and done:
-            raise ConfigError(
-                f"{self.folder} holds {', '.join(done)} already: --resume resumes after it, --overwrite trains anew"
-            )
-        later = [name for name in STAGES[STAGES.index(chosen[-1]) + 1 :] if self._begun(name)] if chosen else []
-        if later and not overwrite:
-            raise ConfigError(f"{self.folder} holds {later[0]}, trained without {chosen[-1]}: --overwrite trains anew")
-        before = self.planned[: self.planned.index(chosen[0])] if chosen else []
-        missing = [name for name in before if not self.trained(name)]
-        if missing:
-            raise ConfigError(f"stage {chosen[0]!r} starts from stage {missing[-1]!r}, which is not trained yet")
-        return list(chosen)
 
     def _describe_settings(self, *, only_evaluated: bool) -> None:
         """Write the settings into the report; an evaluation changes none of those that the run was trained by."""
         settings = plain_settings(self.experiment)
         if only_evaluated and self.report.config:
-            if self._all_trained():
+            if self.files.all_trained:
                 data = {**settings["data"], **self.report.config["data"]}
                 evaluated = self.experiment.evaluation.sources if self.experiment.evaluation else ()
                 data.update({name: settings["data"][name] for name in evaluated})
@@ -238,74 +178,29 @@ class EmbeddingRun:
         return choose(asked, self.device, bfloat16="bfloat16").as_dict()
 
     def _warn_of_other_settings(self) -> None:
-        changed = changed_settings(self.report, self.experiment)
-        if changed:
-            told = ", ".join(f"{key}: {old} then, {new} now" for key, (old, new) in changed.items())
+        if changed := changed_settings(self.report, self.experiment):
             logging.warning(
-                "%s is complete with other settings (%s) and stays as it is; --overwrite trains anew", self.folder, told
+                "%s is complete with other settings (%s) and stays as it is; --overwrite trains anew",
+                self.files.path,
+                ", ".join(map(str, changed)),
             )
 
-    def _forget(self, first: str) -> None:
-        """Remove a stage and all that was trained from it; the report says first that they are gone."""
-        after = STAGES[STAGES.index(first) :]
-        for name in after:
+    def _forget(self, stages: Sequence[str], recorder: Recorder) -> None:
+        """Remove stages; the report says first that they are gone."""
+        for name in stages:
             self.report.stages.pop(name, None)
             self.report.evaluation.pop(name, None)
-        self.report.write(self.report_file)
-        for name in after:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-            self._state(name).unlink(missing_ok=True)
-        if first == self.planned[0]:
-            (self.folder / FILE_NAME).unlink(missing_ok=True)
-
-    def _left(self, chosen: Sequence[str]) -> str:
-        """What is kept of an interrupted run, for the user."""
-        open_stages = [name for name in chosen if not self._done(name)]
-        if not open_stages:
-            return ""
-        state = self._state(open_stages[0])
-        if state.is_file():
-            return f"{state} is kept: --resume resumes from it"
-        return f"{state} is not written yet: --resume begins stage {open_stages[0]} again"
-
-    def _files(self) -> list[Path]:
-        """All files of the run that are replaced atomically."""
-        own = [self.report_file, self.folder / FILE_NAME, *map(self._state, STAGES)]
-        return own + [self.folder / stage / name for stage in STAGES for name in (*ENCODER_FILES, HEAD)]
-
-    def _complete(self) -> bool:
-        return self.report.status == "completed" and self._all_trained()
-
-    def _all_trained(self) -> bool:
-        return all(self.trained(stage) for stage in self.planned)
-
-    def _begun(self, stage: str) -> bool:
-        return self.trained(stage) or self._state(stage).is_file()
-
-    def _done(self, stage: str) -> bool:
-        """Whether a stage is trained and in the report: its state is removed last."""
-        return self.trained(stage) and not self._state(stage).is_file()
+        recorder.write()
+        self.files.forget(stages)
 
     def _unscored(self) -> list[str]:
         """Stages that are trained, but whose scores are not in the report."""
         if self.experiment.evaluation is None or not self.experiment.evaluation.sources:
             return []
-        return [name for name in self.planned if self._done(name) and name not in self.report.evaluation]
-
-    def _last_trained(self, *, before: str | None = None) -> str | None:
-        """The last trained stage, of those before a stage."""
-        stages = self.planned[: None if before is None else self.planned.index(before)]
-        return next((stage for stage in reversed(stages) if self.trained(stage)), None)
-
-    def _state(self, stage: str) -> Path:
-        return self.folder / f"{stage}.state.pt"
+        return [name for name in self.files.planned if self.files.done(name) and name not in self.report.evaluation]
 
     def _load(self, stage: str) -> tuple[Encoder, BilingualTokenizer]:
-        encoder, tokenizer = load_encoder(
-            self.folder / stage,
-            backend=self.experiment.backend,
-            gradient_checkpointing=self.experiment.gradient_checkpointing,
-        )
+        encoder, tokenizer = kept_encoder(self.files.stage(stage), self.experiment)
         return encoder.to(self.device), tokenizer
 
     def _start(self, data: ExperimentData, *, stage: str | None = None) -> tuple[Encoder, BilingualTokenizer]:
@@ -313,63 +208,41 @@ class EmbeddingRun:
 
         That is the one after the last trained stage (before `stage`), or that of the start, or a fresh one.
         """
-        experiment = self.experiment
-        last = self._last_trained(before=stage)
+        last = self.files.last_trained(before=stage)
         if last is not None:
             return self._load(last)
         if self.start is not None:
-            encoder, tokenizer = self.start.load(experiment)
-            self._describe(tokenizer, data)
-            return encoder.to(self.device), tokenizer
-        size = preset(experiment.preset).vocabulary_size
-        if (self.folder / FILE_NAME).is_file():
-            tokenizer = BilingualTokenizer.read(self.folder)
+            encoder, tokenizer = self.start.load(self.experiment)
         else:
-            tokenizer = train_tokenizer(experiment, data, size, progress=self.progress)
-            tokenizer.write(self.folder)
-        self._describe(tokenizer, data)
-        torch.manual_seed(experiment.seed)
-        encoder = Encoder.from_preset(
-            experiment.preset,
-            vocabulary_size=tokenizer.vocabulary_size,
-            dropout=experiment.dropout,
-            positions=experiment.positions,
-            backend=experiment.backend,
-            gradient_checkpointing=experiment.gradient_checkpointing,
-        )
+            tokenizer = fresh_tokenizer(self.files.path, self.experiment, data, progress=self.progress)
+            encoder = None
+        self.report.tokenizer = described_tokenizer(tokenizer, self.experiment, data)
+        encoder = fresh_encoder(self.experiment, tokenizer) if encoder is None else encoder
         return encoder.to(self.device), tokenizer
 
-    def _describe(self, tokenizer: BilingualTokenizer, data: ExperimentData) -> None:
-        # All languages that are read, be the vocabulary learnt from one of them only.
-        settings = self.experiment
-        read = [*settings.tokenizer.sources, *(settings.mlm.sources if settings.mlm else ())]
-        read += settings.pairs.rates if settings.pairs else ()
-        languages = data.by_language(list(dict.fromkeys(read)))
-        self.report.tokenizer = {
-            "vocabulary_size": tokenizer.vocabulary_size,
-            "tokens_per_word": {language: tokenizer.fertility(texts) for language, texts in languages.items()},
-        }
-
-    def _train(self, stage: str, data: ExperimentData, *, resume: bool) -> None:
+    def _train(self, stage: str, data: ExperimentData, recorder: Recorder, *, resume: bool) -> None:
+        experiment, files = self.experiment, self.files
         encoder, tokenizer = self._start(data, stage=stage)
         self.report.parameters = {
             "total": sum(p.numel() for p in encoder.parameters()),
             "embedding": encoder.token_embedding.weight.numel(),
         }
-        if self._last_trained(before=stage) is None and self.start_name not in self.report.evaluation:
-            self._evaluate(self.start_name, encoder, tokenizer, data)
+        if files.last_trained(before=stage) is None and self.start_name not in self.report.evaluation:
+            self._evaluate(self.start_name, encoder, tokenizer, data, recorder)
         # Each stage has random numbers of its own, so that it is the same after a stop between stages.
-        torch.manual_seed(self.experiment.seed + zlib.crc32(stage.encode()))
-        model, take_step = self._steps(stage, encoder, tokenizer, data)
-        settings = getattr(self.experiment, stage)
+        torch.manual_seed(experiment.seed + zlib.crc32(stage.encode()))
+        model, take_step = stage_steps(
+            stage, encoder, tokenizer, data, experiment, precision=self.precision, progress=self.progress
+        )
+        settings = getattr(experiment, stage)
         trainer = StageTrainer(
             name=stage,
             model=model,
             take_step=take_step,
             steps=settings.steps,
             settings=settings.optimiser,
-            state_file=self._state(stage),
-            save_steps=self.experiment.save_steps,
+            state_file=files.state(stage),
+            save_steps=experiment.save_steps,
             progress=self.progress,
         )
         if resume:
@@ -377,45 +250,33 @@ class EmbeddingRun:
         progress = trainer.run()
         if isinstance(model, MaskedLanguageModel):
             head = {name: value for name, value in model.state_dict().items() if not name.startswith("encoder.")}
-            (self.folder / stage).mkdir(parents=True, exist_ok=True)
-            save_weights(self.folder / stage / HEAD, head)
-        save_encoder(self.folder / stage, encoder, tokenizer)
-        self.report.stages[stage] = _facts(progress)
-        self._evaluate(stage, encoder, tokenizer, data)
-        self.report.write(self.report_file)
+            files.stage(stage).mkdir(parents=True, exist_ok=True)
+            save_weights(files.head(stage), head)
+        save_encoder(files.stage(stage), encoder, tokenizer)
+        self.report.stages[stage] = progress.as_dict()
+        self._evaluate(stage, encoder, tokenizer, data, recorder)
+        recorder.write()
         trainer.discard_state()
 
-    def _steps(
-        self, stage: str, encoder: Encoder, tokenizer: BilingualTokenizer, data: ExperimentData
-    ) -> tuple[nn.Module, TakeStep]:
-        experiment = self.experiment
-        machine = Machine(experiment.memory_tokens, self.precision, experiment.seed, progress=self.progress)
-        if stage == "mlm":
-            texts = data.texts(experiment.mlm.sources)
-            table = tokens_of(tokenizer, texts, max_length=WHOLE, progress=self.progress)
-            table = table.windows(experiment.mlm.max_length)
-            model = MaskedLanguageModel(encoder).to(self.device)
-            return model, masked_steps(model, table, experiment.mlm, machine)
-        if stage == "pairs":
-            settings = experiment.pairs
-            sources = [
-                TokenizedPairs(data.source(name).need_pairs(), tokenizer, settings.max_length, progress=self.progress)
-                for name in settings.rates
-            ]
-            return encoder, pairs_steps(encoder, sources, settings, machine)
-        tasks = {}
-        for name, task in experiment.multitask.tasks.items():
-            source = data.source(task.source)
-            rows = source.need_scored() if task.kind == "sts" else source.need_pairs()
-            length = experiment.multitask.max_length
-            tasks[name] = TokenizedPairs(rows, tokenizer, length, progress=self.progress)
-            if task.kind == "retrieval" and tasks[name].negatives is None and experiment.multitask.negatives:
-                tasks[name].mine(encoder, experiment.multitask.negatives, machine)
-        return encoder, multitask_steps(encoder, tasks, experiment.multitask, machine)
+    def _evaluate(
+        self,
+        after: str,
+        encoder: Encoder,
+        tokenizer: BilingualTokenizer,
+        data: ExperimentData,
+        recorder: Recorder,
+    ) -> None:
+        """Score an encoder after a stage; a failure of the evaluation ends the run, a score without a value does not.
 
-    def _evaluate(self, after: str, encoder: Encoder, tokenizer: BilingualTokenizer, data: ExperimentData) -> None:
-        """Score an encoder; a failure of the evaluation is one of the run, a score without a value is none."""
-        settings, scores = self.experiment.evaluation, {}
+        Args:
+            after: the stage, or the name of the start.
+            encoder: on the device.
+            tokenizer: of the encoder.
+            data: sources by name.
+            recorder: writes the scores.
+        """
+        settings = self.experiment.evaluation
+        scores: dict[str, Any] = {}
 
         def embed(texts: Sequence[str]) -> NDArray[np.float32]:
             return encode_texts(
@@ -437,22 +298,9 @@ class EmbeddingRun:
             texts = [" ".join(column) for column in data.masked.texts.values()]
             table = tokenizer.encode(texts, max_length=WHOLE)
             model = MaskedLanguageModel(encoder).to(self.device)
-            model.load_state_dict(load_file(self.folder / after / HEAD), strict=False)
+            model.load_state_dict(load_file(self.files.head(after)), strict=False)
             seed = self.experiment.seed
             scores.update(accuracy_by_length(model, table, settings.masked_lengths, seed=seed, progress=self.progress))
         if scores:
             self.report.evaluation[after] = scores
-            self.report.write(self.report_file)
-
-
-def _facts(progress: StageProgress) -> dict:
-    seconds = max(progress.seconds, 1e-9)
-    return {
-        "steps": progress.step,
-        "seconds": progress.seconds,
-        "texts": progress.texts,
-        "tokens": progress.tokens,
-        "texts_per_s": progress.texts / seconds,
-        "tokens_per_s": progress.tokens / seconds,
-        "curve": progress.curve(),
-    }
+            recorder.write()

@@ -1,4 +1,4 @@
-"""The loop of every stage: steps, learning rate, clipping, progress, and a state from which a killed run goes on.
+"""The loop of every stage: steps, learning rate, clipping, progress, and a state from which a killed run resumes.
 
 A step is a pure function of its number, the weights and torch's random state, so a resumed run repeats the loss trace
 of an uninterrupted one exactly (same machine, same number of threads).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,17 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from bilingual_embedding.training.optimisation import OptimiserSettings, make_optimiser
-from fuxictr_multimodal.errors import DataError, InputError
-from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.errors import DataError, TrainingDiverged
 from fuxictr_multimodal.system.progress import Line
+from fuxictr_multimodal.training.state_file import (
+    DAMAGE,
+    damaged,
+    random_state,
+    read_state,
+    set_random_state,
+    write_state,
+)
 
 CURVE_POINTS = 20
-# What torch's reader stumbles over in a file that is not, or only half, one of its own.
-DAMAGE = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
-
-
-class TrainingDiverged(InputError):
-    """The loss is not finite; weights of earlier stages are untouched."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,19 @@ class StageProgress:
                 means[task] = sum(values) / len(values)
             rows.append({"step": start + len(part), "loss": means})
         return rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the report says of a stage that is trained."""
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "steps": self.step,
+            "seconds": self.seconds,
+            "texts": self.texts,
+            "tokens": self.tokens,
+            "texts_per_s": self.texts / seconds,
+            "tokens_per_s": self.tokens / seconds,
+            "curve": self.curve(),
+        }
 
 
 class StageTrainer:
@@ -104,24 +117,24 @@ class StageTrainer:
         Raises:
             DataError: if the state is damaged, of another stage or of more steps.
         """
-        if self.state_file is None or not self.state_file.is_file():
+        state = read_state(self.state_file)
+        if state is None:
             return False
         try:
-            state = torch.load(self.state_file, map_location="cpu", weights_only=True)
             name, steps = state["name"], state["steps"]
+            if name != self.name or steps > self.steps:
+                raise DataError(
+                    f"{self.state_file} is of stage {name!r} with {steps} steps, not {self.name!r} with "
+                    f"{self.steps}: steps may grow, never shrink; --overwrite trains anew"
+                )
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            set_random_state(state["random"], state["random_cuda"])
+            self.progress = StageProgress(**state["progress"])
+        except DataError:
+            raise
         except DAMAGE as error:
-            raise DataError(f"{self.state_file} is damaged ({type(error).__name__}): --overwrite trains anew") from None
-        if name != self.name or steps > self.steps:
-            raise DataError(
-                f"{self.state_file} is of stage {name!r} with {steps} steps, not {self.name!r} with "
-                f"{self.steps}: steps may grow, never shrink; --overwrite trains anew"
-            )
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["random"])
-        if torch.cuda.is_available() and state["random_cuda"]:
-            torch.cuda.set_rng_state_all(state["random_cuda"])
-        self.progress = StageProgress(**state["progress"])
+            raise damaged(self.state_file, error) from None
         logging.info("stage %s resumes after step %d of %d", self.name, self.progress.step, self.steps)
         return True
 
@@ -179,16 +192,14 @@ class StageTrainer:
         return values
 
     def _save(self) -> None:
-        if self.state_file is None:
-            return
+        cpu, gpus = random_state()
         state = {
             "name": self.name,
             "steps": self.steps,
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "random": cpu,
+            "random_cuda": gpus,
             "progress": vars(self.progress),
         }
-        with replace_atomically(self.state_file) as temporary:
-            torch.save(state, temporary)
+        write_state(self.state_file, state)

@@ -10,23 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bilingual_embedding.model.checkpoint import WEIGHTS, load_encoder
+from bilingual_embedding.model.checkpoint import WEIGHTS
 from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.presets import preset
 from bilingual_embedding.model.tokenizer import BilingualTokenizer
 from bilingual_embedding.training.resuming import plain_settings
-from bilingual_embedding.training.run_report import REPORT, EmbeddingReport
+from bilingual_embedding.training.run_folder import REPORT, run_name
+from bilingual_embedding.training.run_report import EmbeddingReport
 from bilingual_embedding.training.settings import Experiment
+from bilingual_embedding.training.stage_setup import kept_encoder
 from fuxictr_multimodal.errors import ConfigError
-
-
-def run_name(expid: str, seed: int | None) -> str:
-    """Name of a run's folder.
-
-    >>> run_name("BiEncoder_nano", None), run_name("BiEncoder_nano", 3)
-    ('BiEncoder_nano', 'BiEncoder_nano_s3')
-    """
-    return expid if seed is None else f"{expid}_s{seed}"
 
 
 @dataclass(frozen=True)
@@ -95,9 +88,7 @@ class Start:
         Raises:
             ConfigError: if the encoder's size or positions are not those of the experiment.
         """
-        encoder, tokenizer = load_encoder(
-            self.folder, backend=experiment.backend, gradient_checkpointing=experiment.gradient_checkpointing
-        )
+        encoder, tokenizer = kept_encoder(self.folder, experiment)
         expected = preset(
             experiment.preset,
             vocabulary_size=tokenizer.vocabulary_size,

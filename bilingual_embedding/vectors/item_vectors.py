@@ -81,7 +81,7 @@ def item_table(ids_N: NDArray[np.integer], vectors_Nd: NDArray[np.float32]) -> N
 def reduced_item_table(
     ids_N: NDArray[np.integer], vectors_ND: NDArray[np.float32], dim: int
 ) -> tuple[NDArray[np.float32], float]:
-    """The item table of vectors reduced to `dim` columns, and the share of the variance that is kept.
+    """The item table of vectors reduced to `dim` columns, and the fraction of the variance that is kept.
 
     Raises:
         DataError: as `check_item_ids`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,77 +28,11 @@ EXACT_FLOATS = 2**53  # whole numbers below have a float64 of their own
 Embed = Callable[[Sequence[str]], tuple[NDArray[np.float32], dict[str, Any]]]
 
 
-def encode_file(
-    encoder: Encoder,
-    tokenizer: BilingualTokenizer,
-    *,
-    source: Path,
-    target: Path,
-    text_columns: Sequence[str] = ("text",),
-    id_column: str | None = None,
-    item_dim: int | None = None,
-    precision: str = "float32",
-    progress: bool = False,
-) -> dict[str, Any]:
-    """Encode every text of a file by an encoder of ours; arguments, errors and facts are those of `write_vectors`.
+@dataclass(frozen=True, kw_only=True)
+class TextFile:
+    """A file of texts, and the file of vectors to make of it.
 
-    Returns:
-        Its facts, and tokens, truncated, seconds and rates.
-    """
-
-    def embed(texts: Sequence[str]) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        found = encode_texts(encoder, tokenizer, texts, precision=precision, progress=progress)
-        facts = ("distinct", "tokens", "truncated", "seconds", "texts_per_s", "tokens_per_s")
-        return found.vectors, {name: getattr(found, name) for name in facts}
-
-    return write_vectors(
-        embed, source=source, target=target, text_columns=text_columns, id_column=id_column, item_dim=item_dim
-    )
-
-
-def encode_file_published(
-    embed_texts: Callable[[Sequence[str]], NDArray[np.float32]],
-    *,
-    source: Path,
-    target: Path,
-    text_columns: Sequence[str] = ("text",),
-    id_column: str | None = None,
-    item_dim: int | None = None,
-) -> dict[str, Any]:
-    """Encode every text of a file by another encoder; arguments, errors and facts are those of `write_vectors`.
-
-    Returns:
-        Its facts, and distinct, seconds and rate.
-    """
-
-    def embed(texts: Sequence[str]) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        started = time.perf_counter()
-        vectors = embed_texts(texts)
-        seconds = time.perf_counter() - started
-        return vectors, {
-            "distinct": len(set(texts)),
-            "seconds": seconds,
-            "texts_per_s": len(texts) / max(seconds, 1e-9),
-        }
-
-    return write_vectors(
-        embed, source=source, target=target, text_columns=text_columns, id_column=id_column, item_dim=item_dim
-    )
-
-
-def write_vectors(
-    embed: Embed,
-    *,
-    source: Path,
-    target: Path,
-    text_columns: Sequence[str] = ("text",),
-    id_column: str | None = None,
-    item_dim: int | None = None,
-) -> dict[str, Any]:
-    """Encode every text of a file; a row without one (null, empty, white space) has a vector of zeros and is counted.
-
-    Args:
-        embed: texts to vectors and facts of its own.
+    Attributes:
         source: `.txt` or another name in `.gz` with a text a line, or a table that `read_frame` reads.
         target: parquet to write: the id column (`row`, from 0, without one) and `vector`; with `item_dim` the columns
             `item_id`, every number from 0 to the highest, and `item_emb_d<item_dim>`.
@@ -105,26 +40,75 @@ def write_vectors(
         id_column: ids of any type, which travel unchanged; those of an item table are whole numbers from 1.
         item_dim: width of an item table.
 
+    Raises:
+        ConfigError: values that do not go together.
+    """
+
+    source: Path
+    target: Path
+    text_columns: Sequence[str] = ("text",)
+    id_column: str | None = None
+    item_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.target.suffix.lower() != ".parquet":
+            raise ConfigError(f"output {self.target} must end in .parquet")
+        if self.target.is_dir():
+            raise ConfigError(f"output {self.target} is a folder: name a file")
+        if self.target.resolve() == self.source.resolve():
+            raise ConfigError(f"output {self.target} is the input: name another file")
+        if self.item_dim is not None and self.id_column is None:
+            raise ConfigError("an item table needs the items' ids: name their column with --id-column")
+        if self.item_dim is not None and self.item_dim < 1:
+            raise ConfigError(f"an item table cannot have the width {self.item_dim}")
+        if self.id_column == VECTOR and self.item_dim is None:
+            raise ConfigError(
+                f"the id column cannot be named {VECTOR!r}, which is the column of the vectors: rename it"
+            )
+
+
+def embed_by(
+    encoder: Encoder, tokenizer: BilingualTokenizer, *, precision: str = "float32", progress: bool = False
+) -> Embed:
+    """Texts to vectors by an encoder of ours, with tokens, truncated texts, seconds and rates."""
+
+    def embed(texts: Sequence[str]) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        found = encode_texts(encoder, tokenizer, texts, precision=precision, progress=progress)
+        measured = ("distinct", "tokens", "truncated", "seconds", "texts_per_s", "tokens_per_s")
+        return found.vectors, {name: getattr(found, name) for name in measured}
+
+    return embed
+
+
+def embed_by_published(embed_texts: Callable[[Sequence[str]], NDArray[np.float32]]) -> Embed:
+    """Texts to vectors by another encoder, with distinct texts, seconds and rate."""
+
+    def embed(texts: Sequence[str]) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        started = time.perf_counter()
+        vectors = embed_texts(texts)
+        seconds = time.perf_counter() - started
+        rate = len(texts) / max(seconds, 1e-9)
+        return vectors, {"distinct": len(set(texts)), "seconds": seconds, "texts_per_s": rate}
+
+    return embed
+
+
+def write_vectors(file: TextFile, embed: Embed) -> dict[str, Any]:
+    """Encode every text of a file; a row without one (null, empty, white space) has a vector of zeros and is counted.
+
+    Args:
+        file: what is read and written.
+        embed: texts (N) to vectors (N, D) and what it measured.
+
     Returns:
-        Facts: texts, items_without_text, width, and of an item table its rows.
+        Texts, items_without_text, width, of an item table its rows too, and what `embed` measured.
 
     Raises:
-        ConfigError: arguments that do not go together.
+        ConfigError: an id column of a file without columns.
         DataError: naming file, column and row.
     """
-    if target.suffix.lower() != ".parquet":
-        raise ConfigError(f"output {target} must end in .parquet")
-    if target.is_dir():
-        raise ConfigError(f"output {target} is a folder: name a file")
-    if target.resolve() == source.resolve():
-        raise ConfigError(f"output {target} is the input: name another file")
-    if item_dim is not None and id_column is None:
-        raise ConfigError("an item table needs the items' ids: name their column with --id-column")
-    if item_dim is not None and item_dim < 1:
-        raise ConfigError(f"an item table cannot have the width {item_dim}")
-    if id_column == VECTOR and item_dim is None:
-        raise ConfigError(f"the id column cannot be named {VECTOR!r}, which is the column of the vectors: rename it")
-    ids, texts = _read(source, text_columns, id_column)
+    source, target, item_dim = file.source, file.target, file.item_dim
+    ids, texts = _read(source, file.text_columns, file.id_column)
     if item_dim is not None:
         try:
             items = whole_numbers(ids)

@@ -69,7 +69,7 @@ def run_expid_main(
         type=path_argument,
         help="a FuxiCTR clone whose zoo is looked up too; its code is run",
     )
-    parser.add_argument("--tracker", choices=("tensorboard",), help="also write scalars for this tracker")
+    parser.add_argument("--tracker", choices=("tensorboard", "mlflow", "wandb"), help="log to this tracker too")
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -101,7 +101,7 @@ def run_expid_main(
     if len(args.gpu) > 1:
         raise ConfigError(f"--gpu names {len(args.gpu)} slots for the one run of {args.expid}: give one")
     # FuxiCTR, torch and Ray take seconds to import: only now, after the arguments are known to be good.
-    from fuxictr_multimodal.training.report import print_summary
+    from fuxictr_multimodal.training.recorder import print_summary
     from fuxictr_multimodal.training.runner import run_experiment
 
     report, path = run_experiment(config_dir=args.config, expid=args.expid, seed=args.seed, gpu=args.gpu[0], **settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,14 @@ from fuxictr_multimodal.comparison.board import Unfinished
 from fuxictr_multimodal.config.expids import config_hash
 from fuxictr_multimodal.errors import DataError, did_you_mean
 from fuxictr_multimodal.text.escape import one_line, visible
-from fuxictr_multimodal.training.report import REPORT_SUFFIX, Report
-from fuxictr_multimodal.training.run_names import settings_given, settings_suffix
+from fuxictr_multimodal.training.report import Report
+from fuxictr_multimodal.training.run_names import (
+    REPORT_SUFFIX,
+    RunFiles,
+    settings_given,
+    settings_suffix,
+    without_seed,
+)
 
 
 @dataclass(frozen=True)
@@ -27,17 +32,17 @@ class Run:
     @property
     def name(self) -> str:
         """The run's name, as its files carry it."""
-        return visible(self.path.name.removesuffix(REPORT_SUFFIX))
+        return visible(RunFiles.of_report(self.path).run)
 
     @property
     def expid(self) -> str:
         """The run's name without its seed."""
-        return self.name.removesuffix(f"_s{self.report.seed}")
+        return without_seed(self.name, self.report.seed)
 
     @property
     def predictions(self) -> Path:
         """Where the runner keeps the scores."""
-        return self.path.with_name(self.path.name.removesuffix(REPORT_SUFFIX) + ".predictions.npz")
+        return RunFiles.of_report(self.path).predictions
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,8 @@ def collect(directory: Path, *, dataset_id: str | None = None, expids: Sequence[
         try:
             run = Run(Report.read(path), path)
         except DataError as error:
-            name = visible(path.name.removesuffix(REPORT_SUFFIX))
-            if _matches(expids, name, re.sub(r"_s\d+$", "", name)):
+            name = visible(RunFiles.of_report(path).run)
+            if _matches(expids, name, without_seed(name)):
                 unfinished.append(Unfinished(name, "unreadable", _shortened(str(error).replace(str(path), path.name))))
             continue
         if not _matches(expids, run.name, run.expid) or dataset_id not in (None, run.report.dataset_id):
@@ -105,7 +110,7 @@ def collect(directory: Path, *, dataset_id: str | None = None, expids: Sequence[
         else:
             unfinished.append(Unfinished(run.name, *_state(run.report)))
     if not runs and not unfinished:
-        known = [path.name.removesuffix(REPORT_SUFFIX) for path in paths]
+        known = [RunFiles.of_report(path).run for path in paths]
         raise DataError(f"{directory} has no report of {', '.join(expids)}. {did_you_mean(expids[0], known)}".strip())
     _refuse_mixture(runs)
     groups, repeated = _grouped(runs)

@@ -280,18 +280,6 @@ def trial_hash(params: Mapping[str, Any]) -> str:
     return _hash({key: value for key, value in params.items() if key not in UNHASHED_KEYS})
 
 
-def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any], free: Iterable[str] = ()) -> list[str]:
-    """Keys but `free` by which two runs have different hashes, each with both values.
-
-    >>> changed_keys({"epochs": 2, "gpu": 0}, {"epochs": 3, "gpu": 1, "net_regularizer": None})
-    ['epochs: 2 then, 3 now', 'net_regularizer: not set then, None now']
-    """
-    # Parameters that were read from a report have been through JSON.
-    before, now = json.loads(json.dumps([computed(before), computed(now)]))
-    pairs = {key: (before.get(key, "not set"), now.get(key, "not set")) for key in sorted(before.keys() | now.keys())}
-    return [f"{key}: {old} then, {new} now" for key, (old, new) in pairs.items() if key not in free and old != new]
-
-
 def computed(params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters by which two runs differ: what they compute, not where and how."""
     return {key: value for key, value in params.items() if key not in UNHASHED_KEYS | UNREAD_KEYS}

@@ -8,9 +8,9 @@ from pathlib import Path
 from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_multimodal.errors import DataError, did_you_mean
+from fuxictr_multimodal.training.checkpoint import load_checkpoint
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.report import Report
-from fuxictr_multimodal.training.trainer import load_checkpoint
 
 
 def load_trained(experiment: Experiment, model: BaseModel, *, otherwise: str = "") -> None:

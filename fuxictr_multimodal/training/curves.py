@@ -8,8 +8,7 @@ from pathlib import Path
 from fuxictr_multimodal.system.files import kept_if_possible, replace_atomically
 from fuxictr_multimodal.text.escape import label
 from fuxictr_multimodal.training.report import Report
-
-SUFFIX = ".curve.png"
+from fuxictr_multimodal.training.run_names import RunFiles
 
 
 def draw_curves(report: Report, path: Path) -> Path | None:
@@ -47,7 +46,7 @@ def draw_curves(report: Report, path: Path) -> Path | None:
             axes.legend(frameon=False, fontsize=9)
         axes.set_title(label(title), fontsize=10)
         axes.set_xlabel("epoch" if once_an_epoch else "step")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
         axes.grid(color="#e4e8ee")
         axes.spines[["top", "right"]].set_visible(False)
     with replace_atomically(path) as temporary:
@@ -58,7 +57,7 @@ def draw_curves(report: Report, path: Path) -> Path | None:
 
 def draw_curves_beside(report: Report, report_path: Path) -> Path | None:
     """Draw `<run>.curve.png` beside `<run>.report.json`; a picture that fails is logged and never fails the run."""
-    path = report_path.with_name(report_path.name.removesuffix(".report.json") + SUFFIX)
+    path = RunFiles.of_report(report_path).curve
     try:
         with kept_if_possible(path):
             return draw_curves(report, path)

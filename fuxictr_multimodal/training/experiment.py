@@ -1,9 +1,10 @@
-"""What an expid names, made real: checked parameters, the store, the model with its item table, and loaders."""
+"""What an expid names: checked parameters, the dataset, the model with its item table, and loaders."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ from fuxictr.features import FeatureMap
 from fuxictr.pytorch.dataloaders import RankDataLoader
 from fuxictr.pytorch.models import BaseModel
 
-from fuxictr_multimodal.config.expids import check_model_keys, load_config, load_dataset_config, load_model_config
+from fuxictr_multimodal.config.expids import (
+    check_model_keys,
+    computed,
+    load_config,
+    load_dataset_config,
+    load_model_config,
+)
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.item_table import ItemTable
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
@@ -24,15 +31,16 @@ from fuxictr_multimodal.data.synthetic import SyntheticSpec, build_synthetic, sp
 from fuxictr_multimodal.errors import DataError, did_you_mean
 from fuxictr_multimodal.system.files import make_folder
 from fuxictr_multimodal.system.gpus import check_gpus
+from fuxictr_multimodal.training.find_runs import run_name
 from fuxictr_multimodal.training.report import Report
-from fuxictr_multimodal.training.resume import resumed_params
-from fuxictr_multimodal.training.run_names import RunFiles, named_keys, run_name, settings_given
+from fuxictr_multimodal.training.resume import named_keys, own_settings
+from fuxictr_multimodal.training.run_names import RunFiles, settings_given
 from fuxictr_multimodal.zoo.models import ZooModel, resolve
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Checked parameters of one run and the store that it reads."""
+    """Checked parameters of one run and the dataset that it reads."""
 
     params: dict[str, Any]
     zoo_model: ZooModel
@@ -72,7 +80,7 @@ class Experiment:
         if name is not None and reading:
             files = RunFiles(directory, run_name(directory, params, expid=expid, seed=seed, name=name))
             if files.report.is_file():
-                params, _ = resumed_params(Report.read(files.report), params, named_keys(overrides, seed))
+                params = resumed_params(Report.read(files.report), params, named_keys(overrides, seed))
         experiment = cls.of(params, expid)
         plain = params
         if overrides:
@@ -113,11 +121,11 @@ class Experiment:
         return Path(self.params["model_root"]) / self.params["dataset_id"]
 
     def feature_map(self) -> FeatureMap:
-        """FuxiCTR's feature map of the store, with this expid's `use_features` and `feature_specs`."""
+        """FuxiCTR's feature map of the dataset, with this expid's `use_features` and `feature_specs`."""
         return load_feature_map(self.store.dir, self.params["dataset_id"], self.params)
 
     def item_table(self, feature_map: FeatureMap, device: Any) -> ItemTable:
-        """The store's item table on a device: the features with `source: item`."""
+        """The item table of the dataset on a device: the features with `source: item`."""
         names = [name for name, spec in feature_map.features.items() if spec.get("source") == "item"]
         return ItemTable.from_store(self.store.dir, names, device=device, feature_map=feature_map)
 
@@ -127,7 +135,7 @@ class Experiment:
         """Construct the model; return it with the function that turns a `Batch` into what its `forward` reads.
 
         Args:
-            feature_map: of the store.
+            feature_map: of the dataset.
             item_table: makes the item table on a device, for a caller that wants to hold it too.
         """
         if item_table is None:
@@ -178,6 +186,20 @@ class Experiment:
             **given,
             **{name: str(path) for name, path in paths.items() if path is not None},
         )
+
+
+def resumed_params(before: Report, params: Mapping[str, Any], named: Collection[str]) -> dict[str, Any]:
+    """Parameters of a run that is there: what it computes is its own, where and how it runs is the command's.
+
+    Args:
+        before: the report of the run.
+        params: as the command and the YAML say.
+        named: keys that the command line names; see `own_settings`.
+    """
+    asked = computed(params)
+    own = own_settings(json.loads(json.dumps(computed(before.config))), asked, named)
+    # In the order of the command's parameters.
+    return {key: value for key, value in params.items() if key in own or key not in asked} | own
 
 
 def open_store(params: Mapping[str, Any]) -> Store:

@@ -23,7 +23,7 @@ def mean_reciprocal_rank(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike
 
 
 def ndcg(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike, *, k: int) -> float:
-    """Mean over groups of the discounted gain of their first `k` rows, as a share of the best possible one.
+    """Mean over groups of the discounted gain of their first `k` rows, as a fraction of the best possible one.
 
     >>> round(ndcg([0, 1, 1], [0.9, 0.8, 0.3], [7, 7, 8], k=1), 6)
     0.5

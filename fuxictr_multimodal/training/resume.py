@@ -1,98 +1,94 @@
-"""Settings of a resumed run: its own, but for epochs and patience, which the command line may raise."""
+"""The rule of resuming: a run keeps its own settings; the command line may repeat them, and raise what may grow."""
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from fuxictr_multimodal.config.expids import changed_keys, computed
+from fuxictr_multimodal.config.changes import Change
 from fuxictr_multimodal.errors import ConfigError
-from fuxictr_multimodal.training.report import Report
-from fuxictr_multimodal.training.run_names import RunFiles, unfinished_runs
-
-# How far a run goes, not what it computes.
-FREE_ON_RESUME = frozenset({"epochs", "early_stop_patience"})
-OTHERWISE = "--overwrite replaces it, --name NAME keeps both"
 
 
-def files_to_resume(
-    files: RunFiles, params: Mapping[str, Any], named: Collection[str], *, expid: str, seed: int | None
-) -> RunFiles:
-    """The run that `--resume` means: the one that the command names, else the only unfinished one that it fits.
+def named_keys(overrides: Iterable[str], seed: int | None) -> frozenset[str]:
+    """Dotted keys of the settings that the command line names.
 
-    A run that was started with `--set epochs=12` so resumes by `--resume` alone.
+    >>> sorted(named_keys(["epochs=3", "synthetic.rows=9"], 5))
+    ['epochs', 'seed', 'synthetic.rows']
+    """
+    keys = {text.partition("=")[0] for text in overrides}
+    return frozenset(keys | ({"seed"} if seed is not None else set()))
+
+
+def is_named(key: str, named: Iterable[str]) -> bool:
+    """Whether the command line names a setting, a part of it, or a group that it belongs to.
+
+    >>> [is_named("synthetic.rows", [name]) for name in ("synthetic", "synthetic.rows.x", "synthetic.seed", "syn")]
+    [True, True, False, False]
+    """
+    return any(f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}.") for name in named)
+
+
+def own_settings(own: Mapping[str, Any], now: Mapping[str, Any], named: Iterable[str]) -> dict[str, Any]:
+    """The settings of a run that is resumed.
 
     Args:
-        files: of the run that the command names.
-        params: as the command and the YAML say.
-        named: keys that the command line names.
-        expid: the experiment.
-        seed: given on the command line, or None.
+        own: those that it was started with.
+        now: what configuration and command line say together.
+        named: dotted keys that the command line names; these values are taken from `now`.
 
-    Raises:
-        ConfigError: unfinished runs are there, but none or several fit the named settings.
+    >>> own_settings({"epochs": 2, "pairs": {"steps": 5, "rate": 1}}, {"epochs": 9, "pairs": {"steps": 7, "rate": 8}},
+    ...              ["pairs.steps"])
+    {'epochs': 2, 'pairs': {'steps': 7, 'rate': 1}}
     """
-    if files.report.is_file():
-        return files
-    found = unfinished_runs(files.report.parent, expid, seed)
-    fitting = [run for run, report in found if not _contradictions(report, params, named)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        names = ", ".join(run.run for run in fitting)
-        raise ConfigError(f"--resume: {names} are unfinished: give the --set of one of them, or its name with --name")
-    if found:
-        run, report = found[0]
-        refuse_contradiction(report, params, named, run)
-    return files
+    found = copy.deepcopy(dict(own))
+    for name in named:
+        inside, source = found, now
+        *groups, last = name.split(".")
+        for group in groups:
+            if not (isinstance(inside.get(group), dict) and isinstance(source.get(group), Mapping)):
+                last = group
+                break
+            inside, source = inside[group], source[group]
+        if last in source:
+            inside[last] = json.loads(json.dumps(source[last]))
+        else:
+            inside.pop(last, None)
+    return found
 
 
-def refuse_contradiction(before: Report, params: Mapping[str, Any], named: Collection[str], files: RunFiles) -> None:
-    """Refuse to resume a run with a setting of the command line that is not the run's own.
-
-    Raises:
-        ConfigError: naming the keys and both values.
-    """
-    if changed := _contradictions(before, params, named):
-        left = files.state if files.state.is_file() else files.report
-        raise ConfigError(f"{left} is left of a run of another configuration ({', '.join(changed)}): {OTHERWISE}")
+def growth(change: Change) -> str | None:
+    """An objection to a number that becomes smaller; none where one of both is null."""
+    numbers = all(isinstance(value, (int, float)) for value in (change.then, change.now))
+    if not numbers or change.now >= change.then:
+        return None
+    return f" ({change.key.rpartition('.')[2]} may grow, never shrink)"
 
 
-def resumed_params(before: Report, params: Mapping[str, Any], named: Collection[str]) -> tuple[dict, list[str]]:
-    """Parameters of a resumed run: what the command line does not name is taken from the run itself.
+def refuse(found: Iterable[Change], objection: Callable[[Change], str | None], *, where: str, remedy: str) -> None:
+    """Refuse settings that are not those of the run that is there.
 
     Args:
-        before: the report of the run.
-        params: as the command and the YAML say.
-        named: keys that the command line names.
-
-    Returns:
-        The parameters, and what the YAML says otherwise, each key with both values.
-    """
-    # Parameters that were read from a report have been through JSON; an equal value is left as the YAML gives it.
-    own, now = json.loads(json.dumps([computed(before.config), computed(params)]))
-    merged = dict(params)
-    for key in (own.keys() | now.keys()) - set(named):
-        if key not in own:
-            del merged[key]
-        elif key not in now or own[key] != now[key]:
-            merged[key] = own[key]
-    return merged, changed_keys(before.config, params, named)
-
-
-def refuse_shrinking(before: Report, params: Mapping[str, Any], files: RunFiles) -> None:
-    """Refuse fewer epochs, or less patience, than the run has that is resumed.
+        found: how the settings differ from the run's own.
+        objection: None where a change is allowed, else what the error adds to it (`""` for nothing).
+        where: what is there, for the error: `x.state is left of a run`.
+        remedy: what to do instead.
 
     Raises:
-        ConfigError: naming the key and both values.
+        ConfigError: naming each refused key with both values.
     """
-    for key in sorted(FREE_ON_RESUME):
-        own, now = before.config.get(key), params.get(key)
-        if own is not None and now is not None and now < own:
-            raise ConfigError(f"--resume: {key} of {files.run} may grow, never shrink: {own} then, {now} now")
+    refused = [f"{change}{reason}" for change in found if (reason := objection(change)) is not None]
+    if refused:
+        raise ConfigError(f"{where} of another configuration ({', '.join(refused)}): {remedy}")
 
 
-def _contradictions(before: Report, params: Mapping[str, Any], named: Collection[str]) -> list[str]:
-    unnamed = (before.config.keys() | params.keys()) - set(named)
-    return changed_keys(before.config, params, {*unnamed, *FREE_ON_RESUME})
+def kept_note(run: str, found: Iterable[Change]) -> str | None:
+    """A line for the log where a resumed run has settings that the configuration has otherwise, None where not.
+
+    Args:
+        run: its name.
+        found: from the run's settings to the configuration's.
+    """
+    told = [f"{change.key}: {change.then} (the configuration says {change.now})" for change in found]
+    return f"{run} keeps its own settings: {', '.join(told)}" if told else None

@@ -1,4 +1,4 @@
-"""Names of runs and of their files: one place for the command that trains and for those that read what it trained."""
+"""Names of runs and of their files, for everyone who writes or reads them; imports neither torch nor reports."""
 
 from __future__ import annotations
 
@@ -6,93 +6,45 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import filelock
+from fuxictr_multimodal.config.changes import NOT_SET, changes
+from fuxictr_multimodal.config.expids import computed
 
-from fuxictr_multimodal.config.expids import changed_keys, computed
-from fuxictr_multimodal.config.names import check_plain_name
-from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.training.report import REPORT_SUFFIX, Report
-
+REPORT_SUFFIX = ".report.json"
 # A name with more than this after the expid is shortened; what is left out is in the report.
 LONGEST_SUFFIX = 60
 _PLAIN_TEXT = re.compile(r"[\w.-]{1,24}", re.ASCII)
-# Settings that a command which reads a trained run may choose anew: they change no weight and no score.
-READING_KEYS = frozenset({"batch_size"})
 
 
 class RunFiles:
     """The files of one run, `<model_root>/<dataset_id>/<run>.*`."""
 
     def __init__(self, directory: Path, run: str) -> None:
-        self.run = run
+        self.directory, self.run = directory, run
         self.log = directory / f"{run}.log"
         self.report = directory / f"{run}{REPORT_SUFFIX}"
         self.curve = directory / f"{run}.curve.png"
         self.predictions = directory / f"{run}.predictions.npz"
         self.model = directory / f"{run}.model"
         self.state = directory / f"{run}.state"
-        self.tracker = directory / f"{run}.tensorboard"
         self.lock = directory / f".{run}.lock"
+
+    @classmethod
+    def of_report(cls, path: Path) -> RunFiles:
+        """The files of the run whose report this is."""
+        return cls(path.parent, path.name.removesuffix(REPORT_SUFFIX))
+
+    def tracker(self, name: str) -> Path:
+        """The folder of a tracker of the run, `<run>.tensorboard`."""
+        return self.directory / f"{self.run}.{name}"
 
     @property
     def replaced(self) -> tuple[Path, ...]:
         """Those that are replaced atomically, each through a temporary file beside it."""
         return (self.report, self.curve, self.predictions, self.model, self.state)
-
-
-def run_name(
-    directory: Path,
-    params: Mapping[str, Any],
-    *,
-    expid: str,
-    seed: int | None = None,
-    given: Mapping[str, Any] | None = None,
-    name: str | None = None,
-    reading: bool = False,
-) -> str:
-    """Name of the run that a command means.
-
-    It is `<expid>`, then `@<settings>` for settings that differ from the YAML's, then `_s<seed>` for a seed of the
-    command line; or `<name>` and the seed. A run of exactly these settings that is there without `@<settings>`, as
-    older versions named it, is meant too.
-
-    Args:
-        directory: where the runs of the dataset are.
-        params: all settings of the run.
-        expid: the experiment.
-        seed: given on the command line, or None.
-        given: settings that differ from the experiment's own; see `settings_given`.
-        name: a name of one's own.
-        reading: whether a trained run is looked for, which may be read with other `READING_KEYS`.
-
-    Raises:
-        ConfigError: a name that is no plain file name.
-    """
-    given = dict(given or {})
-    # `--set seed=3` is `--seed 3` in other words.
-    other_seed = given.pop("seed", None)
-    own_seed = other_seed if seed is None else seed
-    if name is not None:
-        return check_plain_name(name, "--name") + seed_suffix(own_seed)
-    found = expid + settings_suffix(given) + seed_suffix(own_seed)
-    if (directory / f"{found}{REPORT_SUFFIX}").is_file():
-        return found
-    # Older versions named only the seed of `--seed`.
-    for older in dict.fromkeys((expid + seed_suffix(own_seed), expid + seed_suffix(seed))):
-        report = _report(directory / f"{older}{REPORT_SUFFIX}")
-        if report is not None and not changed_keys(report.config, params):
-            return older
-    if reading:
-        for files, report in _runs_of(directory, expid, own_seed):
-            if not changed_keys(report.config, params, READING_KEYS):
-                return files.run
-        needed = {key: value for key, value in given.items() if key not in READING_KEYS}
-        found = expid + settings_suffix(needed) + seed_suffix(own_seed)
-    return check_plain_name(found, "run name")
 
 
 def seed_suffix(seed: int | None) -> str:
@@ -102,6 +54,15 @@ def seed_suffix(seed: int | None) -> str:
     ('', '_s3')
     """
     return "" if seed is None else f"_s{seed}"
+
+
+def without_seed(run: str, seed: int | None = None) -> str:
+    """A run's name without what its seed, or any seed, adds.
+
+    >>> without_seed("QIN_test_s3", 3), without_seed("QIN_test_s3", 4), without_seed("QIN_test_s3")
+    ('QIN_test', 'QIN_test_s3', 'QIN_test')
+    """
+    return re.sub(r"_s\d+$", "", run) if seed is None else run.removesuffix(seed_suffix(seed))
 
 
 def settings_given(params: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,16 +78,8 @@ def settings_given(params: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[
     ...                {"epochs": 2, "synthetic": {"rows": 8, "seed": 1}})
     {'epochs': 3, 'synthetic.rows': 9}
     """
-    different = {key: value for key, value in computed(params).items() if key != "dataset_id"}
-    return dict(sorted(_differences(different, plain)))
-
-
-def _differences(new: Mapping[str, Any], old: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in new.items():
-        if isinstance(value, Mapping) and isinstance(old.get(key), Mapping):
-            yield from _differences(value, old[key], f"{prefix}{key}.")
-        elif key not in old or old[key] != value:
-            yield f"{prefix}{key}", value
+    found = {change.key: change.now for change in changes(plain, computed(params)) if change.now is not NOT_SET}
+    return {key: found[key] for key in sorted(found) if key != "dataset_id"}
 
 
 def settings_suffix(given: Mapping[str, Any]) -> str:
@@ -180,52 +133,3 @@ def number_text(value: float) -> str:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:6]
-
-
-def unfinished_runs(directory: Path, expid: str, seed: int | None) -> list[tuple[RunFiles, Report]]:
-    """Runs of an experiment that `--resume` may mean: unfinished, with this seed of the command line, not at work now.
-
-    Runs with a name of their own are left out.
-    """
-    runs = _runs_of(directory, expid, seed)
-    return [(files, report) for files, report in runs if is_unfinished(files, report) and not _is_at_work(files)]
-
-
-def _runs_of(directory: Path, expid: str, seed: int | None) -> Iterator[tuple[RunFiles, Report]]:
-    """Runs of an experiment, with this seed of the command line, that have no name of their own; sorted by name."""
-    form = re.compile(rf"{re.escape(expid)}(@.+?)?(?P<seed>_s\d+)?")
-    for path in sorted(directory.glob(f"*{REPORT_SUFFIX}")):
-        files = RunFiles(directory, path.name.removesuffix(REPORT_SUFFIX))
-        match = form.fullmatch(files.run)
-        if match and (match["seed"] or "") == seed_suffix(seed) and (report := _report(path)):
-            yield files, report
-
-
-def is_unfinished(files: RunFiles, report: Report | None) -> bool:
-    """Whether a run has something to resume: its state, or what it was about to do when it was stopped before that."""
-    return files.state.is_file() or (report is not None and report.status in ("running", "interrupted"))
-
-
-def _is_at_work(files: RunFiles) -> bool:
-    try:
-        with filelock.FileLock(files.lock, timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
-
-
-def named_keys(overrides: Iterable[str], seed: int | None) -> frozenset[str]:
-    """Keys of an experiment's parameters that the command line names; of `synthetic.rows`, `synthetic`.
-
-    >>> sorted(named_keys(["epochs=3", "synthetic.rows=9"], 5))
-    ['epochs', 'seed', 'synthetic']
-    """
-    keys = {text.partition("=")[0].partition(".")[0] for text in overrides}
-    return frozenset(keys | ({"seed"} if seed is not None else set()))
-
-
-def _report(path: Path) -> Report | None:
-    try:
-        return Report.read(path) if path.is_file() else None
-    except DataError:
-        return None

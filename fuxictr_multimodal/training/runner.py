@@ -5,38 +5,32 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import filelock
 import numpy as np
 from fuxictr.pytorch.torch_utils import seed_everything
 from fuxictr.utils import print_to_json
-from tqdm.contrib.logging import logging_redirect_tqdm
 
-from fuxictr_multimodal.config.expids import changed_keys, config_hash
+from fuxictr_multimodal.config.expids import config_hash
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
-from fuxictr_multimodal.errors import ConfigError, DataError, InputError
+from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system.files import kept_if_possible, remove_stale_temporaries, replace_atomically
-from fuxictr_multimodal.system.interruption import Interrupted, interruption_kept
 from fuxictr_multimodal.system.machine import keep_freed_memory
 from fuxictr_multimodal.system.reduced_precision import Choice
-from fuxictr_multimodal.training import report as reports
 from fuxictr_multimodal.training.curves import draw_curves_beside
+from fuxictr_multimodal.training.earlier_run import complete_run, files_to_resume, resumed_experiment
+from fuxictr_multimodal.training.environment import count_parameters
 from fuxictr_multimodal.training.experiment import Experiment
-from fuxictr_multimodal.training.report import Report
-from fuxictr_multimodal.training.resume import (
-    OTHERWISE,
-    files_to_resume,
-    refuse_contradiction,
-    refuse_shrinking,
-    resumed_params,
-)
-from fuxictr_multimodal.training.run_names import RunFiles, is_unfinished, named_keys
-from fuxictr_multimodal.training.tracking import Tracker, make_tracker
+from fuxictr_multimodal.training.find_runs import is_unfinished
+from fuxictr_multimodal.training.recorder import Recorder
+from fuxictr_multimodal.training.report import Report, append_csv_line
+from fuxictr_multimodal.training.resume import named_keys
+from fuxictr_multimodal.training.run_log import log_to
+from fuxictr_multimodal.training.run_names import RunFiles
+from fuxictr_multimodal.training.tracking import Tracking, make_tracker
 from fuxictr_multimodal.training.trainer import Progress, Trainer
 
 
@@ -67,7 +61,7 @@ def run_experiment(
         name: of the run; by default that of the experiment and of the settings that `overrides` change.
         resume: whether an unfinished run is resumed.
         overwrite: whether a run that is there is replaced.
-        tracker: told of every evaluation, by name.
+        tracker: name of a tracker that is told settings, evaluations and final metrics; see `tracking.TRACKERS`.
 
     Returns:
         The report and its file.
@@ -80,66 +74,37 @@ def run_experiment(
     keep_freed_memory()
     given = {"expid": expid, "seed": seed}
     experiment = Experiment.load(config_dir, **given, gpu=gpu, overrides=overrides, name=name, reading=False)
-    named, files, notes = named_keys(overrides, seed), experiment.files, []
-    if resume and not overwrite and name is None:
+    named, files, note = named_keys(overrides, seed), experiment.files, None
+    resume = resume and not overwrite
+    if resume and name is None:
         files = files_to_resume(files, experiment.params, named, **given)
     with _only_process(files):
         remove_stale_temporaries(files.replaced)
         before = Report.read(files.report) if files.report.is_file() and not overwrite else None
         if before is not None and before.status == "completed":
-            found, params = f"{files.report} holds a complete run", experiment.params
-            if resume:
-                _refuse_another_experiment(before, experiment, found)
-                params, _ = resumed_params(before, params, named)
-            _refuse_another(before, params, experiment, found)
-            files.state.unlink(missing_ok=True)  # of a run that was killed between its report and its end
+            complete_run(before, experiment, files, named, resume=resume)
             logging.warning("%s is complete; --overwrite runs it again", files.report)
             return before, files.report
         if files.state.is_file() and not (resume or overwrite):
             raise ConfigError(
-                f"{files.state} is left of an unfinished run: --resume continues it, --overwrite starts anew"
+                f"{files.state} is left of an unfinished run: --resume resumes it, --overwrite starts anew"
             )
-        if resume and not overwrite and is_unfinished(files, before):
-            experiment, notes = _resumed(experiment, before, files, named)
+        if resume and is_unfinished(files, before):
+            experiment, note = resumed_experiment(before, experiment, files, named)
         if overwrite:
             files.state.unlink(missing_ok=True)
-        with contextlib.closing(make_tracker(tracker, files.tracker)) as scalars:
-            report = _run(experiment, files, scalars, before=before, notes=notes)
+        with contextlib.closing(make_tracker(tracker, files, resumed=files.state.is_file())) as tracking:
+            report = _run(experiment, files, tracking, before=before, note=note)
     # FuxiCTR names its result csv after the config folder and writes it into the working folder.
-    reports.append_csv_line(Path(config_dir.resolve().name + ".csv"), report, sys.argv)
+    append_csv_line(Path(config_dir.resolve().name + ".csv"), report, sys.argv)
     return report, files.report
 
 
-def _resumed(
-    experiment: Experiment, before: Report | None, files: RunFiles, named: frozenset[str]
-) -> tuple[Experiment, list[str]]:
-    """An experiment with the settings of the run that it resumes, and a note where the YAML says otherwise."""
-    if before is None:
-        raise ConfigError(f"{files.state} has no report, so its settings are not known: --overwrite starts anew")
-    found = f"{files.state} is left of a run"
-    _refuse_another_experiment(before, experiment, found)
-    refuse_contradiction(before, experiment.params, named, files)
-    _refuse_another_build(before, experiment, found)
-    params, differing = resumed_params(before, experiment.params, named)
-    params["model_id"] = files.run
-    refuse_shrinking(before, params, files)
-    notes = []
-    if differing:
-        notes.append(f"Resumed with settings of its own, which the configuration does not have: {', '.join(differing)}")
-    return Experiment.of(params, experiment.expid), notes
-
-
 def _run(
-    experiment: Experiment,
-    files: RunFiles,
-    tracker: Tracker,
-    *,
-    before: Report | None,
-    notes: Sequence[str],
+    experiment: Experiment, files: RunFiles, tracking: Tracking, *, before: Report | None, note: str | None
 ) -> Report:
     """Train and test, from the state where there is one, under the run's log; whatever happens, the report says so."""
-    resume = files.state.is_file()
-    started = time.perf_counter() - (before.seconds if resume and before else 0.0)
+    resumed = before if files.state.is_file() else None
     params, manifest = experiment.params, experiment.store.manifest
     report = Report(
         expid=experiment.run,
@@ -147,50 +112,33 @@ def _run(
         model=params["model"],
         dataset_id=params["dataset_id"],
         seed=params["seed"],
+        seconds=resumed.seconds if resumed else 0.0,
         dataset_facts=manifest.facts,
-        versions=reports.versions(),
-        commit=reports.git_commit(),
         config=params,
         config_hash=config_hash(params),
         manifest_hash=manifest.hash,
     )
-
-    def write_report() -> None:
-        report.seconds = round(time.perf_counter() - started, 3)
-        report.peak_memory_mib = reports.peak_memory_mib()
-        report.write(files.report)
+    recorder = Recorder(report, files.report)
 
     def publish(progress: Progress) -> None:
         report.curve = [asdict(row) for row in progress.curve]
         report.best_epoch = progress.best_epoch
         report.rows_per_s["train"] = round(progress.train_rows / max(progress.train_seconds, 1e-9), 1)
-        write_report()
-        tracker.evaluated(report.curve)
+        recorder.write()
+        tracking.evaluated(report.curve)
 
-    with _log_to(files.log, append=resume), logging_redirect_tqdm():
-        for note in notes:
+    with log_to(files.log, append=files.state.is_file()):
+        if note is not None:
             logging.warning("%s", note)
-        write_report()
         try:
-            with interruption_kept():
-                scores = _train_and_score(experiment, files, report, publish, resumed=before if resume else None)
-            with kept_if_possible(files.predictions):
-                _write_predictions(files.predictions, scores)
-            tracker.finished(report.metrics)
-        except KeyboardInterrupt as error:
-            interrupted = Interrupted.of(error, _left(files))
-            logging.warning("Interrupted by %s", interrupted.number.name)
-            _end(report, "interrupted", f"interrupted by {interrupted.number.name}", write_report)
-            raise interrupted from None
-        except BaseException as error:
-            if isinstance(error, InputError):
-                logging.error("%s", error)
-            _end(report, "failed", f"{type(error).__name__}: {error}", write_report)
-            raise
+            with recorder.recording(lambda: _left(files)):
+                tracking.started(report.config)
+                scores = _train_and_score(experiment, files, report, publish, resumed=resumed)
+                with kept_if_possible(files.predictions):
+                    _write_predictions(files.predictions, scores)
+                tracking.finished(report.metrics)
         finally:
             draw_curves_beside(report, files.report)
-        report.status = "completed"
-        write_report()
         # Only now: a run that is killed before its report says so is resumed, not trained again.
         files.state.unlink(missing_ok=True)
     return report
@@ -199,13 +147,6 @@ def _run(
 def _write_predictions(path: Path, scores: Mapping[str, np.ndarray]) -> None:
     with replace_atomically(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **scores)
-
-
-def _end(report: Report, status: str, error: str, write_report: Callable[[], None]) -> None:
-    """Say in the report why a run ended; the reason itself matters more than that it cannot be written."""
-    report.status, report.error = status, error
-    with contextlib.suppress(InputError):
-        write_report()
 
 
 def _left(files: RunFiles) -> str:
@@ -265,7 +206,7 @@ def _build(experiment: Experiment, report: Report, resumed: Report | None):
         if resumed is not None and resumed.precision:
             precision.keep(resumed.precision["used"])
         report.precision = precision.choice.as_dict()
-    report.parameters = reports.count_parameters(model)
+    report.parameters = count_parameters(model)
     logging.info("Total number of parameters: %d.", report.parameters["total"])
     return model, to_inputs, feature_map
 
@@ -290,32 +231,6 @@ def _score(split: str, trainer: Trainer, loader: MultimodalDataLoader, report: R
     return predictions.scores.astype(np.float32)
 
 
-def _refuse_another(before: Report, params: Mapping[str, Any], experiment: Experiment, found: str) -> None:
-    """A run of other settings or another dataset build is not returned as this one or overwritten.
-
-    Args:
-        before: the report that is there.
-        params: what is asked for.
-        experiment: reads the dataset build that is asked for.
-        found: what is there, for the error.
-    """
-    if changed := changed_keys(before.config, params):
-        raise ConfigError(f"{found} of another configuration ({', '.join(changed)}): {OTHERWISE}")
-    _refuse_another_build(before, experiment, found)
-
-
-def _refuse_another_experiment(before: Report, experiment: Experiment, found: str) -> None:
-    """A run that is resumed keeps its settings, so `--name` must not give it to an experiment that has others."""
-    # An older report does not say whether `_s5` ends the name of the experiment or of its seed.
-    if experiment.expid not in (before.experiment, before.run):
-        raise ConfigError(f"{found} of {before.experiment!r}, not of {experiment.expid!r}: {OTHERWISE}")
-
-
-def _refuse_another_build(before: Report, experiment: Experiment, found: str) -> None:
-    if before.manifest_hash != experiment.store.manifest.hash:
-        raise ConfigError(f"{found} of another build of the dataset: {OTHERWISE}")
-
-
 @contextlib.contextmanager
 def _only_process(files: RunFiles) -> Iterator[None]:
     """Two processes must not write the files of one run; the system frees the lock of a killed one."""
@@ -333,36 +248,3 @@ def _only_process(files: RunFiles) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextlib.contextmanager
-def _log_to(path: Path, *, append: bool) -> Iterator[None]:
-    """Log to `path` and stderr in FuxiCTR's format, and leave logging as it was."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    root.handlers[:] = [logging.StreamHandler()]
-    with kept_if_possible(path):
-        root.handlers.append(_LogFile(path, mode="a" if append else "w", encoding="utf-8", errors="backslashreplace"))
-    for handler in root.handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s P%(process)d %(levelname)s %(message)s"))
-    root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        for log_file in root.handlers[1:]:
-            with contextlib.suppress(OSError):
-                log_file.close()
-        root.handlers[:] = handlers
-        root.setLevel(level)
-
-
-class _LogFile(logging.FileHandler):
-    """A log file that is given up, with one warning, where it cannot be written any more."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Called in place of an error of the write."""
-        logging.getLogger().removeHandler(self)
-        with contextlib.suppress(OSError):
-            self.close()
-        with kept_if_possible(Path(self.baseFilename)):
-            raise

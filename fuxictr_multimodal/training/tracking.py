@@ -1,83 +1,108 @@
-"""Scalars of a run for a tracker such as TensorBoard, from the same progress that the report is written from."""
+"""What a run tells a tracker, such as TensorBoard: its settings, each evaluation and its final metrics, each once."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
+from fuxictr_multimodal.training.run_names import RunFiles
 
-TRACKERS = ("tensorboard",)
-
-
-class Tracker(Protocol):
-    """What the runner tells a tracker."""
-
-    def evaluated(self, curve: Sequence[Mapping[str, Any]]) -> None:
-        """Told after each evaluation, with the whole learning curve so far (rows of `Report.curve`)."""
-
-    def finished(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
-        """Told once at the end, with the final metrics by split."""
-
-    def close(self) -> None:
-        """Flush and close; the last call, also of a run that failed."""
+# By name the module of its `Sink`; the package of a tracker is imported only when it is asked for.
+TRACKERS = {
+    "tensorboard": "fuxictr_multimodal.training.tracking_tensorboard",
+    "mlflow": "fuxictr_multimodal.training.tracking_mlflow",
+    "wandb": "fuxictr_multimodal.training.tracking_wandb",
+}
 
 
-class NoTracker:
-    """Keeps nothing."""
+class Sink(Protocol):
+    """Where one tracker keeps a run.
 
-    def evaluated(self, curve: Sequence[Mapping[str, Any]]) -> None:
-        """Nothing to do."""
-
-    def finished(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing to do."""
-
-
-class TensorBoardTracker:
-    """Writes event files to a folder.
-
-    A run that is resumed tells its whole curve again: what an earlier process wrote there is declared void, so no
-    point is drawn twice.
-
-    Raises:
-        ConfigError: TensorBoard is not installed.
+    Attributes:
+        last_step: the last training step whose scalars an earlier process of the run has written, -1 for none.
     """
 
-    def __init__(self, directory: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ConfigError(
-                f"--tracker tensorboard needs a package that is not installed ({error}): "
-                "pip install 'fuxictr-multimodal[tensorboard]'"
-            ) from None
-        self._writer = SummaryWriter(log_dir=str(directory), purge_step=0)
+    last_step: int
+
+    def settings(self, values: Mapping[str, Any]) -> None:
+        """Keep the settings of the run, values by dotted key."""
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Keep values of a training step."""
+
+    def final(self, values: Mapping[str, float]) -> None:
+        """Keep the final metrics."""
+
+    def close(self, *, completed: bool) -> None:
+        """End the run there; the last call, also of a run that failed."""
+
+
+class Tracking:
+    """Passes on what a run tells, to a sink or to nobody.
+
+    A sink that fails is given up: a warning says so once, and the run continues without it.
+
+    Args:
+        sink: of the tracker; None keeps nothing.
+    """
+
+    def __init__(self, sink: Sink | None) -> None:
+        self._sink = sink
+        self._completed = False
         self._told = 0
 
+    def started(self, config: Mapping[str, Any]) -> None:
+        """Tell the settings of the run, as the report has them."""
+        with self._given_up_on_failure() as sink:
+            sink.settings(flat(config))
+
     def evaluated(self, curve: Sequence[Mapping[str, Any]]) -> None:
-        """Write the rows that are new."""
-        for row in curve[self._told :]:
-            for name, value in scalars(row).items():
-                self._writer.add_scalar(name, value, global_step=row["step"])
+        """Tell the evaluations that are new of the whole learning curve so far (rows of `Report.curve`)."""
+        with self._given_up_on_failure() as sink:
+            for row in curve[self._told :]:
+                # A resumed run has its whole curve.
+                if row["step"] > sink.last_step:
+                    sink.scalars(scalars(row), row["step"])
         self._told = len(curve)
-        self._writer.flush()
 
     def finished(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
-        """Write the final metrics that are defined as `final_<split>/<metric>`."""
-        for split, values in metrics.items():
-            for name, value in values.items():
-                if value is not None:
-                    self._writer.add_scalar(f"final_{split}/{name}", value, global_step=0)
+        """Tell the final metrics that are defined, `final_<split>/<metric>`; only of a complete run."""
+        self._completed = True
+        defined = {
+            f"final_{split}/{name}": value
+            for split, values in metrics.items()
+            for name, value in values.items()
+            if value is not None
+        }
+        with self._given_up_on_failure() as sink:
+            sink.final(defined)
 
     def close(self) -> None:
-        """Close the event file."""
-        self._writer.close()
+        """End the run at the tracker."""
+        with self._given_up_on_failure() as sink:
+            sink.close(completed=self._completed)
+
+    @contextlib.contextmanager
+    def _given_up_on_failure(self) -> Iterator[Sink]:
+        try:
+            yield self._sink or _Nobody()
+        except Exception as error:
+            self._sink = None
+            _warn(error)
+
+
+class _Nobody:
+    last_step = -1
+
+    def settings(self, values: Mapping[str, Any]) -> None: ...
+    def scalars(self, values: Mapping[str, float], step: int) -> None: ...
+    def final(self, values: Mapping[str, float]) -> None: ...
+    def close(self, *, completed: bool) -> None: ...
 
 
 def scalars(row: Mapping[str, Any]) -> dict[str, float]:
@@ -90,48 +115,49 @@ def scalars(row: Mapping[str, Any]) -> dict[str, float]:
     return found | {f"valid/{name}": value for name, value in row["metrics"].items()}
 
 
-class CarefulTracker:
-    """Tells another tracker until that fails: then a warning says so once, and the run continues without it."""
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted key; a list is JSON text.
 
-    def __init__(self, make: Callable[[], Tracker]) -> None:
-        self._tracker: Tracker = NoTracker()
-        with self._given_up_on_failure():
-            self._tracker = make()
-
-    def evaluated(self, curve: Sequence[Mapping[str, Any]]) -> None:
-        """Told on."""
-        with self._given_up_on_failure():
-            self._tracker.evaluated(curve)
-
-    def finished(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        """Told on."""
-        with self._given_up_on_failure():
-            self._tracker.finished(metrics)
-
-    def close(self) -> None:
-        """Told on."""
-        with self._given_up_on_failure():
-            self._tracker.close()
-
-    @contextlib.contextmanager
-    def _given_up_on_failure(self) -> Iterator[None]:
-        try:
-            yield
-        except InputError:
-            raise
-        except Exception as error:
-            self._tracker = NoTracker()
-            logging.warning("the tracker failed and is not told any more (%s); the result is not affected", error)
+    >>> flat({"epochs": 2, "synthetic": {"rows": 9, "sizes": [1, 2]}, "note": None})
+    {'epochs': 2, 'synthetic.rows': 9, 'synthetic.sizes': '[1, 2]', 'note': None}
+    """
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, (list, tuple)) else value
+    return found
 
 
-def make_tracker(name: str | None, directory: Path) -> Tracker:
-    """The tracker of that name, writing to `directory`; None gives one that keeps nothing.
+def make_tracker(name: str | None, files: RunFiles, *, resumed: bool = False) -> Tracking:
+    """The tracker of a run.
+
+    Args:
+        name: one of `TRACKERS`; None keeps nothing and imports nothing.
+        files: of the run.
+        resumed: whether what an earlier process told the tracker of this run is continued, not begun anew.
 
     Raises:
-        ConfigError: an unknown name, or its package is not installed.
+        ConfigError: an unknown name, a package that is not installed, or a missing login.
     """
     if name is None:
-        return NoTracker()
-    if name == "tensorboard":
-        return CarefulTracker(lambda: TensorBoardTracker(directory))
-    raise ConfigError(f"--tracker {name!r} is not known. {did_you_mean(name, TRACKERS)}")
+        return Tracking(None)
+    if name not in TRACKERS:
+        raise ConfigError(f"--tracker {name!r} is not known. {did_you_mean(name, TRACKERS)}")
+    try:
+        return Tracking(importlib.import_module(TRACKERS[name]).open_sink(files, resumed=resumed))
+    except ImportError as error:
+        raise ConfigError(
+            f"--tracker {name} needs a package that is not installed ({error}): "
+            f"pip install 'fuxictr-multimodal[{name}]'"
+        ) from None
+    except InputError:
+        raise
+    except Exception as error:
+        _warn(error)
+        return Tracking(None)
+
+
+def _warn(error: Exception) -> None:
+    logging.warning("the tracker failed and is not told any more (%s); the result is not affected", error)

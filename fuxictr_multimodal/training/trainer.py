@@ -2,7 +2,7 @@
 
 It drives FuxiCTR's own pieces (`train_step`, `forward`, `get_labels`, `lr_decay`, `checkpoint`), so a model trains
 here as it does in `BaseModel.fit`. What it adds: predictions stay arrays, the loss stays on the device, a NaN never
-replaces the best checkpoint, and a killed run goes on from its last evaluation with the same loss trace.
+replaces the best checkpoint, and a killed run resumes from its last evaluation with the same loss trace.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,74 +24,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
-from fuxictr_multimodal.errors import ConfigError, DataError, InputError
-from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.errors import ConfigError, TrainingDiverged
 from fuxictr_multimodal.system.progress import followed
 from fuxictr_multimodal.training import metrics
+from fuxictr_multimodal.training.checkpoint import load_checkpoint, save_checkpoint
+from fuxictr_multimodal.training.progress import Evaluation, Predictions, Progress
+from fuxictr_multimodal.training.state_file import (
+    DAMAGE,
+    damaged,
+    random_state,
+    read_state,
+    set_random_state,
+    write_state,
+)
 from fuxictr_multimodal.training.weight_average import WeightAverage
 
 MIN_DELTA = 1e-6  # FuxiCTR's: a smaller gain of the monitored value is none
-
-
-class TrainingDiverged(InputError):
-    """The loss or a score is not finite; the best checkpoint so far is untouched."""
-
-
-# What reading a file raises that is cut, empty, or of something else than it should be.
-DAMAGE = (OSError, pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
-
-
-@dataclass
-class Evaluation:
-    """One row of the learning curve; `seconds` is training time so far without evaluations."""
-
-    epoch: int
-    step: int
-    train_loss: float
-    learning_rate: float
-    metrics: dict[str, float]
-    monitor: float
-    best: bool
-    seconds: float
-
-
-@dataclass
-class Progress:
-    """All that a killed run needs, beside the tensors, to go on."""
-
-    epoch: int = 0
-    step: int = 0
-    stopping_steps: int = 0
-    best_value: float | None = None
-    best_epoch: int | None = None
-    finished: bool = False
-    train_seconds: float = 0.0
-    train_rows: int = 0
-    curve: list[Evaluation] = field(default_factory=list)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Progress:
-        return cls(**{**values, "curve": [Evaluation(**row) for row in values["curve"]]})
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Scores, labels and groups of a split, row order kept; `rows_per_s` counts loading and scoring."""
-
-    scores: NDArray[np.float32]
-    labels: NDArray[np.float32] | None
-    groups: NDArray | None
-    rows_per_s: float
-
-    def evaluate(self, names: list[str]) -> dict[str, float]:
-        """Compute metrics by name; see `metrics.evaluate`."""
-        assert self.labels is not None, "a split without labels has no metrics"
-        return metrics.evaluate(self.labels, self.scores, names, self.groups)
-
-    def undefined(self, names: list[str]) -> dict[str, str]:
-        """Which of these metrics no scores of these rows have, and why; see `metrics.undefined`."""
-        assert self.labels is not None, "a split without labels has no metrics"
-        return metrics.undefined(names, self.labels, self.groups)
 
 
 class Trainer:
@@ -205,24 +152,27 @@ class Trainer:
         )
 
     def resume(self) -> bool:
-        """Load the state of a killed run; False where there is none."""
-        if self.state_file is None or not self.state_file.is_file():
+        """Load the state of a killed run; False where there is none.
+
+        Raises:
+            DataError: the state is damaged.
+            ConfigError: it is of a run with another weight average.
+        """
+        state = read_state(self.state_file)
+        if state is None:
             return False
         try:
-            state = torch.load(self.state_file, map_location="cpu", weights_only=True)
             self.model.load_state_dict(state["model"])
             self.model.optimizer.load_state_dict(state["optimizer"])
-            torch.set_rng_state(state["rng"])
-            if torch.cuda.is_available() and state["rng_cuda"]:
-                torch.cuda.set_rng_state_all(state["rng_cuda"])
+            set_random_state(state["rng"], state["rng_cuda"])
             if self.average is not None:
                 self.average.load_state_dict(state.get("average"))
             self.progress = Progress.from_dict(state["progress"])
             self._loader_state = state["loader"]
+        except ConfigError:
+            raise
         except DAMAGE as error:
-            raise DataError(
-                f"{self.state_file} cannot be read ({_line(error)}): --overwrite starts the run anew"
-            ) from None
+            raise damaged(self.state_file, error) from None
         return True
 
     def _refuse_undefined_monitor(self, valid: MultimodalDataLoader) -> None:
@@ -341,25 +291,17 @@ class Trainer:
         return value < best - MIN_DELTA if self.model._monitor_mode == "min" else value > best + MIN_DELTA
 
     def _save_state(self, train: MultimodalDataLoader) -> None:
-        if self.state_file is None:
-            return
+        cpu, gpus = random_state()
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.model.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
-            "rng": torch.get_rng_state(),
-            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "rng": cpu,
+            "rng_cuda": gpus,
             "loader": train.state_dict(),
             "progress": asdict(self.progress),
         }
-        try:
-            with replace_atomically(self.state_file) as temporary:
-                torch.save(state, temporary)
-        # What torch raises of a full disk is a RuntimeError.
-        except (OSError, RuntimeError) as error:
-            logging.warning(
-                "%s cannot be written (%s): the run cannot be resumed from here", self.state_file, _line(error)
-            )
+        write_state(self.state_file, state)
 
     def _with_progress(self, loader: MultimodalDataLoader, name: str, *, leave: bool = True) -> Iterator[Batch]:
         verbose = bool(self.model._verbose)
@@ -390,38 +332,6 @@ def fit_batches(train: MultimodalDataLoader, model: BaseModel) -> None:
     train.least_rows = 2
     if train.num_samples % train.batch_size == 1:
         logging.info("BatchNorm cannot train on one row: the last row of an epoch joins the batch before it")
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def save_checkpoint(model: BaseModel) -> None:
-    """Write the weights to `model.checkpoint`; an interrupted write leaves the older file.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    path = Path(model.checkpoint)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replace_atomically(path) as temporary:
-            model.save_weights(str(temporary))
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"{path} cannot be written: {_line(error)}") from None
-
-
-def load_checkpoint(model: BaseModel) -> None:
-    """Load `model.checkpoint`; tensors only, no code from the file is run.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
-    try:
-        weights = torch.load(model.checkpoint, map_location=model.device, weights_only=True)
-    except DAMAGE as error:
-        raise DataError(f"{model.checkpoint} cannot be read ({_line(error)}): train it again, --overwrite") from None
-    model.load_state_dict(weights)
 
 
 def _to_numpy(parts: list[torch.Tensor]) -> NDArray:

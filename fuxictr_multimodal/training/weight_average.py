@@ -4,7 +4,7 @@
 
 with w_t the weights after step t (Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J.
 Control Optim. 30(4), 1992; as an exponential average with a shorter memory at the start in TensorFlow's
-`ExponentialMovingAverage`). Training goes on from w_t: its steps and its loss are those of a training without average.
+`ExponentialMovingAverage`). Training continues from w_t: its steps and its loss are those of a training without average.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class WeightAverage:
         return {"steps": self.steps, "averages": dict(self._averages)}
 
     def load_state_dict(self, state: Mapping[str, object] | None) -> None:
-        """Go on from a state; `None` is that of a training without average.
+        """Resume from a state; `None` is that of a training without average.
 
         Raises:
             ConfigError: it has no averages, or those of other weights.

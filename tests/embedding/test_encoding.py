@@ -14,7 +14,7 @@ from bilingual_embedding.model.tokenizer import BilingualTokenizer
 from bilingual_embedding.vectors import encoding
 from bilingual_embedding.vectors.encoding import encode_texts
 from bilingual_embedding.vectors.item_vectors import item_table, reduce_width
-from bilingual_embedding.vectors.text_vectors import encode_file
+from bilingual_embedding.vectors.text_vectors import TextFile, embed_by, write_vectors
 from fuxictr_multimodal.data.recipes.text_features import pretrained_vectors
 from fuxictr_multimodal.errors import ConfigError, DataError
 
@@ -68,10 +68,14 @@ def test_saved_and_loaded_it_encodes_the_same(model, tmp_path):
         load_encoder(tmp_path)
 
 
+def encode_file(model, **arguments):
+    return write_vectors(TextFile(**arguments), embed_by(*model))
+
+
 def test_text_file_to_vectors(model, tmp_path):
     with gzip.open(tmp_path / "t.gz", "wt") as file:
         file.write("a\nb\na\n")
-    facts = encode_file(*model, source=tmp_path / "t.gz", target=tmp_path / "out" / "v.parquet")
+    facts = encode_file(model, source=tmp_path / "t.gz", target=tmp_path / "out" / "v.parquet")
     frame = pl.read_parquet(tmp_path / "out" / "v.parquet")
     assert frame["row"].to_list() == [0, 1, 2]
     assert frame["vector"].dtype == pl.Array(pl.Float32, 32)
@@ -84,7 +88,7 @@ def test_item_table_is_aligned_and_readable_by_the_builders(model, tmp_path):
     frame.write_parquet(tmp_path / "items.parquet")
     target = tmp_path / "table.parquet"
     facts = encode_file(
-        *model, source=tmp_path / "items.parquet", target=target, text_columns=["title", "plot"], id_column="id",
+        model, source=tmp_path / "items.parquet", target=target, text_columns=["title", "plot"], id_column="id",
         item_dim=8,
     )  # fmt: skip
     table = pl.read_parquet(target)
@@ -123,7 +127,7 @@ def test_bad_requests_are_named(model, tmp_path):
     pl.DataFrame({"text": ["a"], "id": ["x"]}).write_parquet(tmp_path / "t.parquet")
 
     def encode(source="t.parquet", target="v.parquet", **arguments):
-        encode_file(*model, source=tmp_path / source, target=tmp_path / target, **arguments)
+        encode_file(model, source=tmp_path / source, target=tmp_path / target, **arguments)
 
     with pytest.raises(ConfigError, match=r"must end in \.parquet"):
         encode(target="v.npy")
@@ -162,7 +166,7 @@ def encode(model, tmp_path):
             content.write_parquet(source)
         else:
             source.write_bytes(gzip.compress(content.encode()) if name.lower().endswith(".gz") else content.encode())
-        facts = encode_file(*model, source=source, target=tmp_path / "v.parquet", **arguments)
+        facts = encode_file(model, source=source, target=tmp_path / "v.parquet", **arguments)
         return facts, pl.read_parquet(tmp_path / "v.parquet")
 
     return run
@@ -326,14 +330,14 @@ def test_an_output_that_cannot_be_written_is_named(model, tmp_path, monkeypatch)
     source = tmp_path / "t.txt"
     source.write_text("a\n")
     with pytest.raises(DataError, match=r"the folder .*t\.txt cannot be created"):
-        encode_file(*model, source=source, target=source / "v.parquet")
+        encode_file(model, source=source, target=source / "v.parquet")
 
     def full(self, path):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
     with pytest.raises(DataError, match=r"output .*v\.parquet cannot be written: No space left on device"):
-        encode_file(*model, source=source, target=tmp_path / "v.parquet")
+        encode_file(model, source=source, target=tmp_path / "v.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
 
 

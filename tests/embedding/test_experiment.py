@@ -63,14 +63,14 @@ def test_planted_translation_is_learnt(finished):
 
 def test_report_tells_the_run(finished):
     run, report = finished
-    assert EmbeddingReport.read(run.report_file) == report
+    assert EmbeddingReport.read(run.files.report) == report
     assert list(report.stages) == ["mlm", "pairs", "multitask"]
     assert report.stages["pairs"]["steps"] == 150
     assert {"retrieval", "sts"} == {task for row in report.stages["multitask"]["curve"] for task in row["loss"]}
     assert report.data["sentences"]["pairs"]["kept"] <= 1500
     assert set(report.tokenizer["tokens_per_word"]) == {"left", "right"}
-    assert {p.name for p in run.folder.iterdir()} == {"report.json", "tokenizer.json", "mlm", "pairs", "multitask"}
-    assert (run.folder / "mlm" / "head.safetensors").is_file()
+    assert {p.name for p in run.files.path.iterdir()} == {"report.json", "tokenizer.json", "mlm", "pairs", "multitask"}
+    assert (run.files.path / "mlm" / "head.safetensors").is_file()
 
 
 @pytest.mark.parametrize("stage", [pytest.param("mlm", marks=pytest.mark.slow), "pairs",
@@ -87,10 +87,10 @@ def test_a_run_killed_in_any_stage_ends_the_same(finished, make_run, monkeypatch
     run = make_run("save_steps=10")
     with pytest.raises(KeyboardInterrupt):
         run.execute("all")
-    left = EmbeddingReport.read(run.report_file)
-    state = run.folder / f"{stage}.state.pt"
+    left = EmbeddingReport.read(run.files.report)
+    state = run.files.path / f"{stage}.state.pt"
     assert left.status == "interrupted"
-    assert left.error == f"interrupted by SIGINT: {state} is kept: --resume resumes from it"
+    assert left.error == "interrupted by SIGINT"
     assert state.is_file()
     monkeypatch.setattr(stage_trainer.StageTrainer, "_step", original)
     torch.manual_seed(123)
@@ -98,7 +98,7 @@ def test_a_run_killed_in_any_stage_ends_the_same(finished, make_run, monkeypatch
     _, expected = finished
     assert report.evaluation == expected.evaluation
     assert [s["curve"] for s in report.stages.values()] == [s["curve"] for s in expected.stages.values()]
-    ours, theirs = (load_file(r.folder / "multitask" / "model.safetensors") for r in (run, finished[0]))
+    ours, theirs = (load_file(r.files.path / "multitask" / "model.safetensors") for r in (run, finished[0]))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
@@ -149,7 +149,7 @@ def test_overwrite_trains_a_stage_and_forgets_the_later_ones(make_run):
     run = make_run(*small)
     report = run.execute("pairs", overwrite=True)
     assert (list(report.stages), list(report.evaluation)) == (["mlm", "pairs"], ["untrained", "mlm", "pairs"])
-    assert not run.trained("multitask")
+    assert not run.files.trained("multitask")
     assert report.status == "running"
 
 
@@ -240,7 +240,7 @@ def test_missing_data_is_named(make_run, tmp_path):
     run = make_run(f"data_root={tmp_path / 'nowhere'}")
     with pytest.raises(DataError, match="does not exist; set data_root"):
         run.execute("all")
-    assert EmbeddingReport.read(run.report_file).status == "failed"
+    assert EmbeddingReport.read(run.files.report).status == "failed"
 
 
 def test_door(finished, planted, tmp_path):
@@ -257,9 +257,9 @@ def test_door(finished, planted, tmp_path):
     assert bad.stderr.startswith("error: expid 'BiEncoder_nan' is not in")
     assert typed("--stage", "encode").returncode == 2
     run, _ = finished
-    (run.folder.parent / "BiEncoder_nano").symlink_to(run.folder)
+    (run.files.path.parent / "BiEncoder_nano").symlink_to(run.files.path)
     done = typed(
-        "--stage", "encode", "--set", f"model_root={run.folder.parent}", "--input", planted / "test.left.txt",
+        "--stage", "encode", "--set", f"model_root={run.files.path.parent}", "--input", planted / "test.left.txt",
         "--output", "v.parquet",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

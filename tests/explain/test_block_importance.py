@@ -25,8 +25,9 @@ from fuxictr_multimodal.explain.block_importance import (
     exchanged_rows,
 )
 from fuxictr_multimodal.explain.view import blocks_table, draw_blocks
+from fuxictr_multimodal.training.checkpoint import save_checkpoint
 from fuxictr_multimodal.training.experiment import Experiment
-from fuxictr_multimodal.training.trainer import Trainer, save_checkpoint
+from fuxictr_multimodal.training.trainer import Trainer
 
 BLOCKS = {
     ("likes_level", CONTEXT),

@@ -13,8 +13,8 @@ from fuxictr_multimodal.cli.explain import run_explain_main
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.explain.layer_scales import LayerScale, Scales, experiment_scales, layer_scales
 from fuxictr_multimodal.explain.view import scales_table
+from fuxictr_multimodal.training.checkpoint import save_checkpoint
 from fuxictr_multimodal.training.experiment import Experiment
-from fuxictr_multimodal.training.trainer import save_checkpoint
 
 
 def rms(*tensors: torch.Tensor) -> float:

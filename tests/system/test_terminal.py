@@ -12,7 +12,8 @@ from fuxictr_multimodal.comparison.board import Board
 from fuxictr_multimodal.launch.job import Outcome
 from fuxictr_multimodal.launch.run_many import print_outcomes
 from fuxictr_multimodal.system.terminal import plain_console
-from fuxictr_multimodal.training.report import Report, print_summary
+from fuxictr_multimodal.training.recorder import print_summary
+from fuxictr_multimodal.training.report import Report
 
 ROOT = Path(__file__).resolve().parents[2]
 ASCII = {"PYTHONIOENCODING": "ascii"}

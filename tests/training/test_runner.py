@@ -18,15 +18,15 @@ import torch
 from fuxictr_multimodal.config.expids import config_hash, trial_hash
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.data.store import SplitReader
-from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.errors import ConfigError, DataError, TrainingDiverged
 from fuxictr_multimodal.system import reduced_precision
 from fuxictr_multimodal.system.interruption import Interrupted, raised_on_signals
-from fuxictr_multimodal.training import report as reports
-from fuxictr_multimodal.training import runner
+from fuxictr_multimodal.training import environment, run_log, runner
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.metrics import auc
-from fuxictr_multimodal.training.report import Report, print_summary
-from fuxictr_multimodal.training.trainer import Trainer, TrainingDiverged, fit_batches
+from fuxictr_multimodal.training.recorder import print_summary
+from fuxictr_multimodal.training.report import Report
+from fuxictr_multimodal.training.trainer import Trainer, fit_batches
 from tests.helpers.loader_store import feature_map, write_split
 
 
@@ -186,7 +186,7 @@ def test_a_killed_run_keeps_what_the_command_line_does_not_name(run_qin, kill_at
 def test_epochs_and_patience_of_a_run_never_shrink(run_qin, kill_at_evaluation, change):
     kill_at_evaluation(1, "epochs=5", "early_stop_patience=4")
     key, _, now = change.partition("=")
-    said = rf"{key} of QIN_test@.* may grow, never shrink: {int(now) + 1} then, {now} now"
+    said = rf"QIN_test@.*{key}: {int(now) + 1} then, {now} now \({key} may grow, never shrink\)"
     with pytest.raises(ConfigError, match=said):
         run_qin(change, resume=True)
 
@@ -278,7 +278,7 @@ def test_a_yaml_that_changed_changes_no_run_that_is_resumed(run_qin, kill_at_eva
     resumed, path = run_qin(resume=True, config_dir=config)
     assert resumed.config["num_row"] == 4
     assert (
-        "settings of its own, which the configuration does not have: num_row: 4 then, 3 now"
+        "QIN_test keeps its own settings: num_row: 4 (the configuration says 3)"
         in path.with_name("QIN_test.log").read_text()
     )
     assert losses(resumed) == losses(run_qin(name="again")[0])
@@ -655,7 +655,7 @@ def test_a_full_disk_ends_neither_the_run_nor_its_log(run_qin, tmp_path, monkeyp
     assert (
         "QIN_test.state cannot be written (PytorchStreamWriter failed writing file data/0)" in capsys.readouterr().err
     )
-    log = runner._LogFile("/dev/full", encoding="utf-8")
+    log = run_log._LogFile("/dev/full", encoding="utf-8")
     logging.getLogger().addHandler(log)
     logging.warning("a line")
     assert log not in logging.getLogger().handlers
@@ -679,10 +679,10 @@ def test_the_commit_is_that_of_the_package(tmp_path, monkeypatch):
     def of_module(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        monkeypatch.setattr(reports, "__file__", str(path))
-        return reports.git_commit()
+        monkeypatch.setattr(environment, "__file__", str(path))
+        return environment.git_commit()
 
-    module = package / "fuxictr_multimodal/training/report.py"
+    module = package / "fuxictr_multimodal/training/environment.py"
     assert of_module(module) is None  # not tracked yet
     git(package, "add", ".")
     git(package, "commit", "-q", "-m", "a module")
@@ -690,4 +690,4 @@ def test_the_commit_is_that_of_the_package(tmp_path, monkeypatch):
     module.write_text("x = 1\n")
     assert of_module(module) == git(package, "rev-parse", "HEAD") + "-dirty"
     # An installed package inside of a repository that does not track it.
-    assert of_module(user / ".venv/site-packages/fuxictr_multimodal/training/report.py") is None
+    assert of_module(user / ".venv/site-packages/fuxictr_multimodal/training/environment.py") is None

@@ -1,0 +1,116 @@
+"""What a stage of training starts from: the encoder and tokenizer, and the steps on the stage's sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bilingual_embedding.data.sources import ExperimentData, train_tokenizer
+from bilingual_embedding.model.checkpoint import load_encoder
+from bilingual_embedding.model.encoder import Encoder
+from bilingual_embedding.model.presets import preset
+from bilingual_embedding.model.tokenizer import FILE_NAME, BilingualTokenizer
+from bilingual_embedding.training.masking import MaskedLanguageModel
+from bilingual_embedding.training.settings import Experiment
+from bilingual_embedding.training.stages import (
+    Machine,
+    TakeStep,
+    TokenizedPairs,
+    masked_steps,
+    multitask_steps,
+    pairs_steps,
+    tokens_of,
+)
+
+WHOLE = 1 << 30  # more tokens than any text has
+
+
+def kept_encoder(folder: Path, experiment: Experiment) -> tuple[Encoder, BilingualTokenizer]:
+    """The encoder that a stage left in its folder, on the CPU, and its tokenizer."""
+    return load_encoder(folder, backend=experiment.backend, gradient_checkpointing=experiment.gradient_checkpointing)
+
+
+def fresh_tokenizer(
+    folder: Path, experiment: Experiment, data: ExperimentData, *, progress: bool
+) -> BilingualTokenizer:
+    """The tokenizer of a run that starts fresh: the one in its folder, else one that is trained and written there."""
+    if (folder / FILE_NAME).is_file():
+        return BilingualTokenizer.read(folder)
+    size = preset(experiment.preset).vocabulary_size
+    tokenizer = train_tokenizer(experiment, data, size, progress=progress)
+    tokenizer.write(folder)
+    return tokenizer
+
+
+def fresh_encoder(experiment: Experiment, tokenizer: BilingualTokenizer) -> Encoder:
+    """An encoder with random weights, the same for one seed, on the CPU."""
+    torch.manual_seed(experiment.seed)
+    return Encoder.from_preset(
+        experiment.preset,
+        vocabulary_size=tokenizer.vocabulary_size,
+        dropout=experiment.dropout,
+        positions=experiment.positions,
+        backend=experiment.backend,
+        gradient_checkpointing=experiment.gradient_checkpointing,
+    )
+
+
+def described_tokenizer(tokenizer: BilingualTokenizer, experiment: Experiment, data: ExperimentData) -> dict[str, Any]:
+    """What the report says of a tokenizer: its size, and tokens a word of each language that is read."""
+    # All languages that are read, even if the vocabulary is learnt from one of them only.
+    read = [*experiment.tokenizer.sources, *(experiment.mlm.sources if experiment.mlm else ())]
+    read += experiment.pairs.rates if experiment.pairs else ()
+    languages = data.by_language(list(dict.fromkeys(read)))
+    return {
+        "vocabulary_size": tokenizer.vocabulary_size,
+        "tokens_per_word": {language: tokenizer.fertility(texts) for language, texts in languages.items()},
+    }
+
+
+def stage_steps(
+    stage: str,
+    encoder: Encoder,
+    tokenizer: BilingualTokenizer,
+    data: ExperimentData,
+    experiment: Experiment,
+    *,
+    precision: str,
+    progress: bool,
+) -> tuple[nn.Module, TakeStep]:
+    """What a stage trains, and its steps.
+
+    Args:
+        stage: `mlm`, `pairs` or `multitask`.
+        encoder: on the device where it is trained.
+        tokenizer: of the encoder.
+        data: sources by name.
+        experiment: the settings.
+        precision: of the encoder, `float32` or `bfloat16`.
+        progress: show it, where preparing takes long.
+
+    Returns:
+        The model, the encoder itself but for `mlm`, and a function that adds the gradients of a step by its number.
+    """
+    machine = Machine(experiment.memory_tokens, precision, experiment.seed, progress=progress)
+    if stage == "mlm":
+        table = tokens_of(tokenizer, data.texts(experiment.mlm.sources), max_length=WHOLE, progress=progress)
+        model = MaskedLanguageModel(encoder).to(encoder.device)
+        return model, masked_steps(model, table.windows(experiment.mlm.max_length), experiment.mlm, machine)
+    if stage == "pairs":
+        pairs = experiment.pairs
+        sources = [
+            TokenizedPairs(data.source(name).need_pairs(), tokenizer, pairs.max_length, progress=progress)
+            for name in pairs.rates
+        ]
+        return encoder, pairs_steps(encoder, sources, pairs, machine)
+    multitask, tasks = experiment.multitask, {}
+    for name, task in multitask.tasks.items():
+        source = data.source(task.source)
+        texts = source.need_scored() if task.kind == "sts" else source.need_pairs()
+        tasks[name] = TokenizedPairs(texts, tokenizer, multitask.max_length, progress=progress)
+        if task.kind == "retrieval" and tasks[name].negatives is None and multitask.negatives:
+            tasks[name].mine(encoder, multitask.negatives, machine)
+    return encoder, multitask_steps(encoder, tasks, multitask, machine)

@@ -1,0 +1,46 @@
+"""The log of a run: FuxiCTR's format, on stderr and in a file that never ends the run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from fuxictr_multimodal.system.files import kept_if_possible
+
+
+@contextlib.contextmanager
+def log_to(path: Path, *, append: bool) -> Iterator[None]:
+    """Log to `path` and stderr in FuxiCTR's format, and leave logging as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers[:] = [logging.StreamHandler()]
+    with kept_if_possible(path):
+        root.handlers.append(_LogFile(path, mode="a" if append else "w", encoding="utf-8", errors="backslashreplace"))
+    for handler in root.handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s P%(process)d %(levelname)s %(message)s"))
+    root.setLevel(logging.INFO)
+    try:
+        with logging_redirect_tqdm():
+            yield
+    finally:
+        for log_file in root.handlers[1:]:
+            with contextlib.suppress(OSError):
+                log_file.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that is given up, with one warning, where it cannot be written any more."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called in place of an error of the write."""
+        logging.getLogger().removeHandler(self)
+        with contextlib.suppress(OSError):
+            self.close()
+        with kept_if_possible(Path(self.baseFilename)):
+            raise
