@@ -8,18 +8,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from fuxictr_multimodal.zoo import layouts
-
-if TYPE_CHECKING:
-    from fuxictr.features import FeatureMap
-
-    from fuxictr_multimodal.data.item_table import ItemTable
 
 
 @dataclass(frozen=True)
@@ -170,16 +162,6 @@ class Batch:
             history=self.history.to(device, non_blocking=non_blocking),
             group=None if self.group is None else self.group.to(device, non_blocking=non_blocking),
         )
-
-    def as_longctr(
-        self, item_table: ItemTable, *, max_len: int | None = None, padding: str = "pre"
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """The triple `(batch_dict, item_dict, mask)` of FuxiCTR's LongCTR models; see `layouts.as_longctr`."""
-        return layouts.as_longctr(self, item_table, max_len=max_len, padding=padding)
-
-    def as_flat(self, item_table: ItemTable, feature_map: FeatureMap, *, padding: str = "pre") -> dict[str, Tensor]:
-        """One tensor a column, as models of a FuxiCTR clone read; see `layouts.as_flat`."""
-        return layouts.as_flat(self, item_table, feature_map, padding=padding)
 
 
 def _take(values: Tensor, rows: Tensor) -> Tensor:

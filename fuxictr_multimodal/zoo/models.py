@@ -18,7 +18,7 @@ from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 from fuxictr_multimodal.zoo import clone as checkout
 from fuxictr_multimodal.zoo.distinct_items import DistinctItems
-from fuxictr_multimodal.zoo.layouts import HISTORY_PREFIX, flat_feature_map, is_history
+from fuxictr_multimodal.zoo.layouts import HISTORY_PREFIX, as_flat, as_longctr, flat_feature_map, is_history
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -67,7 +67,7 @@ class ZooModel:
         slots = None if short is None else max(params["max_len"], short)
         if (distinct := DistinctItems.of(model, table, max_len=slots, padding=self.padding)) is not None:
             return model, distinct
-        return model, lambda batch: batch.as_longctr(table, max_len=slots, padding=self.padding)
+        return model, lambda batch: as_longctr(batch, table, max_len=slots, padding=self.padding)
 
     @property
     def padding(self) -> str:
@@ -93,7 +93,7 @@ class ZooModel:
             )
         _initialise_forgotten(model)
         table = item_table(model.device)
-        return model, lambda batch: batch.as_flat(table, flat, padding=self.padding)
+        return model, lambda batch: as_flat(batch, table, flat, padding=self.padding)
 
 
 def resolve(name: str, *, zoo_root: str | Path | None = None) -> ZooModel:

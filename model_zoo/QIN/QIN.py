@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
+from fuxictr_multimodal.zoo.layouts import as_longctr
 from model_zoo.QIN.attention import JaggedHistory, MeanPooling, PaddedHistory
 from model_zoo.QIN.contrastive import history_contrast
 from model_zoo.QIN.feature_dropout import FeatureDropout
@@ -367,7 +368,7 @@ class QIN(BaseModel):
     def get_inputs(self, inputs: Batch | Triple, feature_source: str | Sequence[str] | None = None) -> Triple:
         """Return the LongCTR triple on the model's device; labels and meta columns are left out."""
         if isinstance(inputs, Batch):
-            inputs = inputs.to(self.device).as_longctr(self._table())
+            inputs = as_longctr(inputs.to(self.device), self._table())
         batch_dict, item_dict, mask_BT = inputs
         item_dict = {name: item_dict[name].to(self.device) for name in self.item_vectors.features}
         return self._context(batch_dict, feature_source), item_dict, mask_BT.to(self.device)
