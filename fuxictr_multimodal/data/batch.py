@@ -5,13 +5,14 @@ Shape legend: B rows, T padded history slots, N history items of all rows togeth
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from fuxictr_multimodal.data import jagged
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Jagged:
 
     values: Tensor
     offsets: Tensor
+
+    @classmethod
+    def from_lengths(cls, values: Tensor, lengths: Tensor) -> Jagged:
+        """Rows that hold `lengths` (B,) of the values each, in their order."""
+        return cls(values, F.pad(lengths.cumsum(0), (1, 0)))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -87,20 +93,27 @@ class Jagged:
             return self
         return self._gather(self.offsets[1:] - lengths, lengths)
 
+    def select(self, places: Tensor) -> Jagged:
+        """The same rows with only the values at some places, (K,) ascending.
+
+        >>> rows = Jagged(torch.tensor([7, 8, 9]), torch.tensor([0, 2, 2, 3])).select(torch.tensor([1, 2]))
+        >>> rows.values.tolist(), rows.offsets.tolist()
+        ([8, 9], [0, 1, 1, 2])
+        """
+        return Jagged(self.values[places], torch.searchsorted(places, self.offsets))
+
     def _gather(self, starts: Tensor, lengths: Tensor) -> Jagged:
         """Rows that begin at `starts` (R,) and hold `lengths` (R,) values."""
-        offsets = lengths.new_zeros(len(lengths) + 1)
-        torch.cumsum(lengths, 0, out=offsets[1:])
-        total, device = int(offsets[-1]), self.values.device
-        # Value n of the result, in row r, comes from starts[r] + (n - offsets[r]).
-        shift = starts - offsets[:-1]
+        device = self.values.device
         if device.type == "cpu":
-            source = np.repeat(shift.numpy(), lengths.numpy())
-            source += np.arange(total)
-            return Jagged(_take(self.values, torch.from_numpy(source)), offsets)
-        source = torch.repeat_interleave(send(shift, device), send(lengths, device), output_size=total)
-        source += torch.arange(total, device=device)
-        return Jagged(self.values.index_select(0, source), offsets)._together()
+            where, offsets = map(torch.from_numpy, jagged.slices(starts.numpy(), lengths.numpy()))
+            return Jagged(_take(self.values, where), offsets)
+        # The same on the device, without a wait where the offsets are on the host.
+        offsets = F.pad(lengths.cumsum(0), (1, 0))
+        total = int(offsets[-1])
+        where = torch.repeat_interleave(send(starts - offsets[:-1], device), send(lengths, device), output_size=total)
+        where += torch.arange(total, device=device)
+        return Jagged(self.values.index_select(0, where), offsets)._together()
 
     def _together(self) -> Jagged:
         return Jagged(self.values, send(self.offsets, self.values.device))
@@ -185,13 +198,11 @@ def send(values: Tensor, device: torch.device) -> Tensor:
 def join(parts: Sequence[Batch]) -> Batch:
     """The rows of several batches with the same columns, end to end."""
     first = parts[0]
-    ends = [0, *itertools.accumulate(len(part.history.values) for part in parts)]
-    offsets = [part.history.offsets[1:] + end for part, end in zip(parts, ends, strict=False)]
     return Batch(
         features={name: torch.cat([part.features[name] for part in parts]) for name in first.features},
         target=torch.cat([part.target for part in parts]),
-        history=Jagged(
-            torch.cat([part.history.values for part in parts]), torch.cat([first.history.offsets[:1], *offsets])
+        history=Jagged.from_lengths(
+            torch.cat([part.history.values for part in parts]), torch.cat([part.history.lengths for part in parts])
         ),
         group=None if first.group is None else torch.cat([part.group for part in parts]),
     )

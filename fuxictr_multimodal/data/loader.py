@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from fuxictr_multimodal.data.batch import Batch, Jagged, join, send
-from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.data.order import Block, Window, shuffled_windows, stored_windows
 from fuxictr_multimodal.data.prefetch import prefetch
 from fuxictr_multimodal.data.store import SplitReader
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -210,14 +210,12 @@ class MultimodalDataLoader:
             return _fill(np.empty((rows, *stored.shape), stored.dtype), pieces)
 
         histories = [self._read_history(reader, *block) for block in blocks]
-        lengths = _fill(np.empty(rows, np.int64), (history.lengths.numpy() for history in histories))
-        offsets = lengths.new_zeros(rows + 1)
-        torch.cumsum(lengths, 0, out=offsets[1:])
+        lengths = torch.cat([history.lengths for history in histories])
         # Each block is let go as soon as it is copied, so the histories are never in memory twice.
         histories.reverse()
         pieces = (histories.pop().values.numpy() for _ in blocks)
-        values = _fill(np.empty(int(offsets[-1]), np.int32), pieces)
-        return Batch({name: column(name) for name in self._columns}, column(self._target), Jagged(values, offsets))
+        history = Jagged.from_lengths(_fill(np.empty(int(lengths.sum()), np.int32), pieces), lengths)
+        return Batch({name: column(name) for name in self._columns}, column(self._target), history)
 
     def _read_history(self, reader: SplitReader, start: int, stop: int) -> Jagged:
         values, offsets = reader.read_history(start, stop)

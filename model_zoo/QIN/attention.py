@@ -133,8 +133,7 @@ class MeanPooling(nn.Module):
 
     def weights(self, target_BD: Tensor, history: JaggedHistory) -> Tensor:
         """The weight of every history item, (N,)."""
-        lengths = history.slots.lengths
-        return torch.repeat_interleave(1 / lengths.to(target_BD.dtype), lengths)
+        return (1 / history.slots.lengths.to(target_BD.dtype))[history.slots.row_index()]
 
 
 def _two_maps(x_BI: Tensor, first_MI: Tensor, second_OM: Tensor, *, scale: float = 1.0) -> Tensor:

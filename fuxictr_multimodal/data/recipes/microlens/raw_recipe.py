@@ -16,10 +16,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.data.jagged import places_in_rows
 from fuxictr_multimodal.data.recipes.interactions import SPLITS, TEST, TRAIN, VALID, Levels, earlier_items
 from fuxictr_multimodal.data.recipes.microlens.negatives import NegativeSampler
 from fuxictr_multimodal.data.recipes.microlens.raw_files import Release
+from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.text.words import drop_invisible, word_characters
 
 BY_USER, LAST_ITEM = "user", "last-item"
@@ -93,8 +94,7 @@ class Recipe:
         self.times = pairs["time"].to_numpy()
         # Sorted by user and time: a user's pairs stand together.
         sizes = np.bincount(self.users)
-        starts = np.cumsum(sizes) - sizes
-        place = np.arange(len(pairs)) - starts[self.users]
+        place = places_in_rows(sizes)
         from_end = sizes[self.users] - 1 - place
         self.split, self.counted = self._split(place, from_end)
         everything = np.ones(len(pairs), dtype=bool)
