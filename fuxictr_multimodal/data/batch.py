@@ -93,14 +93,14 @@ class Jagged:
             return self
         return self._gather(self.offsets[1:] - lengths, lengths)
 
-    def select(self, places: Tensor) -> Jagged:
-        """The same rows with only the values at some places, (K,) ascending.
+    def offsets_where(self, keep_N: Tensor) -> Tensor:
+        """Offsets of the same rows with only the values that are kept, (B + 1,).
 
-        >>> rows = Jagged(torch.tensor([7, 8, 9]), torch.tensor([0, 2, 2, 3])).select(torch.tensor([1, 2]))
-        >>> rows.values.tolist(), rows.offsets.tolist()
-        ([8, 9], [0, 1, 1, 2])
+        >>> rows = Jagged(torch.tensor([7, 8, 9]), torch.tensor([0, 2, 2, 3]))
+        >>> rows.offsets_where(torch.tensor([False, True, True])).tolist()
+        [0, 1, 1, 2]
         """
-        return Jagged(self.values[places], torch.searchsorted(places, self.offsets))
+        return F.pad(keep_N.cumsum(0), (1, 0))[self.offsets]
 
     def _gather(self, starts: Tensor, lengths: Tensor) -> Jagged:
         """Rows that begin at `starts` (R,) and hold `lengths` (R,) values."""
@@ -180,7 +180,7 @@ class Batch:
 def _take(values: Tensor, rows: Tensor) -> Tensor:
     """`values[rows]`; on the host with numpy, in one thread.
 
-    torch would share work of microseconds among all its threads, while the loader runs beside a model that keeps them
+    torch would divide work of microseconds among all its threads, while the loader runs beside a model that keeps them
     busy: on two busy cores that made it 20 times slower.
     """
     if values.device.type != "cpu":

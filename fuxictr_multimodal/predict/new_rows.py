@@ -164,8 +164,9 @@ class NewRows:
             )
         known = real & (values > 0) & (values < self._num_items)
         self._add(self._history, int(real.sum() - known.sum()))
-        history = Jagged(torch.from_numpy(values.astype(np.int32)), torch.from_numpy(offsets))
-        history = history.select(torch.from_numpy(np.flatnonzero(known)))
+        every = Jagged(torch.from_numpy(values.astype(np.int32)), torch.from_numpy(offsets))
+        keep = torch.from_numpy(known)
+        history = Jagged(every.values[keep], every.offsets_where(keep))
         self.cut_histories += int((history.lengths > self._max_len).sum())
         return history.newest(self._max_len)
 

@@ -50,7 +50,7 @@ class ZooModel:
         """Construct the model; return it with the function that turns a `Batch` into what its `forward` reads.
 
         Args:
-            feature_map: of the store.
+            feature_map: of the dataset.
             item_table: makes the item table on a device.
             params: of the run; `max_len` is the number of history slots.
         """
@@ -156,7 +156,7 @@ def sequence_parameters(model_class: type) -> list[str]:
 def sequence_fields(model_class: type, flat: FeatureMap, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Values for `sequence_parameters`: one attention over all history columns of a flat feature map together.
 
-    Fields of sampled negatives and of actions in the history, which a store does not have, are set to none.
+    Fields of sampled negatives and of actions in the history, which a dataset does not have, are set to none.
 
     Args:
         model_class: with such parameters, or without.

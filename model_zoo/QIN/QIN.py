@@ -49,8 +49,8 @@ class QIN(BaseModel):
 
     The defaults are the published configuration: on MicroLens_1M_MMCTR 31,244,293 parameters and a valid AUC of 0.9701.
     Inputs are a `Batch` (ids; an item table must be attached) or FuxiCTR's LongCTR triple
-    `(batch_dict, item_dict, mask)`. Any number of given embeddings, tags and ids of an item take part, as the feature
-    map says with `source: item`.
+    `(batch_dict, item_dict, mask)`. Any number of pretrained embeddings, tags and ids of an item take part, as the
+    feature map says with `source: item`.
 
     Args:
         feature_map: features and labels; `source: item` marks what an item has.
@@ -132,7 +132,7 @@ class QIN(BaseModel):
         """Return `y_pred` (B, 1), a probability in classification, and `logit` (B, 1).
 
         Where several logits are trained, the logit is their mean (of the networks' mean and that of the first-order
-        terms in their share, if these have their own loss), and `parts` (K, B, 1) are their `y_pred`. With
+        terms by `first_order_share`, if these have their own loss), and `parts` (K, B, 1) are their `y_pred`. With
         `self_ensemble`, in training, `parts` are those of two passes, and `y_pred` is the mean of them. With
         `contrastive_loss`, in training, `contrasted` are target and mean history, each (B, D), of every network.
         """

@@ -287,7 +287,9 @@ class QINOptions:
         interaction, loss = self.interaction, self.loss
         quadratic = (interaction.interaction, interaction.quadratic_variant) == ("quadratic", "rows")
         if interaction.compile and (self.compute.form == "plain" or not quadratic):
-            raise ConfigError("compile is for the fast form of quadratic layers: set it to False, or form to fast")
+            raise ConfigError(
+                "compile is for the optimized implementation of quadratic layers: set it to False, or form to fast"
+            )
         if loss.self_ensemble and not interaction.net_dropout:
             raise ConfigError("self_ensemble compares two passes with different dropout: set net_dropout above 0")
         if loss.self_ensemble and (loss.networks > 1 or self.first_order.own_loss):

@@ -92,8 +92,10 @@ class _Attend(torch.autograd.Function):
         weight_N = weigh(score_N)
         kept, row_K, weight_K, kept_K = slots, row_N, weight_N, None
         if skip_zeros:
-            kept_K = weight_N.nonzero().squeeze(1)
-            kept, row_K, weight_K = slots.select(kept_K), row_N[kept_K], weight_N[kept_K]
+            keep_N = weight_N != 0
+            kept_K = keep_N.nonzero().squeeze(1)
+            kept = Jagged(slots.values[kept_K], slots.offsets_where(keep_N))
+            row_K, weight_K = row_N[kept_K], weight_N[kept_K]
         ctx.save_for_backward(query_BD, items_UD, score_N, kept.values, kept.offsets, row_K, weight_K, kept_K)
         ctx.weigh = weigh
         return bag(items_UD, kept, mode="sum", weights_N=weight_K)

@@ -82,3 +82,14 @@ def test_moving_keeps_everything():
     batch = batch_of([[1, 2], [], [3]])
     assert_same(batch.to("cpu"), batch)
     assert len(batch) == len(batch.history) == 3
+
+
+@given(lists, st.data())
+def test_rows_from_lengths_and_with_some_values_only(rows, data):
+    made = Jagged.from_lengths(jagged(rows).values, torch.tensor([len(row) for row in rows], dtype=torch.int64))
+    assert as_lists(made) == rows
+    keep = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(made.values), max_size=len(made.values))))
+    keep = keep.bool()
+    kept = Jagged(made.values[keep], made.offsets_where(keep))
+    wanted = iter(keep.tolist())
+    assert as_lists(kept) == [[item for item in row if next(wanted)] for row in rows]

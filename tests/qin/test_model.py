@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import weakref
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.errors import ConfigError, InputError
 from fuxictr_multimodal.zoo.layouts import as_longctr
-from model_zoo.QIN import QIN, item_vectors, options, quadratic_block
+from model_zoo.QIN import QIN, item_vectors, quadratic_block
 from tests.helpers.reference_qin import feature_map, item_table, random_batch, reference_logits, small_qin
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -452,12 +451,3 @@ def test_a_batch_needs_a_table_and_its_columns():
     model.attach(table)
     with pytest.raises(InputError, match="lacks the feature 'likes_level'"):
         model(replace(batch, features={"label": batch.features["label"]}))
-
-
-def test_the_signature_names_every_option_and_its_published_default():
-    parameters = inspect.signature(QIN.__init__).parameters
-    assert {"num_row", "net_dropout", "form", "factor"} < set(parameters)
-    assert (parameters["embedding_dim"].default, parameters["learning_rate"].default) == (128, 2e-3)
-    assert list(parameters)[:2] == ["self", "feature_map"]
-    groups = [name for group in options.GROUPS.values() for name in (field.name for field in fields(group))]
-    assert sorted(groups) == sorted(set(parameters) - {"self", "feature_map", "params"})
