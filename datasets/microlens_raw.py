@@ -7,7 +7,8 @@
 
 The data comes from https://github.com/westlake-repl/MicroLens. Which files are read is said in
 `fuxictr_multimodal/data/recipes/microlens/raw_files.py`, what a row holds in
-`config/dataset_config/microlens_raw.yaml`, how it is computed in `fuxictr_multimodal/data/recipes/microlens/raw_recipe.py`.
+`config/dataset_config/microlens_raw.yaml`, how it is computed in
+`fuxictr_multimodal/data/recipes/microlens/raw_recipe.py`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.data.recipes.interactions import (
     SPLITS,
     TEST,
@@ -26,6 +25,7 @@ from fuxictr_multimodal.data.recipes.interactions import (
     sums_before,
 )
 from fuxictr_multimodal.data.recipes.movielens_raw import LATEST, ONE_M, TAIL, MovieLensRaw, read_raw
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 DATASET_IDS = {ONE_M: "MovieLens_1M", LATEST: "MovieLens_small", TAIL: "MovieLens"}
 LEVELS_SUFFIX = "_levels"

@@ -17,8 +17,6 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
-from fuxictr_multimodal.system.files import sha256
 from fuxictr_multimodal.data.store import validation
 from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, check_roles, is_fitted
@@ -28,6 +26,8 @@ from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS, Column
 from fuxictr_multimodal.data.store.reader import ITEM_FILE, TITLES_FILE, SplitReader
 from fuxictr_multimodal.data.store.split_builder import SplitBuilder
 from fuxictr_multimodal.data.store.staging import Staging, StoreExistsError
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
+from fuxictr_multimodal.system.files import sha256
 
 __all__ = ["StoreBuilder", "StoreExistsError", "order_items"]
 

@@ -20,9 +20,9 @@ from fuxictr.preprocess import FeatureProcessor
 from fuxictr.preprocess.normalizer import Normalizer
 from fuxictr.preprocess.tokenizer import Tokenizer
 
-from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, check_spec, is_fitted
 from fuxictr_multimodal.data.store.manifest import Manifest
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 FEATURE_MAP_NAME = "feature_map.json"
 FEATURE_VOCAB_NAME = "feature_vocab.json"

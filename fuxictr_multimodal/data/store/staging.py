@@ -9,9 +9,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import make_folder
-from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME
 
 logger = logging.getLogger(__name__)
 

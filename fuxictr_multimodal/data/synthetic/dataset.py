@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fuxictr_multimodal.training import metrics
-from fuxictr_multimodal.errors import ConfigError, did_you_mean
-from fuxictr_multimodal.training.metrics import UndefinedMetric
 from fuxictr_multimodal.data.store.manifest import SPLITS
 from fuxictr_multimodal.data.synthetic.rows import CONTEXT_COLUMNS, blocks
 from fuxictr_multimodal.data.synthetic.rule import expected_auc, expected_logloss
 from fuxictr_multimodal.data.synthetic.spec import SyntheticSpec
 from fuxictr_multimodal.data.synthetic.world import LEVELS, World, make_world
+from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.training import metrics
+from fuxictr_multimodal.training.metrics import UndefinedMetric
 
 if TYPE_CHECKING:
     from fuxictr_multimodal.data.store.manifest import Manifest

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.data.store import Store, read_item_table, read_item_titles
 from fuxictr_multimodal.data.store.builder import StoreExistsError
 from fuxictr_multimodal.data.store.manifest import HistoryLength
+from fuxictr_multimodal.errors import ConfigError, DataError
 from tests.helpers.store_build import FEATURE_COLS, ITEMS, LABEL_COL, build, builder, item_rows, piece, split_rows
 
 

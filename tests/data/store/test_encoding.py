@@ -11,9 +11,9 @@ import pytest
 from fuxictr.preprocess import FeatureProcessor
 from fuxictr.preprocess.tokenizer import Tokenizer
 
-from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.data.store import Store, read_item_table
 from fuxictr_multimodal.data.store.encoding import StoreFeatureProcessor, load_feature_map, restore_processor
+from fuxictr_multimodal.errors import ConfigError, DataError
 from tests.helpers.store_build import LABEL_COL, build, builder
 
 COLUMNS: list[dict[str, Any]] = [
