@@ -9,7 +9,7 @@ import inspect
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 from model_zoo.QIN.penalty import as_regularizer
@@ -239,18 +239,6 @@ class ComputeOptions(_Group):
     precision: str = _choice(*PRECISIONS)
 
 
-GROUPS = {
-    "base": BaseOptions,
-    "inputs": InputOptions,
-    "attention": AttentionOptions,
-    "interaction": InteractionOptions,
-    "first_order": FirstOrderOptions,
-    "loss": LossOptions,
-    "optimizer": OptimizerOptions,
-    "compute": ComputeOptions,
-}
-
-
 @dataclass(frozen=True)
 class QINOptions:
     """All options of QIN, by group.
@@ -294,6 +282,9 @@ class QINOptions:
             raise ConfigError("self_ensemble compares two passes with different dropout: set net_dropout above 0")
         if loss.self_ensemble and (loss.networks > 1 or self.first_order.own_loss):
             raise ConfigError("self_ensemble has a loss of its own: use it with networks=1 and first_order_loss=joint")
+
+
+GROUPS: dict[str, type] = get_type_hints(QINOptions)
 
 
 def flat_signature() -> inspect.Signature:
