@@ -16,6 +16,7 @@ from fuxictr.features import FeatureMap
 
 from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.data.item_table import ItemTable
+from fuxictr_multimodal.data.jagged import offsets_from_lengths
 from fuxictr_multimodal.system.machine import keep_freed_memory
 from model_zoo.QIN import QIN
 from model_zoo.QIN.precision import PRECISIONS, Precision
@@ -118,7 +119,7 @@ def challenge_batch(options: argparse.Namespace, *, seed: int, length: int | Non
     lengths = np.minimum(rng.geometric(1 / options.mean_length, rows), MAX_LEN)
     if length is not None:
         lengths = np.full(rows, length)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    offsets = offsets_from_lengths(lengths)
 
     def ids(low: int, high: int, count: int) -> torch.Tensor:
         return torch.from_numpy(rng.integers(low, high, count, dtype=np.int32))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fuxictr_multimodal.data.jagged import offsets_from_lengths
+
 if TYPE_CHECKING:
     from fuxictr_multimodal.data.loader import MultimodalDataLoader
 
@@ -35,7 +37,7 @@ def write_split(path: Path, rows: int, items: int = ITEMS, mean_length: float = 
     for start in range(0, rows, PIECE):
         count = min(PIECE, rows - start)
         lengths = np.minimum(rng.geometric(1 / mean_length, count), MAX_LEN)
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        offsets = offsets_from_lengths(lengths)
         written += int(offsets[-1])
         data: dict[str, np.ndarray] = {
             "label": rng.integers(0, 2, count, dtype=np.uint8),

@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 from _common import emit, in_its_own_process, peak_rss_mib, seconds
 
+from fuxictr_multimodal.data.jagged import offsets_from_lengths
+
 ROOT = Path(__file__).resolve().parents[1]
 DATASET = "MicroLens_1M_x1"
 RELEASE_ROWS, RELEASE_TEST_ROWS, RELEASE_ITEMS = 3_600_000, 379_142, 91_717
@@ -127,7 +129,7 @@ def build_plain(raw: Path, out: Path, stores: Path) -> dict[str, Any]:
         for name in COLUMNS:
             file[name] = table[name].to_numpy()
         file["history/values"] = np.array([item for history in histories for item in history], np.int32)
-        file["history/offsets"] = np.cumsum([0, *map(len, histories)])
+        file["history/offsets"] = offsets_from_lengths([*map(len, histories)])
     taken, peak = time.perf_counter() - started, peak_rss_mib()
     return {
         "rows": len(table),

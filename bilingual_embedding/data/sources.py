@@ -8,9 +8,9 @@ from pathlib import Path
 
 from bilingual_embedding.data.cleaning import clean, keys
 from bilingual_embedding.data.readers import read_source
-from bilingual_embedding.training.settings import Experiment
 from bilingual_embedding.data.texts import Source
 from bilingual_embedding.model.tokenizer import BilingualTokenizer
+from bilingual_embedding.training.settings import Experiment
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.progress import followed, waiting
 

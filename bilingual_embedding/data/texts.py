@@ -13,7 +13,7 @@ from fuxictr_multimodal.errors import ConfigError
 
 @dataclass(frozen=True)
 class Pairs:
-    """Row i on the left means what row i on the right means; `negatives[i]` (if any) look alike but mean something else."""
+    """Row i on the left means what row i on the right means; `negatives[i]`, if any, look alike but do not."""
 
     left: list[str]
     right: list[str]

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from bilingual_embedding.model.packing import Packed
+from fuxictr_multimodal.data.jagged import row_numbers
 
 
 @functools.cache
@@ -36,8 +38,8 @@ def attend_flex(q_THE: Tensor, k_THE: Tensor, v_THE: Tensor, *, packed: Packed, 
 @functools.lru_cache(maxsize=1)  # the layers of one forward pass share it
 def _row_mask(packed: Packed) -> BlockMask:
     device = packed.ids_T.device
-    counts = torch.tensor([length for count, length in packed.groups for _ in range(count)], device=device)
-    rows_T = torch.repeat_interleave(torch.arange(len(counts), device=device), counts)
+    lengths = np.array([length for count, length in packed.groups for _ in range(count)])
+    rows_T = torch.from_numpy(row_numbers(lengths)).to(device)
     tokens = len(rows_T)
 
     def same_row(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:

@@ -46,8 +46,7 @@ class Packed:
         assert lengths.min() > 0, "a row has at least one token"
         order = np.argsort(lengths, kind="stable")
         ordered = lengths[order]
-        ends = np.cumsum(ordered)
-        token_order = np.repeat(table.offsets[order] - (ends - ordered), ordered) + np.arange(ends[-1])
+        token_order = table.places(order)
         values, counts = np.unique(ordered, return_counts=True)
         return cls(
             ids_T=torch.from_numpy(table.ids[token_order].astype(np.int64)).to(device),

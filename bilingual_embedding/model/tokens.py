@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fuxictr_multimodal.data.jagged import offsets_from_lengths, slices
+
 Numbers = Sequence[int] | NDArray[np.integer]
 
 
@@ -37,13 +39,11 @@ class TokenTable:
         (2, [3, 2], [1, 7, 2])
         """
         words = [np.arange(len(row)) for row in ids] if words is None else words
-        offsets = np.zeros(len(ids) + 1, dtype=np.int64)
-        np.cumsum([len(row) for row in ids], out=offsets[1:])
         empty = np.zeros(0, dtype=np.int32)
         return cls(
             ids=np.concatenate([empty, *ids]).astype(np.int32),
             words=np.concatenate([empty, *words]).astype(np.int32),
-            offsets=offsets,
+            offsets=offsets_from_lengths([len(row) for row in ids]),
         )
 
     def __len__(self) -> int:
@@ -59,18 +59,15 @@ class TokenTable:
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> TokenTable:
-        """A table of some rows, in the given order."""
-        where = self.places(rows)
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum(self.lengths[np.asarray(rows, dtype=np.int64)], out=offsets[1:])
+        """A table of some rows, in the order asked for."""
+        rows = np.asarray(rows, dtype=np.int64)
+        where, offsets = slices(self.offsets[rows], self.lengths[rows])
         return TokenTable(ids=self.ids[where], words=self.words[where], offsets=offsets)
 
     def places(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """Positions of the tokens of some rows in the table."""
         rows = np.asarray(rows, dtype=np.int64)
-        lengths = self.lengths[rows]
-        before = np.cumsum(lengths) - lengths
-        return np.repeat(self.offsets[rows] - before, lengths) + np.arange(lengths.sum())
+        return slices(self.offsets[rows], self.lengths[rows])[0]
 
     @classmethod
     def joined(cls, tables: Sequence[TokenTable]) -> TokenTable:
@@ -79,12 +76,10 @@ class TokenTable:
         >>> TokenTable.joined([TokenTable.from_lists([[5]]), TokenTable.from_lists([[6, 7]])]).offsets.tolist()
         [0, 1, 3]
         """
-        starts = np.cumsum([0, *(table.offsets[-1] for table in tables)])
-        offsets = [table.offsets[1:] + start for table, start in zip(tables, starts, strict=False)]
         return cls(
             ids=np.concatenate([table.ids for table in tables]),
             words=np.concatenate([table.words for table in tables]),
-            offsets=np.concatenate([np.zeros(1, dtype=np.int64), *offsets]),
+            offsets=offsets_from_lengths(np.concatenate([table.lengths for table in tables])),
         )
 
     def windows(self, max_length: int) -> TokenTable:

@@ -19,6 +19,7 @@ from bilingual_embedding.model.encoder import LAYER_NORM_EPS, Encoder
 from bilingual_embedding.model.packing import Packed
 from bilingual_embedding.model.tokenizer import SPECIAL_TOKENS
 from bilingual_embedding.model.tokens import TokenTable, batches_by_length
+from fuxictr_multimodal.data.jagged import row_numbers
 from fuxictr_multimodal.system.progress import followed
 
 MASK_ID = SPECIAL_TOKENS.index("<mask>")
@@ -47,7 +48,7 @@ def mask_words(table: TokenTable, generator: np.random.Generator, *, rate: float
 
     Special tokens are never chosen.
     """
-    rows = np.repeat(np.arange(len(table)), table.lengths)
+    rows = row_numbers(table.lengths)
     # A word begins where the row or the word's number changes.
     begins = np.ones(len(rows), dtype=bool)
     begins[1:] = (rows[1:] != rows[:-1]) | (table.words[1:] != table.words[:-1])

@@ -8,15 +8,9 @@ from typing import Any
 
 from fuxictr_multimodal.comparison.board import Reference
 from fuxictr_multimodal.comparison.collect import Group
+from fuxictr_multimodal.zoo.faults import footnotes
 
-# Models of FuxiCTR's wheel whose short-term attention reads `mask[:, -short_seq_len:-1]` beside
-# `item_feat_emb[:, -short_seq_len:-1]`. The embeddings end with the target, the mask does not: it is shifted by one.
-SHIFTED_MASK = frozenset({"SIM", "ETA", "SDIM", "TWIN", "MIRRN"})
-SHIFTED_MASK_NOTE = (
-    "FuxiCTR's SIM, ETA, SDIM, TWIN and MIRRN (FuxiCTR 2.3.10) mask their short history one position off: each "
-    "item is kept or dropped by the mask of the item before it. The numbers are those of FuxiCTR's code, unchanged."
-)
-MARKS = {"a": SHIFTED_MASK_NOTE}
+MARKS = {letter: fault.footnote for letter, fault in footnotes().items()}
 
 # Settings that a fair comparison shares; a difference is named, not hidden.
 SHARED_SETTINGS = (
@@ -42,7 +36,7 @@ def marks_of(model: str) -> tuple[str, ...]:
     >>> marks_of("SIM"), marks_of("DIN")
     (('a',), ())
     """
-    return ("a",) if model in SHIFTED_MASK else ()
+    return tuple(letter for letter, fault in footnotes().items() if model in fault.models)
 
 
 def references(metadata: Mapping[str, Any], splits: Sequence[str]) -> tuple[Reference, ...]:

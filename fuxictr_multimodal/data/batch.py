@@ -5,21 +5,14 @@ Shape legend: B rows, T padded history slots, N history items of all rows togeth
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from fuxictr_multimodal.zoo import layouts
-
-if TYPE_CHECKING:
-    from fuxictr.features import FeatureMap
-
-    from fuxictr_multimodal.data.item_table import ItemTable
+from fuxictr_multimodal.data import jagged
 
 
 @dataclass(frozen=True)
@@ -37,6 +30,11 @@ class Jagged:
 
     values: Tensor
     offsets: Tensor
+
+    @classmethod
+    def from_lengths(cls, values: Tensor, lengths: Tensor) -> Jagged:
+        """Rows that hold `lengths` (B,) of the values each, in their order."""
+        return cls(values, F.pad(lengths.cumsum(0), (1, 0)))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -95,20 +93,27 @@ class Jagged:
             return self
         return self._gather(self.offsets[1:] - lengths, lengths)
 
+    def offsets_where(self, keep_N: Tensor) -> Tensor:
+        """Offsets of the same rows with only the values that are kept, (B + 1,).
+
+        >>> rows = Jagged(torch.tensor([7, 8, 9]), torch.tensor([0, 2, 2, 3]))
+        >>> rows.offsets_where(torch.tensor([False, True, True])).tolist()
+        [0, 1, 1, 2]
+        """
+        return F.pad(keep_N.cumsum(0), (1, 0))[self.offsets]
+
     def _gather(self, starts: Tensor, lengths: Tensor) -> Jagged:
         """Rows that begin at `starts` (R,) and hold `lengths` (R,) values."""
-        offsets = lengths.new_zeros(len(lengths) + 1)
-        torch.cumsum(lengths, 0, out=offsets[1:])
-        total, device = int(offsets[-1]), self.values.device
-        # Value n of the result, in row r, comes from starts[r] + (n - offsets[r]).
-        shift = starts - offsets[:-1]
+        device = self.values.device
         if device.type == "cpu":
-            source = np.repeat(shift.numpy(), lengths.numpy())
-            source += np.arange(total)
-            return Jagged(_take(self.values, torch.from_numpy(source)), offsets)
-        source = torch.repeat_interleave(send(shift, device), send(lengths, device), output_size=total)
-        source += torch.arange(total, device=device)
-        return Jagged(self.values.index_select(0, source), offsets)._together()
+            where, offsets = map(torch.from_numpy, jagged.slices(starts.numpy(), lengths.numpy()))
+            return Jagged(_take(self.values, where), offsets)
+        # The same on the device, without a wait where the offsets are on the host.
+        offsets = F.pad(lengths.cumsum(0), (1, 0))
+        total = int(offsets[-1])
+        where = torch.repeat_interleave(send(starts - offsets[:-1], device), send(lengths, device), output_size=total)
+        where += torch.arange(total, device=device)
+        return Jagged(self.values.index_select(0, where), offsets)._together()
 
     def _together(self) -> Jagged:
         return Jagged(self.values, send(self.offsets, self.values.device))
@@ -171,21 +176,11 @@ class Batch:
             group=None if self.group is None else self.group.to(device, non_blocking=non_blocking),
         )
 
-    def as_longctr(
-        self, item_table: ItemTable, *, max_len: int | None = None, padding: str = "pre"
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """The triple `(batch_dict, item_dict, mask)` of FuxiCTR's LongCTR models; see `layouts.as_longctr`."""
-        return layouts.as_longctr(self, item_table, max_len=max_len, padding=padding)
-
-    def as_flat(self, item_table: ItemTable, feature_map: FeatureMap, *, padding: str = "pre") -> dict[str, Tensor]:
-        """One tensor a column, as models of a FuxiCTR clone read; see `layouts.as_flat`."""
-        return layouts.as_flat(self, item_table, feature_map, padding=padding)
-
 
 def _take(values: Tensor, rows: Tensor) -> Tensor:
     """`values[rows]`; on the host with numpy, in one thread.
 
-    torch would share work of microseconds among all its threads, while the loader runs beside a model that keeps them
+    torch would divide work of microseconds among all its threads, while the loader runs beside a model that keeps them
     busy: on two busy cores that made it 20 times slower.
     """
     if values.device.type != "cpu":
@@ -203,13 +198,11 @@ def send(values: Tensor, device: torch.device) -> Tensor:
 def join(parts: Sequence[Batch]) -> Batch:
     """The rows of several batches with the same columns, end to end."""
     first = parts[0]
-    ends = [0, *itertools.accumulate(len(part.history.values) for part in parts)]
-    offsets = [part.history.offsets[1:] + end for part, end in zip(parts, ends, strict=False)]
     return Batch(
         features={name: torch.cat([part.features[name] for part in parts]) for name in first.features},
         target=torch.cat([part.target for part in parts]),
-        history=Jagged(
-            torch.cat([part.history.values for part in parts]), torch.cat([first.history.offsets[:1], *offsets])
+        history=Jagged.from_lengths(
+            torch.cat([part.history.values for part in parts]), torch.cat([part.history.lengths for part in parts])
         ),
         group=None if first.group is None else torch.cat([part.group for part in parts]),
     )

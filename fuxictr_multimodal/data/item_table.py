@@ -1,6 +1,6 @@
 """Item features on one device, gathered by item id.
 
-Shape legend: N items of the table (row 0 is padding), M gathered ids, T tags, d width of a given embedding.
+Shape legend: N items of the table (row 0 is padding), M gathered ids, T tags, d width of a pretrained embedding.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fuxictr_multimodal.errors import DataError, did_you_mean
 from fuxictr_multimodal.data.store import read_item_table
+from fuxictr_multimodal.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -51,7 +51,7 @@ class ItemTable:
         *,
         feature_map: FeatureMap | None = None,
     ) -> ItemTable:
-        """Read the item table of a store.
+        """Read the item table of a dataset on disk.
 
         Args:
             path: `item.h5`, or the folder that holds it.

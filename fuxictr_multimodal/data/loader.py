@@ -1,4 +1,4 @@
-"""`MultimodalDataLoader`: a split of the store to batches, from memory or streamed from disk.
+"""`MultimodalDataLoader`: a split of a dataset to batches, from memory or streamed from disk.
 
 Both modes give the same batches: the mode is a choice of speed and memory, never of results.
 """
@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from fuxictr_multimodal.data.batch import Batch, Jagged, join, send
-from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.data.order import Block, Window, shuffled_windows, stored_windows
 from fuxictr_multimodal.data.prefetch import prefetch
 from fuxictr_multimodal.data.store import SplitReader
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -41,9 +41,9 @@ class MultimodalDataLoader:
     the host, since nothing computes with them on a device and FuxiCTR calls `.numpy()` on them. Batches of an
     unshuffled resident loader share memory with it: do not write into them.
 
-    A pass over a shuffled loader is one epoch, in an order that depends on the seed, the epoch and the store only:
+    A pass over a shuffled loader is one epoch, in an order that depends on the seed, the epoch and the dataset only:
     blocks of the split are visited in random order, `shuffle_window` of them are pooled, and the rows of a pool are
-    shuffled (see `order.py`). With a window of all blocks an epoch is one plain permutation.
+    shuffled (see `order.py`). With a window of all blocks an epoch is one permutation.
 
     Args:
         feature_map: names the columns: labels, features whose source is not `item`, and `group_id`.
@@ -51,7 +51,7 @@ class MultimodalDataLoader:
         split: `train`, `valid` or `test`; only a test split may lack the labels.
         batch_size: rows of a batch; the last batch of a pass holds what is left, see `least_rows`.
         shuffle: whether the order of rows changes with every epoch.
-        max_len: newest history items to keep; None keeps what the store holds, which is at most its own `max_len`.
+        max_len: newest history items to keep; None keeps what the dataset holds, which is at most its own `max_len`.
         seed: of the shuffle, not negative.
         mode: `resident` keeps the split in memory, on a CUDA `device` if it takes at most a quarter of what is free
             there; `streaming` holds two windows; `auto` is resident if the split takes at most half of the free
@@ -60,7 +60,7 @@ class MultimodalDataLoader:
         shuffle_window: blocks that are shuffled together.
         least_rows: what is left at the end of a pass joins the batch before it when it is fewer rows than this. The
             order of the rows is the same for every value. `Trainer` asks for 2 where a model cannot train on one row.
-        toolkit_params: ignored; FuxiCTR passes every parameter of a run to its loader.
+        fuxictr_params: ignored; FuxiCTR passes every parameter of a run to its loader.
 
     Raises:
         ConfigError: an argument has no meaning.
@@ -81,7 +81,7 @@ class MultimodalDataLoader:
         device: torch.device | str = "cpu",
         shuffle_window: int = 32,
         least_rows: int = 1,
-        **toolkit_params: object,
+        **fuxictr_params: object,
     ) -> None:
         if mode not in MODES:
             raise ConfigError(f"the mode of the loader is {mode!r}. {did_you_mean(str(mode), MODES)}")
@@ -166,7 +166,7 @@ class MultimodalDataLoader:
             batches = prefetch(batches, depth=BATCHES_AHEAD)
         with contextlib.closing(batches):
             for index, batch in enumerate(batches, start=first + 1):
-                # Known before the consumer goes on: it may ask for the state while it holds this batch.
+                # Known before the consumer continues: it may ask for the state while it holds this batch.
                 self._yielded = (epoch, index) if index < len(self) else (epoch + 1, 0)
                 yield batch
 
@@ -210,14 +210,12 @@ class MultimodalDataLoader:
             return _fill(np.empty((rows, *stored.shape), stored.dtype), pieces)
 
         histories = [self._read_history(reader, *block) for block in blocks]
-        lengths = _fill(np.empty(rows, np.int64), (history.lengths.numpy() for history in histories))
-        offsets = lengths.new_zeros(rows + 1)
-        torch.cumsum(lengths, 0, out=offsets[1:])
+        lengths = torch.cat([history.lengths for history in histories])
         # Each block is let go as soon as it is copied, so the histories are never in memory twice.
         histories.reverse()
         pieces = (histories.pop().values.numpy() for _ in blocks)
-        values = _fill(np.empty(int(offsets[-1]), np.int32), pieces)
-        return Batch({name: column(name) for name in self._columns}, column(self._target), Jagged(values, offsets))
+        history = Jagged.from_lengths(_fill(np.empty(int(lengths.sum()), np.int32), pieces), lengths)
+        return Batch({name: column(name) for name in self._columns}, column(self._target), history)
 
     def _read_history(self, reader: SplitReader, start: int, stop: int) -> Jagged:
         values, offsets = reader.read_history(start, stop)

@@ -17,6 +17,7 @@ import torch
 from fuxictr.features import FeatureMap
 
 from fuxictr_multimodal.data.batch import Batch, Jagged
+from fuxictr_multimodal.data.jagged import row_at
 from fuxictr_multimodal.data.recipes.parquet_input import Anything, Arrays, ColumnForm, Lists, ParquetInput, Scalars
 from fuxictr_multimodal.data.store import Store, validation
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
@@ -156,15 +157,16 @@ class NewRows:
         hole = real[:-1] & ~real[1:]
         hole[offsets[1:-1][(offsets[1:-1] > 0) & (offsets[1:-1] < len(values))] - 1] = False
         if hole.any():
-            row = int(np.searchsorted(offsets, int(np.argmax(hole)), side="right")) - 1
+            row = row_at(offsets, int(np.argmax(hole)))
             raise DataError(
                 f"{self.path}: row {first + row}, column {self._history!r}: 0 after an item: histories are padded "
                 "with 0 on the left, the newest item comes last"
             )
         known = real & (values > 0) & (values < self._num_items)
         self._add(self._history, int(real.sum() - known.sum()))
-        kept = np.concatenate([np.zeros(1, np.int64), np.cumsum(known)])
-        history = Jagged(torch.from_numpy(values[known].astype(np.int32)), torch.from_numpy(kept[offsets]))
+        every = Jagged(torch.from_numpy(values.astype(np.int32)), torch.from_numpy(offsets))
+        keep = torch.from_numpy(known)
+        history = Jagged(every.values[keep], every.offsets_where(keep))
         self.cut_histories += int((history.lengths > self._max_len).sum())
         return history.newest(self._max_len)
 

@@ -4,7 +4,8 @@
 
 with w_t the weights after step t (Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J.
 Control Optim. 30(4), 1992; as an exponential average with a shorter memory at the start in TensorFlow's
-`ExponentialMovingAverage`). Training continues from w_t: its steps and its loss are those of a training without average.
+`ExponentialMovingAverage`). Training continues from w_t: its steps and its loss are those without
+an average.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Models of a user's FuxiCTR clone, found without running its code and loaded without touching `sys.path`.
 
-A checkout has one folder a model, `model_zoo/<X>/src/<X>.py`, `model_zoo/<X>/<X>_torch/src/<X>.py` or
+A clone has one folder a model, `model_zoo/<X>/src/<X>.py`, `model_zoo/<X>/<X>_torch/src/<X>.py` or
 `model_zoo/multitask/<X>/src/<X>.py`, and every one of them calls its package `src`. Here each gets a name of its own.
 A copy of one of this project's models, `model_zoo/<X>/<X>.py`, takes the place of the installed one.
 """
@@ -29,10 +29,10 @@ _SRC_LOCK = threading.Lock()
 
 
 def find_models(zoo_root: Path) -> dict[str, Path]:
-    """The models of a checkout by class name, with the file of each; files are parsed, not run.
+    """The models of a clone by class name, with the file of each; files are parsed, not run.
 
     Args:
-        zoo_root: the checkout, or its folder `model_zoo`.
+        zoo_root: the clone, or its folder `model_zoo`.
 
     Raises:
         ConfigError: the folder is missing or holds no model.
@@ -155,7 +155,7 @@ def _run_package(
 
 @contextlib.contextmanager
 def _known_as_src(package: ModuleType) -> Iterator[None]:
-    """Let `import src` find the package while it is loaded: each folder of a checkout calls itself that."""
+    """Let `import src` find the package while it is loaded: each folder of a clone calls itself that."""
     with _SRC_LOCK:
         before = _take("src")
         sys.modules["src"] = package

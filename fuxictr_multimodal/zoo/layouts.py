@@ -72,13 +72,13 @@ def as_flat(batch: Batch, item_table: ItemTable, feature_map: FeatureMap, *, pad
 
 
 def flat_feature_map(feature_map: FeatureMap, max_len: int, pooled: bool, *, embeddings: bool = True) -> FeatureMap:
-    """The store's feature map, with a history column for every id of an item.
+    """The dataset's feature map, with a history column for every id of an item.
 
-    A history shares the embedding of the target's column. Tags and given embeddings of history items are left out:
+    A history shares the embedding of the target's column. Tags and pretrained embeddings of history items are left out:
     FuxiCTR has no column of lists of lists.
 
     Args:
-        feature_map: of the store; it is not changed.
+        feature_map: of the dataset; it is not changed.
         max_len: L.
         pooled: average the embedded history, for models of feature interaction; else hand over all its slots.
         embeddings: keep features of `type: embedding`.

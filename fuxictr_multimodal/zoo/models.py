@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
-from fuxictr_multimodal.zoo import clone as checkout
+from fuxictr_multimodal.zoo import clone, repairs
 from fuxictr_multimodal.zoo.distinct_items import DistinctItems
-from fuxictr_multimodal.zoo.layouts import HISTORY_PREFIX, flat_feature_map, is_history
+from fuxictr_multimodal.zoo.layouts import HISTORY_PREFIX, as_flat, as_longctr, flat_feature_map, is_history
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from fuxictr_multimodal.data.item_table import ItemTable
 
 ZOO_ROOT_VARIABLE = "FUXICTR_ZOO_ROOT"
-# DIEN packs its histories, which reads them from the left: they are filled on the right, FuxiCTR's `padding: post`.
-FILLED_AFTER = frozenset({"DIEN"})
+# What stands before the name of a model that is looked up in a clone only; configurations have both.
+CLONE = ("clone", "checkout")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ZooModel:
         """Construct the model; return it with the function that turns a `Batch` into what its `forward` reads.
 
         Args:
-            feature_map: of the store.
+            feature_map: of the dataset.
             item_table: makes the item table on a device.
             params: of the run; `max_len` is the number of history slots.
         """
@@ -62,17 +62,15 @@ class ZooModel:
         if self.layout == "batch":
             model.attach(table)
             return model, lambda batch: batch
-        # A model that cuts out the newest `short_seq_len` slots fails on a batch without so many.
-        short = getattr(model, "short_seq_len", None)
-        slots = None if short is None else max(params["max_len"], short)
+        slots = repairs.least_slots(model, params["max_len"])
         if (distinct := DistinctItems.of(model, table, max_len=slots, padding=self.padding)) is not None:
             return model, distinct
-        return model, lambda batch: batch.as_longctr(table, max_len=slots, padding=self.padding)
+        return model, lambda batch: as_longctr(batch, table, max_len=slots, padding=self.padding)
 
     @property
     def padding(self) -> str:
         """Where histories are filled: `pre`, or `post` for a model that reads them from the left."""
-        return "post" if self.model_class.__name__ in FILLED_AFTER else "pre"
+        return repairs.padding_side(self.model_class)
 
     def _build_flat(
         self, feature_map: FeatureMap, item_table: Callable[[Any], ItemTable], params: Mapping[str, Any]
@@ -81,49 +79,49 @@ class ZooModel:
         for embeddings in (True, False):
             flat = flat_feature_map(feature_map, params["max_len"], not reads_slots, embeddings=embeddings)
             fields = sequence_fields(self.model_class, flat, params)
-            model = self.model_class(flat, **{**_with_one_regularizer(self.model_class, params), **fields})
-            _accept_old_keyword(model)
-            unread = _without_projection(model) if embeddings else []
+            model = self.model_class(flat, **{**repairs.name_one_regularizer(self.model_class, params), **fields})
+            repairs.accept_old_keyword(model)
+            unread = repairs.without_projection(model) if embeddings else []
             if not unread:
                 break
             logging.warning(
-                "%s is trained without %s: a layer of it does not project given embeddings, a bug of FuxiCTR",
+                "%s is trained without %s: a layer of it does not project pretrained embeddings, a fault of FuxiCTR",
                 self.model_class.__name__,
                 ", ".join(unread),
             )
-        _initialise_forgotten(model)
+        repairs.initialise_forgotten_tables(model)
         table = item_table(model.device)
-        return model, lambda batch: batch.as_flat(table, flat, padding=self.padding)
+        return model, lambda batch: as_flat(batch, table, flat, padding=self.padding)
 
 
 def resolve(name: str, *, zoo_root: str | Path | None = None) -> ZooModel:
     """Find a model: in this project's zoo, then in the installed FuxiCTR's LongCTR, then in a FuxiCTR clone.
 
-    A copy of this project's model in the checkout (`model_zoo/QIN/QIN.py`) is taken instead of the installed one.
+    A copy of this project's model in the clone (`model_zoo/QIN/QIN.py`) is taken instead of the installed one.
 
     Args:
-        name: of the model; `LongCTR/DIN` or `checkout/DIN` says where to look.
-        zoo_root: folder of a checkout, by default that of the environment variable FUXICTR_ZOO_ROOT. Code is run from
-            there only when the name resolves to one of its models.
+        name: of the model; `LongCTR/DIN` or `clone/DIN` says where to look.
+        zoo_root: folder of a FuxiCTR clone, by default that of the environment variable FUXICTR_ZOO_ROOT. Code is run
+            from there only when the name resolves to one of its models.
 
     Raises:
         ConfigError: nobody has the name; lists what there is.
     """
     place, _, short = name.rpartition("/")
-    if place not in ("", "LongCTR", "checkout"):
-        raise ConfigError(f"model {name!r}: write the name alone, or LongCTR/ or checkout/ before it")
+    if place not in ("", "LongCTR", *CLONE):
+        raise ConfigError(f"model {name!r}: write the name alone, or LongCTR/ or clone/ before it")
     zoo_root = zoo_root or os.environ.get(ZOO_ROOT_VARIABLE)
     zoo_root = user_path(zoo_root) if zoo_root else None
-    if place in ("", "checkout") and short in own_models():
-        copied = checkout.find_copy(short, zoo_root) if zoo_root else None
+    if place in ("", *CLONE) and short in own_models():
+        copied = clone.find_copy(short, zoo_root) if zoo_root else None
         if copied or place == "":
-            return ZooModel(checkout.load_own(short, copied or _own_zoo() / short), "batch")
+            return ZooModel(clone.load_own(short, copied or _own_zoo() / short), "batch")
     if place in ("", "LongCTR") and short in longctr_models():
         return ZooModel(getattr(_longctr(), short), "longctr")
-    in_checkout = checkout.find_models(zoo_root) if zoo_root else {}
-    if place in ("", "checkout") and short in in_checkout:
-        return ZooModel(checkout.load_model(short, in_checkout[short]), "flat")
-    raise ConfigError(_unresolved(name, zoo_root, in_checkout))
+    in_clone = clone.find_models(zoo_root) if zoo_root else {}
+    if place in ("", *CLONE) and short in in_clone:
+        return ZooModel(clone.load_model(short, in_clone[short]), "flat")
+    raise ConfigError(_unresolved(name, zoo_root, in_clone))
 
 
 def own_models() -> list[str]:
@@ -158,7 +156,7 @@ def sequence_parameters(model_class: type) -> list[str]:
 def sequence_fields(model_class: type, flat: FeatureMap, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Values for `sequence_parameters`: one attention over all history columns of a flat feature map together.
 
-    Fields of sampled negatives and of actions in the history, which a store does not have, are set to none.
+    Fields of sampled negatives and of actions in the history, which a dataset does not have, are set to none.
 
     Args:
         model_class: with such parameters, or without.
@@ -181,66 +179,9 @@ def sequence_fields(model_class: type, flat: FeatureMap, given: Mapping[str, Any
     return values
 
 
-def _without_projection(model: BaseModel) -> list[str]:
-    """Given embeddings that some layer of the model would hand over in their full width."""
-    from fuxictr.pytorch.layers import FeatureEmbeddingDict
-
-    unread = set()
-    for layer in model.modules():
-        if type(layer) is FeatureEmbeddingDict:
-            specs = layer._feature_map.features
-            given = [name for name in layer.embedding_layers if specs[name]["type"] == "embedding"]
-            unread.update(name for name in given if name not in layer.feature_encoders)
-    return sorted(unread)
-
-
-def _initialise_forgotten(model: BaseModel) -> None:
-    """Initialise tables of shared features in layers that do not share, as layers of width 1 are.
-
-    FuxiCTR's `init_weights` skips what shares an embedding, whether or not the layer lets it: such a table keeps
-    torch's N(0, 1), 10,000 times the rest, and the summed history drowns everything else.
-    """
-    from fuxictr.pytorch.layers import FeatureEmbeddingDict
-
-    for layer in model.modules():
-        if type(layer) is FeatureEmbeddingDict:
-            for name, table in layer.embedding_layers.items():
-                shared = layer._feature_map.features[name].get("share_embedding")
-                shares = shared in layer.embedding_layers and layer.embedding_layers[shared] is table
-                if shared is not None and not shares:
-                    layer.embedding_initializer(table.weight[1:])
-                    logging.warning(
-                        "%s: a table of %s is initialised here, which FuxiCTR forgets", type(model).__name__, name
-                    )
-
-
-def _with_one_regularizer(model_class: type, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Models of embeddings only name their regulariser `regularizer`, and fail when given the usual two names."""
-    parameters = inspect.signature(model_class.__init__).parameters
-    if "regularizer" not in parameters or "embedding_regularizer" in parameters:
-        return dict(params)
-    kept = {k: v for k, v in params.items() if k not in ("embedding_regularizer", "net_regularizer")}
-    return {"regularizer": params.get("embedding_regularizer"), **kept}
-
-
-def _accept_old_keyword(model: BaseModel) -> None:
-    """Let models call FuxiCTR's embedding layer with `dynamic_emb_dim`, the former name of `flatten_emb`."""
-    from fuxictr.pytorch.layers import FeatureEmbedding
-
-    def rename(_: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
-        if "dynamic_emb_dim" not in kwargs:
-            return None
-        flatten_emb = kwargs["dynamic_emb_dim"]
-        return args, {**{k: v for k, v in kwargs.items() if k != "dynamic_emb_dim"}, "flatten_emb": flatten_emb}
-
-    for layer in model.modules():
-        if isinstance(layer, FeatureEmbedding):
-            layer.register_forward_pre_hook(rename, with_kwargs=True)
-
-
-def _unresolved(name: str, zoo_root: Path | None, in_checkout: Mapping[str, Path]) -> str:
+def _unresolved(name: str, zoo_root: Path | None, in_clone: Mapping[str, Path]) -> str:
     ours, longctr = own_models(), longctr_models()
-    near = did_you_mean(name.rpartition("/")[2], [*ours, *longctr, *in_checkout])
+    near = did_you_mean(name.rpartition("/")[2], [*ours, *longctr, *in_clone])
     parts = [f"model {name!r} is not in the zoo."]
     if near.startswith("Did you mean"):
         parts.append(near)
@@ -250,7 +191,7 @@ def _unresolved(name: str, zoo_root: Path | None, in_checkout: Mapping[str, Path
     else:
         parts.append("the installed fuxictr has no model_zoo.LongCTR: install fuxictr==2.3.10;")
     if zoo_root:
-        parts.append(f"{zoo_root} has {', '.join(sorted(in_checkout))}.")
+        parts.append(f"{zoo_root} has {', '.join(sorted(in_clone))}.")
     else:
         parts.append(f"for the models of a FuxiCTR clone give its folder as zoo_root or in {ZOO_ROOT_VARIABLE}.")
     return " ".join(parts)

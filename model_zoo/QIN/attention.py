@@ -81,8 +81,8 @@ class SparseTargetAttention(nn.Module):
     def forward(self, target_BD: Tensor, history: PaddedHistory | JaggedHistory) -> Tensor:
         """Pool the history for the target, (B, D)."""
         if isinstance(history, PaddedHistory):
-            return self._plain(target_BD, history.vectors_BTD, history.mask_BT)
-        return self._fast(target_BD, history.items_UD, history.slots)
+            return self._reference(target_BD, history.vectors_BTD, history.mask_BT)
+        return self._optimized(target_BD, history.items_UD, history.slots)
 
     def weights(self, target_BD: Tensor, history: JaggedHistory) -> Tensor:
         """The weight a_s of every history item, (N,), without dropout."""
@@ -91,7 +91,7 @@ class SparseTargetAttention(nn.Module):
         score_N = dots(query_BD, slots.row_index(), history.items_UD, slots.values)
         return segment_softmax(score_N, slots) if self.activation == "softmax" else activate(score_N, self.activation)
 
-    def _plain(self, target_BD: Tensor, history_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    def _reference(self, target_BD: Tensor, history_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         query_BA = self.W_q(target_BD)
         key_BTA = self.W_k(history_BTD)
         value_BTA = self.W_v(history_BTD)
@@ -108,7 +108,7 @@ class SparseTargetAttention(nn.Module):
             weight_BT = weight_BT * keep_BT * self.dropout.scale
         return self.W_o(torch.einsum("bt,bta->ba", weight_BT, value_BTA)) + target_BD
 
-    def _fast(self, target_BD: Tensor, items_UD: Tensor, slots: Jagged) -> Tensor:
+    def _optimized(self, target_BD: Tensor, items_UD: Tensor, slots: Jagged) -> Tensor:
         query_BD = _two_maps(target_BD, self.W_q.weight, self.W_k.weight.t(), scale=self.scale)
         keep_N = None
         if self.dropout.active:
@@ -133,8 +133,7 @@ class MeanPooling(nn.Module):
 
     def weights(self, target_BD: Tensor, history: JaggedHistory) -> Tensor:
         """The weight of every history item, (N,)."""
-        lengths = history.slots.lengths
-        return torch.repeat_interleave(1 / lengths.to(target_BD.dtype), lengths)
+        return (1 / history.slots.lengths.to(target_BD.dtype))[history.slots.row_index()]
 
 
 def _two_maps(x_BI: Tensor, first_MI: Tensor, second_OM: Tensor, *, scale: float = 1.0) -> Tensor:

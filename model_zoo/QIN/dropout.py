@@ -1,4 +1,4 @@
-"""Dropout whose masks do not depend on which form of a layer asks for them.
+"""Dropout whose masks do not depend on which implementation of a layer asks for them.
 
 Shape legend: any shape; a mask is uint8, 1 = keep.
 """

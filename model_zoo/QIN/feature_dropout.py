@@ -19,18 +19,18 @@ from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
 
 class FeatureDropout(nn.Module):
-    """Sets features to 0, which stands for unknown, in a share of training; scoring hides nothing.
+    """Sets features to 0, which stands for unknown, in a fraction of training; scoring hides nothing.
 
-    A context feature is hidden in a share of the rows: one number is drawn a row, so that features of one rate are
-    hidden in the same rows. An item feature is hidden for a share of its values: in a step, an item without its id has
-    none as a target and in every history.
+    A context feature is hidden in a fraction of the samples: one number is drawn for each, so that features of one rate
+    are hidden in the same samples. An item feature is hidden for a fraction of its values: in a step, an item without
+    its id has none as a target and in every history.
 
     Args:
-        rates: share by the name of a context feature, or of a categorical feature of items.
+        rates: fraction by the name of a context feature, or of a categorical feature of items.
         specs: of the feature map, by name.
 
     Raises:
-        ConfigError: a feature that is not there or has no values that could be hidden, or a rate that is no share.
+        ConfigError: a feature that is not there or has no values that could be hidden, or a rate that is no fraction.
 
     >>> dropout = FeatureDropout({"user": 0.5}, {"user": {"type": "categorical"}})
     >>> _ = torch.manual_seed(0)

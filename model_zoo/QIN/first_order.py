@@ -98,9 +98,9 @@ class FirstOrder(nn.Module):
         """Take the weights after an optimizer step into their average; the first ones count alike."""
         if self.averaging:
             self.averaged_steps += 1
-            share = (1 / self.averaged_steps).clamp(min=1 - self.averaging)
-            self.averaged_weight.lerp_(self.weight, share)
-            self.averaged_bias.lerp_(self.bias, share)
+            fraction = (1 / self.averaged_steps).clamp(min=1 - self.averaging)
+            self.averaged_weight.lerp_(self.weight, fraction)
+            self.averaged_bias.lerp_(self.bias, fraction)
 
 
 def _factors(term: str, specs: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
@@ -134,12 +134,12 @@ def _crossed(ids: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Tensor:
 
 
 def _for_each(terms: Sequence[str], regularizer: float | Mapping[str, float]) -> dict[str, float]:
-    given = regularizer if isinstance(regularizer, Mapping) else dict.fromkeys(terms, regularizer)
-    if given.keys() != set(terms) or not all(map(_is_number, given.values())):
+    by_term = regularizer if isinstance(regularizer, Mapping) else dict.fromkeys(terms, regularizer)
+    if by_term.keys() != set(terms) or not all(map(_is_number, by_term.values())):
         raise ConfigError(
             f"first_order_regularizer={regularizer!r} must be a number, or one for each of {', '.join(terms)}"
         )
-    return dict(given)
+    return dict(by_term)
 
 
 def _is_number(value: object) -> bool:

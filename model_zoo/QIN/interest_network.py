@@ -8,7 +8,7 @@ Shape legend: B rows, D item width, C context width, F = C + 2 D width of the in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fuxictr_multimodal.errors import ConfigError
 from model_zoo.QIN.attention import JaggedHistory, MeanPooling, PaddedHistory, SparseTargetAttention
 from model_zoo.QIN.item_vectors import ItemVectors
+from model_zoo.QIN.options import AttentionOptions, InteractionOptions, QINOptions
 from model_zoo.QIN.precision import Precision
 from model_zoo.QIN.quadratic import QuadraticNetwork
 from model_zoo.QIN.quadratic_heads import HeadsNetwork
@@ -31,9 +32,11 @@ ReadItems = Callable[[ItemVectors], Interest]
 
 
 class InterestNetwork(nn.Module):
-    """From features to a logit; the arguments are those of `QIN` with the same names.
+    """From features to a logit.
 
     Args:
+        feature_map: features; `source: item` marks what an item has.
+        options: of QIN.
         histogram_width: numbers a row of `SimilarityTiers`; 0 for none.
 
     Attributes:
@@ -44,27 +47,7 @@ class InterestNetwork(nn.Module):
         ConfigError: a size that a layer refuses, or a feature map without items.
     """
 
-    def __init__(
-        self,
-        feature_map: FeatureMap,
-        *,
-        embedding_dim: int,
-        pooling: str,
-        attention_dim: int | None,
-        attention_activation: str,
-        attention_dropout: float,
-        interaction: str,
-        quadratic_variant: str,
-        num_layers: int,
-        num_row: int,
-        heads: int,
-        mlp_hidden_units: Sequence[int],
-        net_dropout: float,
-        batch_norm: bool,
-        activation: str,
-        compile: bool,
-        histogram_width: int,
-    ) -> None:
+    def __init__(self, feature_map: FeatureMap, options: QINOptions, *, histogram_width: int = 0) -> None:
         super().__init__()
         specs = {name: spec for name, spec in feature_map.features.items() if spec["type"] != "meta"}
         self.item_features = [name for name, spec in specs.items() if spec.get("source") == "item"]
@@ -73,41 +56,26 @@ class InterestNetwork(nn.Module):
                 f"QIN pools histories of items: no feature of {feature_map.dataset_id} has `source: item`"
             )
         self.context_features = [name for name in specs if name not in self.item_features]
-        widths = {n: s.get("emb_output_dim", s.get("embedding_dim", embedding_dim)) for n, s in specs.items()}
+        dim = options.inputs.embedding_dim
+        widths = {n: s.get("emb_output_dim", s.get("embedding_dim", dim)) for n, s in specs.items()}
         item_width = sum(widths[name] for name in self.item_features)
         width = sum(widths[name] for name in self.context_features) + 2 * item_width
         self.similarity_map: nn.Linear | None = None
         if histogram_width:
-            self.similarity_map = nn.Linear(histogram_width, embedding_dim, bias=False)
-            width += embedding_dim
-        common = {"dropout": net_dropout, "batch_norm": batch_norm, "activation": activation}
+            self.similarity_map = nn.Linear(histogram_width, dim, bias=False)
+            width += dim
         self.qnn: QuadraticNetwork | HeadsNetwork | None = None
         self.mlp: MLP_Block | None = None
         try:
-            self.embedding_layer = FeatureEmbedding(feature_map, embedding_dim)
-            if pooling == "attention":
-                self.attention_layers = SparseTargetAttention(
-                    item_width,
-                    attention_dim=attention_dim or 2 * item_width,
-                    activation=attention_activation,
-                    dropout=attention_dropout,
-                )
-            else:
-                self.attention_layers = MeanPooling()
-            if interaction == "quadratic" and quadratic_variant == "rows":
-                self.qnn = QuadraticNetwork(width, num_layers=num_layers, num_row=num_row, compiled=compile, **common)
-            elif interaction == "quadratic":
-                self.qnn = HeadsNetwork(width, num_layers=num_layers, heads=heads, **common)
-            else:
-                self.mlp = MLP_Block(
-                    input_dim=width,
-                    output_dim=1,
-                    hidden_units=list(mlp_hidden_units),
-                    dropout_rates=net_dropout,
-                    batch_norm=batch_norm,
-                )
+            self.embedding_layer = FeatureEmbedding(feature_map, dim)
+            self.attention_layers = _pooling(item_width, options.attention)
+            interaction = _interaction(width, options.interaction)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        if isinstance(interaction, MLP_Block):
+            self.mlp = interaction
+        else:
+            self.qnn = interaction
         self.item_vectors = ItemVectors(self.embedding_layer, self.item_features)
 
     def read(
@@ -143,3 +111,31 @@ class InterestNetwork(nn.Module):
         self.item_vectors.forget()
         if self.qnn is not None:
             self.qnn.forget()
+
+
+def _pooling(item_width: int, options: AttentionOptions) -> SparseTargetAttention | MeanPooling:
+    if options.pooling == "mean":
+        return MeanPooling()
+    return SparseTargetAttention(
+        item_width,
+        attention_dim=options.attention_dim or 2 * item_width,
+        activation=options.attention_activation,
+        dropout=options.attention_dropout,
+    )
+
+
+def _interaction(width: int, options: InteractionOptions) -> QuadraticNetwork | HeadsNetwork | MLP_Block:
+    common = {"dropout": options.net_dropout, "batch_norm": options.batch_norm, "activation": options.activation}
+    if options.interaction == "mlp":
+        return MLP_Block(
+            input_dim=width,
+            output_dim=1,
+            hidden_units=list(options.mlp_hidden_units),
+            dropout_rates=options.net_dropout,
+            batch_norm=options.batch_norm,
+        )
+    if options.quadratic_variant == "heads":
+        return HeadsNetwork(width, num_layers=options.num_layers, heads=options.heads, **common)
+    return QuadraticNetwork(
+        width, num_layers=options.num_layers, num_row=options.num_row, compiled=options.compile, **common
+    )

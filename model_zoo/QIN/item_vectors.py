@@ -30,7 +30,7 @@ class ItemVectors:
     """Turns ids or flat item features into a target vector and a history.
 
     x = [embedding of each feature], in the order of the feature map: ids by lookup, tags by the mean of the
-    non-padding tag embeddings, given embeddings by a linear map. Targets and history items share the weights.
+    non-padding tag embeddings, pretrained embeddings by a linear map. Targets and history items share the weights.
 
     Args:
         embedding: FuxiCTR's layer; its parameters are the only ones.
@@ -51,12 +51,12 @@ class ItemVectors:
     def padded(
         self, item_dict: Mapping[str, Tensor], mask_BT: Tensor, shown: Mapping[str, Tensor] = NOTHING_HIDDEN
     ) -> tuple[Tensor, PaddedHistory]:
-        """The plain form: embed all B (T + 1) slots, history then target, padding included.
+        """The reference implementation: embed all B (T + 1) slots, history then target, padding included.
 
         Args:
             item_dict: FuxiCTR's flat item features.
             mask_BT: other than 0 on real items.
-            shown: of `FeatureDropout.of_items`, as in the other forms.
+            shown: of `FeatureDropout.of_items`, as in the other methods.
         """
         batch, slots = mask_BT.shape
         item_dict = _hide({name: item_dict[name] for name in self.features}, shown)
@@ -64,7 +64,7 @@ class ItemVectors:
         return vectors[:, -1], PaddedHistory(vectors[:, :-1], mask_BT != 0)
 
     def jagged(self, items: RowItems, shown: Mapping[str, Tensor] = NOTHING_HIDDEN) -> tuple[Tensor, JaggedHistory]:
-        """The fast form for flat item features: embed real history items and targets only."""
+        """The optimized implementation for flat item features: embed real history items and targets only."""
         count = len(items.history.values)
         real = torch.cat([items.history.values, items.target])
         items_UD = self.embed({name: items.features[name].index_select(0, real) for name in self.features}, shown)
@@ -74,7 +74,7 @@ class ItemVectors:
     def of_batch(
         self, batch: Batch, table: ItemTable, shown: Mapping[str, Tensor] = NOTHING_HIDDEN
     ) -> tuple[Tensor, JaggedHistory]:
-        """The fast form for ids: embed each distinct item of the batch once, or the whole table where that is less.
+        """The optimized implementation for ids: embed each distinct item once, or the whole table where that is less.
 
         Without gradients the vectors of the table are kept, once as many ids were asked for as it has items.
         """
@@ -165,7 +165,7 @@ def _mean_of_tags(lookup: nn.Embedding, tags_UT: Tensor) -> Tensor:
     A tag counts when its embedding does not add up to 0, which is decided once for each tag of the vocabulary.
     """
     if lookup.sparse and torch.is_grad_enabled():
-        # A step may not visit the whole table: look up each tag of the batch once and go on with these. The row of
+        # A step may not visit the whole table: look up each tag of the batch once and continue with these. The row of
         # padding is zero and takes no gradient, by the lookup.
         distinct_V, tags_UT = torch.unique(tags_UT, return_inverse=True)
         weight_VD, padding = lookup(distinct_V), None

@@ -35,7 +35,7 @@ class QuadraticLayer(nn.Module):
         self.linear = nn.Sequential(nn.Linear(width, num_row * width), Dropout(dropout))
 
     def forward(self, x_BF: Tensor) -> Tensor:
-        """The plain form, (B, F)."""
+        """The reference implementation, (B, F)."""
         batch, width = x_BF.shape
         return x_BF * self.linear(x_BF).view(batch, self.num_row, width).sum(dim=1)
 
@@ -49,9 +49,9 @@ class QuadraticLayer(nn.Module):
 class QuadraticNetwork(nn.Module):
     """x <- x + Dropout(PReLU(BatchNorm(y(x)))), `num_layers` times, then one Linear F -> 1.
 
-    Both forms are this formula with the same parameters and, for one seed, the same dropout masks; values and
-    gradients agree up to rounding (in float32 about 1e-5 relative). The fast form folds the R maps of a layer when
-    dropout is off, works on a block of rows at a time, and keeps one mask byte where the plain form keeps floats.
+    Both implementations are this formula with the same parameters and, for one seed, the same dropout masks; values and
+    gradients agree up to rounding (in float32 about 1e-5 relative). The optimized one folds the R maps of a layer when
+    dropout is off, works on a block of rows at a time, and keeps one mask byte where the reference keeps floats.
 
     NOTE[DIFF] The paper has one dropout, the published code two: here two, of the same rate. The PReLU slope starts at
     torch's default 0.25, where the sources say nothing.
@@ -63,7 +63,7 @@ class QuadraticNetwork(nn.Module):
         dropout: rate of both dropouts.
         batch_norm: normalise each layer's product over the batch.
         activation: `prelu` (one slope a layer) or `relu`.
-        compiled: compute the fast form by `torch.compile` (`quadratic_compiled.py`).
+        compiled: compute the optimized implementation by `torch.compile` (`quadratic_compiled.py`).
 
     Raises:
         ValueError: a number below 1 or an unknown activation.
@@ -105,7 +105,7 @@ class QuadraticNetwork(nn.Module):
         elif self.training or torch.is_grad_enabled():
             self.forget()
             for layer, norm, activation in zip(self.layer, self.norm, self.activation, strict=True):
-                x_BF = self._fast(x_BF, layer, norm, activation)
+                x_BF = self._optimized(x_BF, layer, norm, activation)
         else:
             x_BF = self._score(x_BF)
         with own_types(x_BF):
@@ -120,7 +120,7 @@ class QuadraticNetwork(nn.Module):
         self.forget()
         return super().train(mode)
 
-    def _fast(self, x_BF: Tensor, layer: QuadraticLayer, norm: nn.Module, activation: nn.Module) -> Tensor:
+    def _optimized(self, x_BF: Tensor, layer: QuadraticLayer, norm: nn.Module, activation: nn.Module) -> Tensor:
         batch, width = x_BF.shape
         device = x_BF.device
         drop = layer.linear[1]

@@ -1,6 +1,6 @@
 """One quadratic layer in whole tensors, for `torch.compile`, which fuses the steps between its products.
 
-On a GPU the form of `quadratic_block.py` reads and writes (B, F) tensors in every step, which outlasts products
+On a GPU the code of `quadratic_block.py` reads and writes (B, F) tensors in every step, which outlasts products
 of reduced precision. The first call with new shapes compiles: that takes seconds to minutes, and Triton on a GPU or a
 C++ compiler on a CPU.
 

@@ -15,7 +15,7 @@ class HeadsNetwork(nn.Module):
     """x <- x + Dropout(x * sum_h Dropout(PReLU(BatchNorm(W_h x + b_h)))), h = 1..H, `num_layers` times, then F -> 1.
 
     The activation stands before the sum, so the H maps do not fold into one, as the rows of `QuadraticNetwork` do, and
-    there is one form only.
+    there is one implementation only.
 
     NOTE[DIFF] QNN-alpha writes x_h * ReLU(W x) + x_h for slices x_h of x. The product is element by element, so slices
     side by side are one map of all of x; here a head is such a map, and H of them are added up.

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fuxictr_multimodal.data.batch import Batch, Jagged
@@ -48,9 +47,9 @@ class RowItems:
         """
         rows, slots = mask_BT.shape
         row_N, slot_N = (mask_BT != 0).nonzero(as_tuple=True)
-        offsets = F.pad(torch.bincount(row_N, minlength=rows).cumsum(0), (1, 0))
+        history = Jagged.from_lengths(row_N * (slots + 1) + slot_N, torch.bincount(row_N, minlength=rows))
         target = torch.arange(rows, device=mask_BT.device) * (slots + 1) + slots
-        return cls(item_dict, target, Jagged(row_N * (slots + 1) + slot_N, offsets))
+        return cls(item_dict, target, history)
 
     def of_targets(self, name: str) -> Tensor:
         """A feature of the targets, (B, ...)."""

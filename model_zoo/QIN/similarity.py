@@ -1,13 +1,13 @@
-"""How similar the target is to its history in a given embedding, as a histogram: SimTier (arXiv 2407.19467).
+"""How similar the target is to its history in a pretrained embedding, as a histogram: SimTier (arXiv 2407.19467).
 
     c[k] = number of history items s whose cos(e_t - m, e_s - m) lies in the k-th of K equal parts of [-1, 1]
     out  = W log(1 + c)
 
-A network has to learn from clicks alone that two given embeddings are alike, through the projection that it shares with
-everything else; their cosine is known before the first click. m is the mean embedding of all items: given embeddings
-mostly share one direction, and without it all cosines are alike.
+A network has to learn from clicks alone that two pretrained embeddings are alike, through the projection that it shares
+with everything else; their cosine is known before the first click. m is the mean embedding of all items: pretrained
+embeddings mostly share one direction, and without it all cosines are alike.
 
-Shape legend: B rows, N real history items of all rows, K tiers, E given embeddings, d width of one.
+Shape legend: B rows, N real history items of all rows, K tiers, E pretrained embeddings, d width of one.
 """
 
 from __future__ import annotations
@@ -28,23 +28,25 @@ class SimilarityTiers(nn.Module):
     """The histogram of a row's similarities; it has no weights, and no gradient passes through it.
 
     Args:
-        specs: of the feature map, by name; items' given embeddings are compared.
+        specs: of the feature map, by name; items' pretrained embeddings are compared.
         tiers: K, parts of equal width.
 
     Raises:
-        ConfigError: no given embedding, or fewer than two tiers.
+        ConfigError: no pretrained embedding, or fewer than two tiers.
     """
 
     def __init__(self, specs: Mapping[str, Mapping[str, Any]], *, tiers: int) -> None:
         super().__init__()
-        given = {n: spec for n, spec in specs.items() if spec["type"] == "embedding" and spec.get("source") == "item"}
-        if not given:
-            raise ConfigError("similarity_tiers compares given embeddings: no item feature has `type: embedding`")
+        pretrained = {
+            n: spec for n, spec in specs.items() if spec["type"] == "embedding" and spec.get("source") == "item"
+        }
+        if not pretrained:
+            raise ConfigError("similarity_tiers compares pretrained embeddings: no item feature has `type: embedding`")
         if tiers < 2:
             raise ConfigError(f"similarity_tiers must be 0 (none) or at least 2, got {tiers}")
-        self.names = tuple(given)
+        self.names = tuple(pretrained)
         self.tiers = tiers
-        for name, spec in given.items():
+        for name, spec in pretrained.items():
             self.register_buffer(f"mean_{name}", torch.zeros(spec["pretrain_dim"]))
         # Whether the means are set: those of a checkpoint stay, also with another item table.
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))

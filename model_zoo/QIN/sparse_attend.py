@@ -90,13 +90,11 @@ class _Attend(torch.autograd.Function):
         row_N = slots.row_index()
         score_N = dots(query_BD, row_N, items_UD, slots.values)
         weight_N = weigh(score_N)
-        kept = Jagged(slots.values, slots.offsets)
-        row_K, weight_K, kept_K = row_N, weight_N, None
+        kept, row_K, weight_K, kept_K = slots, row_N, weight_N, None
         if skip_zeros:
             keep_N = weight_N != 0
             kept_K = keep_N.nonzero().squeeze(1)
-            before = torch.cat([row_N.new_zeros(1), keep_N.cumsum(0)])
-            kept = Jagged(slots.values[kept_K], before[slots.offsets])
+            kept = Jagged(slots.values[kept_K], slots.offsets_where(keep_N))
             row_K, weight_K = row_N[kept_K], weight_N[kept_K]
         ctx.save_for_backward(query_BD, items_UD, score_N, kept.values, kept.offsets, row_K, weight_K, kept_K)
         ctx.weigh = weigh

@@ -1,4 +1,4 @@
-"""Jagged rows and batches against plain loops, and the layout that FuxiCTR's LongCTR models read."""
+"""Jagged rows and batches against plain loops."""
 
 import pytest
 import torch
@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuxictr_multimodal.data.batch import Batch, Jagged, join
-from fuxictr_multimodal.data.item_table import ItemTable
 
 lists = st.lists(st.lists(st.integers(1, 99), max_size=6), max_size=8)
 
@@ -85,25 +84,12 @@ def test_moving_keeps_everything():
     assert len(batch) == len(batch.history) == 3
 
 
-TABLE = ItemTable({"item_id": torch.arange(100), "tags": torch.arange(200).view(100, 2) * 3})
-
-
-@given(lists.filter(len), st.sampled_from([None, 6, 9]))
-def test_longctr_layout_equals_a_naive_construction(rows, max_len):
-    batch_dict, item_dict, mask = batch_of(rows).as_longctr(TABLE, max_len=max_len)
-    width = max_len or max(1, *map(len, rows), 1)
-    ids, naive_mask = [], []
-    for index, row in enumerate(rows):
-        ids += [0] * (width - len(row)) + row + [index + 1]
-        naive_mask.append([0.0] * (width - len(row)) + [1.0] * len(row))
-    assert mask.tolist() == naive_mask
-    assert mask.dtype == torch.float32
-    assert item_dict["item_id"].tolist() == ids
-    assert item_dict["tags"].tolist() == [[6 * item, 6 * item + 3] for item in ids]
-    assert set(batch_dict) == {"level", "words"}
-
-
-def test_longctr_layout_of_histories_that_are_all_empty_has_one_slot():
-    _, item_dict, mask = batch_of([[], []]).as_longctr(TABLE)
-    assert mask.tolist() == [[0.0], [0.0]]
-    assert item_dict["item_id"].tolist() == [0, 1, 0, 2]
+@given(lists, st.data())
+def test_rows_from_lengths_and_with_some_values_only(rows, data):
+    made = Jagged.from_lengths(jagged(rows).values, torch.tensor([len(row) for row in rows], dtype=torch.int64))
+    assert as_lists(made) == rows
+    keep = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(made.values), max_size=len(made.values))))
+    keep = keep.bool()
+    kept = Jagged(made.values[keep], made.offsets_where(keep))
+    wanted = iter(keep.tolist())
+    assert as_lists(kept) == [[item for item in row if next(wanted)] for row in rows]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.data.item_table import ItemTable
 from fuxictr_multimodal.data.store.h5_writer import write_item_file
 from fuxictr_multimodal.data.store.manifest import Column
+from fuxictr_multimodal.errors import DataError
 from tests.helpers.loader_store import ITEMS, feature_map
 
 COLUMNS = [

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuxictr_multimodal.data.batch import Batch
-from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.data.order import epoch_rows
 from fuxictr_multimodal.data.store import SplitReader
+from fuxictr_multimodal.errors import ConfigError, DataError
 from tests.helpers.loader_store import NAMES, feature_map, part_files, write_split
 from tests.helpers.naive_loader import naive_batches
 

@@ -8,6 +8,7 @@ import torch
 
 from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.zoo.layouts import as_longctr
 from model_zoo.QIN.contrastive import history_contrast
 from tests.helpers.reference_qin import feature_map, item_table, random_batch, small_qin
 
@@ -68,7 +69,7 @@ def test_fast_equals_plain_and_a_triple_equals_a_batch(options):
     plain.form = "plain"
     triple = copy.deepcopy(model)
     found = []
-    for one, inputs in ((model, batch), (plain, batch), (triple, batch.as_longctr(model.item_table))):
+    for one, inputs in ((model, batch), (plain, batch), (triple, as_longctr(batch, model.item_table))):
         torch.manual_seed(0)
         loss = one.compute_loss(one(inputs), one.get_labels(batch))
         loss.backward()

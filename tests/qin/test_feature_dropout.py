@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.zoo.layouts import as_longctr
 from tests.helpers.reference_qin import Table, feature_map, random_batch, small_qin
 
 
@@ -57,7 +58,7 @@ def test_an_item_without_its_id_has_none_as_a_target_and_in_every_history(form, 
     without.attach(Table({**model.item_table.features, "item_id": torch.where(shown, ids, 0)}))
     found = []
     for one in (model, without):
-        inputs = batch if layout == "batch" else batch.as_longctr(one.item_table, max_len=9)
+        inputs = batch if layout == "batch" else as_longctr(batch, one.item_table, max_len=9)
         torch.manual_seed(5)
         result = one.forward(inputs)
         one.compute_loss(result, one.get_labels(batch)).backward()

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from fuxictr_multimodal.data.batch import Jagged
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.zoo.layouts import as_longctr
 from model_zoo.QIN.first_order import FirstOrder
 from model_zoo.QIN.row_items import RowItems
 from tests.helpers.reference_qin import feature_map, random_batch, small_qin
@@ -61,7 +62,7 @@ def weights_of_values(model, batch) -> np.ndarray:
 @pytest.mark.parametrize(("loss", "share"), [("joint", 0.5), ("own", 0.5), ("own", 0.75)])
 def test_logit_is_the_networks_and_the_sum_of_the_weights(loss, share, form, layout):
     model, batch = example(first_order_loss=loss, first_order_share=share, form=form)
-    inputs = batch if layout == "batch" else batch.as_longctr(model.item_table, max_len=9)
+    inputs = batch if layout == "batch" else as_longctr(batch, model.item_table, max_len=9)
     model.eval()
     with torch.no_grad():
         logit = model(inputs)["logit"][:, 0].numpy()

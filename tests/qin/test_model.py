@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.errors import ConfigError, InputError
+from fuxictr_multimodal.zoo.layouts import as_longctr
 from model_zoo.QIN import QIN, item_vectors, quadratic_block
 from tests.helpers.reference_qin import feature_map, item_table, random_batch, reference_logits, small_qin
 
@@ -47,7 +48,7 @@ def example(*, rows=11, seed=3, **options):
 
 
 def triple(model: QIN, batch: Batch, *, max_len: int | None = None):
-    return batch.as_longctr(model.item_table, max_len=max_len)
+    return as_longctr(batch, model.item_table, max_len=max_len)
 
 
 def gradients(model: QIN, inputs, *, seed: int | None = None) -> dict[str, torch.Tensor]:
@@ -366,8 +367,8 @@ def test_trains_in_the_toolkits_own_fit(tmp_path):
     features = feature_map()
     table = item_table(features, rng)
     batches = [learnable(features, rng, rows=256) for _ in range(22)]
-    train = Triples(b.as_longctr(table) for b in batches[:20])
-    valid = Triples(b.as_longctr(table) for b in batches[20:])
+    train = Triples(as_longctr(b, table) for b in batches[:20])
+    valid = Triples(as_longctr(b, table) for b in batches[20:])
     torch.manual_seed(0)
     model = QIN(
         features,
@@ -450,9 +451,3 @@ def test_a_batch_needs_a_table_and_its_columns():
     model.attach(table)
     with pytest.raises(InputError, match="lacks the feature 'likes_level'"):
         model(replace(batch, features={"label": batch.features["label"]}))
-
-
-def test_signature_keys_are_the_options():
-    keys = QIN.signature_keys()
-    assert {"num_row", "net_dropout", "form", "factor"} < keys
-    assert not keys & {"feature_map", "params", "self"}

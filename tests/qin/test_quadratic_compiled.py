@@ -119,5 +119,5 @@ def test_a_model_is_compiled_by_its_configuration(traced):
     assert model.qnn.compiled
     assert not small_qin().qnn.compiled
     for wrong in ({"form": "plain"}, {"interaction": "mlp"}, {"quadratic_variant": "heads"}):
-        with pytest.raises(ConfigError, match="compile is for the fast form"):
+        with pytest.raises(ConfigError, match="compile is for the optimized implementation"):
             small_qin(compile=True, **wrong)

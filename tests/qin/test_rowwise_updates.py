@@ -12,6 +12,7 @@ import torch
 from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.training.trainer import Trainer
+from fuxictr_multimodal.zoo.layouts import as_longctr
 from model_zoo.QIN import QIN
 from model_zoo.QIN.rowwise import RowwiseAdam, add_penalty, clip_gradients
 from tests.helpers.reference_qin import feature_map, random_batch, small_qin
@@ -71,7 +72,7 @@ def test_equals_dense_training_while_every_row_is_looked_up(form, regularizer):
     assert set(one.rowwise_tables) == TABLES
     for seed in range(5):
         batch = full_batch(one, seed=seed)
-        for inputs in (batch, batch.as_longctr(one.item_table)):
+        for inputs in (batch, as_longctr(batch, one.item_table)):
             one.train_step(inputs)
             dense.train_step(inputs)
     assert_same(one, dense)

@@ -10,6 +10,7 @@ import torch
 
 from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.zoo.layouts import as_longctr
 from model_zoo.QIN.row_items import RowItems
 from model_zoo.QIN.similarity import SimilarityTiers
 from tests.helpers.reference_qin import Table, feature_map, item_table, random_batch, small_qin
@@ -59,7 +60,7 @@ def test_the_histogram_is_the_formula_in_both_layouts():
     expected = histogram(model.item_table, batch)
     assert (expected > 0).any(axis=0).sum() >= TIERS
     of_batch = model.similarity(RowItems.of_batch(batch, model.item_table))
-    _, item_dict, mask = batch.as_longctr(model.item_table, max_len=9)
+    _, item_dict, mask = as_longctr(batch, model.item_table, max_len=9)
     of_triple = model.similarity(RowItems.of_triple(item_dict, mask))
     np.testing.assert_allclose(of_batch, expected, rtol=1e-6)
     np.testing.assert_allclose(of_triple, expected, rtol=1e-6)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.zoo.layouts import as_longctr
 from model_zoo.QIN.quadratic_heads import HeadsNetwork
 from tests.helpers.reference_qin import random_batch, small_qin
 
@@ -68,7 +69,7 @@ def test_the_heads_variant_trains_and_both_inputs_agree():
     assert losses[-1] < losses[0]
     model.eval()
     with torch.no_grad():
-        torch.testing.assert_close(model(batch)["logit"], model(batch.as_longctr(model.item_table))["logit"])
+        torch.testing.assert_close(model(batch)["logit"], model(as_longctr(batch, model.item_table))["logit"])
 
 
 @pytest.mark.parametrize("wrong", [{"heads": 0}, {"activation": "tanh"}, {"num_layers": 0}])
@@ -120,7 +121,7 @@ def test_attention_weights_are_those_that_pool_the_history(activation):
     weights = model.attention_weights(batch)
     assert weights.offsets.tolist() == batch.history.offsets.tolist()
     with torch.no_grad():
-        items, mask = batch.as_longctr(model.item_table)[1:]
+        items, mask = as_longctr(batch, model.item_table)[1:]
         target, history = model.item_vectors.padded(items, mask)
         attention = model.attention_layers
         for row, (start, stop) in enumerate(zip(weights.offsets, weights.offsets[1:], strict=False)):

@@ -1,4 +1,4 @@
-"""Models of a checkout are found without running its code, and loaded side by side under names of their own."""
+"""Models of a FuxiCTR clone are found without running its code, and loaded side by side under names of their own."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ MODEL = "from fuxictr.pytorch.models import BaseModel\n\nclass {name}(BaseModel)
 
 @pytest.fixture
 def write(tmp_path):
-    """Write files of a checkout by path under its model_zoo."""
+    """Write files of a clone by path under its model_zoo."""
 
     def write_files(**files):
         for path, text in files.items():
@@ -80,7 +80,7 @@ def test_each_package_is_src_to_itself_and_has_its_own_name_afterwards(write, mo
     assert all(load_model(name, found[name]) is model for name, model in loaded.items())
 
 
-def test_two_checkouts_do_not_share_a_model(write, tmp_path):
+def test_two_clones_do_not_share_a_model(write, tmp_path):
     one = write(One__src__One=MODEL.format(name="One", marker="first"))
     other = tmp_path / "other" / "model_zoo" / "One" / "src"
     other.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Layouts of a batch against plain loops, and the flat feature map that names their columns."""
+"""Layouts of a batch against loops over rows, and the flat feature map that names their columns."""
 
 import copy
 
@@ -6,10 +6,12 @@ import pytest
 import torch
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.layers import FeatureEmbedding
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.data.item_table import ItemTable
-from fuxictr_multimodal.zoo.layouts import flat_feature_map
+from fuxictr_multimodal.zoo.layouts import as_flat, as_longctr, flat_feature_map
 
 HISTORIES = [[3, 1], [], [2]]
 TARGETS = [1, 3, 2]
@@ -66,7 +68,7 @@ def padded(rows, length, padding):
 @pytest.mark.parametrize("padding", ["pre", "post"])
 @pytest.mark.parametrize("max_len", [None, 2, 5])
 def test_the_triple_is_history_then_target(batch, table, max_len, padding):
-    columns, items, mask = batch.as_longctr(table, max_len=max_len, padding=padding)
+    columns, items, mask = as_longctr(batch, table, max_len=max_len, padding=padding)
     rows = padded(HISTORIES, max_len or 2, padding)
     slots = [item for row, target in zip(rows, TARGETS, strict=True) for item in [*row, target]]
     assert items["item_id"].tolist() == slots
@@ -79,7 +81,7 @@ def test_the_triple_is_history_then_target(batch, table, max_len, padding):
 @pytest.mark.parametrize("padding", ["pre", "post"])
 def test_flat_columns_are_context_target_and_histories(batch, table, feature_map, padding):
     flat_map = flat_feature_map(feature_map, 3, pooled=True)
-    flat = batch.as_flat(table, flat_map, padding=padding)
+    flat = as_flat(batch, table, flat_map, padding=padding)
     rows = padded(HISTORIES, 3, padding)
     assert list(flat) == [*flat_map.features, "label"]
     assert flat["item_id"].tolist() == TARGETS
@@ -95,10 +97,10 @@ def test_a_batch_without_labels_or_rows_has_the_same_layout(batch, table, featur
     flat_map = flat_feature_map(feature_map, 3, pooled=False)
     features = {name: values[:0] for name, values in batch.features.items() if name != "label"}
     empty = Batch(features, batch.target[:0], Jagged(batch.history.values[:0], torch.tensor([0])))
-    flat = empty.as_flat(table, flat_map)
+    flat = as_flat(empty, table, flat_map)
     assert list(flat) == list(flat_map.features)
     assert flat["history_item_id"].shape == (0, 3)
-    assert empty.as_longctr(table)[2].shape == (0, 1)
+    assert as_longctr(empty, table)[2].shape == (0, 1)
 
 
 def test_the_flat_feature_map_leaves_the_stores_own_alone(feature_map):
@@ -127,7 +129,7 @@ def test_histories_share_the_embedding_and_are_pooled_over_real_items(batch, tab
     layer = FeatureEmbedding(flat_map, 4)
     layers = layer.embedding_layer
     assert layers.embedding_layers["history_item_id"] is layers.embedding_layers["item_id"]
-    flat = batch.as_flat(table, flat_map)
+    flat = as_flat(batch, table, flat_map)
     embedded = layers({name: flat[name] for name in flat_map.features if name != "user_id"})
     ids = layers.embedding_layers["item_id"].weight
     expected = torch.stack([ids[[3, 1]].mean(0), torch.zeros(4), ids[2]])
@@ -135,3 +137,35 @@ def test_histories_share_the_embedding_and_are_pooled_over_real_items(batch, tab
     raw = FeatureEmbedding(flat_feature_map(feature_map, 3, pooled=False), 4)
     embedded = raw.embedding_layer({"history_item_id": flat["history_item_id"]})
     assert embedded["history_item_id"].shape == (3, 3, 4)
+
+
+def batch_of(rows):
+    """Made-up rows with these histories; the target of row i is item i + 1."""
+    values = torch.tensor([item for row in rows for item in row], dtype=torch.int32)
+    offsets = torch.tensor([0, *map(len, rows)]).cumsum(0)
+    index = torch.arange(len(rows), dtype=torch.int32)
+    return Batch({"level": index % 3}, index + 1, Jagged(values, offsets))
+
+
+TABLE = ItemTable({"item_id": torch.arange(100), "tags": torch.arange(200).view(100, 2) * 3})
+
+
+@given(st.lists(st.lists(st.integers(1, 99), max_size=6), min_size=1, max_size=8), st.sampled_from([None, 6, 9]))
+def test_longctr_layout_equals_a_loop_over_rows(rows, max_len):
+    batch_dict, item_dict, mask = as_longctr(batch_of(rows), TABLE, max_len=max_len)
+    width = max_len or max(1, *map(len, rows), 1)
+    ids, expected_mask = [], []
+    for index, row in enumerate(rows):
+        ids += [0] * (width - len(row)) + row + [index + 1]
+        expected_mask.append([0.0] * (width - len(row)) + [1.0] * len(row))
+    assert mask.tolist() == expected_mask
+    assert mask.dtype == torch.float32
+    assert item_dict["item_id"].tolist() == ids
+    assert item_dict["tags"].tolist() == [[6 * item, 6 * item + 3] for item in ids]
+    assert set(batch_dict) == {"level"}
+
+
+def test_longctr_layout_of_histories_that_are_all_empty_has_one_slot():
+    _, item_dict, mask = as_longctr(batch_of([[], []]), TABLE)
+    assert mask.tolist() == [[0.0], [0.0]]
+    assert item_dict["item_id"].tolist() == [0, 1, 0, 2]

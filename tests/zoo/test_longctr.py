@@ -13,6 +13,7 @@ from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.data.item_table import ItemTable
 from fuxictr_multimodal.data.store import SplitReader
 from fuxictr_multimodal.training.experiment import Experiment
+from fuxictr_multimodal.zoo.layouts import as_longctr
 from fuxictr_multimodal.zoo.models import longctr_models, resolve
 from tests.helpers.learning import LEARNING, check_learnt
 from tests.helpers.naive_loader import naive_batches
@@ -163,7 +164,7 @@ def test_fault_histories_shorter_than_short_seq_len_fail(one_item_each, model):
     network, to_inputs, batch = one_item_each(model)
     assert torch.isfinite(network(to_inputs(batch))["y_pred"]).all()
     with pytest.raises(RuntimeError, match="invalid for input of size"):
-        network(batch.as_longctr(network.item_table_of_the_test))
+        network(as_longctr(batch, network.item_table_of_the_test))
 
 
 @pytest.mark.parametrize("model", ["ETA", "MIRRN", "SDIM", "SIM", "TWIN"])
@@ -182,7 +183,7 @@ def test_fault_dien_reads_padding_when_histories_are_filled_before(one_item_each
     other = Batch(batch.features, batch.target, Jagged(batch.history.values + 20, batch.history.offsets))
 
     def scores(rows, padding):
-        return network(rows.as_longctr(network.item_table_of_the_test, padding=padding))["y_pred"]
+        return network(as_longctr(rows, network.item_table_of_the_test, padding=padding))["y_pred"]
 
     widened = [Batch(b.features, b.target, with_a_long_row(b.history)) for b in (batch, other)]
     filled_after, filled_before = ([scores(b, padding)[:7] for b in widened] for padding in ("post", "pre"))

@@ -34,7 +34,7 @@ PARAMS = {
 
 @pytest.fixture
 def zoo_root(tmp_path, monkeypatch):
-    """A checkout with a QIN and a DIN of its own, and a model that nobody else has."""
+    """A clone with a QIN and a DIN of its own, and a model that nobody else has."""
     monkeypatch.delenv("FUXICTR_ZOO_ROOT", raising=False)
     for name in ("QIN", "DIN", "Rare"):
         folder = tmp_path / "model_zoo" / name / "src"
@@ -55,7 +55,7 @@ def own_qin():
     sys.modules["model_zoo"].QIN = kept["model_zoo.QIN"]
 
 
-def test_the_order_is_ours_longctr_checkout(zoo_root):
+def test_the_order_is_ours_longctr_clone(zoo_root):
     from model_zoo.LongCTR import DIN
     from model_zoo.QIN import QIN
 
@@ -63,18 +63,19 @@ def test_the_order_is_ours_longctr_checkout(zoo_root):
     assert resolve("DIN", zoo_root=zoo_root) == ZooModel(DIN, "longctr")
     rare = resolve("Rare", zoo_root=zoo_root)
     assert (rare.model_class.marker, rare.layout) == ("Rare", "flat")
-    assert resolve("checkout/DIN", zoo_root=zoo_root).model_class.marker == "DIN"
+    for name in ("clone/DIN", "checkout/DIN"):  # the latter is what earlier versions called it
+        assert resolve(name, zoo_root=zoo_root).model_class.marker == "DIN"
     assert resolve("LongCTR/DIN", zoo_root=zoo_root).model_class is DIN
 
 
-def test_the_environment_names_the_checkout(zoo_root, monkeypatch, tmp_path):
+def test_the_environment_names_the_clone(zoo_root, monkeypatch, tmp_path):
     monkeypatch.setenv("FUXICTR_ZOO_ROOT", str(zoo_root))
     assert resolve("Rare").layout == "flat"
     with pytest.raises(ConfigError, match="holds no models"):
         resolve("Rare", zoo_root=tmp_path / "elsewhere")
 
 
-def test_a_copy_of_our_model_in_the_checkout_is_the_one_that_runs(zoo_root, own_qin):
+def test_a_copy_of_our_model_in_the_clone_is_the_one_that_runs(zoo_root, own_qin):
     import model_zoo.QIN
 
     installed = Path(model_zoo.QIN.__file__).parent
@@ -82,7 +83,7 @@ def test_a_copy_of_our_model_in_the_checkout_is_the_one_that_runs(zoo_root, own_
     shutil.copytree(installed, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     with (folder / "quadratic.py").open("a") as file:
         file.write("\nMARKER = 'of the copy'\n")
-    for name in ("QIN", "checkout/QIN"):
+    for name in ("QIN", "clone/QIN"):
         copied = resolve(name, zoo_root=zoo_root)
         assert copied.layout == "batch"
         assert Path(inspect.getfile(copied.model_class)) == folder / "QIN.py"
@@ -112,7 +113,7 @@ def test_an_unknown_name_lists_what_there_is(zoo_root):
         assert part in str(refused.value)
     with pytest.raises(ConfigError, match="give its folder as zoo_root or in FUXICTR_ZOO_ROOT"):
         resolve("Rare")
-    with pytest.raises(ConfigError, match="LongCTR/ or checkout/ before it"):
+    with pytest.raises(ConfigError, match="LongCTR/ or clone/ before it"):
         resolve("elsewhere/DIN")
     with pytest.raises(ConfigError, match="'LongCTR/Rare' is not in the zoo"):
         resolve("LongCTR/Rare", zoo_root=zoo_root)
@@ -206,9 +207,7 @@ def test_din_like_models_read_raw_slots(feature_map, table, batch):
     assert to_inputs(batch)["history_item_id"].tolist() == [[0, 1, 2], [0, 0, 0]]
 
 
-def test_interaction_models_read_pooled_histories_with_the_toolkits_traps_walked_around(
-    feature_map, table, batch, caplog
-):
+def test_faults_that_interaction_models_of_a_clone_have_are_handled(feature_map, table, batch, caplog):
     with caplog.at_level(logging.WARNING):
         model, to_inputs = ZooModel(FmLike, "flat").build(feature_map, lambda device: table, PARAMS)
     assert "FmLike is trained without emb" in caplog.text
@@ -225,7 +224,7 @@ def test_interaction_models_read_pooled_histories_with_the_toolkits_traps_walked
 
 
 def test_fault_the_toolkit_forgets_tables_that_a_layer_does_not_share(feature_map):
-    """Fails when FuxiCTR mends it: then `_initialise_forgotten` can go."""
+    """Fails when FuxiCTR mends it: then `initialise_forgotten_tables` can go."""
     flat = flat_feature_map(feature_map, 3, pooled=True, embeddings=False)
     layer = LogisticRegression(flat).embedding_layer.embedding_layer
     assert layer.embedding_layers["item_id"].weight.abs().max() < 1e-2

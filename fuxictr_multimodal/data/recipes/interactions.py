@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fuxictr_multimodal.data.jagged import row_numbers, slices
+
 Ints = NDArray[np.integer]
 Floats = NDArray[np.float64]
 
@@ -51,7 +53,7 @@ def last_fraction_within(keys: Ints, timestamps: Ints, *, fraction: float) -> ND
     rows = np.arange(len(order))
     key_change = np.flatnonzero(key_start == rows)
     sizes = np.diff(np.append(key_change, len(order)))
-    key_of_row = np.repeat(np.arange(len(key_change)), sizes)
+    key_of_row = row_numbers(sizes)
     wanted = key_change + (1 - fraction) * sizes
 
     # A cut is the first row of a time, or the end of the key; the first row of a key is no cut.
@@ -78,9 +80,7 @@ class Histories:
     def take(self, rows: Ints) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Values (all items end to end) and offsets (len(rows) + 1, from 0) of some rows."""
         start = self.start[rows]
-        lengths = self.stop[rows] - start
-        offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
-        where = np.repeat(start - offsets[:-1], lengths) + np.arange(offsets[-1])
+        where, offsets = slices(start, self.stop[rows] - start)
         return self.pool[where], offsets
 
 

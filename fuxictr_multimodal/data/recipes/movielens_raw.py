@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.data.recipes.raw_tables import RawTable, bad_value, open_raw, read_table
+from fuxictr_multimodal.errors import DataError
 
 ONE_M, LATEST, TAIL = "ml-1m", "ml-latest", "tail20"
 LAYOUTS = {

@@ -5,14 +5,12 @@ Memory at the peak, measured: 0.7 GiB for 1 M ratings, 1.3 GiB for 4 M (200 byte
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.data.recipes.interactions import (
     SPLITS,
     TEST,
@@ -26,6 +24,7 @@ from fuxictr_multimodal.data.recipes.interactions import (
     sums_before,
 )
 from fuxictr_multimodal.data.recipes.movielens_raw import TAIL, MovieLensRaw
+from fuxictr_multimodal.errors import DataError
 
 LIKED = 4  # ratings of at least this are positive
 TRAIN_FRACTION, VALID_FRACTION = 0.8, 0.1  # of all ratings by time, in the official layouts
@@ -149,7 +148,7 @@ class Recipe:
         }
 
     def item_vectors(self, embedding: Path | None, *, dim: int) -> tuple[np.ndarray, dict[str, Any]]:
-        """Vectors of films (items, dim), row 0 zero, and their metadata: from a table of pretrained embeddings by movie id, or from texts.
+        """Vectors of films (items, dim), row 0 zero, and their metadata: from a table by movie id, or from texts.
 
         A text is title, genres, plot and the tags given until the end of train. The vectors are fitted on films
         that occur in train.

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fuxictr_multimodal.data.jagged import offsets_from_lengths, row_at
 from fuxictr_multimodal.errors import DataError, did_you_mean
 
 BATCH_ROWS = 65_536
@@ -154,10 +155,10 @@ def _decode(path: Path, name: str, form: ColumnForm, column: pa.Array, first: in
         return _plain(column)
     lengths = np.asarray(pc.list_value_length(column))
     values = column.flatten()
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+    offsets = offsets_from_lengths(lengths)
     if values.null_count:
         at = int(np.argmax(np.asarray(values.is_null())))
-        row = first + int(np.searchsorted(offsets, at, side="right")) - 1
+        row = first + row_at(offsets, at)
         raise DataError(f"{path}: row {row}, column {name!r}: a value is missing")
     if isinstance(form, Lists):
         # Lists that are all empty may have any type: their writer had no value to tell it from.
@@ -204,8 +205,7 @@ def jagged_from_left_padded(padded: np.ndarray, *, where: str, name: str, first_
             f"{where}: row {first_row + row}, column {name!r}: slot {slot} is 0 after an item: histories are padded "
             "with 0 on the left, the newest item comes last"
         )
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.count_nonzero(real, axis=1), dtype=np.int64)])
-    return padded[real], offsets
+    return padded[real], offsets_from_lengths(np.count_nonzero(real, axis=1))
 
 
 def parquet_rows(path: Path) -> int:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from fuxictr_multimodal.text.decoding import to_utf8
 from fuxictr_multimodal.errors import DataError, did_you_mean
+from fuxictr_multimodal.text.decoding import to_utf8
 
 if TYPE_CHECKING:
     import polars as pl

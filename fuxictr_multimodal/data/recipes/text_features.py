@@ -105,7 +105,7 @@ def reduce_width(vectors_NW: NDArray[np.float32], dim: int) -> tuple[NDArray[np.
     """L2-normalise, centre, project on the `dim` directions of largest variance (PCA).
 
     Returns:
-        (N, dim) float32 and the fraction of the variance that is kept. Directions that the vectors do not have are zero.
+        (N, dim) float32 and the fraction of the variance that is kept. Directions that the vectors lack are zero.
         A zero row is an item without a vector: it stays zero and does not count.
 
     >>> reduced, kept = reduce_width(np.eye(4, dtype=np.float32), 3)

@@ -17,8 +17,6 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
-from fuxictr_multimodal.system.files import sha256
 from fuxictr_multimodal.data.store import validation
 from fuxictr_multimodal.data.store.disk_columns import DiskColumns
 from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
@@ -29,6 +27,8 @@ from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS, Manife
 from fuxictr_multimodal.data.store.reader import ITEM_FILE, TITLES_FILE, SplitReader
 from fuxictr_multimodal.data.store.split_builder import SplitBuilder
 from fuxictr_multimodal.data.store.staging import Staging, StoreExistsError
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
+from fuxictr_multimodal.system.files import sha256
 
 __all__ = ["StoreBuilder", "StoreExistsError", "order_items"]
 

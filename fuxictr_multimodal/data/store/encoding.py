@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 from fuxictr.preprocess import FeatureProcessor
 
-from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, is_fitted
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 FEATURE_MAP_NAME = "feature_map.json"
 FEATURE_VOCAB_NAME = "feature_vocab.json"

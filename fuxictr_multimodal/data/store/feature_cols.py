@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fuxictr_multimodal.errors import ConfigError, did_you_mean
 from fuxictr_multimodal.config.known_values import DTYPES, NORMALIZERS, check_feature_encoder, check_known_values
+from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
 FEATURE_TYPES = ("meta", "categorical", "sequence", "numeric", "embedding")
 COLUMN_KEYS = frozenset(

@@ -14,10 +14,10 @@ from fuxictr.features import FeatureMap
 from fuxictr.preprocess.normalizer import Normalizer
 from fuxictr.preprocess.tokenizer import Tokenizer
 
-from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
 from fuxictr_multimodal.data.store.feature_cols import check_spec
 from fuxictr_multimodal.data.store.manifest import Manifest
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 
 def load_feature_map(directory: str | Path, dataset_id: str, params: Mapping[str, Any]) -> FeatureMap:

@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from fuxictr_multimodal.data.jagged import offsets_from_lengths
 from fuxictr_multimodal.data.store.manifest import FORMAT_VERSION, Column
 from fuxictr_multimodal.data.store.reader import CHUNK_ROWS, HISTORY_OFFSETS, HISTORY_VALUES
 
@@ -18,7 +19,7 @@ CHUNK_VALUES = 4 * CHUNK_ROWS
 class SplitWriter:
     """Rows of one split, in any number of pieces of any size.
 
-    Rows are buffered until a chunk of 65,536 is full, so that the bytes on disk do not depend on the size of the pieces.
+    Rows are buffered until a chunk of 65,536 is full, so that the bytes on disk do not depend on the pieces' sizes.
     Memory holds one chunk and the caller's piece. Parts are `part-00000.h5`, ...; one part alone becomes
     `<split>.h5`.
 
@@ -71,29 +72,30 @@ class SplitWriter:
         if not columns:
             return
         values, lengths = np.concatenate(self._pending_values), np.concatenate(self._pending_lengths)
-        ends = np.cumsum(lengths)
-        row = value = 0
+        offsets = offsets_from_lengths(lengths)
+        row = 0
         while left := self._pending_rows - row:
             count = min(CHUNK_ROWS, self._room())
             if left < count and not final:
                 break
             stop = row + min(count, left)
-            end = int(ends[stop - 1])
-            self._write({name: data[row:stop] for name, data in columns.items()}, values[value:end], lengths[row:stop])
-            row, value = stop, end
+            self._write({name: data[row:stop] for name, data in columns.items()}, values, offsets[row : stop + 1])
+            row = stop
         # Copies, so that the rest does not keep the whole piece alive.
         self._pending = {name: [data[row:].copy()] for name, data in columns.items()}
-        self._pending_values, self._pending_lengths = [values[value:].copy()], [lengths[row:].copy()]
+        self._pending_values, self._pending_lengths = [values[offsets[row] :].copy()], [lengths[row:].copy()]
         self._pending_rows -= row
 
     def _room(self) -> int:
         """Rows that fit into the open part, or into the next one where it is full."""
         return self._rows_per_part - self._part_rows % self._rows_per_part
 
-    def _write(self, columns: Mapping[str, np.ndarray], values: np.ndarray, lengths: np.ndarray) -> None:
+    def _write(self, columns: Mapping[str, np.ndarray], values: np.ndarray, offsets: np.ndarray) -> None:
+        """Append rows; their histories are `values[offsets[0]:offsets[-1]]`."""
+        rows, values = len(offsets) - 1, values[offsets[0] : offsets[-1]]
         if self._file is None or self._part_rows == self._rows_per_part:
             self._close_part(last=False)
-            self._open_part(first_rows=len(lengths), first_values=len(values))
+            self._open_part(first_rows=rows, first_values=len(values))
         assert self._file is not None
         start = self._part_rows
         for name, data in columns.items():
@@ -101,8 +103,8 @@ class SplitWriter:
         stored_values, stored_offsets = self._file[HISTORY_VALUES], self._file[HISTORY_OFFSETS]
         written = stored_values.shape[0]
         _extend(stored_values, values, written)
-        _extend(stored_offsets, written + np.cumsum(lengths), start + 1)
-        self._part_rows += len(lengths)
+        _extend(stored_offsets, written + offsets[1:] - offsets[0], start + 1)
+        self._part_rows += rows
 
     def _open_part(self, *, first_rows: int, first_values: int) -> None:
         path = self._folder / f"part-{len(self._parts):05d}.h5"

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.data.store import validation
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
+from fuxictr_multimodal.errors import DataError
 
 
 def order_items(ids: np.ndarray, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -15,9 +15,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from fuxictr_multimodal.data.jagged import offsets_from_lengths
+from fuxictr_multimodal.data.store.manifest import FORMAT_VERSION, MANIFEST_NAME, SPLITS, Column, Manifest
 from fuxictr_multimodal.errors import DataError, did_you_mean
 from fuxictr_multimodal.system.files import sha256
-from fuxictr_multimodal.data.store.manifest import FORMAT_VERSION, MANIFEST_NAME, SPLITS, Column, Manifest
 
 CHUNK_ROWS = 65_536
 ITEM_FILE = "item.h5"
@@ -123,7 +124,7 @@ class SplitReader:
         except BaseException:
             self.close()
             raise
-        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int).tolist()
+        self._starts = offsets_from_lengths(sizes).tolist()
 
     @property
     def rows(self) -> int:
@@ -153,15 +154,13 @@ class SplitReader:
 
     def read_history(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Histories of rows `start` to `stop`: values (N,) int32 and offsets (stop - start + 1,) int64 from 0."""
-        values, offsets, end = [], [np.zeros(1, np.int64)], 0
+        values, lengths = [], []
         for part, low, high in self._ranges(start, stop):
             stored = _read(self._files[part], HISTORY_OFFSETS, low, high + 1)
             values.append(_read(self._files[part], HISTORY_VALUES, int(stored[0]), int(stored[-1])))
-            offsets.append(stored[1:] - stored[0] + end)
-            end = int(offsets[-1][-1]) if high > low else end
-        if len(values) == 1:
-            return values[0], np.concatenate(offsets)
-        return np.concatenate(values), np.concatenate(offsets)
+            lengths.append(np.diff(stored))
+        offsets = offsets_from_lengths(np.concatenate(lengths))
+        return values[0] if len(values) == 1 else np.concatenate(values), offsets
 
     def close(self) -> None:
         """Close the files."""

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.data.store import validation
 from fuxictr_multimodal.data.store.h5_writer import SplitWriter
 from fuxictr_multimodal.data.store.manifest import Column, HistoryLength, SplitCounts
 from fuxictr_multimodal.data.store.reader import SplitReader
+from fuxictr_multimodal.errors import DataError
 
 
 class SplitBuilder:

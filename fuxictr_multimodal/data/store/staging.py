@@ -9,9 +9,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import make_folder
-from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -96,4 +96,4 @@ class Staging:
             )
         foreign = sorted(path.name for path in self.final_dir.iterdir() if path.name not in self._owned)
         if foreign:
-            raise DataError(f"{self.final_dir} holds {foreign[0]!r}, which is not a file of a dataset: move it away first")
+            raise DataError(f"{self.final_dir} holds {foreign[0]!r}, not a file of a dataset: move it away first")

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from fuxictr_multimodal.errors import DataError, did_you_mean
+from fuxictr_multimodal.data.jagged import row_at
 from fuxictr_multimodal.data.store.reader import SplitReader
+from fuxictr_multimodal.errors import DataError, did_you_mean
 
 SCAN_ROWS = 1 << 20
 
@@ -113,7 +114,7 @@ def as_history(
     wrong = (values < 1) | (values >= items)
     if wrong.any():
         at = int(np.argmax(wrong))
-        row, item = first_row + int(np.searchsorted(offsets, at, side="right")) - 1, int(values[at])
+        row, item = first_row + row_at(offsets, at), int(values[at])
         problem = "item 0, which is padding: leave it out" if item == 0 else f"item {item}"
         raise DataError(f"{where}: row {row}: the history holds {problem}; the item table has items 1 to {items - 1}")
     return values.astype(np.int32, copy=False), offsets

@@ -19,8 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.system.files import make_folder, replace_atomically
+from fuxictr_multimodal.data.jagged import places_in_rows, row_numbers, slices
 from fuxictr_multimodal.data.recipes.microlens.files import (
     EMBEDDINGS,
     FOLDER,
@@ -36,6 +35,8 @@ from fuxictr_multimodal.data.synthetic.rows import Block, blocks
 from fuxictr_multimodal.data.synthetic.spec import SyntheticSpec
 from fuxictr_multimodal.data.synthetic.texts import make_titles
 from fuxictr_multimodal.data.synthetic.world import World, embedding_slices, generator, make_world
+from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.system.files import make_folder, replace_atomically
 
 ITEM_SEQ = "item_seq.parquet"
 ROW_GROUP = 65_536
@@ -67,7 +68,7 @@ def write_challenge_files(
 ) -> list[Path]:
     """Write the seven files of the challenge below `out`, and return their paths.
 
-    `item_seq.parquet` holds the users' histories, without the targets: the targets of test are what a model has to score.
+    `item_seq.parquet` holds the users' histories, without the targets: those of test are what a model has to score.
 
     Args:
         spec: what to generate; `max_len` must be 64, the width of the histories in the release.
@@ -134,8 +135,8 @@ def left_padded(values: np.ndarray, offsets: np.ndarray, width: int) -> np.ndarr
     """
     lengths = np.diff(offsets)
     padded = np.zeros((len(lengths), width), dtype=np.int64)
-    slots = width - np.repeat(offsets[1:], lengths) + np.arange(len(values))
-    padded[np.repeat(np.arange(len(lengths)), lengths), slots] = values
+    rows = row_numbers(lengths)
+    padded[rows, places_in_rows(lengths) + (width - lengths)[rows]] = values
     return padded
 
 
@@ -165,10 +166,8 @@ def _sequences(spec: SyntheticSpec, world: World) -> Chunks:
 def user_histories(block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The users of a block, and their histories as values and offsets: each once, not once a row."""
     user, first = np.unique(block.columns["user_id"], return_index=True)
-    starts, lengths = block.history_offsets[first], np.diff(block.history_offsets)[first]
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    values = block.history_values[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)]
-    return user, values, offsets
+    where, offsets = slices(block.history_offsets[first], np.diff(block.history_offsets)[first])
+    return user, block.history_values[where], offsets
 
 
 def _item_info(world: World) -> Chunks:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fuxictr_multimodal.training import metrics
-from fuxictr_multimodal.errors import ConfigError, did_you_mean
-from fuxictr_multimodal.training.metrics import UndefinedMetric
 from fuxictr_multimodal.data.store.manifest import SPLITS
 from fuxictr_multimodal.data.synthetic.rows import CONTEXT_COLUMNS, blocks
 from fuxictr_multimodal.data.synthetic.rule import expected_auc, expected_logloss
 from fuxictr_multimodal.data.synthetic.spec import SyntheticSpec
 from fuxictr_multimodal.data.synthetic.world import LEVELS, World, make_world
+from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.training import metrics
+from fuxictr_multimodal.training.metrics import UndefinedMetric
 
 if TYPE_CHECKING:
     from fuxictr_multimodal.data.store.manifest import Manifest
@@ -88,7 +88,7 @@ def build_synthetic(
 ) -> Manifest:
     """Generate a dataset; memory holds one block of samples and the item table.
 
-    The manifest has `bayes_auc`, `bayes_gauc` and `bayes_logloss`: the metrics of the true probabilities on valid and on
+    The manifest has `bayes_auc`, `bayes_gauc` and `bayes_logloss`: the metrics of the true probabilities on valid and
     test, and in expectation over both. A model can exceed them only by chance.
 
     Args:
@@ -135,9 +135,7 @@ def build_synthetic(
                     judged[split].append((block.label, block.probability, block.columns["user_id"]))
         return builder.finish(
             split_method="drawn apart: a user's rows are all in one split",
-            facts=bayes_metrics(
-                {split: _together(parts) for split, parts in judged.items()}
-            ),
+            facts=bayes_metrics({split: _together(parts) for split, parts in judged.items()}),
             disjoint=["user_id"] if "user_id" in names else [],
         )
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from fuxictr_multimodal.system.files import make_folder, replace_atomically
 from fuxictr_multimodal.data.synthetic.challenge_files import refuse_existing
 from fuxictr_multimodal.data.synthetic.rows import blocks
 from fuxictr_multimodal.data.synthetic.spec import SyntheticSpec
 from fuxictr_multimodal.data.synthetic.texts import make_titles, topic
 from fuxictr_multimodal.data.synthetic.world import World, generator, make_world
+from fuxictr_multimodal.system.files import make_folder, replace_atomically
 
 SIZE = "MicroLens-synthetic"
 # The release keeps users with at least five items.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fuxictr_multimodal.data.jagged import offsets_from_lengths, row_numbers, slices
 from fuxictr_multimodal.data.store.manifest import SPLITS
 from fuxictr_multimodal.data.synthetic.rule import click_probability
 from fuxictr_multimodal.data.synthetic.spec import SyntheticSpec
@@ -67,7 +68,7 @@ def _make_block(spec: SyntheticSpec, world: World, split: str, index: int) -> Bl
         high = np.where(own, world.cluster_mass[pick + 1], 1.0)
         return _items_at(world, low + rng.random(len(user)) * (high - low))
 
-    history = draw(np.repeat(np.arange(users), lengths), 1.0 - HISTORY_NOISE)
+    history = draw(row_numbers(lengths), 1.0 - HISTORY_NOISE)
     user = np.repeat(np.arange(users), spec.rows_per_user)
     target = draw(user, TARGET_ON_INTEREST)
     noise = np.rint(LEVEL_NOISE * rng.standard_normal((len(user), 2))).astype(np.int64)
@@ -77,9 +78,8 @@ def _make_block(spec: SyntheticSpec, world: World, split: str, index: int) -> Bl
 
     keep = min(len(user), spec.rows_of(split) - index * users * spec.rows_per_user)
     user, target, levels, uniform = user[:keep], target[:keep], levels[:keep], uniform[:keep]
-    starts = np.concatenate([[0], np.cumsum(lengths)])[user]
-    offsets = np.concatenate([[0], np.cumsum(lengths[user])])
-    values = history[np.arange(offsets[-1]) - np.repeat(offsets[:-1] - starts, lengths[user])]
+    where, offsets = slices(offsets_from_lengths(lengths)[user], lengths[user])
+    values = history[where]
     probability = click_probability(world, target, levels[:, 0], levels[:, 1], values, offsets)
     return Block(
         columns={

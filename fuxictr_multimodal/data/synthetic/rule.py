@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fuxictr_multimodal.data.jagged import row_numbers
 from fuxictr_multimodal.data.synthetic.world import CLUSTER_SPREAD, CONTENT_WIDTH, LEVELS, World
 
 MATCH_THRESHOLD = 0.6
@@ -25,7 +26,7 @@ def match_strength(world: World, target: np.ndarray, values: np.ndarray, offsets
     With s = content . content, m = 1 - exp(-sum over the history of ReLU(s - threshold) / unit): only the few items
     of the target's own interest count, and a second one counts less than the first.
     """
-    rows = np.repeat(np.arange(len(target)), np.diff(offsets))
+    rows = row_numbers(np.diff(offsets))
     similarity = np.einsum("nc,nc->n", world.content[values], world.content[target[rows]])
     strength = np.maximum(similarity.astype(np.float64) - MATCH_THRESHOLD, 0.0) / MATCH_UNIT
     return 1.0 - np.exp(-np.bincount(rows, weights=strength, minlength=len(target)))

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from fuxictr_multimodal.errors import ConfigError, did_you_mean
 from fuxictr_multimodal.data.store.manifest import SPLITS
+from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
 MOST_ROWS = 2**31 - 1
 LIMITS = {

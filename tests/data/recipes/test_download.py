@@ -11,9 +11,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.data.recipes.download import NotOnServer, RemoteFile, download
 from fuxictr_multimodal.data.recipes.microlens.files import load, locate
+from fuxictr_multimodal.errors import ConfigError, DataError
 
 CONTENT = b"PAR1" + np.random.default_rng(0).bytes(3_000_000)
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from fuxictr_multimodal.training.metrics import auc
 from fuxictr_multimodal.data.recipes.interactions import (
     TEST,
     TRAIN,
@@ -16,6 +15,7 @@ from fuxictr_multimodal.data.recipes.interactions import (
     split_by_time,
     sums_before,
 )
+from fuxictr_multimodal.training.metrics import auc
 
 
 @pytest.fixture(params=range(4))

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.data.recipes.microlens import challenge
 from fuxictr_multimodal.data.recipes.microlens import files as microlens_files
 from fuxictr_multimodal.data.recipes.microlens.challenge import build
 from fuxictr_multimodal.data.recipes.parquet_input import Lists, ParquetInput
 from fuxictr_multimodal.data.store import SplitReader, Store, read_item_table
+from fuxictr_multimodal.errors import ConfigError, DataError
 from tests.helpers import challenge_files as files
 
 PUBLISHED, LEVELS = "MicroLens_1M_x1", "MicroLens_1M_x1_levels"

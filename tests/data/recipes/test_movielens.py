@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.data.recipes.movielens import build
 from fuxictr_multimodal.data.store import SPLITS, SplitReader, Store, read_item_table, read_item_titles
+from fuxictr_multimodal.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[3]
 GENRES = ("Action", "Comedy", "Drama", "Children's", "Sci-Fi")

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.data.recipes.parquet_input import (
     Anything,
     Arrays,
@@ -19,6 +18,7 @@ from fuxictr_multimodal.data.recipes.parquet_input import (
     jagged_from_left_padded,
     parquet_rows,
 )
+from fuxictr_multimodal.errors import DataError
 
 ROWS = st.lists(st.lists(st.integers(0, 3), min_size=5, max_size=5), min_size=1, max_size=9)
 

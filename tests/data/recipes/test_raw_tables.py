@@ -4,8 +4,8 @@ import zipfile
 
 import pytest
 
-from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.data.recipes.raw_tables import RawFiles, RawTable, open_raw, read_table
+from fuxictr_multimodal.errors import DataError
 
 LAYOUTS = {"old": ("a.dat", "b.dat"), "new": ("a.csv",)}
 DAT = {"separator": "::", "header": False, "quoted": False, "legacy": "latin-1"}

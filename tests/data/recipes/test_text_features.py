@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.data.recipes.text_features import pretrained_vectors, reduce_width, tfidf_svd
+from fuxictr_multimodal.errors import DataError
 
 TEXTS = [
     "space war robots",

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.data.store import Store, read_item_table, read_item_titles
 from fuxictr_multimodal.data.store.builder import StoreExistsError
 from fuxictr_multimodal.data.store.manifest import HistoryLength
+from fuxictr_multimodal.errors import ConfigError, DataError
 from tests.helpers.store_build import FEATURE_COLS, ITEMS, LABEL_COL, build, builder, item_rows, piece, split_rows
 
 
@@ -170,7 +170,10 @@ BAD_ROWS = {
     "NaN number": (edited(ROWS, price=(2, np.nan)), r"row 2, column 'price': value nan is not a finite float32"),
     "large number": (edited(ROWS, price=(2, 1e300)), r"row 2, column 'price': value 1e\+300 is not a finite float32"),
     "NaN label": (edited(ROWS, label=(5, np.nan)), r"train.h5: row 5, column 'label': value nan is not a label"),
-    "label 2": (edited(ROWS, label=(5, 2)), r"train.h5: row 5, column 'label': value 2.0 is not a label: labels are 0 and 1"),
+    "label 2": (
+        edited(ROWS, label=(5, 2)),
+        r"train.h5: row 5, column 'label': value 2.0 is not a label: labels are 0 and 1",
+    ),
     "target padding": (edited(ROWS, item_id=(1, 0)), r"row 1, column 'item_id': value 0 is not in 1 to 19: a target"),
     "target outside": (edited(ROWS, item_id=(1, 20)), r"row 1, column 'item_id': value 20 is not in 1 to 19"),
     "history outside": (
@@ -326,7 +329,7 @@ def test_foreign_files_are_never_replaced(tmp_path):
     (tmp_path / "tiny" / "raw.csv").write_text("1,2")
     with pytest.raises(DataError, match=r"tiny exists but has no manifest.json .*: give --overwrite"):
         build(tmp_path)
-    with pytest.raises(DataError, match=r"tiny holds 'raw.csv', which is not a file of a dataset: move it away first"):
+    with pytest.raises(DataError, match=r"tiny holds 'raw.csv', not a file of a dataset: move it away first"):
         build(tmp_path, overwrite=True)
     assert (tmp_path / "tiny" / "raw.csv").read_text() == "1,2"
 

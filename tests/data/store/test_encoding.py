@@ -11,10 +11,10 @@ import pytest
 from fuxictr.preprocess import FeatureProcessor
 from fuxictr.preprocess.tokenizer import Tokenizer
 
-from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.data.store import Store, read_item_table
 from fuxictr_multimodal.data.store.encoding import StoreFeatureProcessor
 from fuxictr_multimodal.data.store.feature_map import load_feature_map, restore_processor
+from fuxictr_multimodal.errors import ConfigError, DataError
 from tests.helpers.store_build import LABEL_COL, build, builder
 
 COLUMNS: list[dict[str, Any]] = [

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from fuxictr_multimodal.data.store.feature_cols import (
+    check_feature_cols,
+    check_feature_encoder,
+    check_label_col,
+    check_spec,
+)
 from fuxictr_multimodal.errors import ConfigError
-from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_feature_encoder, check_label_col, check_spec
 
 CATEGORY = {"name": "level", "active": True, "dtype": "int", "type": "categorical"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.data.store.builder import order_items
+from fuxictr_multimodal.errors import DataError
 
 
 def test_rows_are_placed_by_id():

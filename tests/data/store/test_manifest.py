@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.data.store.manifest import Column, HistoryLength, Manifest, SplitCounts
+from fuxictr_multimodal.errors import DataError
 
 FACTS = SplitCounts(10, 3, 4, 5, HistoryLength(1.5, 1, 3, 4), 0.625)
 MANIFEST = Manifest(

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.data.store.builder import StoreExistsError
 from fuxictr_multimodal.data.store.staging import Staging
+from fuxictr_multimodal.errors import DataError
 
 
 def staging(root):

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.data.store import SplitReader, Store, read_item_table
+from fuxictr_multimodal.errors import DataError
 from tests.helpers.store_build import build, split_rows
 
 

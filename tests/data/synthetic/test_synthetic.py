@@ -13,13 +13,19 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from fuxictr_multimodal.config.expids import load_dataset_config
-from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.training.experiment import open_store
 from fuxictr_multimodal.data.store import SplitReader, Store, read_item_table
-from fuxictr_multimodal.data.synthetic import SyntheticSpec, blocks, build_synthetic, click_probability, make_world
-from fuxictr_multimodal.data.synthetic import rows
+from fuxictr_multimodal.data.synthetic import (
+    SyntheticSpec,
+    blocks,
+    build_synthetic,
+    click_probability,
+    make_world,
+    rows,
+)
 from fuxictr_multimodal.data.synthetic.dataset import GENERATOR_VERSION
 from fuxictr_multimodal.data.synthetic.rule import expected_auc, expected_logloss, level_codes, match_strength
+from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.training.experiment import open_store
 
 SPEC = SyntheticSpec(rows=3000, valid_rows=1500, test_rows=1001, items=300, seed=5)
 EXPECTED_SUMS = {"label": 1164, "item_id": 447944, "history": 4595096, "tags": 10776, "embedding": 4499.455}

@@ -8,15 +8,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.data.recipes.microlens.challenge import build
 from fuxictr_multimodal.data.recipes.microlens.raw_files import read_release
 from fuxictr_multimodal.data.store import SplitReader, Store
-from fuxictr_multimodal.data.synthetic import SyntheticSpec, blocks, make_world
-from fuxictr_multimodal.data.synthetic import rows
+from fuxictr_multimodal.data.synthetic import SyntheticSpec, blocks, make_world, rows
 from fuxictr_multimodal.data.synthetic.challenge_files import release_spec, user_histories, write_challenge_files
 from fuxictr_multimodal.data.synthetic.raw_release import write_raw_release
 from fuxictr_multimodal.data.synthetic.texts import make_titles, word
+from fuxictr_multimodal.errors import ConfigError, DataError
 
 SPEC = SyntheticSpec(rows=900, valid_rows=300, test_rows=201, items=120, seed=2)
 INTEGER, FLOAT = pl.Int64, pl.Float64

@@ -1,1 +1,1 @@
-"""MicroLens, micro-videos with comments: the challenge data and the raw public release, and how datasets are built from them."""
+"""MicroLens, micro-videos with comments: datasets from the challenge data and from the raw public release."""

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from fuxictr_multimodal.config.expids import load_dataset_config
-from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.data.recipes.microlens.files import (
     EMBEDDINGS,
     HISTORY,
@@ -40,6 +39,7 @@ from fuxictr_multimodal.data.recipes.parquet_input import (
 from fuxictr_multimodal.data.store import validation
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols
 from fuxictr_multimodal.data.store.manifest import SPLITS, Manifest
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 ROW_COLUMNS = (ROW_ID, "user_id", "likes_level", "views_level", TARGET)
 
@@ -66,8 +66,8 @@ def build(
 ) -> Manifest:
     """Build the dataset of the challenge files and return its manifest.
 
-    The dataset's entry lists the columns. Quantile bins with `source: item` come from `item_feature.parquet` and describe
-    every history item; those without are the sample's own.
+    The dataset's entry lists the columns. Quantile bins with `source: item` come from `item_feature.parquet` and
+    describe every history item; those without are the sample's own.
 
     Args:
         raw: folder of the files.

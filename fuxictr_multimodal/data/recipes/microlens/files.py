@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fuxictr_multimodal.data.recipes.download import NotOnServer, RemoteFile, download
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import replace_atomically
-from fuxictr_multimodal.data.recipes.download import NotOnServer, RemoteFile, download
 
 ADDRESS = "https://recsys.westlake.edu.cn/MicroLens_1M_MMCTR/"
 FOLDER = "MicroLens_1M_x1"

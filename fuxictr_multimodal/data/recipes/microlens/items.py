@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.data.recipes.microlens.files import (
     EMBEDDINGS,
     ITEM_EMB,
@@ -23,6 +22,7 @@ from fuxictr_multimodal.data.recipes.microlens.files import (
 )
 from fuxictr_multimodal.data.recipes.parquet_input import Arrays, ParquetInput, Scalars, parquet_rows
 from fuxictr_multimodal.data.store import validation
+from fuxictr_multimodal.errors import DataError
 
 LEVEL_SIZE = 11
 

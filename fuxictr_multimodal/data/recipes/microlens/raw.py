@@ -10,12 +10,12 @@ import numpy as np
 import polars as pl
 
 from fuxictr_multimodal.config.expids import load_dataset_config
-from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.data.recipes.interactions import SPLITS, TRAIN
 from fuxictr_multimodal.data.recipes.microlens.raw_files import Release, read_release
 from fuxictr_multimodal.data.recipes.microlens.raw_recipe import BY_USER, LAST_ITEM, Choices, Recipe
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, is_fitted
 from fuxictr_multimodal.data.store.manifest import Manifest
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 DATASET_IDS = {"50k": "MicroLens_50k", "100k": "MicroLens_100k", "1m": "MicroLens_1M_raw"}
 LEVELS = ("likes_level", "views_level")
@@ -30,7 +30,7 @@ def dataset_id_of(release: Release) -> str:
     size = release.size.lower().replace("_", "-").rpartition("-")[2]
     if size not in DATASET_IDS:
         known = ", ".join(DATASET_IDS.values())
-        raise ConfigError(f"there is no dataset entry for {release.size!r}: pass one with --dataset-id, such as {known}")
+        raise ConfigError(f"there is no dataset entry for {release.size!r}: pass --dataset-id, such as {known}")
     return DATASET_IDS[size]
 
 

@@ -17,8 +17,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.data.jagged import places_in_rows, row_numbers
 from fuxictr_multimodal.data.recipes.raw_tables import RawFiles, RawTable, bad_value, read_table
+from fuxictr_multimodal.errors import DataError
 
 PAIRS = ("_pairs.csv", "_pairs.tsv")
 TITLES = ("_titles.csv", "_title_en.csv")
@@ -89,7 +90,7 @@ def read_release(folder: Path, *, size: str | None = None) -> Release:
     num_items, distinct = _rows_of_items(once), once["item"].n_unique()
     if num_items > MAX_ROWS_AN_ITEM * distinct + 1000:
         raise DataError(
-            f"{where}: item ids go up to {num_items - 1} for only {distinct} items: renumber the items without large gaps"
+            f"{where}: item ids go up to {num_items - 1} for only {distinct} items: renumber them without gaps"
         )
     titles_file = _first(raw, [prefix + end for end in TITLES])
     likes_file = _first(raw, [prefix + end for end in LIKES])
@@ -145,13 +146,11 @@ def _from_tsv(raw: RawFiles, file: str) -> pl.DataFrame:
     lists = table["items"].str.strip_chars().str.split(" ")
     lengths = lists.list.len().to_numpy().astype(np.int64)
     items = pl.Series(lists.to_arrow().flatten()).cast(pl.Int64, strict=False)
-    line = np.repeat(np.arange(len(table)), lengths)
+    line = row_numbers(lengths)
     if items.has_nulls():
         bad = lists.list.eval(pl.element().cast(pl.Int64, strict=False).is_null()).list.any()
         raise bad_value(raw.where(file), "items", bad, table["items"], "a list of whole numbers with spaces")
-    first = np.cumsum(lengths) - lengths
-    time = np.arange(len(items)) - first[line]
-    return pl.DataFrame({"user": table["user"].to_numpy()[line], "item": items, "time": time})
+    return pl.DataFrame({"user": table["user"].to_numpy()[line], "item": items, "time": places_in_rows(lengths)})
 
 
 def _texts(raw: RawFiles, file: str, text: str, num_items: int) -> list[str]:

@@ -16,10 +16,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.data.jagged import places_in_rows
 from fuxictr_multimodal.data.recipes.interactions import SPLITS, TEST, TRAIN, VALID, Levels, earlier_items
 from fuxictr_multimodal.data.recipes.microlens.negatives import NegativeSampler
 from fuxictr_multimodal.data.recipes.microlens.raw_files import Release
+from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.text.words import drop_invisible, word_characters
 
 BY_USER, LAST_ITEM = "user", "last-item"
@@ -33,8 +34,8 @@ class Choices:
     """Choices that the release leaves open; the manifest records them.
 
     Attributes:
-        split: `user`: users are assigned to train, valid or test, and a user's samples stay together. `last-item`: the last
-            item of each user is in test, the one before it in valid, earlier ones in train.
+        split: `user`: users are assigned to train, valid or test, and a user's samples stay together. `last-item`: the
+            last item of each user is in test, the one before it in valid, earlier ones in train.
         targets: `last`: one positive a user and split, the last; `all`: every interaction that has an earlier one.
         valid_share: fraction of the users in valid, for `user`.
         test_share: fraction of the users in test, for `user`.
@@ -93,8 +94,7 @@ class Recipe:
         self.times = pairs["time"].to_numpy()
         # Sorted by user and time: a user's pairs stand together.
         sizes = np.bincount(self.users)
-        starts = np.cumsum(sizes) - sizes
-        place = np.arange(len(pairs)) - starts[self.users]
+        place = places_in_rows(sizes)
         from_end = sizes[self.users] - 1 - place
         self.split, self.counted = self._split(place, from_end)
         everything = np.ones(len(pairs), dtype=bool)
@@ -192,7 +192,7 @@ class Recipe:
         return pl.Series("item_tags", texts)
 
     def vectors(self, embedding: Path | None, *, dim: int) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Vectors (N, dim) of the items and their metadata: from a table of pretrained embeddings by item id, or from the titles.
+        """Vectors (N, dim) of the items and their metadata, from a table of pretrained embeddings or from titles.
 
         Title vectors are fitted on the items that training may see.
         """
