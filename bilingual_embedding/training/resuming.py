@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -18,7 +16,7 @@ FREE = frozenset("data_root model_root save_steps memory_tokens backend gradient
 
 def plain_settings(experiment: Experiment) -> dict[str, Any]:
     """All settings as they stand in the report, in the types of JSON."""
-    return json.loads(json.dumps(dataclasses.asdict(experiment)))
+    return experiment.model_dump(mode="json")
 
 
 def resumed_experiment(
@@ -35,7 +33,7 @@ def resumed_experiment(
         seed: of the command line.
     """
     own = experiment_of(report.config, report.expid, overrides=overrides, seed=seed)
-    own = dataclasses.replace(own, model_root=configured.model_root)
+    own = own.model_copy(update={"model_root": configured.model_root})
     others = _differences(plain_settings(configured), plain_settings(own))
     told = [f"{key}: {new} (the configuration says {old})" for key, (old, new) in others.items() if key not in FREE]
     if told:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fuxictr_multimodal.compare.board import Unfinished
-from fuxictr_multimodal.config.expids import config_hash
+from fuxictr_multimodal.config.identity import config_hash
 from fuxictr_multimodal.errors import DataError, did_you_mean
 from fuxictr_multimodal.training.report import REPORT_SUFFIX, Report
 from fuxictr_multimodal.training.run_names import settings_given, settings_suffix

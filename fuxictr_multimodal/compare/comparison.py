@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fuxictr_multimodal.config.expids import check_keys, load_model_config, read_yaml
+from fuxictr_multimodal.config.binder import check_keys
+from fuxictr_multimodal.config.expids import load_model_config
 from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.config.user_paths import user_path
+from fuxictr_multimodal.config.yaml_files import read_yaml
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.launch import run_many
 from fuxictr_multimodal.launch.run_many import Outcome, Plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +219,7 @@ def _refuse_another_spec(store: Store, spec: SyntheticSpec) -> None:
     )
     if found is None:
         raise DataError(f"{store.dir} is no synthetic dataset, but its entry has a `synthetic:` block: {remedy}")
-    there, wanted = asdict(found), asdict(spec)
+    there, wanted = found.model_dump(), spec.model_dump()
     differs = {name: value for name, value in wanted.items() if there[name] != value}
     if differs:
         told = ", ".join(f"{name}: {there[name]} there, {value} configured" for name, value in differs.items())

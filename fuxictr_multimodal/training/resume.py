@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from fuxictr_multimodal.config.expids import changed_keys, computed
+from fuxictr_multimodal.config.identity import changed_keys, computed
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.run_names import RunFiles, unfinished_runs

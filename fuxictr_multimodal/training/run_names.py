@@ -12,7 +12,7 @@ from typing import Any
 
 import filelock
 
-from fuxictr_multimodal.config.expids import changed_keys, computed
+from fuxictr_multimodal.config.identity import changed_keys, computed
 from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.training.report import REPORT_SUFFIX, Report

@@ -17,7 +17,7 @@ from fuxictr.pytorch.torch_utils import seed_everything
 from fuxictr.utils import print_to_json
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from fuxictr_multimodal.config.expids import changed_keys, config_hash
+from fuxictr_multimodal.config.identity import changed_keys, config_hash
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
 from fuxictr_multimodal.system.files import kept_if_possible, remove_stale_temporaries, replace_atomically

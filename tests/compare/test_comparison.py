@@ -11,7 +11,8 @@ import yaml
 
 from fuxictr_multimodal.compare import comparison
 from fuxictr_multimodal.compare.comparison import Comparison
-from fuxictr_multimodal.config.expids import check_model_keys, read_yaml
+from fuxictr_multimodal.config.expids import check_model_keys
+from fuxictr_multimodal.config.yaml_files import read_yaml
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.launch.tuning.space import Space
 from fuxictr_multimodal.training import runner

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from fuxictr_multimodal.training.metrics import UndefinedMetric
 from fuxictr_multimodal.data.store.manifest import SPLITS
 from fuxictr_multimodal.data.synthetic.rows import CONTEXT_COLUMNS, blocks
 from fuxictr_multimodal.data.synthetic.rule import expected_auc, expected_logloss
+from fuxictr_multimodal.config.binder import bind_known
 from fuxictr_multimodal.data.synthetic.spec import SyntheticSpec
 from fuxictr_multimodal.data.synthetic.world import LEVELS, World, make_world
 
@@ -56,7 +56,7 @@ def bayes_facts(judged: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]])
 
 def recipe_of(spec: SyntheticSpec) -> dict[str, Any]:
     """What the manifest keeps of how the dataset was generated; `spec_of` reads it back."""
-    return {"generator": "synthetic", "generator_version": GENERATOR_VERSION, **asdict(spec)}
+    return {"generator": "synthetic", "generator_version": GENERATOR_VERSION, **spec.model_dump()}
 
 
 def spec_of(recipe: Mapping[str, Any]) -> SyntheticSpec | None:
@@ -69,7 +69,7 @@ def spec_of(recipe: Mapping[str, Any]) -> SyntheticSpec | None:
     if recipe.get("generator") != "synthetic":
         return None
     # A dataset of an earlier release lacks fields that came later: it has their defaults.
-    return SyntheticSpec(**{field.name: recipe[field.name] for field in fields(SyntheticSpec) if field.name in recipe})
+    return bind_known(SyntheticSpec, recipe, "the recipe in the manifest")
 
 
 def build_synthetic(

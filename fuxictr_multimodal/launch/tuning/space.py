@@ -10,23 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fuxictr_multimodal.config.expids import (
-    DATASET_KEYS,
-    FUXICTR_KEYS,
-    RUN_KEYS,
-    UNHASHED_KEYS,
-    check_dataset_entry,
-    check_keys,
-    config_hash,
-    load_dataset_config,
-    load_model_config,
-    merge_params,
-    read_yaml,
-    trial_hash,
-)
+from fuxictr_multimodal.config.binder import check_keys
+from fuxictr_multimodal.config.dataset_settings import DATASET_KEYS
+from fuxictr_multimodal.config.expids import check_dataset_entry, load_dataset_config, load_model_config, merge_params
+from fuxictr_multimodal.config.identity import UNHASHED_KEYS, config_hash, trial_hash
 from fuxictr_multimodal.config.known_values import check_known_values
 from fuxictr_multimodal.config.names import check_plain_name
+from fuxictr_multimodal.config.run_settings import FUXICTR_KEYS, RUN_KEYS
 from fuxictr_multimodal.config.user_paths import user_path
+from fuxictr_multimodal.config.yaml_files import read_yaml
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
 FILE_KEYS = ("base_config", "base_expid", "dataset_id", "tuner_space", "model_keys", "model_config", "dataset_config")

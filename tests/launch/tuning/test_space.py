@@ -10,7 +10,8 @@ import yaml
 from fuxictr import autotuner
 from fuxictr.utils import print_to_json
 
-from fuxictr_multimodal.config.expids import check_model_keys, config_hash, list_expids, load_config
+from fuxictr_multimodal.config.expids import check_model_keys, list_expids, load_config
+from fuxictr_multimodal.config.identity import config_hash
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.launch.tuning.folder import SweepFolder, write_config
 from fuxictr_multimodal.launch.tuning.restart import Restart
