@@ -27,7 +27,8 @@ def run_comparison_main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="gpu indices, one a slot; -1: the CPU")
     args = parser.parse_args(argv)
     with exit_when_interrupted(), exit_on_input_error():
-        from fuxictr_multimodal.compare.comparison import Comparison, compare
+        from fuxictr_multimodal.compare.comparison import compare
+        from fuxictr_multimodal.compare.settings import Comparison
         from fuxictr_multimodal.launch import run_many
         from fuxictr_multimodal.system.gpus import check_gpus
 

@@ -182,10 +182,10 @@ def _plain(number: float) -> str:
 
 
 def _is_missing(model: type[Settings], error: Mapping[str, Any]) -> bool:
-    """Whether a setting without a default is not there, or null."""
+    """Whether a setting without a default is not there, null or empty."""
     *around, key = error["loc"] or ("",)
     required = any(key in schema.get("required", ()) for schema in _schemas(model, around))
-    return error["type"] == "missing" or (error["input"] is None and required)
+    return error["type"] in ("missing", "too_short") or (error["input"] is None and required)
 
 
 def _message(model: type[Settings], error: Mapping[str, Any], where: str, hint: str) -> str:
@@ -197,9 +197,8 @@ def _message(model: type[Settings], error: Mapping[str, Any], where: str, hint: 
         known = {key for schema in _schemas(model, around) for key in schema.get("properties", ())}
         return f"{inside}: unknown key {key!r}. {did_you_mean(str(key), known)}"
     if _is_missing(model, error):
-        examples = [example for schema in schemas for example in schema.get("examples", ())]
-        advice = f"write for example {key}: {examples[0]}" if examples else hint
-        return f"{inside} does not set `{key}`" + (f"; {advice}" if advice else "")
+        advice = _example(model, error["loc"]) or (f"; {hint}" if hint else "")
+        return f"{inside} does not set `{key}`{advice}"
     if kind == "value_error":
         return f"{inside}{': ' if key else ''}{key}: {error['ctx']['error']}"
     found = repr(value)
@@ -210,7 +209,18 @@ def _message(model: type[Settings], error: Mapping[str, Any], where: str, hint: 
         return f"{inside}: {key} {found} is unknown; choose from {', '.join(map(str, schemas[0]['enum']))}"
     wanted = " or ".join(map(expected, schemas))
     advice = ": write it in quotes" if wanted == "text" and isinstance(value, int | float) else ""
+    if kind in ("dict_type", "tuple_type"):
+        advice = _example(model, error["loc"])
     return f"{inside}{': ' if key else ''}{key} must be {wanted}, found {found}{advice}"
+
+
+def _example(model: type[Settings], path: Sequence[Any]) -> str:
+    """An example of the setting at a place, or of the group around it that has one."""
+    for length in range(len(path), 0, -1):
+        for schema in _schemas(model, path[:length]):
+            if "examples" in schema:
+                return f"; write for example {path[length - 1]}: {schema['examples'][0]}"
+    return ""
 
 
 def _schemas(model: type[Settings], path: Iterable[Any]) -> list[dict[str, Any]]:

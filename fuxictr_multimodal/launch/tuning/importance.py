@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fuxictr_multimodal.launch.tuning.outcome import Record
-from fuxictr_multimodal.launch.tuning.space import Axis, Range
+from fuxictr_multimodal.launch.tuning.settings import Axis, Range
 
 FEWEST = 4  # completed trials, below which a share says nothing
 

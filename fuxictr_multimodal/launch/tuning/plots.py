@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fuxictr_multimodal.launch.tuning.board import short
 from fuxictr_multimodal.launch.tuning.outcome import Record, best_record
-from fuxictr_multimodal.launch.tuning.space import Axis, Range
+from fuxictr_multimodal.launch.tuning.settings import Axis, Range
 from fuxictr_multimodal.text.escape import label
 
 COLUMNS = 3
