@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
@@ -12,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.config.user_paths import with_home
 from fuxictr_multimodal.config.yaml_files import parse_value
-from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.errors import ConfigError, did_you_mean, nearest
 
 LONGEST_VALUE = 200
 _UNKNOWN = ("extra_forbidden", "invalid_key")
@@ -92,8 +91,7 @@ def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
     known = set(known)
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
-            raise ConfigError(f"{where}: unknown key {key!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+            raise ConfigError(f"{where}: unknown key {key!r}. {nearest(str(key), known)}".rstrip())
 
 
 def override(values: dict[str, Any], texts: Sequence[str], *models: type[Settings]) -> None:
@@ -174,7 +172,7 @@ def expected(schema: Mapping[str, Any]) -> str:
         kind += f" {'up ' if least is None else ''}to {_plain(most)}"
     if below is not None:
         kind += f" {'' if least is None else 'to '}below {_plain(below)}"
-    return kind
+    return kind + (", at least one character" if schema.get("minLength") == 1 else "")
 
 
 def _plain(number: float) -> str:
@@ -206,7 +204,9 @@ def _message(model: type[Settings], error: Mapping[str, Any], where: str, hint: 
     if key == "[key]":
         return f"{inside}: key {found} is read as {type(value).__name__}, not as text: write it in quotes"
     if kind == "literal_error":
-        return f"{inside}: {key} {found} is unknown; choose from {', '.join(map(str, schemas[0]['enum']))}"
+        choices = [str(choice) for schema in schemas for choice in schema.get("enum", [schema.get("const")])]
+        near = nearest(str(value), choices)
+        return f"{inside}: {key} {found} is unknown; choose from {', '.join(choices)}" + (f". {near}" if near else "")
     wanted = " or ".join(map(expected, schemas))
     advice = ": write it in quotes" if wanted == "text" and isinstance(value, int | float) else ""
     if kind in ("dict_type", "tuple_type"):

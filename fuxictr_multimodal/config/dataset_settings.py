@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, SkipValidation, model_validator
 
@@ -10,6 +10,8 @@ from fuxictr_multimodal.config.binder import AS_WRITTEN, UNSET, Count, Settings,
 from fuxictr_multimodal.errors import ConfigError
 
 MOST_ROWS = 2**31 - 1
+FeatureType = Literal["meta", "categorical", "sequence", "numeric", "embedding"]
+FEATURE_TYPES = get_args(FeatureType)
 Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 
 
@@ -61,7 +63,7 @@ class FeatureColumn(Settings):
     )
     active: bool = Field(True, description="Whether the column is part of the dataset.")
     dtype: Literal["int", "float", "str", "list"] = Field(description="Type of its values in the raw files.")
-    type: Literal["meta", "categorical", "sequence", "numeric", "embedding"] = Field(
+    type: FeatureType = Field(
         description="`categorical` is one id, `sequence` a list of ids, `numeric` a number, `embedding` a pretrained "
         "vector. `meta` travels with the sample and is no model input."
     )
