@@ -38,7 +38,7 @@ ListOf = Annotated[tuple[Item, ...], BeforeValidator(lambda value: tuple(value) 
 # A whole number stays one, so that its text and its hash stay.
 AS_WRITTEN = WrapValidator(lambda value, check: (check(value), value)[1])
 UserPath = Annotated[str, AfterValidator(with_home)]
-PlainName = Annotated[str, AfterValidator(lambda name: check_plain_name(name, "name"))]
+PlainName = Annotated[str, AfterValidator(lambda name: check_plain_name(name, "the name"))]
 Count = Annotated[int, Field(ge=1)]
 # The default of a setting that may be left out, but not be null.
 UNSET: Any = None
@@ -252,5 +252,7 @@ def _resolved(schema: Any, definitions: Mapping[str, Any]) -> Any:
     if not isinstance(schema, Mapping):
         return schema
     if "$ref" in schema:
-        schema = {**definitions[schema["$ref"].rpartition("/")[2]], **schema}
+        group = definitions[schema["$ref"].rpartition("/")[2]]
+        # What the setting is for, and what all groups of this kind are.
+        schema = {**group, "about": group.get("description", ""), **schema}
     return {key: _resolved(inner, definitions) for key, inner in schema.items() if key not in ("$ref", "$defs")}

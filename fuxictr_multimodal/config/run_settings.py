@@ -17,9 +17,9 @@ class RunSettings(Settings):
     """An experiment of `model_config/*.yaml`, with `Base` under it. FuxiCTR's keys keep FuxiCTR's meaning."""
 
     model: SkipValidation[str] = Field(
-        "", description="Name of the model: `QIN`, a model of FuxiCTR's `LongCTR`, or one of the clone in `zoo_root`."
+        description="Name of the model: `QIN`, a model of FuxiCTR's `LongCTR`, or one of the clone in `zoo_root`."
     )
-    dataset_id: SkipValidation[str] = Field("", description="Entry of `dataset_config/*.yaml` to train on.")
+    dataset_id: SkipValidation[str] = Field(description="Entry of `dataset_config/*.yaml` to train on.")
     model_root: UserPath = Field(
         description="Folder of the results. Files of a run are `<model_root>/<dataset_id>/<run>.*`."
     )
@@ -110,7 +110,7 @@ class IgnoredSettings(Settings):
 
     num_workers: SkipValidation[int] = Field(UNSET, description="Worker processes of FuxiCTR's loader.")
     pickle_feature_encoder: SkipValidation[bool] = Field(UNSET, description="A dataset holds JSON and no pickle.")
-    debug_mode: SkipValidation[bool] = Field(UNSET, description="FuxiCTR does not read it either.")
+    debug_mode: SkipValidation[bool] = Field(UNSET, description="Debug switch of older FuxiCTR versions.")
     feature_config: SkipValidation[Any] = Field(UNSET, description="Feature configuration of older FuxiCTR versions.")
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import datetime
 import functools
+import itertools
 import re
 from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
@@ -18,6 +19,8 @@ from fuxictr_multimodal.errors import ConfigError, did_you_mean
 _FLOAT_AS_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 # Values of one file with its aliases written out: a few lines of nested aliases can stand for billions.
 MOST_VALUES = 1_000_000
+# Levels of lists and mappings: libyaml overflows the stack of the process at tens of thousands.
+MOST_LEVELS = 100
 
 
 class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
@@ -114,6 +117,9 @@ def _parsed(path: Path, version: tuple[int, ...]) -> dict[str, Any]:
     """The content of a file; `version` tells a changed file from the one that was read before."""
     try:
         with path.open(encoding="utf-8-sig") as file:
+            if any(depth > MOST_LEVELS for depth in _depths(file)):
+                raise ConfigError(f"{path}: lists and mappings are nested deeper than {MOST_LEVELS} levels")
+            file.seek(0)
             loader = _StrictLoader(file)
             try:
                 content = loader.get_single_data()
@@ -123,8 +129,6 @@ def _parsed(path: Path, version: tuple[int, ...]) -> dict[str, Any]:
         raise
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: lists and mappings are nested too deeply") from None
     # A date or number that cannot be, such as 2025-13-01, is a ValueError.
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
@@ -134,6 +138,13 @@ def _parsed(path: Path, version: tuple[int, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: expected a mapping of ids to settings, found {type(content).__name__}")
     _check_scalars(content, str(path))
     return content
+
+
+def _depths(file: TextIO) -> Iterator[int]:
+    """How many lists and mappings are open, after each event of a YAML stream; nothing is built of it."""
+    events = yaml.parse(file, Loader=_StrictLoader)
+    steps = (isinstance(e, yaml.CollectionStartEvent) - isinstance(e, yaml.CollectionEndEvent) for e in events)
+    return itertools.accumulate(steps)
 
 
 def _check_scalars(value: Any, where: str) -> None:
