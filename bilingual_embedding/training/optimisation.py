@@ -20,12 +20,12 @@ class OptimiserSettings(Settings):
     learning_rate: Annotated[float, Field(gt=0, lt=100)] = Field(
         description="The highest learning rate, reached after the warm-up.", examples=["1.e-3"]
     )
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="Steps of linear rise from zero.")
-    weight_decay: float = Field(0.01, description="Decay of weights; biases and norms have none.")
-    beta1: float = Field(0.9, description="Decay of the running mean of gradients.")
-    beta2: float = Field(0.98, description="Decay of the running mean of squared gradients.")
-    epsilon: float = Field(1e-6, description="Added to the denominator of a step.")
-    max_gradient_norm: float = Field(1.0, description="Gradients are clipped to this L2 norm.")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="Steps of linear rise from zero.")
+    weight_decay: float = Field(default=0.01, description="Decay of weights; biases and norms have none.")
+    beta1: float = Field(default=0.9, description="Decay of the running mean of gradients.")
+    beta2: float = Field(default=0.98, description="Decay of the running mean of squared gradients.")
+    epsilon: float = Field(default=1e-6, description="Added to the denominator of a step.")
+    max_gradient_norm: float = Field(default=1.0, description="Gradients are clipped to this L2 norm.")
 
     def rate_at(self, step: int, steps: int) -> float:
         """Learning rate of step `step` (from 0) of `steps`.

@@ -202,11 +202,11 @@ def experiment_of(
     Raises:
         ConfigError: an unknown key or a value of another type.
     """
-    values = copy.deepcopy(dict(values))
-    override(values, overrides, Experiment)
+    entry = copy.deepcopy(dict(values))
+    override(entry, overrides, Experiment)
     if seed is not None:
-        values["seed"] = seed
-    return bind(Experiment, values, f"expid {expid!r}")
+        entry["seed"] = seed
+    return bind(Experiment, entry, f"expid {expid!r}")
 
 
 def list_experiments(config_dir: Path) -> list[str]:

@@ -121,11 +121,9 @@ def override(values: dict[str, Any], texts: Sequence[str], *models: type[Setting
             holder[group] = dict(inside[0].get("default") or {} if given is None else given)
             holder, schemas = holder[group], inside
         if len(path) > 1 and not any(isinstance(schema.get("additionalProperties"), Mapping) for schema in schemas):
-            known = {*holder, *(key for schema in schemas for key in schema.get("properties", ()))}
-            if path[-1] not in known:
-                raise ConfigError(
-                    f"{where}: {path[-2]!r} has no key {path[-1]!r}. {did_you_mean(path[-1], map(str, known))}"
-                )
+            keys = {*map(str, holder), *(key for schema in schemas for key in schema.get("properties", ()))}
+            if path[-1] not in keys:
+                raise ConfigError(f"{where}: {path[-2]!r} has no key {path[-1]!r}. {did_you_mean(path[-1], keys)}")
         holder[path[-1]] = value
 
 
@@ -238,7 +236,7 @@ def _inside(schema: Mapping[str, Any], part: Any) -> list[dict[str, Any]]:
         inner = schema.get("items" if isinstance(part, int) else "additionalProperties")
     if not isinstance(inner, Mapping):
         return []
-    options = [{**inner, **option} for option in inner.get("anyOf", [inner])]
+    options: list[dict[str, Any]] = [{**inner, **option} for option in inner.get("anyOf", [inner])]
     return [option for option in options if option.get("type") != "null"]
 
 
@@ -249,7 +247,7 @@ def _groups(schema: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 def _resolved(schema: Any, definitions: Mapping[str, Any]) -> Any:
     if isinstance(schema, list):
         return [_resolved(inner, definitions) for inner in schema]
-    if not isinstance(schema, Mapping):
+    if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
         group = definitions[schema["$ref"].rpartition("/")[2]]

@@ -99,8 +99,8 @@ class SearchSettings(Settings):
         for key, axis in axes.items():
             for value in [] if isinstance(axis, Range) else axis:
                 check_known_values({key: value}, where)
-        for key in sorted(UNHASHED_KEYS & set(axes)):
-            if isinstance(axes[key], Range) or len(axes[key]) > 1:
+        for key, axis in axes.items():
+            if key in UNHASHED_KEYS and (isinstance(axis, Range) or len(axis) > 1):
                 raise ConfigError(f"{where}: {key} does not change what a trial computes; give it one value")
         return axes
 

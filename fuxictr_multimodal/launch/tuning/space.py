@@ -148,13 +148,13 @@ class Space:
         Raises:
             ConfigError: for a range, which has no grid.
         """
-        for key, axis in self.axes.items():
-            if isinstance(axis, Range):
-                raise ConfigError(
-                    f"{self.path}: tuner_space: {key} is a range, which a grid cannot list: "
-                    "write a list, or search with --search random or --search tpe"
-                )
-        trials = [self.trial(settings) for settings in _product(self.axes)]
+        lists = {key: axis for key, axis in self.axes.items() if not isinstance(axis, Range)}
+        for key in self.axes.keys() - lists.keys():
+            raise ConfigError(
+                f"{self.path}: tuner_space: {key} is a range, which a grid cannot list: "
+                "write a list, or search with --search random or --search tpe"
+            )
+        trials = [self.trial(settings) for settings in _product(lists)]
         return list({trial.expid: trial for trial in trials}.values())
 
     def representatives(self) -> list[Trial]:
