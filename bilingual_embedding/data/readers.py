@@ -17,35 +17,30 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
 from bilingual_embedding.data.text_files import read_text, without_half_characters
 from bilingual_embedding.data.texts import Pairs, ScoredPairs, Source
 from bilingual_embedding.data.user_tables import read_table
+from fuxictr_multimodal.config.binder import ListOf, Settings, UserPath
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 STS_HIGHEST_SCORE = 5.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class SourceSettings:
-    """Files and format of a source.
+class SourceSettings(Settings):
+    """A source of texts, pairs or scored pairs."""
 
-    Attributes:
-        format: one of `FORMATS`.
-        paths: files below the data root.
-        languages: of each file; of a table's left and right side.
-        books: of `bible_json`, the first and the one after the last, counted from 0; all by default.
-    """
-
-    format: str
-    paths: tuple[str, ...]
-    languages: tuple[str, ...]
-    books: tuple[int, ...] = ()
+    format: str = Field(description="How its files are read: `lines`, `sts_csv`, `bible_json` or `table`.")
+    paths: ListOf[UserPath] = Field(description="One or two files below `data_root`.")
+    languages: ListOf[str] = Field(description="Language of each file; of a table, of its left and right side.")
+    books: ListOf[int] = Field(
+        (), description="Of `bible_json`, the first book and the one after the last, counted from 0. By default all."
+    )
 
 
 def read_source(name: str, settings: SourceSettings, data_root: Path) -> Source:

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import nn
 
-from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.config.binder import Settings
 
 
-@dataclass(frozen=True, kw_only=True)
-class OptimiserSettings:
-    """AdamW, warm-up and linear decay to zero at the stage's last step.
+class OptimiserSettings(Settings):
+    """AdamW with a warm-up and a linear decay to zero at the last step of the stage.
 
-    Attributes:
-        learning_rate: the highest, reached after the warm-up.
-        warmup_steps: steps of linear rise from zero.
-        weight_decay, beta1, beta2, epsilon: AdamW's; defaults are those published for masked language modelling.
-        max_gradient_norm: gradients are clipped to this L2 norm.
+    Defaults are those published for masked language modelling.
     """
 
-    learning_rate: float
-    warmup_steps: int = 0
-    weight_decay: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.98
-    epsilon: float = 1e-6
-    max_gradient_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.learning_rate < 100:
-            raise ConfigError(f"learning_rate must be a positive number, found {self.learning_rate!r}")
-        if self.warmup_steps < 0:
-            raise ConfigError(f"warmup_steps must not be negative, found {self.warmup_steps!r}")
+    learning_rate: Annotated[float, Field(gt=0, lt=100)] = Field(
+        description="The highest learning rate, reached after the warm-up.", examples=["1.e-3"]
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="Steps of linear rise from zero.")
+    weight_decay: float = Field(default=0.01, description="Decay of weights; biases and norms have none.")
+    beta1: float = Field(default=0.9, description="Decay of the running mean of gradients.")
+    beta2: float = Field(default=0.98, description="Decay of the running mean of squared gradients.")
+    epsilon: float = Field(default=1e-6, description="Added to the denominator of a step.")
+    max_gradient_norm: float = Field(default=1.0, description="Gradients are clipped to this L2 norm.")
 
     def rate_at(self, step: int, steps: int) -> float:
         """Learning rate of step `step` (from 0) of `steps`.

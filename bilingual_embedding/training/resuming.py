@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -19,7 +17,7 @@ FREE = frozenset("data_root model_root save_steps memory_tokens backend gradient
 
 def plain_settings(experiment: Experiment) -> dict[str, Any]:
     """All settings as they stand in the report, in the types of JSON."""
-    return json.loads(json.dumps(dataclasses.asdict(experiment)))
+    return experiment.model_dump(mode="json")
 
 
 def resumed_experiment(

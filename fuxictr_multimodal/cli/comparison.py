@@ -25,7 +25,8 @@ def run_comparison_main(argv: Sequence[str] | None = None, *, prog: str = "run_c
     parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="GPU indices, one a slot; -1 is the CPU")
     args = parser.parse_args(argv)
     check_settings_file(args.config, "comparison", prog)
-    from fuxictr_multimodal.comparison.comparison import Comparison, compare
+    from fuxictr_multimodal.comparison.comparison import compare
+    from fuxictr_multimodal.comparison.settings import Comparison
     from fuxictr_multimodal.launch import run_many
     from fuxictr_multimodal.system.gpus import check_gpus
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fuxictr_multimodal.comparison.board import Unfinished
-from fuxictr_multimodal.config.expids import config_hash
+from fuxictr_multimodal.config.identity import config_hash
 from fuxictr_multimodal.errors import DataError, did_you_mean
 from fuxictr_multimodal.text.escape import one_line, visible
 from fuxictr_multimodal.training.report import Report

@@ -26,6 +26,18 @@ def user_path(text: Any) -> Path:
         raise ConfigError(f"{str(text)!r}: there is no home folder of that name; write the whole path") from None
 
 
+def with_home(text: Any) -> str:
+    """A configured path with `~` as the home folder.
+
+    Others stay as they are written: that is how reports of finished runs have them.
+
+    >>> with_home("./data/")
+    './data/'
+    """
+    path = user_path(text)
+    return str(path) if str(text).startswith("~") else text
+
+
 def path_argument(text: str) -> Path:
     """`user_path` of a command's argument: argparse shows the words of no other error.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_multimodal.config.expids import (
     check_model_keys,
-    computed,
     load_config,
     load_dataset_config,
     load_model_config,
 )
+from fuxictr_multimodal.config.identity import computed
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.item_table import ItemTable
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
@@ -242,7 +242,7 @@ def _refuse_another_spec(store: Store, spec: SyntheticSpec) -> None:
     )
     if found is None:
         raise DataError(f"{store.dir} is no synthetic dataset, but its entry has a `synthetic:` block: {remedy}")
-    there, wanted = asdict(found), asdict(spec)
+    there, wanted = found.model_dump(), spec.model_dump()
     differs = {name: value for name, value in wanted.items() if there[name] != value}
     if differs:
         told = ", ".join(f"{name}: {there[name]} there, {value} configured" for name, value in differs.items())

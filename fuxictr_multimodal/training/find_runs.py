@@ -10,7 +10,7 @@ from typing import Any
 import filelock
 
 from fuxictr_multimodal.config.changes import Change, changes
-from fuxictr_multimodal.config.expids import computed
+from fuxictr_multimodal.config.identity import computed
 from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.training.report import Report

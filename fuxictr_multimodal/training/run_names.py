@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fuxictr_multimodal.config.changes import NOT_SET, changes
-from fuxictr_multimodal.config.expids import computed
+from fuxictr_multimodal.config.identity import computed
 
 REPORT_SUFFIX = ".report.json"
 # A name with more than this after the expid is shortened; what is left out is in the report.

@@ -14,7 +14,7 @@ import numpy as np
 from fuxictr.pytorch.torch_utils import seed_everything
 from fuxictr.utils import print_to_json
 
-from fuxictr_multimodal.config.expids import config_hash
+from fuxictr_multimodal.config.identity import config_hash
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system.files import kept_if_possible, remove_stale_temporaries, replace_atomically

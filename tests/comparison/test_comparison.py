@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from fuxictr_multimodal.comparison import comparison
-from fuxictr_multimodal.comparison.comparison import Comparison
-from fuxictr_multimodal.config.expids import check_model_keys, read_yaml
+from fuxictr_multimodal.comparison.settings import Comparison
+from fuxictr_multimodal.config.expids import check_model_keys
+from fuxictr_multimodal.config.yaml_files import read_yaml
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.launch.tuning.space import Space
 from fuxictr_multimodal.training import runner
@@ -61,13 +62,13 @@ def test_globs_take_the_expids_of_the_dataset(home):
     ("change", "message"),
     [
         ({"expid": "x"}, "unknown key 'expid'. Did you mean 'expids'"),
-        ({"out": None}, "`out` is missing"),
+        ({"out": None}, "does not set `out`; write for example out: "),
         ({"seeds": "one"}, "'one' is no seed"),
-        ({"resample": "users"}, "`resample` is rows or groups, got 'users'"),
+        ({"resample": "users"}, "resample 'users' is unknown; choose from rows, groups"),
         ({"expids": "QIN_smal"}, "Did you mean 'QIN_small'"),
         ({"expids": "QIN_other"}, "none of these expids is of dataset Synthetic_test"),
-        ({"tuning": {"config": "x.yaml", "expids": "*"}}, "tuning: `trials` is missing"),
-        ({"tuning": {**FILE["tuning"], "search": "grid"}}, "`search` is random or tpe"),
+        ({"tuning": {"config": "x.yaml", "expids": "*"}}, "tuning does not set `trials`; write for example trials: 20"),
+        ({"tuning": {**FILE["tuning"], "search": "grid"}}, "tuning: search 'grid' is unknown; choose from random, tpe"),
         ({"tuning": {**FILE["tuning"], "trails": 3}}, "unknown key 'trails'"),
     ],
 )

@@ -6,21 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from fuxictr_multimodal.config import expids as config
-from fuxictr_multimodal.config.expids import (
-    check_model_keys,
-    computed,
-    config_hash,
-    list_expids,
-    load_config,
-    load_dataset_config,
-    read_yaml,
-    trial_hash,
-)
+from fuxictr_multimodal.config import yaml_files
+from fuxictr_multimodal.config.expids import check_model_keys, list_expids, load_config, load_dataset_config
+from fuxictr_multimodal.config.identity import computed, config_hash, trial_hash
+from fuxictr_multimodal.config.yaml_files import read_yaml
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.zoo.models import resolve
 
 SHIPPED = Path("config")
+SYNTHETIC = "    synthetic: {rows: 10, valid_rows: 10, test_rows: 10, items: 20}\n"
 
 BASE = """
 Base: {model_root: ./checkpoints/, seed: 1, metrics: [AUC], monitor: AUC, epochs: 2, batch_size: 8}
@@ -83,7 +77,7 @@ def test_base_expid_dataset_and_overrides_in_this_order(config_dir):
         ({"expids": "QIN_a: {model: QIN"}, "QIN_a", "not valid YAML"),
         ({"expids": "- a"}, "QIN_a", "expected a mapping of ids"),
         ({"expids": BASE + "\nQIN_a: {model: QIN, dataset_id: d}"}, "QIN_a", "'Base' is defined in .* and in"),
-        ({"base": "Base: {model_root: x, metrics: [AUC]}"}, "QIN_a", "`seed` is not set"),
+        ({"base": "Base: {model_root: x, metrics: [AUC]}"}, "QIN_a", "does not set `seed`; `Base` is the place"),
         ({"dataset": DATASET + "    max_length: 9\n"}, "QIN_a", "unknown key 'max_length'. Did you mean 'max_len'"),
         ({"dataset": "d: {data_root: null, feature_cols: [], label_col: y}"}, "QIN_a", "does not set `data_root`"),
         ({"dataset": "d: {data_root: x, label_col: y}"}, "QIN_a", "does not set `feature_cols`"),
@@ -232,39 +226,42 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(config_dir):
 
 def test_each_file_is_parsed_once_until_it_changes(config_dir):
     folder = config_dir()
-    parsed_before = config._parsed.cache_info().misses
+    parsed_before = yaml_files._parsed.cache_info().misses
     for expid in list_expids(folder) * 3:
         load_config(folder, expid)
-    assert config._parsed.cache_info().misses - parsed_before == 3
+    assert yaml_files._parsed.cache_info().misses - parsed_before == 3
     time.sleep(0.01)
     (folder / "model_config/qin.yaml").write_text(EXPIDS.replace("epochs: 3", "epochs: 4"))
     assert load_config(folder, "QIN_b")["epochs"] == 4
 
 
 def test_nobody_can_change_what_others_read(config_dir):
-    folder = config_dir(dataset=DATASET + "    synthetic: {rows: 10, items: 20}\n")
+    folder = config_dir(dataset=DATASET + SYNTHETIC)
     params = load_config(folder, "QIN_a", overrides=["synthetic.rows=40000"])
     params["feature_cols"][0]["dtype"] = params["metrics"][0] = "changed"
     entry = load_dataset_config(folder, "d")
     entry["synthetic"]["rows"] = 7
     read_yaml(folder / "dataset_config/d.yaml")["d"]["feature_cols"].clear()
     again = load_config(folder, "QIN_a")
-    assert again["synthetic"] == {"rows": 10, "items": 20}
+    assert again["synthetic"] == {"rows": 10, "valid_rows": 10, "test_rows": 10, "items": 20}
     assert (again["feature_cols"][0]["dtype"], again["metrics"]) == ("int", ["AUC"])
 
 
 def test_dots_set_nested_keys(config_dir):
     folder = config_dir(
         base=BASE.replace("monitor: AUC", "monitor: {AUC: 1}"),
-        dataset=DATASET + "    synthetic: {rows: 10, items: 20}\n",
+        dataset=DATASET + SYNTHETIC,
     )
     overrides = ["synthetic.rows=5", "synthetic.rows=40000", "synthetic.seed=3", "monitor.logloss=-1", "epochs=4"]
     params = load_config(folder, "QIN_a", overrides=overrides)
-    assert params["synthetic"] == {"rows": 40000, "items": 20, "seed": 3}
+    assert params["synthetic"] == {"rows": 40000, "valid_rows": 10, "test_rows": 10, "items": 20, "seed": 3}
     assert (params["monitor"], params["epochs"]) == ({"AUC": 1, "logloss": -1}, 4)
-    assert load_config(folder, "QIN_a", overrides=["synthetic={rows: 1}", "synthetic.items=2"])["synthetic"] == {
+    block = "synthetic={rows: 1, valid_rows: 2, test_rows: 3, items: 30}"
+    assert load_config(folder, "QIN_a", overrides=[block, "synthetic.items=20"])["synthetic"] == {
         "rows": 1,
-        "items": 2,
+        "valid_rows": 2,
+        "test_rows": 3,
+        "items": 20,
     }
 
 
@@ -282,7 +279,7 @@ def test_dots_set_nested_keys(config_dir):
     ],
 )
 def test_bad_nested_override(config_dir, text, message):
-    folder = config_dir(dataset=DATASET + "    synthetic: {rows: 10, items: 20}\n")
+    folder = config_dir(dataset=DATASET + SYNTHETIC)
     with pytest.raises(ConfigError, match=f"--set .*{message}"):
         load_config(folder, "QIN_a", overrides=[text])
 

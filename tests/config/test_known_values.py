@@ -15,8 +15,9 @@ from fuxictr_multimodal.cli.explain import run_explain_main
 from fuxictr_multimodal.cli.predict import run_predict_main
 from fuxictr_multimodal.cli.tuner import run_param_tuner_main
 from fuxictr_multimodal.config import known_values
-from fuxictr_multimodal.config.expids import DATASET_KEYS, FUXICTR_KEYS, RUN_KEYS
+from fuxictr_multimodal.config.dataset_settings import DATASET_KEYS
 from fuxictr_multimodal.config.known_values import check_known_values
+from fuxictr_multimodal.config.run_settings import FUXICTR_KEYS, RUN_KEYS
 from fuxictr_multimodal.data.synthetic import build_from_config
 from fuxictr_multimodal.errors import ConfigError
 

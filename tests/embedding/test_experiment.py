@@ -200,8 +200,8 @@ def test_shipped_experiments_bind(expid):
     ("override", "message"),
     [
         ("pair.steps=3", "'pair' is no group of settings here. Did you mean 'pairs'?"),
-        ("pairs.stepz=3", "unknown key 'stepz'. Did you mean 'steps'?"),
-        ("pairs.steps=many", "pairs: steps must be a whole number, found 'many'"),
+        ("pairs.stepz=3", "'pairs' has no key 'stepz'. Did you mean 'steps'?"),
+        ("pairs.steps=many", "pairs: steps must be a whole number from 0, found 'many'"),
         ("pairs.optimiser.learning_rate=-1", "learning_rate must be a positive number"),
         ("preset=3", "preset must be text, found 3"),
         ("precision=float8", "precision 'float8' is unknown; choose from float32, bfloat16"),

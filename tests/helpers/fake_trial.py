@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from fuxictr_multimodal.config.expids import config_hash, load_config
+from fuxictr_multimodal.config.expids import load_config
+from fuxictr_multimodal.config.identity import config_hash
 from fuxictr_multimodal.system.files import write_json
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fuxictr_multimodal.config.expids import check_model_keys, list_expids, load_config, load_model_config, read_yaml
+from fuxictr_multimodal.config.expids import check_model_keys, list_expids, load_config, load_model_config
+from fuxictr_multimodal.config.yaml_files import read_yaml
 from model_zoo.QIN import QIN
 from tests.helpers.learning import LEARNING, check_learnt
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 
-from fuxictr_multimodal.config.expids import config_hash, trial_hash
+from fuxictr_multimodal.config.identity import config_hash, trial_hash
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.data.store import SplitReader
 from fuxictr_multimodal.errors import ConfigError, DataError, TrainingDiverged

@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fuxictr_multimodal.config.known_values import DTYPES, NORMALIZERS, check_feature_encoder, check_known_values
+from fuxictr_multimodal.config.binder import bind
+from fuxictr_multimodal.config.dataset_settings import FEATURE_TYPES, FeatureColumn
+from fuxictr_multimodal.config.known_values import check_feature_encoder, check_known_values
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
-FEATURE_TYPES = ("meta", "categorical", "sequence", "numeric", "embedding")
-COLUMN_KEYS = frozenset(
-    "name active dtype type source vocab_size max_len feature_encoder embedding_dim emb_output_dim pretrain_dim "
-    "share_embedding fill_na min_categr_count splitter padding normalizer remap".split()
-)
 # What FuxiCTR would crash on, with what to do instead.
 REFUSED_KEYS = {
     "category_processor": "FuxiCTR's quantile and hash buckets do not work; put bucket numbers into the data",
@@ -69,39 +66,13 @@ def check_label_col(label_col: Mapping[str, Any] | Sequence[Mapping[str, Any]], 
 
 
 def _check_column(column: dict[str, Any], where: str) -> None:
-    for key in column:
-        if key in REFUSED_KEYS:
-            raise ConfigError(f"{where}: {key} is not supported: {REFUSED_KEYS[key]}")
-        if key not in COLUMN_KEYS:
-            raise ConfigError(f"{where}: unknown key {key!r}. {did_you_mean(str(key), COLUMN_KEYS)}")
-    kind = column.get("type")
-    if kind not in FEATURE_TYPES:
-        raise ConfigError(f"{where}: type {kind!r} is unknown. {did_you_mean(str(kind), FEATURE_TYPES)}")
-    if not isinstance(column["active"], bool):
-        raise ConfigError(f"{where}: active must be True or False, not {column['active']!r}")
-    if column.get("dtype") not in DTYPES:
-        raise ConfigError(f"{where}: dtype {column.get('dtype')!r} must be one of {', '.join(DTYPES)}")
-    if kind in ("categorical", "meta") and column["dtype"] not in ("int", "str"):
-        raise ConfigError(f"{where}: a column of type {kind} needs dtype int or str, not {column['dtype']}")
-    if column.get("remap", True) is not True and kind != "meta":
+    for key in column.keys() & REFUSED_KEYS.keys():
+        raise ConfigError(f"{where}: {key} is not supported: {REFUSED_KEYS[key]}")
+    bind(FeatureColumn, column, where)
+    if column["type"] in ("categorical", "meta") and column["dtype"] not in ("int", "str"):
+        raise ConfigError(f"{where}: a column of type {column['type']} needs dtype int or str, not {column['dtype']}")
+    if column.get("remap", True) is not True and column["type"] != "meta":
         raise ConfigError(f"{where}: remap: False does not work in FuxiCTR; give vocab_size for encoded ids")
-    for key, least in (
-        ("vocab_size", 2),
-        ("max_len", 1),
-        ("embedding_dim", 1),
-        ("emb_output_dim", 1),
-        ("pretrain_dim", 1),
-        ("min_categr_count", 1),
-    ):
-        value = column.get(key, least)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(f"{where}: {key} must be an integer of at least {least}, not {value!r}")
-    if "normalizer" in column and column["normalizer"] not in NORMALIZERS:
-        raise ConfigError(f"{where}: normalizer {column['normalizer']!r} must be one of {', '.join(NORMALIZERS)}")
-    if column.get("padding", "post") not in ("pre", "post"):
-        raise ConfigError(f"{where}: padding {column['padding']!r} must be pre or post")
-    if not isinstance(column.get("splitter", "^"), str) or column.get("splitter") == "":
-        raise ConfigError(f"{where}: splitter must be text, not {column['splitter']!r}")
     check_feature_encoder(column.get("feature_encoder"), where)
 
 

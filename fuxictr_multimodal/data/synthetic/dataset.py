@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fuxictr_multimodal.config.binder import bind_known
 from fuxictr_multimodal.data.store.manifest import SPLITS
 from fuxictr_multimodal.data.synthetic.rows import CONTEXT_COLUMNS, blocks
 from fuxictr_multimodal.data.synthetic.rule import expected_auc, expected_logloss
@@ -60,7 +60,7 @@ def bayes_metrics(judged: Mapping[str, Judged]) -> dict[str, dict[str, float]]:
 
 def recipe_of(spec: SyntheticSpec) -> dict[str, Any]:
     """What the manifest keeps of how the dataset was generated; `spec_of` reads it back."""
-    return {"generator": "synthetic", "generator_version": GENERATOR_VERSION, **asdict(spec)}
+    return {"generator": "synthetic", "generator_version": GENERATOR_VERSION, **spec.model_dump()}
 
 
 def spec_of(recipe: Mapping[str, Any]) -> SyntheticSpec | None:
@@ -73,7 +73,7 @@ def spec_of(recipe: Mapping[str, Any]) -> SyntheticSpec | None:
     if recipe.get("generator") != "synthetic":
         return None
     # A dataset of an earlier release lacks fields that came later: it has their defaults.
-    return SyntheticSpec(**{field.name: recipe[field.name] for field in fields(SyntheticSpec) if field.name in recipe})
+    return bind_known(SyntheticSpec, recipe, "the recipe in the manifest")
 
 
 def build_synthetic(

@@ -13,7 +13,8 @@ from fuxictr_multimodal.launch.tuning import outcome
 from fuxictr_multimodal.launch.tuning.folder import SweepFolder
 from fuxictr_multimodal.launch.tuning.outcome import Record
 from fuxictr_multimodal.launch.tuning.restart import Restart
-from fuxictr_multimodal.launch.tuning.space import Axis, Range, Space
+from fuxictr_multimodal.launch.tuning.settings import Axis, Range
+from fuxictr_multimodal.launch.tuning.space import Space
 
 try:
     import optuna

@@ -5,54 +5,27 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fuxictr_multimodal.config.dataset_settings import DATASET_KEYS
 from fuxictr_multimodal.config.expids import (
-    DATASET_KEYS,
-    FUXICTR_KEYS,
-    RUN_KEYS,
-    UNHASHED_KEYS,
+    KNOWN_KEYS,
     check_dataset_entry,
-    check_keys,
-    config_hash,
     load_dataset_config,
     load_model_config,
     merge_params,
-    read_yaml,
-    trial_hash,
 )
-from fuxictr_multimodal.config.known_values import check_known_values
-from fuxictr_multimodal.config.names import check_plain_name
-from fuxictr_multimodal.config.user_paths import user_path
+from fuxictr_multimodal.config.identity import config_hash, trial_hash
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.launch.tuning.settings import Axis, Range, SearchSettings, dataset_ids
 
-FILE_KEYS = ("base_config", "base_expid", "dataset_id", "tuner_space", "model_keys", "model_config", "dataset_config")
-RANGE_KEYS = frozenset({"low", "high", "log", "step"})
 # Keys of a dataset entry that say how a built store is read; the others say what is built.
 READ_KEYS = frozenset({"max_len", "group_id", "rebuild_dataset", "obtain"})
 BUILD_KEYS = DATASET_KEYS - READ_KEYS
 ID_DIGITS = 12  # 48 bits: among 10,000 trials two would agree by chance once in five million sweeps
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers from `low` to `high`, both included; whole numbers when both ends are; `log` for equal ratios."""
-
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = None
-
-    @property
-    def integer(self) -> bool:
-        """Whether only whole numbers are meant."""
-        return isinstance(self.low, int) and isinstance(self.high, int)
-
-
-Axis = list[Any] | Range
 
 
 @dataclass(frozen=True)
@@ -109,7 +82,7 @@ class Space:
     axes: dict[str, Axis]
     entry: dict[str, Any]
     datasets: dict[str, dict[str, Any]] = field(repr=False)
-    model_keys: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    model_keys: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path, *, expid: str | None = None) -> Space:
@@ -125,40 +98,19 @@ class Space:
         Raises:
             ConfigError: naming the file, the key and what to write.
         """
-        if not path.is_file():
-            raise ConfigError(f"tuner file {path} is not there; give it with --config")
-        content = read_yaml(path)
-        check_keys(content, FILE_KEYS, str(path))
-        for key in ("base_expid", "tuner_space"):
-            if not content.get(key):
-                raise ConfigError(f"{path} does not set `{key}`")
-        config_dir = user_path(content.get("base_config") or path.parent)
-        base_expid = check_plain_name(expid or content["base_expid"], f"{path}: base_expid")
-        if not isinstance(content["tuner_space"], dict):
-            raise ConfigError(f"{path}: tuner_space must be a mapping of keys to values")
-        entry = _model_entry(content, path, config_dir, base_expid)
-        dataset_id = content.get("dataset_id") or entry.get("dataset_id")
+        settings = SearchSettings.read(path)
+        where = f"{path}: tuner_space"
+        base_expid = expid or settings.base_expid
+        entry = _model_entry(settings, path, base_expid)
+        dataset_id = settings.dataset_id or entry.get("dataset_id")
         if not dataset_id or dataset_id == "TBD":
             raise ConfigError(f"{path}: base_expid {base_expid!r} leaves its dataset open; set `dataset_id`")
         if entry.get("dataset_id") == "TBD":
             base_expid = f"{entry['model'].rpartition('/')[2]}_{dataset_id}"
         entry["dataset_id"] = dataset_id
-        axes = {key: _axis(value, f"{path}: tuner_space: {key}") for key, value in content["tuner_space"].items()}
-        for key, axis in axes.items():
-            for value in [] if isinstance(axis, Range) else axis:
-                check_known_values({key: value}, f"{path}: tuner_space")
-        for key in sorted(UNHASHED_KEYS & set(axes)):
-            if isinstance(axes[key], Range) or len(axes[key]) > 1:
-                raise ConfigError(
-                    f"{path}: tuner_space: {key} does not change what a trial computes; give it one value"
-                )
-        ids = axes.get("dataset_id", [dataset_id])
-        if isinstance(ids, Range):
-            raise ConfigError(f"{path}: tuner_space: dataset_id must be a list of ids, not a range")
-        for name in ids:
-            check_plain_name(name, f"{path}: dataset_id")
-        datasets = {name: _dataset_entry(content, path, config_dir, name) for name in ids}
-        model_keys = _model_keys(content, path, axes)
+        axes = settings.axes(where)
+        datasets = {name: _dataset_entry(settings, path, name) for name in dataset_ids(axes, dataset_id, where)}
+        model_keys = settings.keys_by_model(axes, str(path))
         lacking = {key for key, names in _names_of(model_keys, base_expid, entry["model"]).items() if not names}
         axes = {key: axis for key, axis in axes.items() if key not in lacking}
         return cls(path, base_expid, axes, entry, datasets, model_keys)
@@ -183,7 +135,7 @@ class Space:
 
         The runner's own parameters are known anyway; those of a model are checked when the sweep is prepared.
         """
-        known = {*self.entry, *RUN_KEYS, *DATASET_KEYS, *FUXICTR_KEYS}
+        known = {*self.entry, *KNOWN_KEYS}
         for key in self._in_terms_of(self.entry["model"], self.axes):
             if key not in known:
                 raise ConfigError(
@@ -196,13 +148,13 @@ class Space:
         Raises:
             ConfigError: for a range, which has no grid.
         """
-        for key, axis in self.axes.items():
-            if isinstance(axis, Range):
-                raise ConfigError(
-                    f"{self.path}: tuner_space: {key} is a range, which a grid cannot list: "
-                    "write a list, or search with --search random or --search tpe"
-                )
-        trials = [self.trial(settings) for settings in _product(self.axes)]
+        lists = {key: axis for key, axis in self.axes.items() if not isinstance(axis, Range)}
+        for key in self.axes.keys() - lists.keys():
+            raise ConfigError(
+                f"{self.path}: tuner_space: {key} is a range, which a grid cannot list: "
+                "write a list, or search with --search random or --search tpe"
+            )
+        trials = [self.trial(settings) for settings in _product(lists)]
         return list({trial.expid: trial for trial in trials}.values())
 
     def representatives(self) -> list[Trial]:
@@ -247,72 +199,32 @@ class Space:
         return _digest([axes, self.base_expid, [trial_hash(trial.params) for trial in self.representatives()]])
 
 
-def _model_entry(content: Mapping[str, Any], path: Path, config_dir: Path, expid: str) -> dict[str, Any]:
-    if "model_config" not in content:
-        return load_model_config(config_dir, expid)
-    inline = content["model_config"]
-    if not isinstance(inline, dict) or not isinstance(inline.get(expid), dict):
-        raise ConfigError(f"{path}: model_config has no entry {expid!r}. {did_you_mean(expid, inline or ())}")
-    entry = {**inline.get("Base", {}), **inline[expid]}
+def _model_entry(settings: SearchSettings, path: Path, expid: str) -> dict[str, Any]:
+    if settings.models is None:
+        return load_model_config(settings.config_dir(path), expid)
+    if expid not in settings.models:
+        raise ConfigError(f"{path}: model_config has no entry {expid!r}. {did_you_mean(expid, settings.models)}")
+    entry = {**settings.models.get("Base", {}), **settings.models[expid]}
     if not isinstance(entry.get("model"), str):
         raise ConfigError(f"{path}: model_config: {expid!r} does not set `model` to a name")
     return entry
 
 
-def _dataset_entry(content: Mapping[str, Any], path: Path, config_dir: Path, dataset_id: str) -> dict[str, Any]:
-    if "dataset_config" not in content:
-        entry = load_dataset_config(config_dir, dataset_id)
+def _dataset_entry(settings: SearchSettings, path: Path, dataset_id: str) -> dict[str, Any]:
+    inline = settings.datasets
+    if inline is None:
+        entry = load_dataset_config(settings.config_dir(path), dataset_id)
+    elif dataset_id not in inline:
+        raise ConfigError(f"{path}: dataset_config has no entry {dataset_id!r}. {did_you_mean(dataset_id, inline)}")
     else:
-        inline = content["dataset_config"]
-        if not isinstance(inline, dict) or not isinstance(inline.get(dataset_id), dict):
-            raise ConfigError(
-                f"{path}: dataset_config has no entry {dataset_id!r}. {did_you_mean(dataset_id, inline or ())}"
-            )
         entry = check_dataset_entry(dataset_id, inline[dataset_id], str(path))
     return {key: value for key, value in entry.items() if key != "dataset_id"}
 
 
-def _model_keys(content: Mapping[str, Any], path: Path, axes: Mapping[str, Axis]) -> dict[str, dict[str, list[str]]]:
-    form = "write it as in `FinalMLP: {net_dropout: [mlp1_dropout, mlp2_dropout]}`"
-    given = content.get("model_keys") or {}
-    if not isinstance(given, dict) or not all(isinstance(keys, dict) for keys in given.values()):
-        raise ConfigError(f"{path}: model_keys: {form}, found {given!r}")
-    for model, keys in given.items():
-        where = f"{path}: model_keys: {model}"
-        check_keys(keys, axes, where)
-        for key, names in keys.items():
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise ConfigError(f"{where}: {key}: {form}, found {names!r}")
-            for name in axes.keys() & set(names):
-                raise ConfigError(f"{where}: {key}: {name} is in tuner_space itself; write it in one place")
-    return given
-
-
-def _names_of(model_keys: Mapping[str, dict[str, list[str]]], expid: str, model: str) -> dict[str, list[str]]:
+def _names_of(
+    model_keys: Mapping[str, Mapping[str, Sequence[str]]], expid: str, model: str
+) -> Mapping[str, Sequence[str]]:
     return model_keys.get(expid, model_keys.get(model, {}))
-
-
-def _axis(value: Any, where: str) -> Axis:
-    if isinstance(value, list):
-        if not value:
-            raise ConfigError(f"{where} is an empty list: write at least one value")
-        return value
-    # A mapping is also a value of its own, such as `monitor: {AUC: 1}`.
-    if not isinstance(value, dict) or not {"low", "high"} & set(value):
-        return [value]
-    check_keys(value, RANGE_KEYS, where)
-    low, high = value.get("low"), value.get("high")
-    for name, end in (("low", low), ("high", high)):
-        if isinstance(end, bool) or not isinstance(end, int | float):
-            raise ConfigError(f"{where}: a range needs {name}: a number, found {end!r}")
-    log, step = value.get("log", False), value.get("step")
-    if not isinstance(log, bool):
-        raise ConfigError(f"{where}: log must be true or false, found {log!r}")
-    if low >= high or (log and low <= 0):
-        raise ConfigError(f"{where}: low {low} must be below high {high}" + (" and above 0 for log" if log else ""))
-    if step is not None and (log or isinstance(step, bool) or not isinstance(step, int | float) or step <= 0):
-        raise ConfigError(f"{where}: step must be a positive number, without log, found {step!r}")
-    return Range(low, high, log, step)
 
 
 def _product(axes: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:

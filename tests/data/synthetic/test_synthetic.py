@@ -78,7 +78,9 @@ def tree(path):
 def test_same_spec_same_bytes_and_another_seed_others(tmp_path, store, columns):
     build_synthetic(SPEC, dataset_id="Known", data_root=tmp_path, progress=False, **columns)
     assert tree(tmp_path / "Known") == tree(store.dir)
-    build_synthetic(replace(SPEC, seed=6), dataset_id="Other", data_root=tmp_path, progress=False, **columns)
+    build_synthetic(
+        SPEC.model_copy(update={"seed": 6}), dataset_id="Other", data_root=tmp_path, progress=False, **columns
+    )
     assert tree(tmp_path / "Other")["train.h5"] != tree(store.dir)["train.h5"]
 
 
@@ -100,14 +102,14 @@ def test_a_block_depends_on_no_other_and_a_short_split_is_a_prefix(world, small_
     parts = list(blocks(SPEC, world, "train"))
     assert [len(part.label) for part in parts] == [256] * 11 + [184]
     alone = rows._make_block(SPEC, world, "train", 7)
-    short = joined(blocks(replace(SPEC, rows=1030), world, "train"))
+    short = joined(blocks(SPEC.model_copy(update={"rows": 1030}), world, "train"))
     whole = joined(parts)
     for name, values in arrays(alone).items():
         np.testing.assert_array_equal(values, arrays(parts[7])[name])
     for name, values in short.items():
         np.testing.assert_array_equal(values, whole[name][: len(values)])
     # A change of one split's size leaves the rows of another as they are, but for the user ids.
-    for spec in (SPEC, replace(SPEC, rows=10)):
+    for spec in (SPEC, SPEC.model_copy(update={"rows": 10})):
         valid = joined(blocks(spec, world, "valid"))
         assert valid.pop("user_id")[0] == 1 + -(-spec.rows // 4)
         for name, values in joined(blocks(SPEC, world, "valid")).items():
@@ -116,7 +118,7 @@ def test_a_block_depends_on_no_other_and_a_short_split_is_a_prefix(world, small_
 
 
 def test_the_rule_written_in_plain_loops(world):
-    block = next(blocks(replace(SPEC, rows=200), world, "train"))
+    block = next(blocks(SPEC.model_copy(update={"rows": 200}), world, "train"))
     cosine = [[0.0] * 8] + [
         [2**0.5 * np.cos(np.pi * k * (level - 0.5) / 10) for k in range(1, 9)] for level in range(1, 11)
     ]
@@ -142,7 +144,7 @@ def test_level_codes_are_orthonormal_over_the_levels():
 
 
 def test_only_the_few_items_of_the_targets_interest_match(world):
-    spec = replace(SPEC, rows=20_000, items=3000)
+    spec = SPEC.model_copy(update={"rows": 20_000, "items": 3000})
     big = make_world(spec)
     block = next(blocks(spec, big, "train"))
     target, offsets = block.columns["item_id"], block.history_offsets
@@ -245,16 +247,16 @@ def test_expected_auc_counts_pairs_of_different_rows():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rows": 0}, "rows must lie between 1 and"),
-        ({"rows": "many"}, "rows must be a whole number, found 'many'"),
-        ({"rows": True}, "rows must be a whole number, found True"),
-        ({"items": 19}, "items must lie between 20 and"),
-        ({"seed": -1}, "seed must lie between 0 and"),
+        ({"rows": 0}, "rows must be a whole number from 1 to 2147483647, found 0"),
+        ({"rows": "many"}, "rows must be a whole number .*, found 'many'"),
+        ({"rows": True}, "rows must be a whole number .*, found True"),
+        ({"items": 19}, "items must be a whole number from 20 to"),
+        ({"seed": -1}, "seed must be a whole number from 0 to"),
         ({"mean_history": 65}, "mean_history must not exceed max_len"),
-        ({"mean_history": float("nan")}, "mean_history must lie between"),
+        ({"mean_history": float("nan")}, "mean_history must be a number from 1 to"),
         ({"interests": 200}, "interests must be at most half of items"),
         ({"itmes": 3}, "unknown key 'itmes'. Did you mean 'items'"),
-        ({"items": None}, "items must be a whole number, found None"),
+        ({"items": None}, "does not set `items`; write for example items: 3000"),
     ],
 )
 def test_a_bad_spec_names_its_key(change, message):
@@ -264,9 +266,9 @@ def test_a_bad_spec_names_its_key(change, message):
 
 
 def test_a_missing_key_and_a_wrong_block_are_named():
-    with pytest.raises(ConfigError, match=r"dataset 'X': key 'items' is missing; write for example items: 3000"):
+    with pytest.raises(ConfigError, match=r"dataset 'X' does not set `items`; write for example items: 3000"):
         SyntheticSpec.from_dict({"rows": 10, "valid_rows": 10, "test_rows": 10}, where="dataset 'X'")
-    with pytest.raises(ConfigError, match="expected a mapping"):
+    with pytest.raises(ConfigError, match="dataset 'X' must be a mapping of settings"):
         SyntheticSpec.from_dict([1], where="dataset 'X'")
 
 
@@ -314,7 +316,7 @@ def test_the_command_names_what_is_wrong(tmp_path, repository):
     for arguments, message in [
         (["--dataset-id", "Synthetic_tset"], "Did you mean 'Synthetic_test'"),
         (["--dataset-id", "MicroLens_1M_x1"], "the entry has no such block"),
-        (["--dataset-id", "Synthetic_test", "--rows", 0], "rows must lie between 1"),
+        (["--dataset-id", "Synthetic_test", "--rows", 0], "rows must be a whole number from 1"),
     ]:
         done = run_command(repository, *arguments, "--data-root", tmp_path)
         assert done.returncode == 2

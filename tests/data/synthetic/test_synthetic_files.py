@@ -249,7 +249,7 @@ def test_the_command_writes_both_forms(tmp_path, repository, capsys):
             "--format microlens_raw has no --dataset-id",
         ),
         ([], "--format store needs --dataset-id"),
-        (["--format", "microlens_1m", "--out", "x", "--items", "3"], "items must lie between 20"),
+        (["--format", "microlens_1m", "--out", "x", "--items", "3"], "items must be a whole number from 20"),
     ],
 )
 def test_the_command_says_what_is_missing(repository, capsys, arguments, message):

@@ -221,7 +221,7 @@ def test_time_is_up(sweep):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config", "nowhere.yaml"], "tuner file nowhere.yaml is not there"),
+        (["--config", "nowhere.yaml"], "tuner file nowhere.yaml does not exist"),
         (["--script", "nowhere.py"], "script nowhere.py does not exist"),
         (["--trials", "3"], "--trials is for --search"),
         (["--search", "tpe"], "--search tpe has no end: give --trials or --time"),

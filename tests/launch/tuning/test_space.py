@@ -10,12 +10,14 @@ import yaml
 from fuxictr import autotuner
 from fuxictr.utils import print_to_json
 
-from fuxictr_multimodal.config.expids import check_model_keys, config_hash, list_expids, load_config
+from fuxictr_multimodal.config.expids import check_model_keys, list_expids, load_config
+from fuxictr_multimodal.config.identity import config_hash
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.launch.tuning.folder import SweepFolder, write_config
 from fuxictr_multimodal.launch.tuning.restart import Restart
 from fuxictr_multimodal.launch.tuning.search import Search
-from fuxictr_multimodal.launch.tuning.space import Range, Space
+from fuxictr_multimodal.launch.tuning.settings import Range
+from fuxictr_multimodal.launch.tuning.space import Space
 from fuxictr_multimodal.zoo.models import longctr_models, resolve
 from tests.helpers.tuner_sweep import BASE, DATASET, FAKE, Sweep
 
@@ -188,9 +190,18 @@ def test_an_expid_may_name_its_keys_otherwise_than_its_model(sweep, monkeypatch)
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["net_dropout"], "model_keys: write it as in `FinalMLP: {net_dropout: "),
-        ({"DIN": "net_dropout"}, "model_keys: write it as in `FinalMLP: {net_dropout: "),
-        ({"DIN": {"net_dropout": "dropout"}}, "model_keys: DIN: net_dropout: write it as in"),
+        (
+            ["net_dropout"],
+            "model_keys must be a mapping of settings, found ['net_dropout']; write for example model_keys: {Final",
+        ),
+        (
+            {"DIN": "net_dropout"},
+            "model_keys: DIN must be a mapping of settings, found 'net_dropout'; write for example",
+        ),
+        (
+            {"DIN": {"net_dropout": "dropout"}},
+            "model_keys: DIN: net_dropout must be a list, found 'dropout'; write for example model_keys: {FinalMLP: ",
+        ),
         ({"DIN": {"net_dropuot": ["dropout"]}}, "unknown key 'net_dropuot'. Did you mean 'net_dropout'?"),
         ({"DIN": {"net_dropout": ["learning_rate"]}}, "learning_rate is in tuner_space itself"),
     ],
@@ -208,7 +219,7 @@ def test_ranges(sweep, monkeypatch):
             "batch_size": {"low": 32, "high": 256, "step": 32},
         }
     ).space(monkeypatch)
-    assert space.axes["learning_rate"] == Range(1e-4, 1e-2, log=True)
+    assert space.axes["learning_rate"] == Range(low=1e-4, high=1e-2, log=True)
     assert space.axes["batch_size"].integer
     assert not space.axes["learning_rate"].integer
     assert space.size is None
@@ -221,7 +232,7 @@ def test_ranges(sweep, monkeypatch):
     [
         ({}, "does not set `tuner_space`"),
         ({"learning_rate": []}, "learning_rate is an empty list"),
-        ({"learning_rate": {"low": 1.0e-3}}, "a range needs high: a number, found None"),
+        ({"learning_rate": {"low": 1.0e-3}}, "learning_rate does not set `high`; write for example high: 1.e-2"),
         ({"learning_rate": {"low": 1.0e-3, "high": 1.0e-4}}, "low 0.001 must be below high 0.0001"),
         ({"learning_rate": {"low": 0.0, "high": 1.0, "log": True}}, "and above 0 for log"),
         ({"learning_rate": {"low": 0.1, "high": 1.0, "logs": True}}, "unknown key 'logs'. Did you mean 'log'?"),
@@ -249,7 +260,7 @@ def test_a_misspelt_file_key_or_parameter_is_refused(sweep, monkeypatch):
         sweep.tuner(SPACE, base_expids="x").space(monkeypatch)
     with pytest.raises(ConfigError, match="'net_dropuot' is not set by the base. Did you mean 'net_dropout'?"):
         sweep.tuner({"net_dropuot": [0.1]}).space(monkeypatch).refuse_unlisted_keys()
-    with pytest.raises(ConfigError, match="is not there; give it with --config"):
+    with pytest.raises(ConfigError, match="does not exist; give it with --config"):
         Space.read(Path("nowhere.yaml"))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fuxictr_multimodal.config.expids import trial_hash
+from fuxictr_multimodal.config.identity import trial_hash
 from fuxictr_multimodal.launch.job import exit_text
 from fuxictr_multimodal.launch.tuning.board import Board
 from fuxictr_multimodal.launch.tuning.folder import SweepFolder

@@ -1,0 +1,34 @@
+"""What makes two runs the same: hashes of their parameters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+# Where and how a run is executed, not what it computes.
+UNHASHED_KEYS = frozenset(
+    "gpu verbose num_workers model_root data_root model_id loader_mode zoo_root tuning_trials note".split()
+)
+# FuxiCTR's names for the files of a dataset: accepted, and read by nobody, since a built dataset knows its own files.
+UNREAD_KEYS = frozenset("train_data valid_data test_data data_format".split())
+
+
+def config_hash(params: Mapping[str, Any]) -> str:
+    """SHA-256 of what a run computes: canonical JSON of the parameters without machine settings and unread keys."""
+    return _hash(computed(params))
+
+
+def trial_hash(params: Mapping[str, Any]) -> str:
+    """The hash that names a trial. It covers `UNREAD_KEYS` too: without them, sweeps begun earlier would start anew."""
+    return _hash({key: value for key, value in params.items() if key not in UNHASHED_KEYS})
+
+
+def computed(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters by which two runs differ: what they compute, not where and how."""
+    return {key: value for key, value in params.items() if key not in UNHASHED_KEYS | UNREAD_KEYS}
+
+
+def _hash(params: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()

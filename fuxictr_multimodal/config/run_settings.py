@@ -1,0 +1,118 @@
+"""Settings of a run: what the runner reads beside the parameters of a model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SkipValidation
+
+from fuxictr_multimodal.config.binder import AS_WRITTEN, UNSET, Count, Settings, UserPath
+
+# `known_values.py` checks what FuxiCTR looks up or evaluates; the types here are for the reference.
+Names = SkipValidation[str | tuple[str, ...]]
+Regularizer = SkipValidation[float | str]
+
+
+class RunSettings(Settings):
+    """An experiment of `model_config/*.yaml`, with `Base` under it. FuxiCTR's keys keep FuxiCTR's meaning."""
+
+    model: SkipValidation[str] = Field(
+        description="Name of the model: `QIN`, a model of FuxiCTR's `LongCTR`, or one of the clone in `zoo_root`."
+    )
+    dataset_id: SkipValidation[str] = Field(description="Entry of `dataset_config/*.yaml` to train on.")
+    model_root: UserPath = Field(
+        description="Folder of the results. Files of a run are `<model_root>/<dataset_id>/<run>.*`."
+    )
+    model_id: SkipValidation[str] = Field("", description="FuxiCTR's name of the run. It is set from the expid.")
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(
+        description="Seed of the initial weights, dropout and the order of the samples. `--seed` replaces it."
+    )
+    epochs: Count = Field(description="Largest number of passes over the training split.")
+    batch_size: Count = Field(description="Samples of a batch.")
+    metrics: SkipValidation[tuple[str, ...]] = Field(
+        description="Metrics of the validation and test split: `AUC`, `gAUC`, `logloss`, `ECE`, `avgAUC`, `MRR`, "
+        "`NDCG(k=5)`. Grouped ones need `group_id`."
+    )
+    monitor: SkipValidation[str | dict[str, float]] = Field(
+        description="What selects on the validation split: a metric, or a weighted sum such as `{AUC: 1, logloss: -1}`."
+    )
+    monitor_mode: SkipValidation[Literal["max", "min"]] = Field(
+        "max", description="Whether a larger or a smaller monitored value is better."
+    )
+    early_stop_patience: Count = Field(
+        2, description="Training stops after this number of evaluations without a better monitored value."
+    )
+    eval_steps: Count = Field(
+        UNSET,
+        description="Training steps between two evaluations. By default one epoch.",
+    )
+    save_best_only: bool = Field(
+        True, description="Keep the weights of the best evaluation. Otherwise the last ones are kept."
+    )
+    reduce_lr_on_plateau: bool = Field(
+        True, description="Multiply the learning rate with `factor` after an evaluation without a better value."
+    )
+    factor: Annotated[float, Field(gt=0, le=1), AS_WRITTEN] = Field(
+        0.1, description="What the learning rate is multiplied with; see `reduce_lr_on_plateau`."
+    )
+    weight_averaging: Annotated[float, Field(ge=0, lt=1), AS_WRITTEN] = Field(
+        0, description="Decay of the moving average of weights that is evaluated and saved. 0 means none."
+    )
+    max_gradient_norm: Annotated[float, Field(gt=0), AS_WRITTEN] = Field(
+        10, description="Gradients are clipped to this L2 norm."
+    )
+    optimizer: SkipValidation[str] = Field("adam", description="Optimizer of `torch.optim`.")
+    loss: Names = Field("binary_crossentropy", description="Loss of `torch.nn.functional`.")
+    task: Names = Field("binary_classification", description="`binary_classification` or `regression`.")
+    embedding_regularizer: Regularizer = Field(
+        UNSET, description="Penalty on embedding weights: a number for L2, or `l1(x)`, `l2(x)`, `l1_l2(x,y)`."
+    )
+    net_regularizer: Regularizer = Field(UNSET, description="Penalty on all other weights, in the same form.")
+    shuffle: bool = Field(True, description="Give the training samples another order in every epoch.")
+    shuffle_window: Count = Field(
+        32,
+        description="Number of blocks of 65,536 samples that are shuffled together.",
+    )
+    loader_mode: Literal["auto", "resident", "streaming"] = Field(
+        "auto",
+        description="`resident` keeps a split in memory, `streaming` reads it in windows, `auto` chooses by free "
+        "memory. Results do not depend on it.",
+    )
+    group_id: SkipValidation[str] = Field(UNSET, description="Column that groups samples for grouped metrics.")
+    use_features: SkipValidation[tuple[str, ...]] = Field(
+        UNSET, description="Features that the model reads. By default it reads all of the dataset."
+    )
+    feature_specs: SkipValidation[tuple[dict[str, Any], ...]] = Field(
+        UNSET, description="Changes of single features, such as `[{name: item_emb_d128, feature_encoder: ...}]`."
+    )
+    zoo_root: UserPath = Field(
+        UNSET, description="Folder of a FuxiCTR clone whose `model_zoo` holds the model. Its code is run."
+    )
+    gpu: SkipValidation[int] = Field(-1, description="Index of the GPU, -1 for the CPU. `--gpu` replaces it.")
+    verbose: SkipValidation[int] = Field(1, description="FuxiCTR's: 0 logs no progress within an epoch.")
+    tuning_trials: SkipValidation[int] = Field(
+        UNSET, description="Number of trials that the setting was found with. Leaderboards show it."
+    )
+    note: SkipValidation[str] = Field(UNSET, description="Text that is logged when the model is built.")
+
+
+class ModelSettings(Settings):
+    """Parameters that most models take. All others are those of the model's own signature."""
+
+    learning_rate: Annotated[float, Field(gt=0, lt=100), AS_WRITTEN] = Field(
+        1e-3, description="Learning rate of the optimizer."
+    )
+    embedding_dim: Count = Field(10, description="Width of an embedding where the dataset does not give its own.")
+
+
+class IgnoredSettings(Settings):
+    """Keys of FuxiCTR's own files that are accepted, so that these files run unchanged, and have no effect."""
+
+    num_workers: SkipValidation[int] = Field(UNSET, description="Worker processes of FuxiCTR's loader.")
+    pickle_feature_encoder: SkipValidation[bool] = Field(UNSET, description="A dataset holds JSON and no pickle.")
+    debug_mode: SkipValidation[bool] = Field(UNSET, description="Debug switch of older FuxiCTR versions.")
+    feature_config: SkipValidation[Any] = Field(UNSET, description="Feature configuration of older FuxiCTR versions.")
+
+
+RUN_KEYS = frozenset(RunSettings.model_fields)
+FUXICTR_KEYS = frozenset(IgnoredSettings.model_fields)
