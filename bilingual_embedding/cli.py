@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
 from fuxictr_multimodal.cli.parser import add_config, command_parser
 from fuxictr_multimodal.config.user_paths import path_argument
+from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.command import command
 from fuxictr_multimodal.system.gpus import check_gpus
 
@@ -27,6 +29,8 @@ def run_embedding_main(
         parser.error("--published goes with --stage evaluate or encode")
     if args.stage in ("encode", "compare") and args.seeds:
         parser.error(f"--seeds trains several runs; it does not go with --stage {args.stage}")
+    if importlib.util.find_spec("tokenizers") is None:
+        raise ConfigError("text encoders need more packages: pip install 'fuxictr-multimodal[embedding]'")
     check_gpus([args.gpu])
     # torch takes seconds to import: only now, after the arguments are known to be good.
     from fuxictr_multimodal.launch.plans import is_one_run

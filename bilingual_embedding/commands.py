@@ -1,4 +1,4 @@
-"""What `run_embedding.py` does once its arguments are read: find the run, train or encode, print what came of it."""
+"""What `run_embedding.py` does once its arguments are parsed: open the run, train or encode, print the result."""
 
 from __future__ import annotations
 
@@ -66,20 +66,20 @@ def encode(
     overrides: Sequence[str] = (),
     published: str | None = None,
 ) -> dict:
-    """Encode a file by the last trained stage, or by a published encoder; print and return the facts as JSON."""
+    """Encode a file by the last trained stage, or by a published encoder; print the result as JSON and return it."""
     with logged(published or run_name(expid, seed)):
         if published is not None:
             embed = load_published(_published(published), device=str(_device(gpu)), progress=True)
-            facts = write_vectors(file, embed_by_published(embed))
+            result = write_vectors(file, embed_by_published(embed))
         else:
             run = _run(config_dir, expid, gpu, seed, overrides)
             encoder, tokenizer = run.load()
             precision = choose(run.experiment.precision, run.device, bfloat16="bfloat16").used
-            facts = write_vectors(file, embed_by(encoder, tokenizer, precision=precision, progress=True))
-            facts["precision"] = precision
-    facts = {"output": str(file.target), **facts}
-    print(json.dumps(facts))
-    return facts
+            result = write_vectors(file, embed_by(encoder, tokenizer, precision=precision, progress=True))
+            result["precision"] = precision
+    result = {"output": str(file.target), **result}
+    print(json.dumps(result))
+    return result
 
 
 def evaluate_published(
@@ -91,16 +91,16 @@ def evaluate_published(
     seed: int | None = None,
     overrides: Sequence[str] = (),
 ) -> dict:
-    """Score a published encoder on the experiment's evaluation sets; print and return scores and floors as JSON."""
+    """Score a published encoder on the evaluation sets; print and return its scores and the lexical baselines."""
     with logged(name):
         run = _run(config_dir, expid, gpu, seed, overrides)
         embed = load_published(_published(name), device=str(run.device))
         scored_ones = len(run.experiment.evaluation.sources) if run.experiment.evaluation else 0
         sources = read_evaluation(run.experiment)[:scored_ones]
         scores = evaluate(sources, embed, progress=True)
-        facts = {"published": name, "scores": scores, "floors": lexical_floors(sources, progress=True)}
-    print(json.dumps(facts, allow_nan=False))
-    return facts
+        result = {"published": name, "scores": scores, "floors": lexical_floors(sources, progress=True)}
+    print(json.dumps(result, allow_nan=False))
+    return result
 
 
 @contextlib.contextmanager

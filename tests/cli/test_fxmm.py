@@ -80,6 +80,16 @@ def test_shipped_configs_are_used_until_there_are_own_ones(fxmm, tmp_path):
     assert fxmm("config", "--copy").stderr.startswith("error: ./config is there already")
 
 
+def test_a_missing_extra_is_one_line(monkeypatch, capsys):
+    from bilingual_embedding.cli import run_embedding_main
+
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(SystemExit) as ended:
+        run_embedding_main([])
+    assert ended.value.code == 2
+    assert "pip install 'fuxictr-multimodal[embedding]'" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_first_session_in_an_empty_folder(fxmm, tmp_path):
     assert fxmm("build", "--dataset_id", "Synthetic_test").returncode == 0
