@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from fuxictr_multimodal.launch.job import Job, Outcome, exit_text, run_in_this_process
 from fuxictr_multimodal.system import supervisor
@@ -41,6 +42,7 @@ class _Running:
     job: Job
     gpu: int
     process: BaseProcess
+    pid: int
     words: connection.Connection
     lifeline: connection.Connection
     log_start: int
@@ -67,7 +69,7 @@ class Pool:
         if len(gpus) > 1:
             os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // len(gpus))))
         known = multiprocessing.get_all_start_methods()
-        self._context = multiprocessing.get_context("forkserver" if "forkserver" in known else "spawn")
+        self._context: Any = multiprocessing.get_context("forkserver" if "forkserver" in known else "spawn")
         self._context.set_forkserver_preload(list(PRELOADED) if preload else [])
         self._free = list(gpus)
         self._running: dict[Job, _Running] = {}
@@ -130,7 +132,7 @@ class Pool:
                 running.sent = number
                 running.deadline = time.monotonic() + INTERRUPT_SECONDS
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(running.process.pid, number)
+                    os.kill(running.pid, number)
 
     def _start(self, job: Job) -> None:
         words, sender = self._context.Pipe(duplex=False)
@@ -148,7 +150,7 @@ class Pool:
             lifeline.close()
             raise
         gpu = self._free.pop(0)
-        self._running[job] = _Running(job, gpu, process, words, lifeline, log_start, time.monotonic())
+        self._running[job] = _Running(job, gpu, process, process.pid, words, lifeline, log_start, time.monotonic())
 
     def _heard_of(self) -> list[_Running]:
         """The running jobs, once one of them says something or ends, or after `POLL_SECONDS`."""
@@ -179,7 +181,7 @@ class Pool:
     def _finish(self, running: _Running) -> Outcome:
         """Kill what is left of a job, free its slot and say what became of it."""
         process, job = running.process, running.job
-        supervisor.kill_group(process.pid)
+        supervisor.kill_group(running.pid)
         if process.is_alive():
             # It was killed before it led a group.
             process.kill()
