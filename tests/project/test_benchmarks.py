@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import json
+import logging
 import runpy
 import subprocess
 import sys
@@ -51,3 +52,27 @@ def test_metrics_end_in_one_json_object(repository, tmp_path, monkeypatch):
     wanted = {"name", "machine", "shapes", "rows_per_s", "ceiling", "ceiling_fraction", "ratio_to_plain", "check"}
     assert wanted <= result.keys()
     assert max(figures["difference"] for figures in result["metrics"].values()) <= 1e-12
+
+
+def test_a_benchmark_needs_one_timed_step(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setattr(sys, "argv", ["score.py", "--repeats", "0"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(FOLDER / "score.py"), run_name="__main__")
+    assert end.value.code == 2
+    assert "--repeats: 0 is below 1" in capsys.readouterr().err
+
+
+def test_a_census_without_a_trained_model_has_no_rate(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    census = importlib.import_module("zoo_models")
+    monkeypatch.setattr(sys, "argv", ["zoo_models.py"])
+    monkeypatch.setattr(logging.getLogger(), "setLevel", lambda level: None)
+    monkeypatch.setattr(
+        census, "base_params", lambda args: dict.fromkeys(("dataset_id", "batch_size", "embedding_dim", "max_len"))
+    )
+    monkeypatch.setattr(
+        census, "try_model", lambda name, params, zoo_root: census.Outcome(name, "batch", reason="broken")
+    )
+    census.main()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows_per_s"] is None
