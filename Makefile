@@ -8,7 +8,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU ?= -1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint coverage format bench leaderboard protocol clean
+.PHONY: help install demo test lint coverage docs format bench leaderboard protocol clean
 
 help: ## Say what each command does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,11 @@ lint: install ## Check style, formatting and types
 
 coverage: install ## Run the tests and list the lines that they miss; htmlcov/index.html shows them
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-report=html
+
+docs: install ## Build the documentation site in build/site; `mkdocs serve` shows it while you write
+	$(BIN)/python -m fuxictr_multimodal.config.reference > docs/settings.md
+	$(BIN)/python -m fuxictr_multimodal.zoo.faults > docs/fuxictr_faults.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 format: install ## Format the code
 	$(BIN)/ruff check --fix .

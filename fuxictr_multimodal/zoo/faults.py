@@ -52,7 +52,7 @@ SHORT_MASK = Fault(
     wrong="`mask[:, -short_seq_len:-1]` stands beside `item_feat_emb[:, -short_seq_len:-1]`: each item is kept or "
     "dropped by the mask of the item before it, and the newest one of a short history is lost",
     handling="none, since published figures have it; leaderboards mark these models",
-    handled_by="fuxictr_multimodal.compare.notes.marks_of",
+    handled_by="fuxictr_multimodal.comparison.notes.marks_of",
     test="tests/zoo/test_longctr.py::test_fault_the_short_mask_is_shifted_by_one",
     models=frozenset({"SIM", "ETA", "SDIM", "TWIN", "MIRRN"}),
     footnote=f"FuxiCTR's SIM, ETA, SDIM, TWIN and MIRRN (FuxiCTR {VERSION}) mask their short history one position "
@@ -131,7 +131,7 @@ FAULTS = (
         where="fuxictr/preprocess/feature_processor.py: save_pickle, load_pickle",
         wrong="a downloaded dataset folder can run code",
         handling="vocabularies and feature map only, both JSON",
-        handled_by="fuxictr_multimodal.data.store.encoding.restore_processor",
+        handled_by="fuxictr_multimodal.data.store.feature_map.restore_processor",
         test="tests/data/store/test_encoding.py::test_no_pickle_is_written_or_read",
     ),
     Fault(

@@ -109,7 +109,7 @@ def commands() -> list[tuple[str, list[str]]]:
     for to, typed in table_rows():
         lines = []
         for span in re.findall(r"`([^`]+)`", typed):
-            if span.startswith(("python ", "make ")):
+            if span.startswith(("python ", "fxmm ", "make ")):
                 last = span
                 lines.append(span)
             elif span.startswith("--"):
@@ -142,7 +142,7 @@ def recipe(target: str) -> list[str]:
     lines = [line.strip().removeprefix("@") for line in body[1].splitlines()]
     for _ in range(2):  # a variable may hold another
         lines = [re.sub(r"\$\((\w+)\)", lambda found: variables[found[1]], line) for line in lines if line[0] != "#"]
-    return [re.sub(r"\S*/python ", "python ", line) for line in lines]
+    return [re.sub(r"\S*/(python|fxmm) ", r"\1 ", line) for line in lines]
 
 
 def change(path: Path, key: str, function: Any) -> None:
@@ -265,6 +265,8 @@ def run(line: str, folder: Path) -> None:
     while "=" in words[0]:
         name, _, value = words.pop(0).partition("=")
         environment[name] = value
+    if words[0] == "fxmm":
+        words[:1] = ["python", str(ROOT / "fuxictr_multimodal/cli/main.py")]
     assert words.pop(0) == "python", f"{line!r} is no command that this test knows"
     if words[0] == "-m":
         done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False)
@@ -297,5 +299,5 @@ def test_options_take_the_place_of_others():
 
 
 def test_recipes_are_those_of_the_makefile():
-    assert recipe("demo") == ["OMP_NUM_THREADS=1 python run_expid.py --expid QIN_demo --gpu -1"]
+    assert recipe("demo") == ["OMP_NUM_THREADS=1 fxmm run --expid QIN_demo --gpu -1"]
     assert len(recipe("leaderboard")) == 2

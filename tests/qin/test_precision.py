@@ -132,7 +132,7 @@ def test_auto_is_the_faster_of_the_two(monkeypatch, caplog, speedup, used):
 def test_bf16_by_name_on_a_slow_processor_is_told(monkeypatch, caplog):
     monkeypatch.setattr(reduced_precision, "cpu_speedup", lambda: 0.1)
     assert model(precision="bf16").precision.name == "bf16"
-    assert "precision: bf16 was asked for, but" in caplog.text
+    assert "precision: bf16 is configured, but" in caplog.text
 
 
 def test_the_mlp_of_the_ablation_stays_exact():

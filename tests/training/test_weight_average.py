@@ -124,7 +124,7 @@ def test_a_tensor_of_two_layers_is_averaged_once_and_a_frozen_or_whole_one_never
 
 @pytest.mark.parametrize("decay", [1, -0.1, "0.9", True])
 def test_a_decay_that_does_not_fit(run_qin, decay):
-    with pytest.raises(ConfigError, match=r"weight_averaging must be a number from 0, none, to below 1"):
+    with pytest.raises(ConfigError, match=r"weight_averaging must be a number from 0 to below 1"):
         run_qin(f"weight_averaging={decay!r}")
 
 
