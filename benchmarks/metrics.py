@@ -1,4 +1,4 @@
-"""AUC, AUC within groups and log loss of `training/metrics.py` against FuxiCTR's own, values and speed.
+"""AUC, AUC within groups and log loss of `metrics/` against FuxiCTR's own, values and speed.
 
 Scores are quantised, so most are tied, and every tenth group has one class only. FuxiCTR submits each group to a
 pool of half the cores, which takes most of this program's time. The peak is one sort of as many 64-bit integers:
@@ -18,7 +18,7 @@ import numpy as np
 from _common import emit, median_seconds, seconds
 from fuxictr.metrics import evaluate_metrics
 
-from fuxictr_multimodal.training import metrics
+from fuxictr_multimodal.metrics import classification as metrics
 
 NAMES = ("gAUC", "AUC", "logloss")
 SCORES = 64  # distinct scores, multiples of 1/128: float32 holds them exactly

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bilingual_embedding.data.texts import Pairs, ScoredPairs, Source
+from fuxictr_multimodal.metrics.classification import UndefinedMetric
 from fuxictr_multimodal.system.progress import Line, followed
-from fuxictr_multimodal.training.metrics import UndefinedMetric
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 Score = float | None

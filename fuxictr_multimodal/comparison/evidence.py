@@ -14,7 +14,7 @@ from fuxictr_multimodal.comparison.collect import Group, Run
 from fuxictr_multimodal.comparison.statistics import Spread, bootstrap_aucs
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.training.metrics import auc, expected_calibration_error
+from fuxictr_multimodal.metrics.classification import auc, expected_calibration_error
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fuxictr_multimodal.comparison.statistics import Spread
 from fuxictr_multimodal.data.store import SplitReader, Store, read_item_table
-from fuxictr_multimodal.training.metrics import UndefinedMetric, auc
+from fuxictr_multimodal.metrics.classification import UndefinedMetric, auc
 
 LEAST_OF_A_CLASS = 20  # an AUC on fewer positives or negatives says nothing
 

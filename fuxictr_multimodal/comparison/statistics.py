@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
-from fuxictr_multimodal.training.metrics import UndefinedMetric
+from fuxictr_multimodal.metrics.classification import UndefinedMetric
 
 LEVEL = 0.95
 

@@ -21,9 +21,9 @@ from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.data.recipes.raw_tables import refuse_repeated
 from fuxictr_multimodal.data.store import Store, read_item_titles
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.scoring.trained import load_trained
 from fuxictr_multimodal.text.decoding import to_utf8
 from fuxictr_multimodal.training.experiment import Experiment
+from fuxictr_multimodal.training.trained import load_trained
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from tqdm import tqdm
 from fuxictr_multimodal.data.batch import Batch, join
 from fuxictr_multimodal.data.item_table import ItemTable, item_features
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.scoring.trained import load_trained
-from fuxictr_multimodal.training import metrics
+from fuxictr_multimodal.metrics import classification as metrics
 from fuxictr_multimodal.training.experiment import Experiment
+from fuxictr_multimodal.training.trained import load_trained
 
 CONTEXT, HISTORY, TARGET, ITEM = "context", "history", "target", "item"
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.errors import ConfigError
-from fuxictr_multimodal.scoring.trained import load_trained
 from fuxictr_multimodal.training.experiment import Experiment
+from fuxictr_multimodal.training.trained import load_trained
 from fuxictr_multimodal.training.trainer import fit_batches
 
 # The optimized implementation reads the weights of its layers without calling them: hooks would see nothing.

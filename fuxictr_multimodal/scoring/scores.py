@@ -22,10 +22,10 @@ from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.scoring.new_rows import NewRows
 from fuxictr_multimodal.scoring.published_weights import export_weights, import_weights
 from fuxictr_multimodal.scoring.submission import write_submission
-from fuxictr_multimodal.scoring.trained import load_trained
 from fuxictr_multimodal.system.files import make_folder, replace_atomically
 from fuxictr_multimodal.system.machine import keep_freed_memory
 from fuxictr_multimodal.training.experiment import Experiment
+from fuxictr_multimodal.training.trained import load_trained
 from fuxictr_multimodal.training.trainer import Trainer
 
 ROW_ID = "ID"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.training import metrics
+from fuxictr_multimodal.metrics import classification as metrics
 
 
 @dataclass

@@ -25,8 +25,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.errors import ConfigError, TrainingDiverged
+from fuxictr_multimodal.metrics import classification as metrics
 from fuxictr_multimodal.system.progress import followed
-from fuxictr_multimodal.training import metrics
 from fuxictr_multimodal.training.checkpoint import load_checkpoint, save_checkpoint
 from fuxictr_multimodal.training.progress import Evaluation, Predictions, Progress
 from fuxictr_multimodal.training.state_file import (

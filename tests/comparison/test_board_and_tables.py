@@ -17,7 +17,7 @@ from fuxictr_multimodal.comparison.board import Board
 from fuxictr_multimodal.comparison.collect import collect
 from fuxictr_multimodal.comparison.page import page
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.training.metrics import auc
+from fuxictr_multimodal.metrics.classification import auc
 from fuxictr_multimodal.training.report import Report
 from tests.helpers.leaderboard_reports import write_run
 

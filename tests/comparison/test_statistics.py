@@ -15,7 +15,7 @@ from fuxictr_multimodal.comparison.statistics import (
     paired_t_interval,
     percentile_interval,
 )
-from fuxictr_multimodal.training.metrics import UndefinedMetric
+from fuxictr_multimodal.metrics.classification import UndefinedMetric
 
 
 def drawn_units(units, *, replicates, seed):

@@ -108,7 +108,7 @@ def test_only_what_is_read_falls(start, score, block):
 
 def test_the_fall_is_that_of_the_shuffled_column(start):
     """A perfect feature: AUC 1, and with the column shuffled that of the shuffled column."""
-    from fuxictr_multimodal.training.metrics import auc
+    from fuxictr_multimodal.metrics.classification import auc
 
     shuffler = start("QIN_test")
     loader = shuffler.experiment.split_loader("test", shuffler.feature_map, "cpu")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fuxictr_multimodal.data.store import Store
-from fuxictr_multimodal.training import metrics
+from fuxictr_multimodal.metrics import classification as metrics
 from fuxictr_multimodal.training.report import Report
 
 

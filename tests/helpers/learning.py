@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fuxictr_multimodal.data.store import SplitReader
-from fuxictr_multimodal.training.metrics import auc
+from fuxictr_multimodal.metrics.classification import auc
 from fuxictr_multimodal.training.report import Report
 
 LEARNING = ["epochs=3", "learning_rate=1.e-2"]  # enough to be far from chance

@@ -55,7 +55,7 @@ def test_train_evaluate_predict_compare(repository, tmp_path, monkeypatch):
         labels = reader.read("label", 0, reader.rows)
         users = reader.read("user_id", 0, reader.rows)
     assert scores["user_id"].to_list() == users.tolist()
-    from fuxictr_multimodal.training.metrics import auc
+    from fuxictr_multimodal.metrics.classification import auc
 
     assert auc(labels, scores["score"].to_numpy()) == pytest.approx(report.metrics["test"]["AUC"], abs=1e-6)
     user = {"user_id": 1, "likes_level": 3, "views_level": 5, "history": [5, 9, 12]}

@@ -14,7 +14,7 @@ FORBIDDEN = {
     "fuxictr_multimodal.cli.leaderboard": {"torch", "fuxictr", "numpy"},
     "fuxictr_multimodal.data.store.reader": {"torch"},
     "fuxictr_multimodal.data.store.manifest": {"torch"},
-    "fuxictr_multimodal.training.metrics": {"torch", "fuxictr"},
+    "fuxictr_multimodal.metrics.classification": {"torch", "fuxictr"},
     "fuxictr_multimodal.data.batch": {"fuxictr"},
     "fuxictr_multimodal.data.order": {"torch", "fuxictr"},
     "model_zoo.QIN.attention": {"fuxictr"},
@@ -27,6 +27,21 @@ FORBIDDEN = {
     "fuxictr_multimodal.data.loader": {"fuxictr_multimodal.data.store.builder", "model_zoo"},
     "fuxictr_multimodal.data.store.builder": {"torch", "fuxictr_multimodal.data.loader"},
 }
+
+# From the bottom up; rooms of one level do not import each other.
+LEVELS = (
+    {"text", "errors", "version"},
+    {"system"},
+    {"config"},
+    {"metrics"},
+    {"data"},
+    {"zoo"},
+    {"training"},
+    {"launch"},
+    {"comparison", "explain", "scoring"},
+    {"api"},
+    {"cli"},
+)
 
 
 def module_file(name: str) -> Path | None:
@@ -123,3 +138,21 @@ def import_circles() -> list[str]:
 
 def test_imports_run_in_no_circle():
     assert import_circles() == []
+
+
+def test_imports_run_downwards():
+    level = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
+    package = ROOT / "fuxictr_multimodal"
+    upwards = []
+    for path in package.rglob("*.py"):
+        room = path.relative_to(package).parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not node.module.startswith("fuxictr_multimodal."):
+                continue
+            other = node.module.split(".")[1]
+            # Texts and errors know each other.
+            if other != room and other not in LEVELS[0] and level[other] >= level[room]:
+                upwards.append(f"{path.relative_to(ROOT)}: {node.module}")
+    assert upwards == []

@@ -19,11 +19,11 @@ from fuxictr_multimodal.config.identity import config_hash, trial_hash
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.data.store import SplitReader
 from fuxictr_multimodal.errors import ConfigError, DataError, TrainingDiverged
+from fuxictr_multimodal.metrics.classification import auc
 from fuxictr_multimodal.system import reduced_precision
 from fuxictr_multimodal.system.interruption import Interrupted, raised_on_signals
 from fuxictr_multimodal.training import environment, run_log, runner
 from fuxictr_multimodal.training.experiment import Experiment
-from fuxictr_multimodal.training.metrics import auc
 from fuxictr_multimodal.training.recorder import print_summary
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.trainer import Trainer, fit_batches

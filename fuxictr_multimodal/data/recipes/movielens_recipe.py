@@ -177,7 +177,7 @@ class Recipe:
         Three scores: the smoothed mean label of the film; its sum with the user's (each as a deviation from the
         mean); its sum with how much more than others the user likes (the mean of label minus the first score).
         """
-        from fuxictr_multimodal.training.metrics import UndefinedMetric, auc
+        from fuxictr_multimodal.metrics.classification import UndefinedMetric, auc
 
         fit_rows, test = self.split != TEST, self.split == TEST
         user, item = additive_scores((self.user_codes, self.items), self.labels, fit_rows=fit_rows, strength=STRENGTH)

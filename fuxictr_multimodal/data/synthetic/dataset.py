@@ -16,8 +16,8 @@ from fuxictr_multimodal.data.synthetic.rule import expected_auc, expected_loglos
 from fuxictr_multimodal.data.synthetic.spec import SyntheticSpec
 from fuxictr_multimodal.data.synthetic.world import LEVELS, World, make_world
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
-from fuxictr_multimodal.training import metrics
-from fuxictr_multimodal.training.metrics import UndefinedMetric
+from fuxictr_multimodal.metrics import classification as metrics
+from fuxictr_multimodal.metrics.classification import UndefinedMetric
 
 if TYPE_CHECKING:
     from fuxictr_multimodal.data.store.manifest import Manifest

@@ -15,7 +15,7 @@ from fuxictr_multimodal.data.recipes.interactions import (
     split_by_time,
     sums_before,
 )
-from fuxictr_multimodal.training.metrics import auc
+from fuxictr_multimodal.metrics.classification import auc
 
 
 @pytest.fixture(params=range(4))

@@ -5,7 +5,7 @@ import pytest
 from fuxictr import metrics as theirs
 
 from fuxictr_multimodal.errors import ConfigError
-from fuxictr_multimodal.training import metrics
+from fuxictr_multimodal.metrics import classification as metrics
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.training import metrics
+from fuxictr_multimodal.metrics import classification as metrics
 
 
 def toolkit_gauc(labels, scores, groups):

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fuxictr_multimodal.config.known_values import METRICS, NDCG
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError, did_you_mean
-from fuxictr_multimodal.training.group_ranking import mean_reciprocal_rank, ndcg
+from fuxictr_multimodal.metrics.ranking import mean_reciprocal_rank, ndcg
 
 
 class UndefinedMetric(InputError):

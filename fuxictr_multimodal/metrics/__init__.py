@@ -1,0 +1,1 @@
+"""Metrics on arrays, with FuxiCTR's values and without its loops."""
