@@ -5,6 +5,7 @@ python examples/compare_two_models.py --samples 20000 --seeds 1 2
 """
 
 import argparse
+from typing import Any
 
 import polars as pl
 
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--gpu", type=int, default=-1, help="the GPU index, -1 for the CPU")
     args = parser.parse_args()
-    settings: dict[str, object] = {}
+    settings: dict[str, Any] = {}
     if args.samples:
         # A dataset of another size is another dataset: it gets a folder of its own.
         settings = {"synthetic.rows": args.samples, "data_root": f"data_{args.samples}"}

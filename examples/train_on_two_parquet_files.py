@@ -11,6 +11,7 @@ Edit `DATASET` for other columns: those of an item carry `source: item`, text an
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,7 +20,7 @@ import yaml
 import fuxictr_multimodal as fxmm
 from fuxictr_multimodal.data.store.builder import StoreBuilder, order_items
 
-DATASET = {
+DATASET: dict[str, Any] = {
     "max_len": 20,
     "group_id": "user_id",
     "feature_cols": [

@@ -94,7 +94,7 @@ def _translation_floor(pairs: Pairs, progress: bool) -> tuple[float, float]:
     return _found_both_ways(pairs, lambda block: (left[block] @ right.T).toarray(), progress)
 
 
-def _tfidf(rows: Pairs | ScoredPairs):
+def _tfidf(rows: Pairs | ScoredPairs) -> tuple[Any, Any]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     texts = [*rows.left, *rows.right]

@@ -63,6 +63,7 @@ def backward_through(
     vectors_ND = torch.cat(vectors)[back].requires_grad_()
     loss = loss_of(vectors_ND)
     loss.backward()
+    assert vectors_ND.grad is not None
     order = torch.from_numpy(np.concatenate(chunks)).to(device)
     parts = vectors_ND.grad[order].split([len(rows) for rows in chunks])
     after = _random_state(device)

@@ -231,10 +231,10 @@ class EmbeddingRun:
             self._evaluate(self.start_name, encoder, tokenizer, data, recorder)
         # Each stage has random numbers of its own, so that it is the same after a stop between stages.
         torch.manual_seed(experiment.seed + zlib.crc32(stage.encode()))
-        model, take_step = stage_steps(
-            stage, encoder, tokenizer, data, experiment, precision=self.precision, progress=self.progress
-        )
         settings = getattr(experiment, stage)
+        model, take_step = stage_steps(
+            settings, encoder, tokenizer, data, experiment, precision=self.precision, progress=self.progress
+        )
         trainer = StageTrainer(
             name=stage,
             model=model,
@@ -276,6 +276,8 @@ class EmbeddingRun:
             recorder: writes the scores.
         """
         settings = self.experiment.evaluation
+        if settings is None:
+            return
         scores: dict[str, Any] = {}
 
         def embed(texts: Sequence[str]) -> NDArray[np.float32]:

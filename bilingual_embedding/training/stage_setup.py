@@ -14,7 +14,7 @@ from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.presets import preset
 from bilingual_embedding.model.tokenizer import FILE_NAME, BilingualTokenizer
 from bilingual_embedding.training.masking import MaskedLanguageModel
-from bilingual_embedding.training.settings import Experiment
+from bilingual_embedding.training.settings import Experiment, MaskedSettings, MultitaskSettings, PairsSettings
 from bilingual_embedding.training.stages import (
     Machine,
     TakeStep,
@@ -71,7 +71,7 @@ def described_tokenizer(tokenizer: BilingualTokenizer, experiment: Experiment, d
 
 
 def stage_steps(
-    stage: str,
+    settings: MaskedSettings | PairsSettings | MultitaskSettings,
     encoder: Encoder,
     tokenizer: BilingualTokenizer,
     data: ExperimentData,
@@ -83,11 +83,11 @@ def stage_steps(
     """What a stage trains, and its steps.
 
     Args:
-        stage: `mlm`, `pairs` or `multitask`.
+        settings: of the stage.
         encoder: on the device where it is trained.
         tokenizer: of the encoder.
         data: sources by name.
-        experiment: the settings.
+        experiment: what the stages share.
         precision: of the encoder, `float32` or `bfloat16`.
         progress: show it, where preparing takes long.
 
@@ -95,22 +95,21 @@ def stage_steps(
         The model, the encoder itself but for `mlm`, and a function that adds the gradients of a step by its number.
     """
     machine = Machine(experiment.memory_tokens, precision, experiment.seed, progress=progress)
-    if stage == "mlm":
-        table = tokens_of(tokenizer, data.texts(experiment.mlm.sources), max_length=WHOLE, progress=progress)
+    if isinstance(settings, MaskedSettings):
+        table = tokens_of(tokenizer, data.texts(settings.sources), max_length=WHOLE, progress=progress)
         model = MaskedLanguageModel(encoder).to(encoder.device)
-        return model, masked_steps(model, table.windows(experiment.mlm.max_length), experiment.mlm, machine)
-    if stage == "pairs":
-        pairs = experiment.pairs
+        return model, masked_steps(model, table.windows(settings.max_length), settings, machine)
+    if isinstance(settings, PairsSettings):
         sources = [
-            TokenizedPairs(data.source(name).need_pairs(), tokenizer, pairs.max_length, progress=progress)
-            for name in pairs.rates
+            TokenizedPairs(data.source(name).need_pairs(), tokenizer, settings.max_length, progress=progress)
+            for name in settings.rates
         ]
-        return encoder, pairs_steps(encoder, sources, pairs, machine)
-    multitask, tasks = experiment.multitask, {}
-    for name, task in multitask.tasks.items():
+        return encoder, pairs_steps(encoder, sources, settings, machine)
+    tasks = {}
+    for name, task in settings.tasks.items():
         source = data.source(task.source)
         texts = source.need_scored() if task.kind == "sts" else source.need_pairs()
-        tasks[name] = TokenizedPairs(texts, tokenizer, multitask.max_length, progress=progress)
-        if task.kind == "retrieval" and tasks[name].negatives is None and multitask.negatives:
-            tasks[name].mine(encoder, multitask.negatives, machine)
-    return encoder, multitask_steps(encoder, tasks, multitask, machine)
+        tasks[name] = TokenizedPairs(texts, tokenizer, settings.max_length, progress=progress)
+        if task.kind == "retrieval" and tasks[name].negatives is None and settings.negatives:
+            tasks[name].mine(encoder, settings.negatives, machine)
+    return encoder, multitask_steps(encoder, tasks, settings, machine)

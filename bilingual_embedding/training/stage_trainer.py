@@ -117,8 +117,7 @@ class StageTrainer:
         Raises:
             DataError: if the state is damaged, of another stage or of more steps.
         """
-        state = read_state(self.state_file)
-        if state is None:
+        if self.state_file is None or (state := read_state(self.state_file)) is None:
             return False
         try:
             name, steps = state["name"], state["steps"]

@@ -126,7 +126,7 @@ class TokenizedPairs:
     def batch(self, rows: np.ndarray) -> TokenTable:
         """Left sides, right sides, then negatives of some rows."""
         tables = [self.left.take(rows), self.right.take(rows)]
-        if self.negatives is not None:
+        if self.negatives is not None and self.negative_rows_Nn is not None:
             tables.append(self.negatives.take(self.negative_rows_Nn[rows].ravel()))
         return TokenTable.joined(tables)
 
@@ -165,10 +165,10 @@ def multitask_steps(
 
     def take_step(step: int) -> Step:
         number, occurrence = schedule.at(step)
-        name, task = tasks[number]
+        name, _ = tasks[number]
         rows = batches[number].batch(occurrence)
         source = sources[name]
-        if task.kind == "sts":
+        if source.score is not None:
             loss = functools.partial(of_scores, score_B=source.score[rows].to(encoder.device))
         elif source.negatives is None:
             loss = functools.partial(losses.pairs_loss, temperature=settings.temperature)

@@ -109,6 +109,7 @@ def write_vectors(file: TextFile, embed: Embed) -> dict[str, Any]:
     """
     source, target, item_dim = file.source, file.target, file.item_dim
     ids, texts = _read(source, file.text_columns, file.id_column)
+    items = None
     if item_dim is not None:
         try:
             items = whole_numbers(ids)
@@ -124,12 +125,12 @@ def write_vectors(file: TextFile, embed: Embed) -> dict[str, Any]:
     vectors[rows] = found
     facts = {"texts": len(texts), "items_without_text": len(texts) - len(rows), "width": found.shape[1], **facts}
     name = VECTOR
-    if item_dim is not None:
+    if item_dim is not None and items is not None:
         vectors, kept = reduced_item_table(items, vectors, item_dim)
         name = f"item_emb_d{item_dim}"
         ids = pl.Series("item_id", np.arange(len(vectors)), dtype=pl.Int32)
-        items = len(vectors) - 1
-        facts.update(items=items, items_without_text=items - len(rows), width=item_dim, variance_kept=kept)
+        count = len(vectors) - 1
+        facts.update(items=count, items_without_text=count - len(rows), width=item_dim, variance_kept=kept)
     frame = pl.DataFrame([ids, pl.Series(name, vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))])
     try:
         with replace_atomically(target) as temporary:

@@ -91,8 +91,7 @@ def run_expid_main(
 
     check_gpus(args.gpu)
     if not plans.is_one_run(args.expid, args.seeds):
-        seeds = args.seeds if args.seed is None else str(args.seed)
-        asked = plans.expand(args.config, args.expid, seeds)
+        asked = plans.expand(args.config, args.expid, args.seeds if args.seed is None else str(args.seed))
         if args.name is not None and len({plan.expid for plan in asked}) > 1:
             raise ConfigError(f"--name {args.name} would name the runs of several experiments: give one --expid")
         outcomes = run_many.run_many(asked, settings, gpus=args.gpu)

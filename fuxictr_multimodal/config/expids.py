@@ -150,7 +150,7 @@ def check_model_keys(params: Mapping[str, Any], model_class: type) -> None:
     known = set(KNOWN_KEYS)
     for cls in model_class.__mro__:
         if "__init__" in vars(cls) and cls.__module__.split(".")[0] in ("fuxictr", "model_zoo"):
-            known.update(inspect.signature(cls.__init__).parameters)
+            known.update(inspect.signature(cls).parameters)
     check_keys(params, known - {"self", "feature_map", "kwargs", "params"}, f"expid {params['model_id']!r}")
 
 

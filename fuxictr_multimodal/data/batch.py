@@ -150,7 +150,7 @@ class Batch:
 
         Every tensor stays on its own device; only `history.offsets` joins `history.values`.
         """
-        index = {torch.device("cpu"): rows}
+        index: dict[torch.device, Tensor] = {}
 
         def pick(column: Tensor) -> Tensor:
             if isinstance(rows, range):
@@ -204,5 +204,5 @@ def join(parts: Sequence[Batch]) -> Batch:
         history=Jagged.from_lengths(
             torch.cat([part.history.values for part in parts]), torch.cat([part.history.lengths for part in parts])
         ),
-        group=None if first.group is None else torch.cat([part.group for part in parts]),
+        group=None if first.group is None else torch.cat([part.group for part in parts if part.group is not None]),
     )

@@ -185,6 +185,7 @@ class MultimodalDataLoader:
         return shuffled_windows(self._blocks, seed=self.seed, epoch=epoch, window=self.shuffle_window, skip=skip)
 
     def _from_memory(self, epoch: int, skip: int) -> Generator[tuple[Batch, Picks], None, None]:
+        assert self._resident is not None
         if not self.shuffle:
             yield self._resident, range(skip, self.num_samples)
             return

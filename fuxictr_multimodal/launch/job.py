@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import runpy
 import signal
@@ -69,12 +70,14 @@ def run_script(script: Path, arguments: Sequence[str]) -> None:
     runpy.run_path(str(script), run_name="__main__")
 
 
-def exit_text(status: int) -> str:
+def exit_text(status: int | None) -> str:
     """An exit status in words.
 
     >>> exit_text(3), exit_text(-15), exit_text(-9)
     ('exit status 3', 'killed by SIGTERM', "killed by SIGKILL (often the system's out-of-memory killer)")
     """
+    if status is None:
+        return "stopped"
     if status >= 0:
         return f"exit status {status}"
     often = " (often the system's out-of-memory killer)" if status == -signal.SIGKILL else ""
@@ -108,6 +111,7 @@ def _print_to(log: Path) -> None:
     """Append all output of this process to a file, in UTF-8 whatever the terminal is, and at once."""
     with log.open("ab") as file:
         for stream in (sys.stdout, sys.stderr):
+            assert isinstance(stream, io.TextIOWrapper)
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
             stream.reconfigure(encoding="utf-8", line_buffering=True, write_through=True)

@@ -8,13 +8,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
+from fuxictr.features import FeatureMap
+from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
 from fuxictr.utils import print_to_json
 
 from fuxictr_multimodal.config.identity import config_hash
+from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system.files import kept_if_possible, remove_stale_temporaries, replace_atomically
@@ -72,12 +76,13 @@ def run_experiment(
         Interrupted: the report says so, and what was trained up to the last evaluation can be resumed.
     """
     keep_freed_memory()
-    given = {"expid": expid, "seed": seed}
-    experiment = Experiment.load(config_dir, **given, gpu=gpu, overrides=overrides, name=name, reading=False)
+    experiment = Experiment.load(
+        config_dir, expid=expid, seed=seed, gpu=gpu, overrides=overrides, name=name, reading=False
+    )
     named, files, note = named_keys(overrides, seed), experiment.files, None
     resume = resume and not overwrite
     if resume and name is None:
-        files = files_to_resume(files, experiment.params, named, **given)
+        files = files_to_resume(files, experiment.params, named, expid=expid, seed=seed)
     with _only_process(files):
         remove_stale_temporaries(files.replaced)
         before = Report.read(files.report) if files.report.is_file() and not overwrite else None
@@ -144,7 +149,7 @@ def _run(
     return report
 
 
-def _write_predictions(path: Path, scores: Mapping[str, np.ndarray]) -> None:
+def _write_predictions(path: Path, scores: Mapping[str, Any]) -> None:
     with replace_atomically(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **scores)
 
@@ -194,7 +199,9 @@ def _train_and_score(
     return scores
 
 
-def _build(experiment: Experiment, report: Report, resumed: Report | None):
+def _build(
+    experiment: Experiment, report: Report, resumed: Report | None
+) -> tuple[BaseModel, Callable[[Batch], Any], FeatureMap]:
     """Seed everything, then construct feature map, model and input layout; logs what FuxiCTR logs."""
     logging.info("Params: %s", print_to_json(experiment.params))
     seed_everything(seed=experiment.params["seed"])
@@ -202,7 +209,7 @@ def _build(experiment: Experiment, report: Report, resumed: Report | None):
     logging.info("Feature specs: %s", print_to_json(feature_map.features))
     model, to_inputs = experiment.build_model(feature_map)
     precision = getattr(model, "precision", None)
-    if isinstance(getattr(precision, "choice", None), Choice):
+    if precision is not None and isinstance(getattr(precision, "choice", None), Choice):
         if resumed is not None and resumed.precision:
             precision.keep(resumed.precision["used"])
         report.precision = precision.choice.as_dict()

@@ -34,13 +34,13 @@ def write_state(path: Path | None, state: Mapping[str, Any]) -> None:
         logging.warning("%s cannot be written (%s): the run cannot be resumed from here", path, first_line(error))
 
 
-def read_state(path: Path | None) -> dict[str, Any] | None:
+def read_state(path: Path) -> dict[str, Any] | None:
     """Read a state, None where there is none; no code from the file is run.
 
     Raises:
         DataError: the file is damaged.
     """
-    if path is None or not path.is_file():
+    if not path.is_file():
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -158,8 +158,7 @@ class Trainer:
             DataError: the state is damaged.
             ConfigError: it is of a run with another weight average.
         """
-        state = read_state(self.state_file)
-        if state is None:
+        if self.state_file is None or (state := read_state(self.state_file)) is None:
             return False
         try:
             self.model.load_state_dict(state["model"])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -74,21 +75,20 @@ class WeightAverage:
         """The averages by the names of the weights, and the steps so far."""
         return {"steps": self.steps, "averages": dict(self._averages)}
 
-    def load_state_dict(self, state: Mapping[str, object] | None) -> None:
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Resume from a state; `None` is that of a training without average.
 
         Raises:
             ConfigError: it has no averages, or those of other weights.
         """
-        averages = {} if state is None else state["averages"]
-        if averages.keys() != self._averages.keys():
+        if state is None or state["averages"].keys() != self._averages.keys():
             raise ConfigError(
                 "the state to resume has no average of these weights: it is of a run with another `weight_averaging` "
                 "or model; run without --resume"
             )
         self.steps = state["steps"]
         for name, average in self._averages.items():
-            average.copy_(averages[name])
+            average.copy_(state["averages"][name])
 
     @torch.no_grad()
     def _swap(self) -> None:

@@ -60,6 +60,6 @@ class DistinctItems:
         return dict(batch.features), self._items, mask_BT
 
     def _spread(self, _: nn.Module, args: tuple, kwargs: dict[str, Any], output_UD: Tensor) -> Tensor:
-        if not args or args[0] is not self._items:
+        if not args or args[0] is not self._items or self._place_S is None:
             return output_UD
         return output_UD.index_select(0, self._place_S)

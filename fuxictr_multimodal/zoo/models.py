@@ -76,19 +76,22 @@ class ZooModel:
         self, feature_map: FeatureMap, item_table: Callable[[Any], ItemTable], params: Mapping[str, Any]
     ) -> tuple[BaseModel, Callable[[Batch], Any]]:
         reads_slots = bool(sequence_parameters(self.model_class))
-        for embeddings in (True, False):
+
+        def build(*, embeddings: bool) -> tuple[BaseModel, FeatureMap]:
             flat = flat_feature_map(feature_map, params["max_len"], not reads_slots, embeddings=embeddings)
             fields = sequence_fields(self.model_class, flat, params)
             model = self.model_class(flat, **{**repairs.name_one_regularizer(self.model_class, params), **fields})
             repairs.accept_old_keyword(model)
-            unread = repairs.without_projection(model) if embeddings else []
-            if not unread:
-                break
+            return model, flat
+
+        model, flat = build(embeddings=True)
+        if unread := repairs.without_projection(model):
             logging.warning(
                 "%s is trained without %s: a layer of it does not project pretrained embeddings, a fault of FuxiCTR",
                 self.model_class.__name__,
                 ", ".join(unread),
             )
+            model, flat = build(embeddings=False)
         repairs.initialise_forgotten_tables(model)
         table = item_table(model.device)
         return model, lambda batch: as_flat(batch, table, flat, padding=self.padding)
@@ -147,7 +150,7 @@ def longctr_models() -> list[str]:
 
 def sequence_parameters(model_class: type) -> list[str]:
     """The parameters of a constructor that name fields of targets and histories, as in `din_sequence_field`."""
-    parameters = inspect.signature(model_class.__init__).parameters
+    parameters = inspect.signature(model_class).parameters
     if not any(name.endswith("sequence_field") or name == "sequence_item_field" for name in parameters):
         return []
     return [name for name in parameters if name.endswith("_field")]

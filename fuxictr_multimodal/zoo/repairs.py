@@ -33,7 +33,7 @@ def name_one_regularizer(model_class: type, params: Mapping[str, Any]) -> dict[s
 
     It takes `**kwargs` too and hands them to a base class that has the usual two names: given these it fails.
     """
-    parameters = inspect.signature(model_class.__init__).parameters
+    parameters = inspect.signature(model_class).parameters
     if "regularizer" not in parameters or "embedding_regularizer" in parameters:
         return dict(params)
     kept = {k: v for k, v in params.items() if k not in ("embedding_regularizer", "net_regularizer")}
@@ -79,7 +79,7 @@ def without_projection(model: BaseModel) -> list[str]:
     """Pretrained embeddings that some layer of the model would hand over in their full width."""
     from fuxictr.pytorch.layers import FeatureEmbeddingDict
 
-    unread = set()
+    unread: set[str] = set()
     for layer in model.modules():
         if type(layer) is FeatureEmbeddingDict:
             specs = layer._feature_map.features

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.errors import InputError, did_you_mean
 from fuxictr_multimodal.zoo.layouts import as_longctr
-from model_zoo.QIN.attention import JaggedHistory, MeanPooling, PaddedHistory
+from model_zoo.QIN.attention import MeanPooling
 from model_zoo.QIN.contrastive import history_contrast
 from model_zoo.QIN.feature_dropout import FeatureDropout
 from model_zoo.QIN.first_order import FirstOrder
-from model_zoo.QIN.interest_network import InterestNetwork
+from model_zoo.QIN.interest_network import Interest, InterestNetwork
 from model_zoo.QIN.item_vectors import ItemVectors
 from model_zoo.QIN.optimizer import own_optimizer, without
 from model_zoo.QIN.options import QINOptions, flat_signature
@@ -143,13 +143,13 @@ class QIN(BaseModel):
             table = self._table()
             row_items = RowItems.of_batch(ids, table)
 
-            def items(vectors: ItemVectors) -> tuple[Tensor, JaggedHistory]:
+            def items(vectors: ItemVectors) -> Interest:
                 return vectors.of_batch(ids, table, shown)
         else:
             context, item_dict, mask_BT = self.get_inputs(inputs)
             row_items = RowItems.of_triple(item_dict, mask_BT)
 
-            def items(vectors: ItemVectors) -> tuple[Tensor, JaggedHistory | PaddedHistory]:
+            def items(vectors: ItemVectors) -> Interest:
                 if self.form == "fast":
                     return vectors.jagged(row_items, shown)
                 return vectors.padded(item_dict, mask_BT, shown)
@@ -193,7 +193,7 @@ class QIN(BaseModel):
         for network in self.networks:
             target_BD, history = network.item_vectors.of_batch(batch, self._table())
             weights.append(network.attention_layers.weights(target_BD, history))
-        return Jagged(torch.stack(weights).mean(dim=0), history.slots.offsets)
+        return Jagged(torch.stack(weights).mean(dim=0), batch.history.offsets)
 
     def get_inputs(self, inputs: Batch | Triple, feature_source: str | Sequence[str] | None = None) -> Triple:
         """Return the LongCTR triple on the model's device; labels and meta columns are left out."""
@@ -283,7 +283,7 @@ class QIN(BaseModel):
         """Make the optimizer and the loss; Adam in its fused form, which is one pass over the weights."""
         super().compile(optimizer, loss, lr)
         first_order = [] if self.first_order is None else list(self.first_order.parameters())
-        self.optimizer = own_optimizer(
+        self.optimizer: torch.optim.Optimizer = own_optimizer(
             self.optimizer,
             fused=self.form == "fast",
             rowwise=bool(self.rowwise_tables),
@@ -334,4 +334,4 @@ def _columns(inputs: Batch | Triple) -> Mapping[str, Tensor]:
 
 
 # FuxiCTR, the runner and editors look here for the names of a model's parameters.
-QIN.__init__.__signature__ = flat_signature()
+QIN.__init__.__dict__["__signature__"] = flat_signature()

@@ -49,6 +49,11 @@ class FirstOrder(nn.Module):
             not fit.
     """
 
+    _strength: Tensor
+    averaged_weight: Tensor
+    averaged_bias: Tensor
+    averaged_steps: Tensor
+
     def __init__(
         self,
         specs: Mapping[str, Mapping[str, Any]],

@@ -9,7 +9,7 @@ Shape legend: B rows, D item width, C context width, F = C + 2 D width of the in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from fuxictr.pytorch.layers import FeatureEmbedding, MLP_Block
@@ -94,6 +94,7 @@ class InterestNetwork(nn.Module):
         with precision.layers():
             parts = [target_BD, self.attention_layers(target_BD, history)]
         if self.similarity_map is not None:
+            assert histogram_BH is not None
             parts.insert(0, self.similarity_map(histogram_BH.to(target_BD.dtype)))
         if context:
             parts.insert(0, self.embedding_layer(context, flatten_emb=True))
@@ -101,8 +102,9 @@ class InterestNetwork(nn.Module):
 
     def interact(self, x_BF: Tensor, *, form: str, precision: Precision) -> Tensor:
         """Logits (B, 1) of the interaction's input; dropout is drawn anew in each call."""
-        if self.qnn is None:
+        if self.mlp is not None:
             return self.mlp(x_BF)
+        assert self.qnn is not None
         with precision.layers():
             return self.qnn(x_BF, form=form)
 
@@ -125,7 +127,12 @@ def _pooling(item_width: int, options: AttentionOptions) -> SparseTargetAttentio
 
 
 def _interaction(width: int, options: InteractionOptions) -> QuadraticNetwork | HeadsNetwork | MLP_Block:
-    common = {"dropout": options.net_dropout, "batch_norm": options.batch_norm, "activation": options.activation}
+    common: dict[str, Any] = {
+        "num_layers": options.num_layers,
+        "dropout": options.net_dropout,
+        "batch_norm": options.batch_norm,
+        "activation": options.activation,
+    }
     if options.interaction == "mlp":
         return MLP_Block(
             input_dim=width,
@@ -135,7 +142,5 @@ def _interaction(width: int, options: InteractionOptions) -> QuadraticNetwork | 
             batch_norm=options.batch_norm,
         )
     if options.quadratic_variant == "heads":
-        return HeadsNetwork(width, num_layers=options.num_layers, heads=options.heads, **common)
-    return QuadraticNetwork(
-        width, num_layers=options.num_layers, num_row=options.num_row, compiled=options.compile, **common
-    )
+        return HeadsNetwork(width, heads=options.heads, **common)
+    return QuadraticNetwork(width, num_row=options.num_row, compiled=options.compile, **common)

@@ -39,7 +39,7 @@ def own_optimizer(
     return optimizer
 
 
-def without(parameters: Iterable[nn.Parameter], others: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+def without(parameters: Iterable[nn.Parameter], others: Iterable[torch.Tensor]) -> list[nn.Parameter]:
     """The parameters that are not among the others, in their order."""
     left_out = set(map(id, others))
     return [parameter for parameter in parameters if id(parameter) not in left_out]

@@ -26,6 +26,7 @@ def _number(default: float, *, least: int) -> Any:
     return field(default=default, metadata={"least": least})
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Group:
     """Checks each field by its metadata and its type."""
 

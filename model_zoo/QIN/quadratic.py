@@ -5,6 +5,8 @@ Shape legend: B rows, F width, R rows of a quadratic layer (`num_row`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -42,6 +44,7 @@ class QuadraticLayer(nn.Module):
     def folded(self) -> tuple[Tensor, Tensor]:
         """sum_r W_r (F, F) and sum_r b_r (F,): the whole layer when dropout is off."""
         linear = self.linear[0]
+        assert isinstance(linear, nn.Linear)
         width = linear.in_features
         return linear.weight.view(self.num_row, width, width).sum(dim=0), linear.bias.view(self.num_row, width).sum(0)
 
@@ -100,11 +103,11 @@ class QuadraticNetwork(nn.Module):
         """Return logits, (B, 1), in the type of the parameters."""
         assert form in FORMS, form
         if form == "plain":
-            for layer, norm, activation in zip(self.layer, self.norm, self.activation, strict=True):
+            for layer, norm, activation in self._layers():
                 x_BF = x_BF + self.dropout(activation(norm(layer(x_BF))))
         elif self.training or torch.is_grad_enabled():
             self.forget()
-            for layer, norm, activation in zip(self.layer, self.norm, self.activation, strict=True):
+            for layer, norm, activation in self._layers():
                 x_BF = self._optimized(x_BF, layer, norm, activation)
         else:
             x_BF = self._score(x_BF)
@@ -120,16 +123,19 @@ class QuadraticNetwork(nn.Module):
         self.forget()
         return super().train(mode)
 
+    def _layers(self) -> Iterator[tuple[QuadraticLayer, nn.Module, nn.Module]]:
+        for layer, norm, activation in zip(self.layer, self.norm, self.activation, strict=True):
+            assert isinstance(layer, QuadraticLayer)
+            yield layer, norm, activation
+
     def _optimized(self, x_BF: Tensor, layer: QuadraticLayer, norm: nn.Module, activation: nn.Module) -> Tensor:
         batch, width = x_BF.shape
         device = x_BF.device
-        drop = layer.linear[1]
-        if drop.active:
-            weight, bias = layer.linear[0].weight, layer.linear[0].bias
-            keep_rows = drop.draw((batch, layer.num_row * width), device)
-        else:
-            weight, bias = layer.folded()
-            keep_rows = None
+        linear, drop = layer.linear
+        assert isinstance(linear, nn.Linear)
+        assert isinstance(drop, Dropout)
+        weight, bias = (linear.weight, linear.bias) if drop.active else layer.folded()
+        keep_rows = drop.draw((batch, layer.num_row * width), device) if drop.active else None
         keep_out = self.dropout.draw((batch, width), device) if self.dropout.active else None
         slope = activation.weight if isinstance(activation, nn.PReLU) else None
         return quadratic_block(
@@ -151,7 +157,7 @@ class QuadraticNetwork(nn.Module):
         if self._folded is None or versions != self._folded_from:
             self._folded = [
                 FoldedBlock.of(*layer.folded(), norm, activation, products=products)
-                for layer, norm, activation in zip(self.layer, self.norm, self.activation, strict=True)
+                for layer, norm, activation in self._layers()
             ]
             self._folded_from = versions
         with own_types(x_BF):

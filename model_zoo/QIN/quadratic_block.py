@@ -8,8 +8,9 @@ Shape legend: B rows, F width, R maps, b rows of a block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,21 +54,23 @@ def quadratic_block(
         (B, F), differentiable in x, weight, bias, slope and the affine parameters of the norm.
     """
     rest = slope, keep_rows, keep_out, scale, product_type(x_BF)
-    layer = compiled_layer if compiled else _Block.apply
+    layer: Callable[..., Any] = compiled_layer if compiled else _Block.apply
     if norm is None:
         with own_types(x_BF):
             return layer(x_BF, weight, bias, None, None, None, None, 0.0, *rest)[0]
     batch = len(x_BF)
     if norm.training and batch < 2:
         raise ValueError("batch norm needs at least 2 rows in training: choose a batch_size that leaves no last row")
-    statistics = (None, None) if norm.training else (norm.running_mean, norm.running_var)
+    statistics = (None, None) if norm.training else _running(norm)
     with own_types(x_BF):
         out, mean, var = layer(x_BF, weight, bias, norm.weight, norm.bias, *statistics, norm.eps, *rest)
     if norm.training:
+        assert norm.num_batches_tracked is not None
+        assert norm.momentum is not None
+        norm.num_batches_tracked += 1
         with torch.no_grad():
-            norm.num_batches_tracked += 1
-            norm.running_mean.lerp_(mean, norm.momentum)
-            norm.running_var.lerp_(var * (batch / (batch - 1)), norm.momentum)
+            for running, now in zip(_running(norm), (mean, var * (batch / (batch - 1))), strict=True):
+                running.lerp_(now, norm.momentum)
     return out
 
 
@@ -93,7 +96,7 @@ class _Block(torch.autograd.Function):
             for rows in _blocks(x):
                 var += (x[rows] * z[rows]).sub_(mean).square_().sum(dim=0)
             var /= batch
-        factor, shift = _affine(gamma, beta, mean, var, eps)
+        factor, shift = (None, None) if gamma is None else _affine(gamma, beta, mean, var, eps)
         out = torch.empty_like(x)
         for rows in _blocks(x):
             v = _activate(_normalise(x[rows] * z[rows], factor, shift), slope)
@@ -119,23 +122,21 @@ class _Block(torch.autograd.Function):
         x, z, weight, gamma, beta, mean, var, slope, keep_rows, keep_out = ctx.saved_tensors
         batch, width = x.shape
         grad = grad.contiguous()
-        factor, shift = _affine(gamma, beta, mean, var, ctx.eps)
+        factor, shift = (None, None) if gamma is None else _affine(gamma, beta, mean, var, ctx.eps)
         # First sweep: the gradient at the norm's output, kept where the gradient of x will be, and its column sums.
         dx = torch.empty_like(x)
         dslope = None if slope is None else torch.zeros_like(slope)
-        dbeta = dgamma = None
-        if gamma is not None:
-            dbeta, dgamma = torch.zeros_like(beta), torch.zeros_like(gamma)
-            inverse_std = (var + ctx.eps).rsqrt()
+        dbeta, dgamma = x.new_zeros(width), x.new_zeros(width)
+        inverse_std = None if gamma is None else (var + ctx.eps).rsqrt()
         for rows in _blocks(x):
             y = x[rows] * z[rows]
             u = _normalise(y, factor, shift)
-            if gamma is not None:
+            if inverse_std is not None:
                 y.sub_(mean).mul_(inverse_std)
             dv = grad[rows]
             if keep_out is not None:
                 dv = keep_out[rows].to(dv.dtype).mul_(ctx.scale).mul_(dv)
-            if slope is not None:
+            if dslope is not None:
                 dslope += torch.dot(dv.reshape(-1), u.clamp(max=0).view(-1))
             # 1 where u > 0, else the slope: comparing in place keeps the type, which is faster than `where`.
             derivative = u.gt_(0)
@@ -149,7 +150,7 @@ class _Block(torch.autograd.Function):
         dweight, dbias = torch.zeros_like(weight, dtype=x.dtype), x.new_zeros(len(weight))
         for rows in _blocks(x):
             dy = dx[rows].clone()
-            if gamma is not None:
+            if factor is not None and inverse_std is not None:
                 dy.mul_(factor)
                 if ctx.batch_stats:
                     y = (x[rows] * z[rows]).sub_(mean).mul_(factor * inverse_std * dgamma / -batch)
@@ -165,7 +166,8 @@ class _Block(torch.autograd.Function):
                 dbias[columns] += dt.sum(dim=0)
                 _add_product(dweight[columns], dt.to(weight.dtype).t(), right)
                 _add_product(dx_rows, dt.to(weight.dtype), weight[columns])
-        return dx, dweight, dbias, dgamma, dbeta, None, None, None, dslope, None, None, None, None
+        dnorm = (None, None) if gamma is None else (dgamma, dbeta)
+        return dx, dweight, dbias, *dnorm, None, None, None, dslope, None, None, None, None
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ class FoldedBlock:
         """Fold the norm: its scale goes into the map, because y_j = x_j (W x + b)_j. The map is kept as `products`."""
         shift = None
         if isinstance(norm, nn.BatchNorm1d):
-            factor, shift = _affine(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
+            factor, shift = _affine(norm.weight, norm.bias, *_running(norm), norm.eps)
             weight, bias = weight * factor[:, None], bias * factor
         slope = activation.weight if isinstance(activation, nn.PReLU) else None
         return cls(weight.to(products), bias.to(products), shift, slope)
@@ -242,16 +244,20 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total += left @ right
 
 
-def _affine(gamma, beta, mean, var, eps) -> tuple[Tensor | None, Tensor | None]:
+def _affine(gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The norm as y * factor + shift."""
-    if gamma is None:
-        return None, None
     factor = gamma * (var + eps).rsqrt()
     return factor, beta - mean * factor
 
 
+def _running(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, norm.running_var
+
+
 def _normalise(y: Tensor, factor: Tensor | None, shift: Tensor | None) -> Tensor:
-    return y if factor is None else torch.addcmul(shift, y, factor)
+    return y if factor is None or shift is None else torch.addcmul(shift, y, factor)
 
 
 def _activate(u: Tensor, slope: Tensor | None) -> Tensor:

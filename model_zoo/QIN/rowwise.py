@@ -96,7 +96,7 @@ class RowwiseAdam(torch.optim.Adam):
     """
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure=None):
         """Update every parameter that has a gradient. Closures are not supported."""
         assert closure is None, "row-wise Adam takes no closure"
         sparse = []

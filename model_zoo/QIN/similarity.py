@@ -35,6 +35,8 @@ class SimilarityTiers(nn.Module):
         ConfigError: no pretrained embedding, or fewer than two tiers.
     """
 
+    fitted: Tensor
+
     def __init__(self, specs: Mapping[str, Mapping[str, Any]], *, tiers: int) -> None:
         super().__init__()
         pretrained = {
@@ -98,5 +100,5 @@ def _centred(values_Bd: Tensor, mean_d: Tensor) -> Tensor:
 def _lengths(values_Sd: Tensor, mean_d: Tensor, index_N: Tensor) -> Tensor:
     """|values - mean| of the history items, (N,); 0 where there is no embedding."""
     if len(index_N) < len(values_Sd):
-        values_Sd, index_N = values_Sd.index_select(0, index_N), slice(None)
+        return _centred(values_Sd.index_select(0, index_N), mean_d).norm(dim=-1)
     return _centred(values_Sd, mean_d).norm(dim=-1)[index_N]

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from triton.language import constexpr
+from triton.language import constexpr, tensor
 
 from fuxictr_multimodal.data.batch import Jagged
 
@@ -126,18 +126,18 @@ def _item_gradients(
 
 @triton.jit
 def _pool(
-    query,
-    items,
-    values,
-    offsets,
-    keep,
-    weights,
-    pooled,
+    query: tensor,
+    items: tensor,
+    values: tensor,
+    offsets: tensor,
+    keep: tensor,
+    weights: tensor,
+    pooled: tensor,
     D: constexpr,
     BLOCK: constexpr,
     SLOTS: constexpr,
     KEPT: constexpr,
-):
+) -> None:
     """One program a row: weights_s = ReLU(query.h_s), pooled = sum of keep_s weights_s h_s."""
     row = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
@@ -162,19 +162,19 @@ def _pool(
 
 @triton.jit
 def _row_gradients(
-    grad,
-    items,
-    values,
-    offsets,
-    keep,
-    weights,
-    dscores,
-    dquery,
+    grad: tensor,
+    items: tensor,
+    values: tensor,
+    offsets: tensor,
+    keep: tensor,
+    weights: tensor,
+    dscores: tensor,
+    dquery: tensor,
     D: constexpr,
     BLOCK: constexpr,
     SLOTS: constexpr,
     KEPT: constexpr,
-):
+) -> None:
     """One program a row: dscores_s = keep_s grad.h_s where the weight is not 0, dquery = sum of dscores_s h_s."""
     row = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
@@ -200,24 +200,24 @@ def _row_gradients(
 
 @triton.jit
 def _add_pieces(
-    grad,
-    query,
-    rows,
-    order,
-    weights,
-    dscores,
-    owner,
-    starts,
-    pieces,
-    ends,
-    extra_ends,
-    found,
-    count_of_items,
+    grad: tensor,
+    query: tensor,
+    rows: tensor,
+    order: tensor,
+    weights: tensor,
+    dscores: tensor,
+    owner: tensor,
+    starts: tensor,
+    pieces: tensor,
+    ends: tensor,
+    extra_ends: tensor,
+    found: tensor,
+    count_of_items: tensor,
     PIECE: constexpr,
     D: constexpr,
     BLOCK: constexpr,
     SLOTS: constexpr,
-):
+) -> None:
     """One program a piece: found = sum of weights_s grad + dscores_s query over its slots, in sorted order."""
     index = tl.program_id(0).to(tl.int64)
     item = tl.load(owner + index)
@@ -247,7 +247,9 @@ def _add_pieces(
 
 
 @triton.jit
-def _join_pieces(pieces, extra_ends, found, count_of_items, D: constexpr, BLOCK: constexpr):
+def _join_pieces(
+    pieces: tensor, extra_ends: tensor, found: tensor, count_of_items: tensor, D: constexpr, BLOCK: constexpr
+) -> None:
     """One program an item: the sum of its pieces, if it has several."""
     item = tl.program_id(0).to(tl.int64)
     count = tl.load(pieces + item)

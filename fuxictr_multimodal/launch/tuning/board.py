@@ -106,7 +106,9 @@ class Board:
         """Running trials first, then the best one, then the latest that ended."""
         records = list(self._records())
         table = Table(
-            *("trial", "status", *(Column(name, justify="right") for name in ("valid", "evaluations", "seconds"))),
+            "trial",
+            "status",
+            *(Column(name, justify="right") for name in ("valid", "evaluations", "seconds")),
             Column("settings", overflow="fold"),
             title=Text(self._totals(), style="table.title"),
             title_justify="left",

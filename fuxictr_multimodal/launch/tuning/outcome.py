@@ -70,7 +70,7 @@ class Record:
         else:
             self.status, self.value, self.error = "completed", value, []
 
-    def fail(self, report: Report | None, status: int, last_lines: list[str]) -> None:
+    def fail(self, report: Report | None, status: int | None, last_lines: list[str]) -> None:
         """Say why a process ended without a complete report.
 
         Args:
@@ -165,4 +165,5 @@ def is_out_of_memory(record: Record) -> bool:
 
 def said_out_of_memory(report: Report | None) -> bool:
     """Whether a report says that its run failed because memory ran out."""
-    return bool(report) and report.get("status") == "failed" and bool(OUT_OF_MEMORY.search(str(report.get("error"))))
+    report = report or {}
+    return report.get("status") == "failed" and bool(OUT_OF_MEMORY.search(str(report.get("error"))))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import optuna
 
 FEWEST = 4  # completed trials, below which a fraction says nothing
-STYLE = {"savefig.bbox": "tight", "savefig.dpi": 120, "svg.hashsalt": "tuner"}
+STYLE: dict[Any, Any] = {"savefig.bbox": "tight", "savefig.dpi": 120, "svg.hashsalt": "tuner"}
 
 
 @dataclass(frozen=True)

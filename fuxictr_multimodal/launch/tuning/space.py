@@ -149,7 +149,7 @@ class Space:
             ConfigError: for a range, which has no grid.
         """
         lists = {key: axis for key, axis in self.axes.items() if not isinstance(axis, Range)}
-        for key in (key for key in self.axes if key not in lists):
+        for key in [key for key in self.axes if key not in lists]:
             raise ConfigError(
                 f"{self.path}: tuner_space: {key} is a range, which a grid cannot list: "
                 "write a list, or search with --search random or --search tpe"

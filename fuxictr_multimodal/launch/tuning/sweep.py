@@ -21,6 +21,7 @@ from fuxictr_multimodal.launch.tuning.summary import write_summary
 class Source(Protocol):
     """Gives trials: the list of a grid, or a search."""
 
+    name: str
     records: list[Record]
 
     def next(self) -> Record | None:
