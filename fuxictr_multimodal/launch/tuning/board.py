@@ -106,8 +106,7 @@ class Board:
         """Running trials first, then the best one, then the latest that ended."""
         records = list(self._records())
         table = Table(
-            "trial",
-            "status",
+            *map(Column, ("trial", "status")),
             *(Column(name, justify="right") for name in ("valid", "evaluations", "seconds")),
             Column("settings", overflow="fold"),
             title=Text(self._totals(), style="table.title"),

@@ -23,9 +23,8 @@ class Grid:
         ConfigError: if no expid contains the tag.
     """
 
-    name = "grid"
-
     def __init__(self, trials: Sequence[Trial], restart: Restart, *, tag: str | None = None) -> None:
+        self.name = "grid"
         self.records = [Record.of(trial) for trial in trials]
         for record in self.records:
             restart.restore(record)
