@@ -27,8 +27,7 @@ $(VENV)/dev: $(VENV)/core
 	touch $@
 
 demo: $(VENV)/core ## Train QIN on synthetic data whose best AUC is known, and print its report
-	@# A model this small trains nearly twice as fast on one thread as on two.
-	OMP_NUM_THREADS=1 $(BIN)/fxmm run --expid QIN_demo --gpu $(GPU)
+	$(BIN)/fxmm run --expid QIN_demo --gpu $(GPU)
 
 test: install ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile

@@ -63,6 +63,9 @@ def load_model_config(config_dir: str | Path, expid: str) -> dict[str, Any]:
     check_expid(expid, experiments, config_dir)
     where = f"expid {expid!r} in {config_dir}"
     entry = copy.deepcopy({**experiments.get("Base", {}), **experiments[expid]})
+    # What all experiments share gives way to the dataset, as to the experiment.
+    for key in _keys_of_dataset(config_dir, entry.get("dataset_id")) - experiments[expid].keys() - {"dataset_id"}:
+        entry.pop(key, None)
     for key in ("model", "dataset_id"):
         if entry.get(key) in (None, ""):
             raise ConfigError(f"{where} does not set `{key}`")
@@ -162,6 +165,12 @@ def _read_entries(config_dir: str | Path, kind: str) -> dict[str, dict[str, Any]
     if not files:
         raise ConfigError(f"{config_dir}: found neither {kind}.yaml nor {kind}/*.yaml; give the folder with --config")
     return read_entries(files, "expid" if kind == "model_config" else "dataset_id")
+
+
+def _keys_of_dataset(config_dir: str | Path, dataset_id: Any) -> frozenset[str]:
+    if not any(user_path(config_dir).glob("dataset_config*")):
+        return frozenset()
+    return frozenset(_read_entries(config_dir, "dataset_config").get(dataset_id, ()))
 
 
 def _check_params(params: Mapping[str, Any], where: str) -> None:

@@ -89,6 +89,11 @@ class RunSettings(Settings):
         UNSET, description="Folder of a FuxiCTR clone whose `model_zoo` holds the model. Its code is run."
     )
     gpu: SkipValidation[int] = Field(-1, description="Index of the GPU, -1 for the CPU. `--gpu` replaces it.")
+    cpu_threads: Count = Field(
+        UNSET,
+        description="Threads of a run on the CPU, unless `OMP_NUM_THREADS` says otherwise. By default PyTorch's number. "
+        "Small models are faster on one.",
+    )
     verbose: SkipValidation[int] = Field(1, description="FuxiCTR's: 0 logs no progress within an epoch.")
     tuning_trials: SkipValidation[int] = Field(
         UNSET, description="Number of trials that the setting was found with. Leaderboards show it."

@@ -22,7 +22,7 @@ from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system.files import kept_if_possible, remove_stale_temporaries, replace_atomically
-from fuxictr_multimodal.system.machine import keep_freed_memory
+from fuxictr_multimodal.system.machine import cpu_threads, keep_freed_memory
 from fuxictr_multimodal.system.reduced_precision import Choice
 from fuxictr_multimodal.training.curves import draw_curves_beside
 from fuxictr_multimodal.training.earlier_run import complete_run, files_to_resume, resumed_experiment
@@ -98,7 +98,10 @@ def run_experiment(
             experiment, note = resumed_experiment(before, experiment, files, named)
         if overwrite:
             files.state.unlink(missing_ok=True)
-        with contextlib.closing(make_tracker(tracker, files, resumed=files.state.is_file())) as tracking:
+        with (
+            cpu_threads(experiment.params.get("cpu_threads")),
+            contextlib.closing(make_tracker(tracker, files, resumed=files.state.is_file())) as tracking,
+        ):
             report = _run(experiment, files, tracking, before=before, note=note)
     # FuxiCTR names its result csv after the config folder and writes it into the working folder.
     append_csv_line(Path(config_dir.resolve().name + ".csv"), report, sys.argv)

@@ -1,6 +1,7 @@
 """YAML becomes checked parameters; every mistake is one error that names file, key or id and what to write."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -309,3 +310,11 @@ def test_keys_that_nobody_reads_are_accepted_and_not_hashed(config_dir):
     assert computed(plain) == computed(given)
     # Trials keep the names that they were given when these keys counted.
     assert trial_hash(plain) != trial_hash(given)
+
+
+def test_what_all_experiments_share_gives_way_to_the_dataset(repository, tmp_path):
+    shutil.copytree(repository / "config", tmp_path / "config")
+    path = tmp_path / "config/dataset_config/synthetic.yaml"
+    path.write_text(path.read_text().replace("Synthetic_test: #", "Synthetic_test:\n    group_id: likes_level\n    #"))
+    assert load_config(tmp_path / "config", "QIN_test")["group_id"] == "likes_level"
+    assert load_config(tmp_path / "config", "QIN_demo")["group_id"] == "user_id"

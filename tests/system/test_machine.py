@@ -1,10 +1,13 @@
-"""Freed memory stays in the process, and the next tensor of that size costs no page faults."""
+"""Freed memory stays in the process, and the next tensor of that size costs no page faults; threads of a run."""
 
 import platform
 import subprocess
 import sys
 
-from fuxictr_multimodal.system.machine import keep_freed_memory
+import pytest
+import torch
+
+from fuxictr_multimodal.system.machine import cpu_threads, keep_freed_memory
 
 FAULTS = """
 import resource, sys
@@ -33,3 +36,18 @@ def test_a_tensor_that_comes_again_costs_no_page_faults():
         return int(run.stdout)
 
     assert faults("keep") < 1000 < faults("default")
+
+
+@pytest.mark.parametrize(("count", "environment", "inside"), [(1, None, 1), (None, None, 2), (1, "2", 2)])
+def test_threads_of_a_run(monkeypatch, count, environment, inside):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if environment:
+        monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with cpu_threads(count):
+            assert torch.get_num_threads() == inside
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
