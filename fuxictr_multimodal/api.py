@@ -127,6 +127,8 @@ def predict(
     Raises:
         InputError: the run is not trained, its dataset was built again, or the samples lack a column.
     """
+    if not isinstance(data, pl.DataFrame | str | Path | None):
+        raise DataError(f"data is a {type(data).__name__}: pass a polars DataFrame, or the path of a parquet file")
     which: dict[str, Any] = {"expid": run}
     if isinstance(run, Report):
         place = {key: run.config[key] for key in PLACE if key in run.config}
@@ -159,7 +161,7 @@ def load_report(path: str | Path) -> Report:
 def compare(
     dataset_id: str | None = None,
     *,
-    expids: Sequence[str] = ("*",),
+    expids: str | Sequence[str] = "*",
     model_root: str | Path = "checkpoints",
     baseline: str | None = None,
     replicates: int = 1000,
@@ -168,7 +170,7 @@ def compare(
 
     Args:
         dataset_id: the dataset; may be left out where only one has reports.
-        expids: globs of experiments to take.
+        expids: a glob of the experiments to take, or several.
         model_root: holds `<dataset_id>/*.report.json`.
         baseline: expid or model that differences refer to; DIN by default, if it was run.
         replicates: of the bootstrap over test samples, 0 for none.
@@ -180,7 +182,8 @@ def compare(
     Raises:
         InputError: there are no reports, or no such baseline.
     """
-    board = rank(dataset_id, expids=expids, model_root=user_path(model_root), baseline=baseline, replicates=replicates)
+    globs = [expids] if isinstance(expids, str) else list(expids) or ["*"]
+    board = rank(dataset_id, expids=globs, model_root=user_path(model_root), baseline=baseline, replicates=replicates)
     return pl.read_csv(io.StringIO(tables.as_csv(board)), infer_schema_length=None)
 
 
@@ -194,5 +197,8 @@ def _overrides(settings: Mapping[str, Any]) -> list[str]:
     >>> _overrides({"learning_rate": 1e-5, "metrics": ["AUC", "gAUC"], "note": "a: b"})
     ['learning_rate=1.0e-05', 'metrics=[AUC, gAUC]', "note='a: b'"]
     """
-    texts = {key: yaml.safe_dump(value, default_flow_style=True, width=10**9) for key, value in settings.items()}
+    # Numbers of NumPy and paths are usual in notebooks.
+    plain = {key: getattr(value, "item", lambda value=value: value)() for key, value in settings.items()}
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in plain.items()}
+    texts = {key: yaml.safe_dump(value, default_flow_style=True, width=10**9) for key, value in plain.items()}
     return [f"{key}={text.removesuffix('...' + chr(10)).strip()}" for key, text in texts.items()]

@@ -91,8 +91,8 @@ class RunSettings(Settings):
     gpu: SkipValidation[int] = Field(-1, description="Index of the GPU, -1 for the CPU. `--gpu` replaces it.")
     cpu_threads: Count = Field(
         UNSET,
-        description="Threads of a run on the CPU, unless `OMP_NUM_THREADS` says otherwise. By default PyTorch's number. "
-        "Small models are faster on one.",
+        description="Threads of a run on the CPU, unless `OMP_NUM_THREADS` says otherwise. By default PyTorch's "
+        "number. Small models are faster on one.",
     )
     verbose: SkipValidation[int] = Field(1, description="FuxiCTR's: 0 logs no progress within an epoch.")
     tuning_trials: SkipValidation[int] = Field(
@@ -107,7 +107,11 @@ class ModelSettings(Settings):
     learning_rate: Annotated[float, Field(gt=0, lt=100), AS_WRITTEN] = Field(
         1e-3, description="Learning rate of the optimizer."
     )
-    embedding_dim: Count = Field(10, description="Width of an embedding where the dataset does not give its own.")
+    embedding_dim: Count = Field(
+        UNSET,
+        description="Width of an embedding, unless the dataset sets it for a feature. By default the model's own, "
+        "which is 128 for QIN: set it for small data.",
+    )
 
 
 class IgnoredSettings(Settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
 from collections.abc import Iterator
 
@@ -11,13 +12,16 @@ from fuxictr_multimodal.system.interruption import Interrupted, raised_on_signal
 from fuxictr_multimodal.system.terminal import prepare_streams
 from fuxictr_multimodal.text.escape import visible
 
+# What the machine refuses, whatever the program does.
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM})
+
 
 @contextlib.contextmanager
 def command() -> Iterator[None]:
     """Run the body of a command; also a decorator: `@command()`.
 
-    An `InputError` ends it with exit status 2; SIGINT, SIGTERM and SIGHUP with 130, 143 and 129. Any other error is a
-    fault of the program and keeps its traceback.
+    An `InputError`, or a place that cannot be written, ends it with exit status 2; SIGINT, SIGTERM and SIGHUP with 130,
+    143 and 129. Any other error is a fault of the program and keeps its traceback.
 
     >>> with command():
     ...     print("trained")
@@ -29,6 +33,12 @@ def command() -> Iterator[None]:
             yield
     except InputError as error:
         print(f"error: {visible(str(error))}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        where = f"{visible(str(error.filename))} cannot be written: " if error.filename else ""
+        print(f"error: {where}{error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as error:
         interrupted = Interrupted.of(error)

@@ -39,7 +39,11 @@ def prepare_streams() -> None:
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None or stream is not getattr(sys, f"__{name}__"):
+        if stream is None:  # it was closed by whoever started the process
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8"))
+            continue
+        if stream is not getattr(sys, f"__{name}__"):
             continue
         stream.flush()
         raw = getattr(stream.buffer, "raw", stream.buffer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -122,7 +123,10 @@ class Experiment:
 
     def feature_map(self) -> FeatureMap:
         """FuxiCTR's feature map of the dataset, with this expid's `use_features` and `feature_specs`."""
-        return load_feature_map(self.store.dir, self.params["dataset_id"], self.params)
+        # FuxiCTR computes widths from the parameter alone; a model has a default of its own.
+        own = inspect.signature(self.zoo_model.model_class).parameters.get("embedding_dim")
+        default = {"embedding_dim": own.default} if own is not None and isinstance(own.default, int) else {}
+        return load_feature_map(self.store.dir, self.params["dataset_id"], {**default, **self.params})
 
     def item_table(self, feature_map: FeatureMap, device: Any) -> ItemTable:
         """The item table of the dataset on a device: the features with `source: item`."""

@@ -3,12 +3,14 @@
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 import fuxictr_multimodal as fxmm
-from fuxictr_multimodal import api
+from fuxictr_multimodal import InputError, api
 
 PUBLIC = ["build_dataset", "compare", "load_report", "open_dataset", "predict", "train"]
 
@@ -67,6 +69,18 @@ def test_train_evaluate_predict_compare(repository, tmp_path, monkeypatch):
     table = fxmm.compare(replicates=0)
     row = table.row(by_predicate=pl.col("kind") == "experiment", named=True)
     assert row["test_AUC_mean"] == pytest.approx(report.metrics["test"]["AUC"], abs=1e-6)
+
+
+def test_settings_of_notebooks_are_texts():
+    from fuxictr_multimodal.api import _overrides
+
+    settings = {"learning_rate": np.float64(0.5), "epochs": np.int64(2), "model_root": Path("a b")}
+    assert _overrides(settings) == ["learning_rate=0.5", "epochs=2", "model_root=a b"]
+
+
+def test_data_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(InputError, match="data is a dict: pass a polars DataFrame, or the path"):
+        fxmm.predict("QIN_test", {"a": 1})
 
 
 def test_errors_name_what_is_wrong(tmp_path, monkeypatch):

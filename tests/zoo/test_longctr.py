@@ -1,11 +1,13 @@
 """The ten models of FuxiCTR's LongCTR on our store: they train, they see the right rows, and their known faults."""
 
 import itertools
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from fuxictr.pytorch.torch_utils import seed_everything
 
 from fuxictr_multimodal.config.expids import check_model_keys, list_expids, load_config
@@ -207,3 +209,11 @@ def test_all_ten_are_there():
     assert len(MODELS) == 10
     expids = set(list_expids(CONFIG))
     assert {f"{model}_{suffix}" for model, suffix in itertools.product(MODELS, SUFFIXES)} <= expids
+
+
+def test_a_model_has_its_own_embedding_dim_where_the_experiment_sets_none(repository, data_root, tmp_path):
+    shutil.copytree(repository / "config", tmp_path / "config")
+    entry = {"DIN_own": {"model": "DIN", "dataset_id": "Synthetic_test", "epochs": 1, "batch_size": 256}}
+    (tmp_path / "config/model_config/own.yaml").write_text(yaml.safe_dump(entry))
+    experiment = Experiment.load(tmp_path / "config", "DIN_own", overrides=[f"data_root={data_root}"])
+    assert experiment.feature_map().default_emb_dim == 10
