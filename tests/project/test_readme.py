@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fuxictr_multimodal.cli.main import SUBCOMMANDS
 from fuxictr_multimodal.comparison.board import Board
 from fuxictr_multimodal.comparison.tables import markdown
 from fuxictr_multimodal.config.expids import list_expids
@@ -31,6 +32,8 @@ def test_commands_name_scripts_expids_and_files_that_exist(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     scripts = re.findall(r"python ((?:\w+/)*\w+\.py)", text)
     assert [name for name in scripts if not (ROOT / name).is_file()] == []
+    commands = re.findall(r"(?:^|`)fxmm (\w+)", text, flags=re.MULTILINE)
+    assert [name for name in commands if name not in SUBCOMMANDS] == []
     known = {*list_expids(ROOT / "config"), *list_expids(ROOT / "model_zoo/QIN/config")}
     known |= {"BiEncoder_en_de", "BiEncoder_en_es", "QIN_Shop"}  # the last is the reader's own
     expids = [name for group in re.findall(r"""--expid\s+['"]?([\w,*]+)""", text) for name in group.split(",")]

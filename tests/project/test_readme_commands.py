@@ -42,7 +42,11 @@ PLACEHOLDERS = {
 CHANGED = [
     (r"--gpu( -?\d+){2,}", "--gpu -1 -1", "there is no GPU"),
     (r"--gpu \d+", "--gpu -1", "there is no GPU"),
-    (r"(run_comparison\.py .*)--gpu -1 -1", r"\1--gpu -1", "a comparison of one run has no use for a second slot"),
+    (
+        r"((?:run_comparison\.py|fxmm compare) .*)--gpu -1 -1",
+        r"\1--gpu -1",
+        "one run needs one slot",
+    ),
     (r"--trials \d+", "--trials 1", "a trial is a process of seconds"),
     (r"--seeds (1,2,3|1-3)", "--seeds 1,2", "a seed is a process of seconds"),
     (
