@@ -70,7 +70,8 @@ def run_predict_main(
         print(f"weights: {args.export_weights}")
     if scored is None:
         return
-    print(f"{scored.rows:,} rows in {scored.seconds:.1f} s ({scored.rows / scored.seconds:,.0f} rows/s): {scored.out}")
+    rate = scored.rows / scored.seconds
+    print(f"{scored.rows:,} samples in {scored.seconds:.1f} s ({rate:,.0f} samples/s): {scored.out}")
     if scored.submission:
         print(f"submission: {scored.submission}")
     for column, count in scored.unknown.items():

@@ -50,7 +50,7 @@ def test_malformed_files_are_refused(board, tmp_path):
     with pytest.raises(DataError, match=r"curve\.csv does not exist"):
         with_published(board, path)
     path.write_bytes(b"run,epoch\na\xe9,1\n")
-    with pytest.raises(DataError, match=r"curve\.csv: line 2 is no text in UTF-8"):
+    with pytest.raises(DataError, match=r"curve\.csv: line 2 is not UTF-8 text"):
         with_published(board, path)
     with pytest.raises(DataError, match="cannot be read"):
         with_published(board, tmp_path)
