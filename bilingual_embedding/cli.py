@@ -32,7 +32,7 @@ def run_embedding_main(
     if importlib.util.find_spec("tokenizers") is None:
         raise ConfigError("text encoders need more packages: pip install 'fuxictr-multimodal[embedding]'")
     check_gpus([args.gpu])
-    # torch takes seconds to import: only now, after the arguments are known to be good.
+    # torch takes seconds to import: so only after the arguments are checked.
     from fuxictr_multimodal.launch.plans import is_one_run
 
     if args.stage == "compare":
@@ -67,7 +67,7 @@ def _parser(prog: str, config: str | Path) -> argparse.ArgumentParser:
     seeds.add_argument("--seeds", metavar="1,2,3", help="train these seeds in turn; also a range, 1-3")
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-        help="replace a setting, a dot between levels (pairs.steps=100); may be given several times",
+        help="replace a setting, a dot between levels (pairs.steps=100); may be repeated",
     )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="resume a stopped run; its steps may grow")
     parser.add_argument("--overwrite", action="store_true", help="train again although the stage is there")

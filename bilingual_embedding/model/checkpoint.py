@@ -25,7 +25,7 @@ MODULES = [
 
 
 def save_encoder(folder: Path, encoder: Encoder, tokenizer: BilingualTokenizer) -> None:
-    """Write the three files, the weights last: a folder without weights is no model."""
+    """Write the three files, the weights last: a folder without weights is not a model."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS).unlink(missing_ok=True)
     write_json(folder / CONFIG, dataclasses.asdict(encoder.config))

@@ -75,5 +75,5 @@ def check_resumable(report: EmbeddingReport, experiment: Experiment, *, trained:
         changed_settings(report, experiment),
         objection,
         where=f"{where} is left of a run",
-        remedy="--resume without them resumes it, --overwrite trains anew",
+        remedy="--resume without them continues it, --overwrite trains from scratch",
     )

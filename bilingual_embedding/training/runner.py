@@ -101,7 +101,9 @@ class EmbeddingRun:
         fresh = bool(chosen) and chosen[0] == files.planned[0] and not resume
         if resume:
             if not self.report.config:
-                raise ConfigError(f"{files.path} has no report, so its settings are unknown: --overwrite trains anew")
+                raise ConfigError(
+                    f"{files.path} has no report, so its settings are unknown: --overwrite trains from scratch"
+                )
             trained = [name for name in files.planned if files.done(name)]
             check_resumable(self.report, self.experiment, trained=trained, where=str(files.path))
         elif fresh:
@@ -180,7 +182,7 @@ class EmbeddingRun:
     def _warn_of_other_settings(self) -> None:
         if changed := changed_settings(self.report, self.experiment):
             logging.warning(
-                "%s is complete with other settings (%s) and stays as it is; --overwrite trains anew",
+                "%s is complete with other settings (%s) and is left unchanged; --overwrite trains from scratch",
                 self.files.path,
                 ", ".join(map(str, changed)),
             )

@@ -125,7 +125,7 @@ class StageTrainer:
             if name != self.name or steps > self.steps:
                 raise DataError(
                     f"{self.state_file} is of stage {name!r} with {steps} steps, not {self.name!r} with "
-                    f"{self.steps}: steps may grow, never shrink; --overwrite trains anew"
+                    f"{self.steps}: steps may increase, not decrease; --overwrite trains from scratch"
                 )
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])

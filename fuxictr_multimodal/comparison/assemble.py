@@ -208,4 +208,4 @@ def _baseline(groups: Sequence[Group], asked: str | None) -> Group | None:
     if found:
         raise ConfigError(f"--baseline {asked}: choose one of {', '.join(group.name for group in found)}")
     known = [group.name for group in groups]
-    raise ConfigError(f"--baseline {asked!r} is no complete experiment here. {did_you_mean(asked, known)}")
+    raise ConfigError(f"--baseline {asked!r} is not a completed experiment here. {did_you_mean(asked, known)}")

@@ -19,7 +19,7 @@ def user_path(text: Any) -> Path:
     (True, PosixPath('data'))
     """
     if not isinstance(text, str | Path):
-        raise ConfigError(f"{text!r} is no path: write text")
+        raise ConfigError(f"{text!r} is not a path: write text")
     try:
         return Path(text).expanduser()
     except RuntimeError:

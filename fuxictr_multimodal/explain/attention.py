@@ -221,7 +221,7 @@ def read_titles(path: Path) -> dict[int, str]:
     import polars as pl
 
     if not path.is_file():
-        what = "is no file" if path.exists() else "does not exist"
+        what = "is not a file" if path.exists() else "does not exist"
         raise DataError(f"--titles {path} {what}")
     try:
         if path.suffix.lower() == ".parquet":

@@ -100,6 +100,6 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not (last.isdecimal() and int(first) <= int(last))):
-            raise ConfigError(f"--seeds {text!r}: {part.strip()!r} is no seed; write 1,2,3 or 1-3")
+            raise ConfigError(f"--seeds {text!r}: {part.strip()!r} is not a seed; write 1,2,3 or 1-3")
         seeds += range(int(first), int(last if dash else first) + 1)
     return list(dict.fromkeys(seeds))

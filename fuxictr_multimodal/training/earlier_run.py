@@ -92,7 +92,7 @@ def resumed_experiment(
             its settings; its report is gone.
     """
     if before is None:
-        raise ConfigError(f"{files.state} has no report, so its settings are not known: --overwrite starts anew")
+        raise ConfigError(f"{files.state} has no report, so its settings are unknown: --overwrite starts over")
     found = f"{files.state} is left of a run"
     _refuse_another_experiment(before, experiment, found)
     _refuse_contradiction(before, experiment.params, named, files)

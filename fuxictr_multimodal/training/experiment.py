@@ -241,7 +241,7 @@ def _refuse_another_spec(store: Store, spec: SyntheticSpec) -> None:
         "with --set data_root=FOLDER or under another dataset_id"
     )
     if found is None:
-        raise DataError(f"{store.dir} is no synthetic dataset, but its entry has a `synthetic:` block: {remedy}")
+        raise DataError(f"{store.dir} is not a synthetic dataset, but its entry has a `synthetic:` block: {remedy}")
     there, wanted = found.model_dump(), spec.model_dump()
     differs = {name: value for name, value in wanted.items() if there[name] != value}
     if differs:

@@ -87,7 +87,7 @@ def run_experiment(
             return before, files.report
         if files.state.is_file() and not (resume or overwrite):
             raise ConfigError(
-                f"{files.state} is left of an unfinished run: --resume resumes it, --overwrite starts anew"
+                f"{files.state} belongs to an unfinished run: --resume continues it, --overwrite starts over"
             )
         if resume and is_unfinished(files, before):
             experiment, note = resumed_experiment(before, experiment, files, named)
@@ -151,8 +151,8 @@ def _write_predictions(path: Path, scores: Mapping[str, np.ndarray]) -> None:
 
 def _left(files: RunFiles) -> str:
     if files.state.is_file():
-        return f"{files.state} holds its last evaluation, the same command with --resume resumes it"
-    return "there was no evaluation yet, so the same command with --resume starts anew"
+        return f"{files.state} holds its last evaluation, the same command with --resume continues it"
+    return "there was no evaluation yet, so the same command with --resume starts over"
 
 
 def _train_and_score(

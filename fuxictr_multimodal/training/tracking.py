@@ -160,4 +160,4 @@ def make_tracker(name: str | None, files: RunFiles, *, resumed: bool = False) ->
 
 
 def _warn(error: Exception) -> None:
-    logging.warning("the tracker failed and is not told any more (%s); the result is not affected", error)
+    logging.warning("the tracker failed and receives no further values (%s); the result is not affected", error)

@@ -87,7 +87,7 @@ FAULTS = (
         wrong="`embedding_regularizer: 1` trains without any",
         handling="an integer becomes a float",
         handled_by="fuxictr_multimodal.config.expids",
-        test="tests/config/test_config.py::test_integer_regulariser_becomes_a_float_that_the_toolkit_reads",
+        test="tests/config/test_config.py::test_integer_regulariser_becomes_a_float_that_fuxictr_reads",
     ),
     Fault(
         name="1e-3 is a text",
@@ -141,7 +141,7 @@ FAULTS = (
         wrong="a KeyError while fitting",
         handling="refused with what to do instead",
         handled_by="fuxictr_multimodal.data.store.feature_cols.check_feature_cols",
-        test="tests/data/store/test_encoding.py::test_toolkit_still_cannot_bucket",
+        test="tests/data/store/test_encoding.py::test_fuxictr_still_cannot_bucket",
     ),
     Fault(
         name="remap: False crashes",
@@ -159,7 +159,7 @@ FAULTS = (
         wrong="a column without a value that is frequent enough ends the build in an index error",
         handling="refused by name before it is fitted",
         handled_by="fuxictr_multimodal.data.store.encoding",
-        test="tests/data/store/test_encoding.py::test_toolkit_still_crashes_on_an_empty_vocabulary",
+        test="tests/data/store/test_encoding.py::test_fuxictr_still_crashes_on_an_empty_vocabulary",
     ),
     Fault(
         name="lists of text crash",
@@ -240,7 +240,7 @@ FAULTS = (
         wrong="68 s for 10,000 groups",
         handling="one sort for all groups, with the same values",
         handled_by="fuxictr_multimodal.training.metrics.grouped_auc",
-        test="tests/training/test_metrics.py::test_equal_to_scikit_learn_and_toolkit_with_ties",
+        test="tests/training/test_metrics.py::test_equal_to_scikit_learn_and_fuxictr_with_ties",
     ),
     Fault(
         name="an undefined AUC is NaN",
@@ -298,7 +298,7 @@ FAULTS = (
         "LogisticRegression: it drowns the rest",
         handling="initialised as the others are",
         handled_by="fuxictr_multimodal.zoo.repairs.initialise_forgotten_tables",
-        test="tests/zoo/test_models.py::test_fault_the_toolkit_forgets_tables_that_a_layer_does_not_share",
+        test="tests/zoo/test_models.py::test_fault_fuxictr_forgets_tables_that_a_layer_does_not_share",
     ),
     Fault(
         name="pretrained embeddings are not projected",

@@ -329,7 +329,7 @@ def test_command_filters_and_chooses_the_baseline(reports, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--baseline", "DINN_x"], "--baseline 'DINN_x' is no complete experiment here. Did you mean 'DIN_x'?"),
+        (["--baseline", "DINN_x"], "--baseline 'DINN_x' is not a completed experiment here. Did you mean 'DIN_x'?"),
         (["--expid", "QIM_full_s1"], "Did you mean 'QIN_full_s1'?"),
         (["--dataset", "Nothing"], "Nothing has no report"),
         (["--bootstrap", "-1"], "cannot be negative"),

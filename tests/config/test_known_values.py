@@ -195,7 +195,7 @@ def test_what_fuxictr_s_own_files_say_passes(settings):
         ({"task": "classification"}, "Did you mean 'binary_classification'"),
         ({"optimizer": "adamw"}, "Did you mean 'AdamW'"),
         ({"metrics": ["AUC", "gauc"]}, "metrics 'gauc' is not known. Did you mean 'gAUC'"),
-        ({"metrics": "AUC"}, r"metrics 'AUC' is no list: write \[AUC\]"),
+        ({"metrics": "AUC"}, r"metrics 'AUC' is not a list: write \[AUC\]"),
         ({"loss": None}, "loss None is not known"),
         ({"metrics": ["NDCG"]}, r"Did you mean 'NDCG\(k=5\)'"),
         ({"monitor": {"AUC": "1"}}, "gives AUC the weight '1'"),

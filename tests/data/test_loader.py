@@ -280,7 +280,7 @@ def test_a_group_that_is_no_feature_still_travels(split):
     assert "user_id" not in batch.features
 
 
-def test_works_through_the_toolkits_door(tmp_path):
+def test_works_through_fuxictrs_entry_point(tmp_path):
     from fuxictr.pytorch.dataloaders import RankDataLoader
 
     paths = {f"{name}_data": str(write_split(tmp_path, name, rows=40)) + ".h5" for name in ["train", "valid", "test"]}

@@ -202,7 +202,7 @@ def test_compare_says_what_is_missing(bench, tmp_path):
         read_seeds(tmp_path, "Whole")
 
 
-def test_compare_at_the_door(trained, tmp_path, capsys):
+def test_compare_from_the_command_line(trained, tmp_path, capsys):
     arguments = ["--config", str(trained / "config"), "--stage", "compare", "--expid", "Whole"]
     run_embedding_main([*arguments, "--output", str(tmp_path / "new" / "table.md")])
     printed = capsys.readouterr().out

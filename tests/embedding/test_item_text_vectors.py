@@ -172,7 +172,7 @@ def test_vectors_without_ids_are_refused(encoder, raw, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         build(raw, tmp_path, vectors)
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "column 'row' counts rows and names no items; encode the texts again with --id-column, or" in error
+    assert "column 'row' holds row numbers, not item ids; encode the texts again with --id-column, or" in error
     assert not (tmp_path / "data").exists()
 
 

@@ -1,4 +1,4 @@
-"""Scales of activations and gradients: against numbers by hand, on QIN's own layers, and at the door."""
+"""Scales of activations and gradients: against numbers by hand, on QIN's own layers, and at the commands."""
 
 import io
 import json
@@ -199,7 +199,7 @@ def test_view():
     ]
 
 
-def test_the_door(arguments, tmp_path, capsys):
+def test_the_command(arguments, tmp_path, capsys):
     base = ["--config", str(arguments["config_dir"]), "--expid", "QIN_test"]
     for text in [*arguments["overrides"], "batch_size=128"]:
         base += ["--set", text]

@@ -59,9 +59,9 @@ def test_a_name_is_of_one_experiment(config, capsys):
         ("TWIN_*", None, "names nothing"),
         ("Base", None, "names nothing"),
         (" , ", None, "empty"),
-        ("QIN_x", "1,two", "'two' is no seed; write 1,2,3 or 1-3"),
-        ("QIN_x", "3-1", "'3-1' is no seed"),
-        ("QIN_x", "-1", "'-1' is no seed"),
+        ("QIN_x", "1,two", "'two' is not a seed; write 1,2,3 or 1-3"),
+        ("QIN_x", "3-1", "'3-1' is not a seed"),
+        ("QIN_x", "-1", "'-1' is not a seed"),
     ],
 )
 def test_what_names_nothing_is_refused(config, expids, seeds, message):

@@ -78,7 +78,7 @@ def test_folder_is_no_regular_package(folder):
     assert not (ROOT / folder / "__init__.py").exists()
 
 
-def test_our_zoo_and_the_toolkits_stand_side_by_side():
+def test_our_zoo_and_fuxictrs_coexist():
     from model_zoo.LongCTR import DIN
     from model_zoo.QIN import QIN
 

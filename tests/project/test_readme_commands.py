@@ -265,7 +265,7 @@ def run(line: str, folder: Path) -> None:
     while "=" in words[0]:
         name, _, value = words.pop(0).partition("=")
         environment[name] = value
-    assert words.pop(0) == "python", f"{line!r} is no command that this test knows"
+    assert words.pop(0) == "python", f"{line!r} is not a command that this test knows"
     if words[0] == "-m":
         done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False)
         status, out, errors = done.returncode, done.stdout, done.stderr

@@ -123,7 +123,7 @@ def dataset_ids(axes: Mapping[str, Axis], default: str, where: str) -> list[str]
     """The datasets of a space, each a plain name.
 
     Raises:
-        ConfigError: a range, or a name that can be no folder.
+        ConfigError: a range, or a name that cannot be a folder.
     """
     ids = axes.get("dataset_id", [default])
     if isinstance(ids, Range):

@@ -186,7 +186,7 @@ def open_storage(url: str | None, *, own_file: Path) -> StudyStorage:
             raise ValueError("the password was cut at its first @")
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise ConfigError(
-            f"--storage {without_passwords(url)} is no URL of a database that SQLAlchemy knows: write "
+            f"--storage {without_passwords(url)} is not a database URL that SQLAlchemy knows: write "
             "postgresql://user@host:5432/database, with special characters of a password as %40"
         ) from None
     if backend != "sqlite":
@@ -206,7 +206,7 @@ def _journal(path: Path) -> JournalStorage:
     try:
         return JournalStorage(JournalFileBackend(str(path)))
     except (UnicodeDecodeError, KeyError, ValueError):
-        raise ConfigError(f"study {path} is no journal of Optuna; SQLite is written as sqlite:///{path}") from None
+        raise ConfigError(f"study {path} is not an Optuna journal; SQLite is written as sqlite:///{path}") from None
 
 
 def _sqlite(path: Path) -> RDBStorage:

@@ -337,7 +337,7 @@ def test_lists_of_any_length(tmp_path):
         (["--raw", ".", "--mirror", "http://x"], "--mirror needs --download"),
     ],
 )
-def test_door(repository, tmp_path, arguments, message):
+def test_command(repository, tmp_path, arguments, message):
     done = subprocess.run(
         [sys.executable, repository / "datasets/microlens_1m.py", *arguments],
         cwd=tmp_path, env={"PYTHONPATH": str(repository)}, capture_output=True, text=True, check=False,
@@ -347,7 +347,7 @@ def test_door(repository, tmp_path, arguments, message):
     assert "Traceback" not in done.stderr
 
 
-def test_download_and_build_from_the_door(raw, store, repository, tmp_path, monkeypatch, capsys):
+def test_download_and_build_from_the_command(raw, store, repository, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main = runpy.run_path(str(repository / "datasets/microlens_1m.py"))["main"]
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=raw)

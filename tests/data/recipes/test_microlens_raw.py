@@ -298,7 +298,7 @@ def test_choices(choices, message):
         Choices(**choices)
 
 
-def test_door(lists, make, repository, tmp_path, monkeypatch, capsys):
+def test_command(lists, make, repository, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main = runpy.run_path(str(repository / "datasets/microlens_raw.py"))["main"]
     main(["--raw", str(lists), "--split", "last-item", "--targets", "all", "--negatives", "popularity", "--seed", "3"])

@@ -523,16 +523,16 @@ def test_an_existing_dataset_is_kept_unless_asked(tmp_path):
 
 
 def test_the_command_prints_facts_and_turns_errors_into_one_line(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("movielens_door", ROOT / "datasets/movielens.py")
-    door = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(door)
+    spec = importlib.util.spec_from_file_location("movielens_script", ROOT / "datasets/movielens.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
     raw = write(tmp_path / "raw", ml_1m())
-    door.main(["--raw", str(raw), "--data-root", str(tmp_path)])
+    script.main(["--raw", str(raw), "--data-root", str(tmp_path)])
     printed = capsys.readouterr().out
     assert "MovieLens_1M: 30 items" in printed
     assert "floor_auc_user_item_mean: 0." in printed
     with pytest.raises(SystemExit) as caught:
-        door.main(["--raw", str(tmp_path / "nowhere"), "--data-root", str(tmp_path)])
+        script.main(["--raw", str(tmp_path / "nowhere"), "--data-root", str(tmp_path)])
     assert caught.value.code == 2
     assert "nowhere does not exist: pass a folder or a zip file" in capsys.readouterr().err
 

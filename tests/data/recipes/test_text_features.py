@@ -222,7 +222,7 @@ def test_any_name_of_the_id_column_and_any_case_of_the_suffix(tmp_path):
     frame.write_parquet(tmp_path / "named.parquet")
     assert pretrained_vectors(tmp_path / "named.parquet", item_ids=IDS, dim=2).metadata["items_without_vector"] == 1
     frame.rename({"movieId": "row"}).write_parquet(tmp_path / "rows.parquet")
-    with pytest.raises(DataError, match=r"'row' counts rows and names no items; encode the texts again with --id-col"):
+    with pytest.raises(DataError, match=r"'row' holds row numbers, not item ids; encode the texts again with --id-col"):
         pretrained_vectors(tmp_path / "rows.parquet", item_ids=IDS, dim=2)
     frame.with_columns(title=pl.lit("x")).write_parquet(tmp_path / "two.parquet")
     with pytest.raises(DataError, match="one column of item ids .*found movieId, vector, title"):

@@ -116,7 +116,7 @@ def test_a_killed_tuner_leaves_no_orphan_and_goes_on_where_it_was(sweep):
     assert set(again).isdisjoint(finished)
     assert set(again) | finished == completed(sweep) == set(rows(sweep))
     assert len(completed(sweep)) == 6
-    # A run that was killed goes on from its state; one that had not begun starts anew.
+    # A run that was killed goes on from its state; one that had not begun starts over.
     assert all(options == (["--resume"] if expid in interrupted else []) for expid, options in again.items())
     for path, stamp in before.items():
         if path.name.split(".")[0] in finished:
@@ -225,7 +225,7 @@ def test_time_is_up(sweep):
         (["--script", "nowhere.py"], "script nowhere.py does not exist"),
         (["--trials", "3"], "--trials is for --search"),
         (["--search", "tpe"], "--search tpe has no end: give --trials or --time"),
-        (["--time", "two hours"], "is no duration"),
+        (["--time", "two hours"], "is not a duration"),
         (["--tag", "zzz"], "--tag zzz: no trial's expid contains it"),
     ],
 )
