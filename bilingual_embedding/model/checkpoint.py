@@ -1,4 +1,4 @@
-"""A trained encoder as a folder: `config.json`, `model.safetensors`, `tokenizer.json`; nothing in it can run code."""
+"""Save and load a trained encoder: `config.json`, `model.safetensors`, `tokenizer.json`; no file can run code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def load_encoder(
     """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            raise DataError(f"{folder / name} does not exist: {folder} holds no trained encoder")
+            raise DataError(f"{folder / name} does not exist: {folder} contains no trained encoder")
     try:
         config = EncoderConfig(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:

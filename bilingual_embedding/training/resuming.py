@@ -1,4 +1,4 @@
-"""The rule of resuming for encoders: what is free to change, and which stages may grow."""
+"""Rules for resuming an encoder's run: which settings may change, and which stages may get more steps."""
 
 from __future__ import annotations
 

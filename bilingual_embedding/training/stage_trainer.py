@@ -112,7 +112,7 @@ class StageTrainer:
         self.progress = StageProgress()
 
     def resume(self) -> bool:
-        """Load the state of a killed run; False where there is none.
+        """Load the state of a killed run; False if there is none.
 
         Raises:
             DataError: if the state is damaged, of another stage or of more steps.

@@ -83,7 +83,7 @@ def bind_known(model: type[Bound], values: Mapping[str, Any], where: str, *, hin
 
 
 def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Refuse a key that nobody reads, and name the nearest one that somebody does.
+    """Refuse an unread key, and name the nearest known one.
 
     Raises:
         ConfigError: naming the key.

@@ -155,7 +155,7 @@ def check_model_keys(params: Mapping[str, Any], model_class: type) -> None:
 
 
 def _read_entries(config_dir: str | Path, kind: str) -> dict[str, dict[str, Any]]:
-    """All top-level entries of `<kind>.yaml` or `<kind>/*.yaml`, each id in one file only; nobody may change them."""
+    """All entries of `<kind>.yaml` or `<kind>/*.yaml`, each id in one file only; callers must not change them."""
     config_dir = user_path(config_dir)
     single = config_dir / f"{kind}.yaml"
     files = [single] if single.is_file() else sorted((config_dir / kind).glob("*.yaml"))

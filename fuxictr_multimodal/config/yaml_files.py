@@ -53,7 +53,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_entries(files: Iterable[Path], what: str) -> dict[str, dict[str, Any]]:
-    """Read all top-level entries of YAML files, each id in one of them only; nobody may change what it returns.
+    """Read all top-level entries of YAML files, each id in one of them only; callers must not change the result.
 
     Args:
         files: in the order of the entries.
@@ -107,7 +107,7 @@ def parse_value(text: str, where: str) -> Any:
 
 
 def _shared_yaml(path: Path) -> dict[str, Any]:
-    """`read_yaml` without a copy of its own: nobody may change what it returns."""
+    """`read_yaml` without a copy of its own: callers must not change the result."""
     try:
         stat = path.stat()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Which runs `--expid` and `--seeds` name."""
+"""The runs selected by `--expid` and `--seeds`."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def select(expids: str, known: Sequence[str], *, where: Path) -> list[str]:
         if GLOB_CHARACTERS & set(pattern):
             found = [name for name in known if fnmatch.fnmatchcase(name, pattern)]
         if not found:
-            raise ConfigError(f"--expid: {pattern!r} names nothing in {where}. {did_you_mean(pattern, known)}")
+            raise ConfigError(f"--expid: {pattern!r} matches nothing in {where}. {did_you_mean(pattern, known)}")
         names += found
     if not names:
         raise ConfigError("--expid is empty: give a name, a glob or a list")

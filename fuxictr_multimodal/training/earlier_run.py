@@ -1,4 +1,4 @@
-"""What is there of a run before it starts: nothing, a complete run, one to resume, or one that must not be replaced."""
+"""The state of a run before it starts: none, complete, to resume, or not to be replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which run a command means: the name of its settings, or a run that is there under an older or another name."""
+"""Find the run that a command refers to: by its settings, or under an older or another name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run of a CTR model leaves behind: its report, FuxiCTR's csv line and the summary table."""
+"""The report of a CTR model's run, FuxiCTR's csv line and the summary table."""
 
 from __future__ import annotations
 

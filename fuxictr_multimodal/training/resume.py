@@ -1,4 +1,4 @@
-"""The rule of resuming: a run keeps its own settings; the command line may repeat them, and raise what may grow."""
+"""Rules for resuming: a run keeps its own settings; the command line may repeat them, and increase some."""
 
 from __future__ import annotations
 

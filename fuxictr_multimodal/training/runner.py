@@ -61,7 +61,7 @@ def run_experiment(
         name: of the run; by default that of the experiment and of the settings that `overrides` change.
         resume: whether an unfinished run is resumed.
         overwrite: whether a run that is there is replaced.
-        tracker: name of a tracker that is told settings, evaluations and final metrics; see `tracking.TRACKERS`.
+        tracker: name of a tracker that receives settings, evaluations and final metrics; see `tracking.TRACKERS`.
 
     Returns:
         The report and its file.
@@ -240,7 +240,7 @@ def _only_process(files: RunFiles) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout:
         raise ConfigError(
-            f"another process is running {files.run!r}; wait for it, or give another --seed or --name"
+            f"another process is running {files.run!r}; wait for it, or use another --seed or --name"
         ) from None
     except OSError as error:
         raise DataError(f"{files.lock.parent} cannot be written: {error.strerror or error}; see model_root") from None

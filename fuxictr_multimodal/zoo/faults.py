@@ -1,7 +1,7 @@
-"""FuxiCTR's faults that this project meets: what goes wrong where, what is done about it, and the test that holds it.
+"""FuxiCTR's faults that affect this project: where and what goes wrong, the handling, and the test of it.
 
 `python -m fuxictr_multimodal.zoo.faults > docs/fuxictr_faults.md` writes the page. A test checks that every place and
-every test named here exists. Many of the tests fail when FuxiCTR mends the fault: then the handling can go.
+every test named here exists. Many of the tests fail when FuxiCTR fixes the fault: then the handling can be removed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Fault:
         where: file of FuxiCTR and the function in it, or the model.
         wrong: what goes wrong.
         handling: what this project does.
-        handled_by: module or object of this project that does it, by its dotted name; none where it is only reported.
+        handled_by: module or object of this project that does it, by its dotted name; none if it is only reported.
         test: file and function.
         models: the models that have it; empty where it is none of models.
-        footnote: what a leaderboard says beside these models.
+        footnote: the footnote of a leaderboard for these models.
         version: of FuxiCTR, in which it was seen.
     """
 
@@ -367,7 +367,7 @@ FAULTS = (
 
 
 def footnotes(faults: Iterable[Fault] = FAULTS) -> dict[str, Fault]:
-    """Faults that a leaderboard tells its reader of, by the letter that marks their models.
+    """Faults with a leaderboard footnote, by the letter that marks their models.
 
     >>> [(letter, fault.name) for letter, fault in footnotes().items()]
     [('a', "the short history's mask is shifted by one")]

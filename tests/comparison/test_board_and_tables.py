@@ -177,7 +177,7 @@ def test_auc_that_is_defined_nowhere_cannot_rank(store, tmp_path):
         make_board(collect(tmp_path), store=store, replicates=5)
 
 
-def test_without_store_or_predictions_the_table_still_stands(store, tmp_path):
+def test_without_dataset_or_predictions_the_table_still_stands(store, tmp_path):
     write_run(tmp_path, store, expid="DIN_x", model="DIN", predictions=False)
     alone = make_board(collect(tmp_path))
     assert alone.entries[0].auc_rows is None

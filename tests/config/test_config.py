@@ -235,7 +235,7 @@ def test_each_file_is_parsed_once_until_it_changes(config_dir):
     assert load_config(folder, "QIN_b")["epochs"] == 4
 
 
-def test_nobody_can_change_what_others_read(config_dir):
+def test_shared_entries_cannot_be_changed(config_dir):
     folder = config_dir(dataset=DATASET + SYNTHETIC)
     params = load_config(folder, "QIN_a", overrides=["synthetic.rows=40000"])
     params["feature_cols"][0]["dtype"] = params["metrics"][0] = "changed"
@@ -301,7 +301,7 @@ def test_tilde_is_the_home_folder_in_configured_paths(config_dir, monkeypatch, t
         load_config(folder, "QIN_a", overrides=["model_root=3"])
 
 
-def test_keys_that_nobody_reads_are_accepted_and_not_hashed(config_dir):
+def test_unread_keys_are_accepted_and_not_hashed(config_dir):
     plain = load_config(config_dir(), "QIN_a")
     more = "    data_format: h5\n    train_data: ./data/d/train.h5\n    valid_data: x\n    test_data: y\n"
     given = load_config(config_dir(dataset=DATASET + more), "QIN_a")

@@ -206,7 +206,7 @@ def test_what_fuxictr_s_own_files_say_passes(settings):
         ({"gru_type": "print(1)"}, "gru_type 'print.1.' reads like code"),
     ],
 )
-def test_a_name_that_is_not_known_is_told_with_the_nearest(settings, message):
+def test_an_unknown_name_is_refused_with_the_nearest(settings, message):
     with pytest.raises(ConfigError, match=f"here: .*{message}"):
         check_known_values(settings, "here", free=())
 

@@ -116,7 +116,7 @@ def test_plans_of_a_glob_and_seeds(bench):
     assert many.expand(config, "Wh*,Arm", "1-2") == [
         Plan(expid, seed, config) for expid in ("Whole", "Arm") for seed in (1, 2)
     ]
-    with pytest.raises(ConfigError, match="'Hole' names nothing in .* Did you mean 'Whole'?"):
+    with pytest.raises(ConfigError, match="'Hole' matches nothing in .* Did you mean 'Whole'?"):
         many.expand(config, "Hole", None)
 
 

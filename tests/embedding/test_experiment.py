@@ -1,4 +1,4 @@
-"""A nano experiment end to end: a planted translation is learnt, a killed run goes on, settings are checked."""
+"""A nano experiment end to end: a planted translation is learnt, a killed run resumes, settings are checked."""
 
 import json
 import subprocess

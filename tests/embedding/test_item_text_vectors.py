@@ -80,7 +80,7 @@ def encode_command(root, *arguments):
 
 
 def build(raw, tmp_path, vectors):
-    """The item table of the download with these vectors, and the facts of its manifest about them."""
+    """The item table of the download with these vectors, and the metadata of its manifest about them."""
     main = runpy.run_path(str(ROOT / "datasets/movielens.py"))["main"]
     main(["--raw", str(raw), "--data-root", str(tmp_path / "data"), "--embedding", str(vectors)])
     store = Store.open(tmp_path / "data", "MovieLens_small")

@@ -92,7 +92,7 @@ def test_a_score_without_a_value_does_not_end_the_run(config, planted, runs, tmp
     assert report.status == report_of(runs).status == "completed"
     assert {scores["held_out_scored"] for scores in report_of(runs).evaluation.values()} == {None}
     assert None not in [scores["held_out left->right"] for scores in report.evaluation.values()]
-    assert "floor of held_out_scored: no value: all 20 human scores are equal" in caplog.messages
+    assert "baseline of held_out_scored: no value: all 20 human scores are equal" in caplog.messages
     assert "held_out_scored: no value: all 20 human scores are equal" in caplog.messages
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "held_out_scored" in line]
     assert row.count(" - ") == 4
@@ -103,7 +103,7 @@ def test_a_score_without_a_value_does_not_end_the_run(config, planted, runs, tmp
     [
         ("ExperimentData", MemoryError("data")),
         ("stage_setup.train_tokenizer", RuntimeError("tokenizer")),
-        ("lexical_floors", ValueError("floors")),
+        ("lexical_baselines", ValueError("floors")),
         ("evaluate", MemoryError("evaluation")),
         ("save_encoder", OSError("disk")),
         ("remove_stale_temporaries", PermissionError("sweep")),
@@ -169,7 +169,7 @@ def test_a_killed_run_is_neither_deleted_nor_ignored(config, runs, stop_in):
     state = runs / "Tiny" / "pairs.state.pt"
     before = state.read_bytes()
     for stage in ("all", "pairs"):
-        with pytest.raises(ConfigError, match=f"{state} is left of a run that was stopped: --resume resumes it"):
+        with pytest.raises(ConfigError, match=f"{state} belongs to an interrupted run: --resume continues it"):
             train(config_dir=config, expid="Tiny", stage=stage)
     assert (state.read_bytes(), report_of(runs).status) == (before, "interrupted")
     taken = stop_in("pairs", 99)
@@ -243,7 +243,7 @@ def test_a_finished_run_is_left_alone_and_says_what_differs(config, runs, caplog
     assert train(config_dir=config, expid="Tiny", resume=True)[0].status == "completed"
     assert "other settings" not in caplog.text
     train(config_dir=config, expid="Tiny", resume=True, overrides=["pairs.steps=9"])
-    assert "is complete with other settings (pairs.steps: 6 then, 9 now) and stays as it is" in caplog.text
+    assert "is complete with other settings (pairs.steps: 6 then, 9 now) and is left unchanged" in caplog.text
     assert path.read_bytes() == before
 
 
@@ -311,7 +311,7 @@ def test_a_tokenizer_of_other_settings_is_not_used(config, runs, stop_in):
 def test_a_stage_is_not_trained_under_a_later_one(config):
     train(config_dir=config, expid="Tiny", overrides=["multitask=null"])
     mlm = "{sources: [sentences], steps: 1, batch_tokens: 64, optimiser: {learning_rate: 1.e-3}}"
-    with pytest.raises(ConfigError, match="holds pairs, trained without mlm: --overwrite trains anew"):
+    with pytest.raises(ConfigError, match="holds pairs, trained without mlm: --overwrite trains from scratch"):
         train(config_dir=config, expid="Tiny", stage="mlm", overrides=[f"mlm={mlm}"])
 
 
@@ -361,7 +361,7 @@ def test_one_process_a_run(config, runs):
 
 
 @pytest.mark.parametrize(("speedup", "used"), [(0.1, "float32"), (1.1, "float32"), (1.6, "bfloat16")])
-def test_auto_precision_is_measured_told_and_kept(config, runs, stop_in, monkeypatch, caplog, speedup, used):
+def test_auto_precision_is_measured_logged_and_kept(config, runs, stop_in, monkeypatch, caplog, speedup, used):
     monkeypatch.setattr(reduced_precision, "cpu_speedup", lambda: speedup)
     stop_in("pairs", 3)
     with pytest.raises(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""A trained folder loads as `SentenceTransformer(path)`; losses agree with the library's; absence is told kindly."""
+"""A trained folder loads as `SentenceTransformer(path)`; losses agree with those of the library."""
 
 import copy
 import importlib

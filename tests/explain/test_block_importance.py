@@ -273,7 +273,7 @@ def test_the_command(start, repository, tmp_path, capsys):
     for wrong, message in (
         (["--blocks", "--out", "blocks.docx"], "pictures are written as .png, .svg or .pdf"),
         (["--blocks", "--repeats", "0"], "--repeats 0"),
-        (["--blocks", "--fresh"], "--fresh is for --scales"),
+        (["--blocks", "--fresh"], "--fresh needs --scales"),
         (["--blocks", "--sparsity"], "not allowed with argument"),
     ):
         with pytest.raises(SystemExit) as left:

@@ -68,7 +68,7 @@ def reachable(name: str) -> set[str]:
 
 @pytest.mark.parametrize("module", sorted(FORBIDDEN))
 def test_module_does_not_reach(module):
-    assert module_file(module), f"{module} is gone: mend this test and ARCHITECTURE.md"
+    assert module_file(module), f"{module} is gone: update this test and ARCHITECTURE.md"
     roots = {name for found in reachable(module) for name in (found, found.split(".")[0])}
     assert not roots & FORBIDDEN[module]
 

@@ -190,7 +190,7 @@ def test_fast_equals_plain_in_float32():
 
 
 @pytest.mark.parametrize("given", [{}, {"text": 5, "image": 7, "audio": 3}], ids=["none", "three"])
-def test_any_number_of_given_embeddings(given):
+def test_any_number_of_pretrained_embeddings(given):
     features = feature_map(given=given)
     model, batch = example(features=features)
     np.testing.assert_allclose(

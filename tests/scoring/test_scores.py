@@ -1,4 +1,4 @@
-"""Scoring from the command line: row order, new rows through the store's own encoders, unknown values, submissions."""
+"""Scoring from the command line: order, new samples through the dataset's encoders, unknown values, submissions."""
 
 import os
 import subprocess

@@ -20,7 +20,7 @@ SETTINGS = {"epochs": 3, "synthetic": {"rows": 9}, "feature_cols": [{"name": "it
 
 
 class Sink:
-    """Keeps what it is told."""
+    """Records what it receives."""
 
     def __init__(self, last_step=-1):
         self.last_step, self.told = last_step, []
@@ -57,7 +57,7 @@ def tell(tracker, curve=CURVE, metrics=None):
     tracker.close()
 
 
-def test_everything_is_told_once():
+def test_everything_is_logged_once():
     sink = Sink()
     tell(tracking.Tracking(sink), metrics={"test": {"AUC": 0.7, "gAUC": None}})
     assert [what for what, _ in sink.told] == ["settings", 4, 8, 12, "final", "close"]

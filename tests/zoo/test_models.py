@@ -34,7 +34,7 @@ PARAMS = {
 
 @pytest.fixture
 def zoo_root(tmp_path, monkeypatch):
-    """A clone with a QIN and a DIN of its own, and a model that nobody else has."""
+    """A clone with a QIN and a DIN of its own, and a model of its own name."""
     monkeypatch.delenv("FUXICTR_ZOO_ROOT", raising=False)
     for name in ("QIN", "DIN", "Rare"):
         folder = tmp_path / "model_zoo" / name / "src"
@@ -224,7 +224,7 @@ def test_faults_that_interaction_models_of_a_clone_have_are_handled(feature_map,
 
 
 def test_fault_fuxictr_forgets_tables_that_a_layer_does_not_share(feature_map):
-    """Fails when FuxiCTR mends it: then `initialise_forgotten_tables` can go."""
+    """Fails when FuxiCTR fixes it: then `initialise_forgotten_tables` can go."""
     flat = flat_feature_map(feature_map, 3, pooled=True, embeddings=False)
     layer = LogisticRegression(flat).embedding_layer.embedding_layer
     assert layer.embedding_layers["item_id"].weight.abs().max() < 1e-2

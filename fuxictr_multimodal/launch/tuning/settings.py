@@ -101,7 +101,7 @@ class SearchSettings(Settings):
                 check_known_values({key: value}, where)
         for key, axis in axes.items():
             if key in UNHASHED_KEYS and (isinstance(axis, Range) or len(axis) > 1):
-                raise ConfigError(f"{where}: {key} does not change what a trial computes; give it one value")
+                raise ConfigError(f"{where}: {key} does not change the result of a trial; set a single value")
         return axes
 
     def keys_by_model(self, axes: Mapping[str, Axis], where: str) -> dict[str, dict[str, tuple[str, ...]]]:

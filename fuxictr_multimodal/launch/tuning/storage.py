@@ -40,7 +40,7 @@ class FileStorage:
         self.worker = uuid.uuid4().hex[:8]
         self._folder = path.parent
         if not self._folder.is_dir():
-            raise ConfigError(f"study {path}: the folder {self._folder} is not there")
+            raise ConfigError(f"study {path}: the folder {self._folder} does not exist")
         with _readable_errors(self.name, OSError, RuntimeError), self.lock(None):
             self.storage = make(path.resolve())
 
@@ -192,7 +192,7 @@ def open_storage(url: str | None, *, own_file: Path) -> StudyStorage:
     if backend != "sqlite":
         return ServerStorage(parsed)
     if not parsed.database:
-        raise ConfigError(f"--storage {url} names no file: write sqlite:///study.db")
+        raise ConfigError(f"--storage {url} has no file: write sqlite:///study.db")
     return FileStorage(Path(parsed.database), make=_sqlite)
 
 

@@ -1,4 +1,4 @@
-"""The challenge data: every row of the store equals the files, and every spoilt file is one clear error."""
+"""The challenge data: every sample of the dataset equals the files, and every damaged file gives one clear error."""
 
 import functools
 import http.server
@@ -58,7 +58,7 @@ def padded(values, offsets, width=64):
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
-def test_every_row_of_the_store_is_the_files(raw, store, split):
+def test_every_row_of_the_dataset_is_that_of_the_files(raw, store, split):
     given = files.load(raw / f"MicroLens_1M_x1/{split}.parquet")
     columns, values, offsets = read_split(store, split)
     assert (padded(values, offsets) == given.pop("item_seq")).all()
@@ -79,7 +79,7 @@ def test_item_table_is_the_files(raw, store):
     assert not any(values[0].any() for values in table.values())
 
 
-def test_facts_and_feature_map(store):
+def test_metadata_and_feature_map(store):
     manifest = store.manifest
     assert {name: split.rows for name, split in manifest.splits.items()} == files.ROWS
     assert manifest.splits["test"].positives is None

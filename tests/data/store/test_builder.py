@@ -1,4 +1,4 @@
-"""Building a store: what is kept, what is refused by name, and that nothing is left half-written."""
+"""Building a dataset: what is written, what is refused by name, and that nothing is left half-written."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def append(data_root, split, pieces, **changes):
             building.append(split, *rows)
 
 
-def test_built_rows_come_back_in_the_dtypes_of_the_store(tmp_path):
+def test_built_rows_come_back_in_the_dtypes_on_disk(tmp_path):
     rows = split_rows(40)
     manifest = build(tmp_path, splits={"train": rows, "valid": split_rows(10, 1)})
     store = Store.open(tmp_path, "tiny")
@@ -74,7 +74,7 @@ def test_built_rows_come_back_in_the_dtypes_of_the_store(tmp_path):
     assert [column.name for column in manifest.item_columns] == ["item_id", "tags", "emb"]
 
 
-def test_facts_are_exact(tmp_path, capsys):
+def test_metadata_is_exact(tmp_path, capsys):
     rows = split_rows(200)
     facts = build(tmp_path, splits={"train": rows, "valid": split_rows(10, 1)}).splits["train"]
     lengths = np.diff(rows[2])

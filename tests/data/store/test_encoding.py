@@ -1,4 +1,4 @@
-"""FuxiCTR's processor behind guards: raw columns, its vocabularies on disk, and its traps."""
+"""FuxiCTR's processor behind checks: raw columns, its vocabularies on disk, and its faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Synthetic data: the same bytes from the same spec, a rule that can be recomputed, and the store it fills."""
+"""Synthetic data: the same bytes from the same spec, a rule that can be recomputed, and the dataset built from it."""
 
 import hashlib
 import json

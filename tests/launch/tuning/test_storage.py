@@ -179,4 +179,4 @@ def test_a_server_that_is_not_there_is_one_line(tmp_path):
 def test_a_grid_has_no_storage(tmp_path):
     done = Sweep(tmp_path).tuner(SPACE).run("--storage", "study.journal")
     assert done.returncode == 2
-    assert "--storage is for --search random and tpe" in done.stderr
+    assert "--storage needs --search random or tpe" in done.stderr
