@@ -1,4 +1,4 @@
-"""Tokens a second of training and of encoding, against the machine's products and against naive padding in one run.
+"""Tokens a second of training and of encoding, against the machine's products and against padded batches in one run.
 
 Texts are random tokens with the lengths of item texts: mostly titles, some descriptions.
 """
@@ -31,7 +31,7 @@ def item_texts(count: int, vocabulary: int) -> TokenTable:
 
 
 @torch.no_grad()
-def encode_naively(encoder: Encoder, table: TokenTable) -> np.ndarray:
+def encode_padded(encoder: Encoder, table: TokenTable) -> np.ndarray:
     """Batches in the order given, padded to their longest."""
     parts = [
         torch.nn.functional.normalize(
@@ -54,10 +54,10 @@ def main() -> None:
     config = encoder.config
     table = item_texts(args.texts, config.vocabulary_size)
     tokens = int(table.offsets[-1])
-    gap = float(np.abs(encode_table(encoder, table) - encode_naively(encoder, table)).max())
+    gap = float(np.abs(encode_table(encoder, table) - encode_padded(encoder, table)).max())
     assert gap < 1e-4, gap
     fast = median_seconds(lambda: encode_table(encoder, table), repeats=args.repeats)
-    naive = median_seconds(lambda: encode_naively(encoder, table), repeats=args.repeats)
+    padded = median_seconds(lambda: encode_padded(encoder, table), repeats=args.repeats)
 
     pairs = item_texts(2 * args.batch, config.vocabulary_size)
     optimiser = make_optimiser(encoder, OptimiserSettings(learning_rate=1e-4))
@@ -80,7 +80,7 @@ def main() -> None:
         rows_per_s=tokens / fast,
         ceiling=flops / config.flops_per_token,
         ceiling_is="tokens/s if the linear layers' products ran at the measured speed of a matrix product",
-        ratio_to_plain=naive / fast,
+        ratio_to_plain=padded / fast,
         plain_is=f"padded batches of {NAIVE_BATCH} in the given order, eager attention",
         check=f"vectors of both agree within {gap:.1e}",
         rows_are="tokens",

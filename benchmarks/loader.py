@@ -68,7 +68,8 @@ def run(folder: Path, *, rows: int, batch_size: int, epochs: int, shuffle_window
         ceiling=copied,
         ceiling_is="bytes of a yielded row at the rate of a large copy in memory",
         ratio_to_plain=modes["resident"]["ratio_to_plain"],
-        plain_is=f"tests/helpers/naive_loader.py on {plain['rows']} rows: padded rows gathered from memory (resident), "
+        plain_is=f"tests/helpers/padded_loader.py on {plain['rows']} rows: padded rows gathered from memory "
+        "(resident), "
         "or read, padded and gathered (streaming)",
         check=plain["check"],
         modes=modes,
@@ -97,11 +98,11 @@ def measure_plain(path: Path, sizes: dict[str, Any]) -> dict[str, Any]:
     from fuxictr_multimodal.data.order import epoch_rows
     from fuxictr_multimodal.data.store import SplitReader
 
-    source = Path(__file__).parents[1] / "tests" / "helpers" / "naive_loader.py"
+    source = Path(__file__).parents[1] / "tests" / "helpers" / "padded_loader.py"
     reference = SimpleNamespace(**runpy.run_path(str(source)))
     with SplitReader(path) as reader:
         order = epoch_rows(reader.blocks, seed=1, epoch=0, window=sizes["shuffle_window"])
-    batches = reference.naive_batches(
+    batches = reference.padded_batches(
         [path.with_suffix(".h5")],
         [*COLUMNS, "item_id"],
         order=order,

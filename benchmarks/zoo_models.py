@@ -1,7 +1,7 @@
-"""Which models train a step on our store: this project's, FuxiCTR's LongCTR, and those of a FuxiCTR clone.
+"""Which models train a step on our datasets: this project's, FuxiCTR's LongCTR, and those of a FuxiCTR clone.
 
 A census, no measurement of speed: each model is constructed with the settings of its own `<Model>_test` experiment,
-trains one step on a batch, and scores another. Models of a checkout are code of the folder that you name; it is run.
+trains one step on a batch, and scores another. The code of models of a clone is run.
 
     python benchmarks/zoo_models.py --zoo-root ~/FuxiCTR --markdown results/zoo_models.md
 """
@@ -62,7 +62,7 @@ In a FuxiCTR clone (2.3.10), and what is done about it here:
   Synthetic_test). Here it is initialised, with a warning.
 * DCNv2, APG_DCNv2, GDCN and GDCNP fail with their own defaults (`[]` hidden units), PPNet with its own (`gate_priors:
   []`): give these parameters. DMR fails when it is given a `context_field` (`torch.cat(..., dimi=-1)`).
-* The TensorFlow twins (`*_tf`) are not PyTorch models and are not listed.
+* The TensorFlow variants (`*_tf`) are not PyTorch models and are not listed.
 
 In FuxiCTR's LongCTR and, as marked, in the clone:
 
@@ -107,7 +107,7 @@ def main() -> None:
     names = [f"LongCTR/{name}" for name in zoo.longctr_models()]
     names = [*zoo.own_models(), *names]
     if args.zoo_root:
-        names += [f"checkout/{name}" for name in sorted(fuxictr_clone.find_models(args.zoo_root))]
+        names += [f"clone/{name}" for name in sorted(fuxictr_clone.find_models(args.zoo_root))]
     outcomes = [try_model(name, {**params, **own_settings(name, args.zoo_root)}, args.zoo_root) for name in names]
     Console(width=160).print(as_table(outcomes))
     if args.markdown:
@@ -158,7 +158,7 @@ def own_settings(name: str, zoo_root: Path | None) -> dict[str, Any]:
     place, _, short = name.rpartition("/")
     if place == "LongCTR":
         return {"parallel_dnn_hidden_units": [64, 32]} if short == "DCNv2" else {}
-    if place != "checkout" or zoo_root is None:
+    if place != "clone" or zoo_root is None:
         return {}
     config = fuxictr_clone.find_models(zoo_root)[short].parent.parent / "config" / "model_config.yaml"
     entries = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
@@ -218,7 +218,7 @@ def as_table(outcomes: list[Outcome]) -> Table:
 
 
 def as_markdown(outcomes: list[Outcome], args: argparse.Namespace) -> str:
-    places: dict[str, list[Outcome]] = {"own": [], "LongCTR": [], "checkout": []}
+    places: dict[str, list[Outcome]] = {"own": [], "LongCTR": [], "clone": []}
     for outcome in outcomes:
         places[outcome.model.partition("/")[0] if "/" in outcome.model else "own"].append(outcome)
     counts = ", ".join(f"{place} {sum(o.trains for o in found)} of {len(found)}" for place, found in places.items())

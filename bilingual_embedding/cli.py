@@ -26,13 +26,13 @@ def run_embedding_main(
     if args.stage == "encode" and not (args.input and args.output):
         parser.error("--stage encode needs --input and --output")
     if args.published and args.stage not in ("evaluate", "encode"):
-        parser.error("--published goes with --stage evaluate or encode")
+        parser.error("--published needs --stage evaluate or encode")
     if args.stage in ("encode", "compare") and args.seeds:
-        parser.error(f"--seeds trains several runs; it does not go with --stage {args.stage}")
+        parser.error(f"--seeds trains several runs; it cannot be combined with --stage {args.stage}")
     if importlib.util.find_spec("tokenizers") is None:
         raise ConfigError("text encoders need more packages: pip install 'fuxictr-multimodal[embedding]'")
     check_gpus([args.gpu])
-    # torch takes seconds to import: only now, after the arguments are known to be good.
+    # torch takes seconds to import: so only after the arguments are checked.
     from fuxictr_multimodal.launch.plans import is_one_run
 
     if args.stage == "compare":
@@ -47,8 +47,9 @@ def _parser(prog: str, config: str | Path) -> argparse.ArgumentParser:
     parser = command_parser(
         prog,
         "Train a bilingual text encoder in its stages, evaluate it, turn texts into vectors, compare runs.",
-        notes="Finished stages are skipped unless --overwrite; a stopped stage resumes with --resume, by the settings "
-        "it was started with. --resume leaves finished runs alone.",
+        notes="Finished stages are skipped unless --overwrite; a stopped stage resumes with --resume, with "
+        "the settings "
+        "it was started with. --resume leaves finished runs unchanged.",
         examples=[
             "--expid BiEncoder_nano",
             "--expid BiEncoder_nano --stage encode --input titles.csv --text-column title --output vectors.parquet",
@@ -58,33 +59,35 @@ def _parser(prog: str, config: str | Path) -> argparse.ArgumentParser:
     parser.add_argument(
         "--expid",
         default="BiEncoder_nano",
-        help="the experiment to run; to train or compare also a glob, or a list with commas",
+        help="the experiment to run; for training and comparing also a glob or a comma-separated list",
     )
-    parser.add_argument("--stage", default="all", choices=STAGES, help="what to do")
+    parser.add_argument("--stage", default="all", choices=STAGES, help="the stage to run")
     parser.add_argument("--gpu", default=-1, type=int, help="the GPU index, -1 for the CPU")
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=int, help="replace the seed; the run is then named <expid>_s<seed>")
-    seeds.add_argument("--seeds", metavar="1,2,3", help="train these seeds in turn; also a range, 1-3")
+    seeds.add_argument("--seeds", metavar="1,2,3", help="train these seeds in turn, or a range such as 1-3")
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-        help="replace a setting, a dot between levels (pairs.steps=100); may be given several times",
+        help="replace a setting, nested keys with a dot (pairs.steps=100); may be repeated",
     )  # fmt: skip
-    parser.add_argument("--resume", action="store_true", help="resume a stopped run; its steps may grow")
-    parser.add_argument("--overwrite", action="store_true", help="train again although the stage is there")
+    parser.add_argument("--resume", action="store_true", help="resume a stopped run; its steps may be increased")
+    parser.add_argument("--overwrite", action="store_true", help="train again even if the stage is finished")
     parser.add_argument(
         "--published",
         metavar="NAME-or-folder",
-        help="with --stage evaluate or encode: take this encoder of Hugging Face, or of a folder, instead of ours",
+        help="with --stage evaluate or encode: use this encoder, a Hugging Face name or a folder, in place of ours",
     )
     texts = parser.add_argument_group("encode")
     texts.add_argument(
-        "--input", type=path_argument, help="texts: .txt, .csv, .tsv, .jsonl or .parquet, also with .gz after it"
+        "--input", type=path_argument, help="texts: .txt, .csv, .tsv, .jsonl or .parquet, optionally followed by .gz"
     )
     texts.add_argument("--output", type=path_argument, help="vectors: .parquet; with --stage compare the table: .md")
-    texts.add_argument("--text-column", action="append", help="column of the texts (text); several are joined")
-    texts.add_argument("--id-column", help="column of ids that travels with the vectors")
+    texts.add_argument("--text-column", action="append", help="text column (default: text); several are joined")
+    texts.add_argument("--id-column", help="id column, written beside the vectors")
     texts.add_argument(
-        "--item-dim", type=int, help="write an item table of this width, row i is item i; needs whole numbers as ids"
+        "--item-dim",
+        type=int,
+        help="write an item table of this width, in which row i is item i; ids must be whole numbers",
     )
     return parser
 

@@ -13,7 +13,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bilingual_embedding.data.sources import read_evaluation
 from bilingual_embedding.evaluation.published import load_published
-from bilingual_embedding.evaluation.scores import evaluate, lexical_floors
+from bilingual_embedding.evaluation.scores import evaluate, lexical_baselines
 from bilingual_embedding.training.resuming import resumed_experiment
 from bilingual_embedding.training.run_folder import run_name
 from bilingual_embedding.training.run_report import EmbeddingReport
@@ -98,7 +98,7 @@ def evaluate_published(
         scored_ones = len(run.experiment.evaluation.sources) if run.experiment.evaluation else 0
         sources = read_evaluation(run.experiment)[:scored_ones]
         scores = evaluate(sources, embed, progress=True)
-        result = {"published": name, "scores": scores, "floors": lexical_floors(sources, progress=True)}
+        result = {"published": name, "scores": scores, "floors": lexical_baselines(sources, progress=True)}
     print(json.dumps(result, allow_nan=False))
     return result
 

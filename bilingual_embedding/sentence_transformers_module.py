@@ -73,7 +73,7 @@ class BilingualModule(InputModule):
         """
         folder = Path(model_name_or_path) / subfolder
         if not folder.is_dir():
-            raise DataError(f"{folder} is no folder on this machine; give the path of a trained stage")
+            raise DataError(f"{folder} is not a folder on this machine; pass the path of a trained stage")
         return cls(*load_encoder(folder))
 
 

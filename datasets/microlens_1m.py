@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("pass --raw DIR or --download")
     if args.mirror and not args.download:
         parser.error("--mirror needs --download")
-    # polars, FuxiCTR and torch take seconds to import: only now, after the arguments are known to be good.
+    # polars, FuxiCTR and torch take seconds to import: so only after the arguments are checked.
     from fuxictr_multimodal.data.recipes.microlens.challenge import build, files_of
     from fuxictr_multimodal.data.recipes.microlens.files import ADDRESS, load
 

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
     args = parser.parse_args(argv)
-    # polars, FuxiCTR and torch take seconds to import: only now, after the arguments are known to be good.
+    # polars, FuxiCTR and torch take seconds to import: so only after the arguments are checked.
     from fuxictr_multimodal.data.recipes.microlens.raw import build
     from fuxictr_multimodal.data.recipes.microlens.raw_recipe import Choices
 

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if wrong:
             parser.error(f"--format {args.format} {'needs' if name == wanted else 'has no'} --{name.replace('_', '-')}")
     sizes = {name: getattr(args, name) for name in SIZES if getattr(args, name) is not None}
-    # The builder and arrow take seconds to import: only now, after the arguments are known to be good.
+    # The builder and arrow take seconds to import: so only after the arguments are checked.
     if args.format == "store":
         from fuxictr_multimodal.data.synthetic import build_from_config
 

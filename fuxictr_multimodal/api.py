@@ -150,7 +150,7 @@ def load_report(path: str | Path) -> Report:
     """Read `<model_root>/<dataset_id>/<run>.report.json`.
 
     Raises:
-        InputError: there is no such file, or it is no report.
+        InputError: there is no such file, or it is not a report.
     """
     path = user_path(path)
     if not path.is_file():

@@ -1,3 +1,3 @@
-"""The version, told once."""
+"""The version, defined once."""
 
 __version__ = "0.2.0"

@@ -9,13 +9,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
-    """Root of the checkout."""
+    """Root of the repository."""
     return REPOSITORY
 
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory) -> Path:
-    """One data root for the session: the synthetic test store is built there on first use."""
+    """One data root for the session: the synthetic test dataset is built there on first use."""
     return tmp_path_factory.mktemp("data")
 
 

@@ -58,13 +58,13 @@ def read_source(name: str, settings: SourceSettings, data_root: Path) -> Source:
         raise ConfigError(f"{where}: expected one or two paths and as many languages, found {len(files)} and "
                           f"{len(settings.languages)}")  # fmt: skip
     if len(settings.books) not in (0, 2):
-        raise ConfigError(f"{where}: books are a first and a last number, found {list(settings.books)}")
+        raise ConfigError(f"{where}: books must be a first and a last number, found {list(settings.books)}")
     for file in files:
         if not file.is_file():
-            raise DataError(f"{where}: {file} does not exist; set data_root to the folder that holds it")
+            raise DataError(f"{where}: {file} does not exist; set data_root to the folder that contains it")
     source = FORMATS[settings.format](name, files, settings)
     if not any(source.texts.values()):
-        raise DataError(f"{where}: {files[0]} holds no text")
+        raise DataError(f"{where}: {files[0]} contains no text")
     return source
 
 
@@ -143,7 +143,7 @@ def _bible_json(name: str, files: Sequence[Path], settings: SourceSettings) -> S
     for number, chapters in enumerate(zip(*books, strict=True), start=1):
         if len({len(chapter) for chapter in chapters}) > 1:
             raise DataError(
-                f"{files[1]}: chapter {number} of the file has other verses than in {files[0]}: not aligned"
+                f"{files[1]}: chapter {number} of the file differs in its verses from {files[0]}: not aligned"
             )
     texts = {
         language: [" ".join(chapter) for chapter in chapters]

@@ -1,4 +1,4 @@
-"""The sources of an experiment: read once; training sources are cleaned of evaluation texts, and rows are counted."""
+"""The sources of an experiment, read once; evaluation texts are removed from training sources, and rows are counted."""
 
 from __future__ import annotations
 

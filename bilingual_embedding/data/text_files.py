@@ -43,7 +43,7 @@ def read_text(file: Path) -> str:
     """The text of a file. Line ends are kept, but a file with the old line end `\\r` alone gets the usual one.
 
     Raises:
-        DataError: as `read_bytes`, and naming line and byte of what is no text in UTF-8.
+        DataError: as `read_bytes`, and naming line and byte of what is not text in UTF-8.
     """
     content = read_bytes(file)
     try:

@@ -1,4 +1,4 @@
-"""What training and evaluation read: texts by language, pairs, triplets and scored pairs, of one named source."""
+"""Named sources for training and evaluation: texts by language, pairs, triplets and scored pairs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Source:
             ConfigError: if the source has none.
         """
         if self.pairs is None:
-            raise ConfigError(f"source {self.name!r} has no pairs: choose one whose format has them")
+            raise ConfigError(f"source {self.name!r} has no pairs: choose a source with pairs")
         return self.pairs
 
     def need_scored(self) -> ScoredPairs:
@@ -70,5 +70,5 @@ class Source:
             ConfigError: if the source has none.
         """
         if self.scored is None:
-            raise ConfigError(f"source {self.name!r} has no scored pairs: choose one whose format has them")
+            raise ConfigError(f"source {self.name!r} has no scored pairs: choose a source with scored pairs")
         return self.scored

@@ -1,4 +1,4 @@
-"""What finished runs scored: means over seeds after each stage, and differences of experiments over paired seeds.
+"""Scores of finished runs: means over seeds after each stage, and paired differences between experiments.
 
 The text is a function of the reports alone: same reports, same bytes.
 """
@@ -18,7 +18,7 @@ from fuxictr_multimodal.text.escape import markdown
 
 EXPLANATION = (
     "Scores in percent, mean ± standard deviation over seeds: Spearman's rank correlation for scored pairs, accuracy "
-    "of the nearest text for translations and of the guess for masked words. The floor is cosine of character "
+    "of the nearest text for translations and of the guess for masked words. The baseline is the cosine of character "
     "n-grams, without learning."
 )
 
@@ -105,12 +105,12 @@ def read_seeds(model_root: Path, expid: str) -> Seeds:
 
 def _of_one(runs: Seeds) -> str:
     names = dict.fromkeys(name for stage in runs.stages for name in runs.scores(stage))
-    rows = [["score, %", "floor", *map(markdown, runs.stages)]]
+    rows = [["score, %", "baseline", *map(markdown, runs.stages)]]
     for name in names:
-        floor = runs.first.floors.get(name)
+        baseline = runs.first.floors.get(name)
         spreads = [runs.spread(stage, name) for stage in runs.stages]
         texts = [_spread_text(spread, len(runs.reports)) for spread in spreads]
-        rows.append([markdown(name), "-" if floor is None else f"{floor:.1f}", *texts])
+        rows.append([markdown(name), "-" if baseline is None else f"{baseline:.1f}", *texts])
     seeds = ", ".join(map(str, runs.reports))
     minutes = Spread(tuple(sum(s["seconds"] for s in r.stages.values()) / 60 for r in runs.reports.values())).mean
     several = "seed" if len(runs.reports) == 1 else "seeds"
@@ -173,10 +173,10 @@ def _number_text(values: int, seeds: int) -> str:
 def _table(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns are aligned in plain text too; the first row is the head.
 
-    >>> print(_table([["score", "floor"], ["a", "1.0"]]))
-    | score | floor |
-    |:------|------:|
-    | a     |   1.0 |
+    >>> print(_table([["score", "base"], ["a", "1.0"]]))
+    | score | base |
+    |:------|-----:|
+    | a     |  1.0 |
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 

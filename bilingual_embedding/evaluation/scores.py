@@ -1,4 +1,4 @@
-"""Scores of an encoder: Spearman on scored pairs, accuracy of finding translations, and lexical floors beside them.
+"""Scores of an encoder: Spearman on scored pairs, accuracy of finding translations, and lexical baselines beside them.
 
 A score that is not defined is None: a rank correlation of fewer than two pairs or of equal values, an accuracy over
 nothing, anything of vectors that are not finite. One logged line says which and why.
@@ -71,11 +71,11 @@ def translation_accuracy(pairs: Pairs, embed: Embed, *, progress: bool = False) 
     return _found_both_ways(pairs, lambda block: left_ND[block] @ right_ND.T, progress)
 
 
-def lexical_floors(sources: Sequence[Source], *, progress: bool = False) -> dict[str, Score]:
+def lexical_baselines(sources: Sequence[Source], *, progress: bool = False) -> dict[str, Score]:
     """The same scores without any learning: cosine of TF-IDF of character 3- to 5-grams, fitted on the set itself."""
     scores: dict[str, Score] = {}
-    for source in followed(sources, total=len(sources), what="lexical floors", unit="source", shown=progress):
-        name = f"floor of {source.name}"
+    for source in followed(sources, total=len(sources), what="lexical baselines", unit="source", shown=progress):
+        name = f"baseline of {source.name}"
         if source.scored is not None:
             scores[source.name] = _reported(name, _sts_floor, source.scored)
         else:

@@ -1,4 +1,4 @@
-"""A trained encoder as a folder: `config.json`, `model.safetensors`, `tokenizer.json`; nothing in it can run code."""
+"""Save and load a trained encoder: `config.json`, `model.safetensors`, `tokenizer.json`; no file can run code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODULES = [
 
 
 def save_encoder(folder: Path, encoder: Encoder, tokenizer: BilingualTokenizer) -> None:
-    """Write the three files, the weights last: a folder without weights is no model."""
+    """Write the three files, the weights last: a folder without weights is not a model."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS).unlink(missing_ok=True)
     write_json(folder / CONFIG, dataclasses.asdict(encoder.config))
@@ -44,7 +44,7 @@ def load_encoder(
     """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            raise DataError(f"{folder / name} does not exist: {folder} holds no trained encoder")
+            raise DataError(f"{folder / name} does not exist: {folder} contains no trained encoder")
     try:
         config = EncoderConfig(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:

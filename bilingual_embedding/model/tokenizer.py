@@ -76,7 +76,7 @@ class BilingualTokenizer:
         if method not in METHODS:
             raise ConfigError(f"tokenizer method {method!r} is unknown; choose from {', '.join(METHODS)}")
         if not any(texts_by_language.values()):
-            raise DataError("there is no text to train the tokenizer on")
+            raise DataError("no text to train the tokenizer on")
         fast = _untrained(lower)
         shared: dict[str, Any] = {
             "special_tokens": list(SPECIAL_TOKENS),

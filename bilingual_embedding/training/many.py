@@ -35,7 +35,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
 
 
 def _train(**arguments: Any) -> tuple[EmbeddingReport, Path]:
-    # In the process of a run: only there is torch imported.
+    # Called in the process of the run, the only one that imports torch.
     from bilingual_embedding.commands import train
     from fuxictr_multimodal.system.progress import show_lines_only
 

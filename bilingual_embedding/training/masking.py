@@ -97,7 +97,7 @@ def masked_loss(logits_MV: Tensor, targets_M: Tensor) -> Tensor:
 def masked_accuracy(
     model: MaskedLanguageModel, table: TokenTable, *, seed: int, rate: float = 0.3, progress: bool = False
 ) -> float | None:
-    """Share of masked tokens that the model guesses, row by row; None where none was masked."""
+    """Fraction of masked tokens that the model predicts, row by row; None where none was masked."""
     generator = np.random.default_rng(seed)
     size = model.encoder.config.vocabulary_size
     model.eval()

@@ -45,7 +45,7 @@ def mine_negatives(
     """
     rows = len(query_ND)
     groups = np.arange(rows) if groups is None else groups
-    assert rows > negatives + skip, "more candidates than negatives asked for"
+    assert rows > negatives + skip, "more candidates than requested negatives"
     own = np.einsum("nd,nd->n", query_ND, positive_ND)
     found = np.empty((rows, negatives), dtype=np.int64)
     starts = range(0, rows, BLOCK)

@@ -1,4 +1,4 @@
-"""The rule of resuming for encoders: what is free to change, and which stages may grow."""
+"""Rules for resuming an encoder's run: which settings may change, and which stages may get more steps."""
 
 from __future__ import annotations
 
@@ -75,5 +75,5 @@ def check_resumable(report: EmbeddingReport, experiment: Experiment, *, trained:
         changed_settings(report, experiment),
         objection,
         where=f"{where} is left of a run",
-        remedy="--resume without them resumes it, --overwrite trains anew",
+        remedy="--resume without them continues it, --overwrite trains from scratch",
     )

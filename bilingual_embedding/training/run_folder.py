@@ -60,7 +60,7 @@ class RunFolder:
         return self.path / f"{stage}.state.pt"
 
     def head(self, stage: str) -> Path:
-        """Weights of a stage that are no part of the encoder."""
+        """Weights of a stage that are not part of the encoder."""
         return self.stage(stage) / HEAD
 
     @property
@@ -138,17 +138,20 @@ class RunFolder:
             chosen = [name for name in chosen if name not in done]
         elif not overwrite and states:
             raise ConfigError(
-                f"{states[0]} is left of a run that was stopped: --resume resumes it, --overwrite trains anew"
+                f"{states[0]} belongs to an interrupted run: --resume continues it, --overwrite trains from scratch"
             )
         elif not overwrite and done:
             raise ConfigError(
-                f"{self.path} holds {', '.join(done)} already: --resume resumes after it, --overwrite trains anew"
+                f"{self.path} holds {', '.join(done)} already: --resume continues after it, --overwrite "
+                "trains from scratch"
             )
         if not chosen:
             return []
         later = [name for name in STAGES[STAGES.index(chosen[-1]) + 1 :] if self.begun(name)]
         if later and not overwrite:
-            raise ConfigError(f"{self.path} holds {later[0]}, trained without {chosen[-1]}: --overwrite trains anew")
+            raise ConfigError(
+                f"{self.path} holds {later[0]}, trained without {chosen[-1]}: --overwrite trains from scratch"
+            )
         missing = [name for name in self.planned[: self.planned.index(chosen[0])] if not self.trained(name)]
         if missing:
             raise ConfigError(f"stage {chosen[0]!r} starts from stage {missing[-1]!r}, which is not trained yet")
@@ -161,5 +164,5 @@ class RunFolder:
             return ""
         state = self.state(unfinished[0])
         if state.is_file():
-            return f"{state} is kept: --resume resumes from it"
+            return f"{state} is saved: --resume continues from it"
         return f"{state} is not written yet: --resume begins stage {unfinished[0]} again"

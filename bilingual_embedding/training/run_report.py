@@ -1,4 +1,4 @@
-"""What a run of the text encoder leaves behind: `report.json` and the summary table."""
+"""The report of a text encoder's run: `report.json` and the summary table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class EmbeddingReport(RunReport):
         stages: by name: steps, seconds, texts, tokens, rates a second and the loss curve.
         evaluation: scores in percent by name, by the stage they were taken after (`untrained` or the start's name
             first); None where a score is not defined.
-        floors: the same scores of the baseline, character n-grams without learning.
+        floors: the same scores of the lexical baseline, character n-grams without learning.
         precision: what was `asked`, what is `used` and `why`; see `reduced_precision.Choice`.
     """
 
@@ -67,7 +67,7 @@ class EmbeddingReport(RunReport):
         return table
 
     def details(self) -> Iterator[str]:
-        """What the stages took, and in which precision."""
+        """Duration of the stages, and their precision."""
         for name, stage in self.stages.items():
             yield f"{name}: {stage['steps']:,} steps in {stage['seconds']:.0f} s, {stage['tokens_per_s']:,.0f} tokens/s"
         if self.precision:

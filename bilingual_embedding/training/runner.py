@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from bilingual_embedding.data.sources import ExperimentData
-from bilingual_embedding.evaluation.scores import evaluate, lexical_floors
+from bilingual_embedding.evaluation.scores import evaluate, lexical_baselines
 from bilingual_embedding.model.checkpoint import save_encoder, save_weights
 from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.tokenizer import BilingualTokenizer
@@ -101,7 +101,9 @@ class EmbeddingRun:
         fresh = bool(chosen) and chosen[0] == files.planned[0] and not resume
         if resume:
             if not self.report.config:
-                raise ConfigError(f"{files.path} has no report, so its settings are unknown: --overwrite trains anew")
+                raise ConfigError(
+                    f"{files.path} has no report, so its settings are unknown: --overwrite trains from scratch"
+                )
             trained = [name for name in files.planned if files.done(name)]
             check_resumable(self.report, self.experiment, trained=trained, where=str(files.path))
         elif fresh:
@@ -150,7 +152,7 @@ class EmbeddingRun:
         """
         last = self.files.last_trained()
         if last is None:
-            raise ConfigError(f"{self.files.path} holds no trained stage; run --stage all first")
+            raise ConfigError(f"{self.files.path} contains no trained stage; run --stage all first")
         return self._load(last)
 
     def _new_report(self, expid: str) -> EmbeddingReport:
@@ -180,7 +182,7 @@ class EmbeddingRun:
     def _warn_of_other_settings(self) -> None:
         if changed := changed_settings(self.report, self.experiment):
             logging.warning(
-                "%s is complete with other settings (%s) and stays as it is; --overwrite trains anew",
+                "%s is complete with other settings (%s) and is left unchanged; --overwrite trains from scratch",
                 self.files.path,
                 ", ".join(map(str, changed)),
             )
@@ -293,7 +295,7 @@ class EmbeddingRun:
         if data.evaluation:
             logging.info("evaluation: %s", after)
             if not self.report.floors:
-                self.report.floors = lexical_floors(data.evaluation, progress=self.progress)
+                self.report.floors = lexical_baselines(data.evaluation, progress=self.progress)
             scores.update(evaluate(data.evaluation, embed, progress=self.progress))
         if data.masked is not None and after == "mlm":
             # One row a language: windows of any length can be cut from it.

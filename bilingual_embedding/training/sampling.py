@@ -1,4 +1,4 @@
-"""Which rows a training step sees: a pure function of seed and step, so that a resumed run needs no position.
+"""The rows of a training step, a pure function of seed and step, so that a resumed run needs no position.
 
 Steps draw a source with given rates; the k-th step of a source takes the k-th batch of its shuffled epochs.
 """

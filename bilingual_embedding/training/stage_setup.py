@@ -1,4 +1,4 @@
-"""What a stage of training starts from: the encoder and tokenizer, and the steps on the stage's sources."""
+"""Setup of a training stage: its encoder and tokenizer, and the steps on its sources."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class StageTrainer:
         self.progress = StageProgress()
 
     def resume(self) -> bool:
-        """Load the state of a killed run; False where there is none.
+        """Load the state of a killed run; False if there is none.
 
         Raises:
             DataError: if the state is damaged, of another stage or of more steps.
@@ -124,7 +124,7 @@ class StageTrainer:
             if name != self.name or steps > self.steps:
                 raise DataError(
                     f"{self.state_file} is of stage {name!r} with {steps} steps, not {self.name!r} with "
-                    f"{self.steps}: steps may grow, never shrink; --overwrite trains anew"
+                    f"{self.steps}: steps may increase, not decrease; --overwrite trains from scratch"
                 )
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])

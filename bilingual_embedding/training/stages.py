@@ -1,4 +1,4 @@
-"""What one step of each training stage does: masked language modelling, pairs, multi-task.
+"""One training step of each stage: masked language modelling, pairs, multi-task.
 
 Legend: B rows of a batch, N texts, D width. A batch's texts are one token table: left sides, right sides, negatives.
 """

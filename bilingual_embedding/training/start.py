@@ -1,4 +1,4 @@
-"""Where a run starts that does not start fresh: the encoder of another run after one of its stages.
+"""Start a run from the encoder of another run after one of its stages.
 
 An ablation of stage 3 then costs stage 3 only, and its arms start from the same weights.
 """
@@ -59,14 +59,14 @@ class Start:
             precision: in which it is evaluated.
 
         Returns:
-            The other run's report where it was evaluated as this one is, so that its floors and scores hold here.
+            The other run's report where it was evaluated as this one is, whose baselines and scores then hold here.
 
         Raises:
             ConfigError: naming the folder and the command that makes it, or the source.
         """
         if not (self.folder / WEIGHTS).is_file():
             raise ConfigError(
-                f"start_from {self.name!r}: {self.folder} holds no trained encoder; `{self.command}` makes it "
+                f"start_from {self.name!r}: {self.folder} contains no trained encoder; `{self.command}` trains it "
                 "(with the same --set data_root and model_root)"
             )
         report = EmbeddingReport.read(self.folder.parent / REPORT)
@@ -76,7 +76,8 @@ class Start:
         if unseen:
             raise ConfigError(
                 f"start_from {self.name!r}: {', '.join(unseen)} is evaluated here but was not held out there, so the "
-                "start may know its texts: add it to the evaluation of the other experiment and train that again"
+                "start may have been trained on its texts: add it to the evaluation of the other experiment "
+                "and train it again"
             )
         same = report.used_precision == precision
         same = same and all(config[key] == report.config[key] for key in ("evaluation", "data_root"))

@@ -51,7 +51,7 @@ def encode_texts(
     precision: str = "float32",
     progress: bool = False,
 ) -> Encoded:
-    """Encode texts; equal texts share one encoding. Longer ones are cut at `max_length` (the encoder's by default)."""
+    """Encode texts, equal texts only once. Longer ones are cut at `max_length` (the encoder's by default)."""
     started = time.perf_counter()
     max_length = max_length or encoder.config.max_length
     place: dict[str, int] = {}

@@ -21,7 +21,7 @@ def whole_numbers(ids: pl.Series) -> NDArray[np.int64]:
     """Ids as numbers, also those that are written as text.
 
     Raises:
-        DataError: naming the first that is no whole number.
+        DataError: naming the first that is not a whole number.
 
     >>> whole_numbers(pl.Series("id", ["7", "012"])).tolist()
     [7, 12]

@@ -54,9 +54,9 @@ class TextFile:
         if self.target.suffix.lower() != ".parquet":
             raise ConfigError(f"output {self.target} must end in .parquet")
         if self.target.is_dir():
-            raise ConfigError(f"output {self.target} is a folder: name a file")
+            raise ConfigError(f"output {self.target} is a folder: pass a file")
         if self.target.resolve() == self.source.resolve():
-            raise ConfigError(f"output {self.target} is the input: name another file")
+            raise ConfigError(f"output {self.target} is also the input: choose another file")
         if self.item_dim is not None and self.id_column is None:
             raise ConfigError("an item table needs the items' ids: name their column with --id-column")
         if self.item_dim is not None and self.item_dim < 1:
@@ -118,7 +118,7 @@ def write_vectors(file: TextFile, embed: Embed) -> dict[str, Any]:
             raise DataError(f"{source}: {error}") from None
     rows = np.array([row for row, text in enumerate(texts) if text], dtype=np.int64)
     if not len(rows):
-        raise DataError(f"{source} holds no text")
+        raise DataError(f"{source} contains no text")
     make_folder(target.parent)
     found, facts = embed([texts[row] for row in rows])
     vectors = np.zeros((len(texts), found.shape[1]), dtype=np.float32)
@@ -146,7 +146,7 @@ def _read(source: Path, text_columns: Sequence[str], id_column: str | None) -> t
         if kind(source) != ".txt" and source.suffix.lower() != ".gz":
             raise DataError(f"{source}: expected a file named .txt, {', '.join(READERS)}, or one of them in .gz")
         if id_column is not None:
-            raise ConfigError(f"{source} has no columns, so --id-column {id_column} names nothing")
+            raise ConfigError(f"{source} has no columns, so --id-column {id_column} does not apply")
         texts = read_lines(source)
         return pl.Series("row", np.arange(len(texts))), [_text([line]) for line in texts]
     frame = read_frame(source, text_columns=text_columns)

@@ -15,14 +15,14 @@ def run_comparison_main(argv: Sequence[str] | None = None, *, prog: str = "run_c
     """Run a comparison; exit status 1 if a run failed, 2 on bad input, 128 + a signal."""
     parser = command_parser(
         prog,
-        "Tune every model of a comparison with equally many trials, run the seeds, write the leaderboard.",
+        "Tune every model of a comparison with the same number of trials, run the seeds, and write the leaderboard.",
         notes="Run the same command again after a crash or a kill: complete runs are kept, the rest resumes.",
         examples=["--config config/comparison/demo.yaml --gpu -1 -1"],
     )
     parser.add_argument(
         "--config", default="./config/comparison/demo.yaml", type=path_argument, help="the comparison file"
     )
-    parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="GPU indices, one a slot; -1 is the CPU")
+    parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="GPU indices, one per slot; -1 is the CPU")
     args = parser.parse_args(argv)
     check_settings_file(args.config, "comparison", prog)
     from fuxictr_multimodal.comparison.comparison import compare

@@ -1,4 +1,4 @@
-"""`fxmm config`: list what can be run, and copy the shipped configs to where they can be edited."""
+"""`fxmm config`: list what can be run, and copy the shipped configs for editing."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def config_main(argv: Sequence[str], *, prog: str, config: Path) -> None:
     parser = command_parser(
         prog,
         "List the experiments of the config folder with their model and dataset.",
-        notes="An experiment whose dataset is synthetic runs at once; the others say how to obtain their data.",
+        notes="Experiments on synthetic data run immediately; the others say how to obtain their data.",
         examples=["", "--copy"],
     )
     add_config(parser, config)
-    parser.add_argument("--copy", action="store_true", help="copy the shipped configs to ./config, to edit them there")
+    parser.add_argument("--copy", action="store_true", help="copy the shipped configs to ./config for editing")
     args = parser.parse_args(argv)
     if args.copy:
         _copy()
@@ -43,7 +43,7 @@ def config_main(argv: Sequence[str], *, prog: str, config: Path) -> None:
 
 def _copy() -> None:
     if HERE.exists():
-        raise ConfigError(f"./{HERE} is there already: move it away to copy the shipped configs")
+        raise ConfigError(f"./{HERE} already exists: move it away to copy the shipped configs")
     source = packaged("config")
     # In a clone, searches have folders of their own below config/tuner/.
     files = sorted(source.glob("*/*.yaml"))

@@ -1,4 +1,4 @@
-"""`fxmm build` and `fxmm verify`: build a dataset ahead of its first use, check the files of one that is there."""
+"""`fxmm build` and `fxmm verify`: build a dataset ahead of its first use, verify the files of a built one."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ def build_main(argv: Sequence[str], *, prog: str, config: Path) -> None:
     )
     add_config(parser, config)
     parser.add_argument("--dataset-id", "--dataset_id", required=True, help="the entry; it needs a `synthetic:` block")
-    parser.add_argument("--data-root", type=path_argument, metavar="DIR", help="write here, not where the entry says")
-    parser.add_argument("--overwrite", action="store_true", help="replace the dataset if it is there")
+    parser.add_argument(
+        "--data-root", type=path_argument, metavar="DIR", help="write here, in place of the entry's folder"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
     args = parser.parse_args(argv)
     from fuxictr_multimodal.data.synthetic import build_from_config
 
@@ -44,7 +46,7 @@ def verify_main(argv: Sequence[str], *, prog: str) -> None:
     )
     parser.add_argument("--dataset-id", "--dataset_id", required=True, help="the dataset")
     parser.add_argument(
-        "--data-root", type=path_argument, default=Path("data"), metavar="DIR", help="where datasets are"
+        "--data-root", type=path_argument, default=Path("data"), metavar="DIR", help="folder of the datasets"
     )
     args = parser.parse_args(argv)
     from fuxictr_multimodal.config.names import check_plain_name
@@ -56,6 +58,6 @@ def verify_main(argv: Sequence[str], *, prog: str) -> None:
 
 
 def _call_script(path: Path, argv: Sequence[str]) -> None:
-    """Run a script as Python would; the folder `datasets` is no package that could be imported."""
+    """Run a script as Python does; the folder `datasets` is not an importable package."""
     sys.argv = [str(path), *argv]
     runpy.run_path(str(path), run_name="__main__")

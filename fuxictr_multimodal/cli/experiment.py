@@ -25,7 +25,7 @@ def run_expid_main(
 
     Args:
         argv: the arguments, by default those of the process.
-        prog: what the user typed.
+        prog: the command as the user typed it.
         config: the default of --config.
         expid: the default of --expid.
         zoo_root: the default of --zoo-root.
@@ -43,7 +43,7 @@ def run_expid_main(
         ],
     )
     add_config(parser, config)
-    parser.add_argument("--expid", default=expid, help="the experiment to run; also a glob, or a list with commas")
+    parser.add_argument("--expid", default=expid, help="the experiment to run, a glob, or a comma-separated list")
     parser.add_argument(
         "--gpu",
         nargs="+",
@@ -52,22 +52,22 @@ def run_expid_main(
         help="the GPU index, -1 for the CPU; several runs take several: 0 1 2 3, or -1 -1",
     )
     seeds = parser.add_mutually_exclusive_group()
-    seeds.add_argument("--seed", type=int, help="replace the seed; the run's name then ends with _s<seed>")
-    seeds.add_argument("--seeds", metavar="1,2,3", help="run these seeds; also a range, 1-3")
+    seeds.add_argument("--seed", type=int, help="replace the seed; the name of the run then ends with _s<seed>")
+    seeds.add_argument("--seeds", metavar="1,2,3", help="run these seeds, or a range such as 1-3")
     parser.add_argument(
         "--set",
         dest="overrides",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="replace a parameter, value in YAML; may be given several times",
+        help="replace a parameter, value in YAML; may be repeated",
     )
-    parser.add_argument("--name", help="the run's name, instead of the expid and what --set changes")
+    parser.add_argument("--name", help="the run's name, in place of the expid and the settings that --set changes")
     parser.add_argument(
         "--zoo-root",
         default=zoo_root,
         type=path_argument,
-        help="a FuxiCTR clone whose zoo is looked up too; its code is run",
+        help="a FuxiCTR clone whose model zoo is searched too; its code is run",
     )
     parser.add_argument("--tracker", choices=("tensorboard", "mlflow", "wandb"), help="log to this tracker too")
     parser.add_argument(
@@ -93,13 +93,13 @@ def run_expid_main(
     if not plans.is_one_run(args.expid, args.seeds):
         asked = plans.expand(args.config, args.expid, args.seeds if args.seed is None else str(args.seed))
         if args.name is not None and len({plan.expid for plan in asked}) > 1:
-            raise ConfigError(f"--name {args.name} would name the runs of several experiments: give one --expid")
+            raise ConfigError(f"--name {args.name} would name the runs of several experiments: pass a single --expid")
         outcomes = run_many.run_many(asked, settings, gpus=args.gpu)
         run_many.print_outcomes(outcomes)
         raise SystemExit(run_many.exit_status(outcomes))
     if len(args.gpu) > 1:
-        raise ConfigError(f"--gpu names {len(args.gpu)} slots for the one run of {args.expid}: give one")
-    # FuxiCTR, torch and Ray take seconds to import: only now, after the arguments are known to be good.
+        raise ConfigError(f"--gpu names {len(args.gpu)} slots for the single run of {args.expid}: pass one")
+    # FuxiCTR, torch and Ray take seconds to import: so only after the arguments are checked.
     from fuxictr_multimodal.training.recorder import print_summary
     from fuxictr_multimodal.training.runner import run_experiment
 

@@ -33,11 +33,11 @@ def run_explain_main(
 ) -> None:
     """Show why a trained model ranks as it does; exit status 2 on bad input."""
     args = _parser(prog, config).parse_args(argv)
-    # What other parts print on the way must not get between the lines of the JSON.
+    # Output of other parts must not mix with the JSON.
     aside = contextlib.redirect_stdout(sys.stderr) if args.json == STDOUT else contextlib.nullcontext()
     with aside:
         _check(args)
-        # FuxiCTR, torch and Ray take seconds to import: only now, after the arguments are known to be good.
+        # FuxiCTR, torch and Ray take seconds to import: so only after the arguments are checked.
         from fuxictr_multimodal.explain.view import check_picture
         from fuxictr_multimodal.training.experiment import Experiment
 
@@ -62,11 +62,11 @@ def run_explain_main(
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse options that the chosen view does not have, rather than leave them unused."""
+    """Refuse options that the chosen view does not use."""
     if args.fresh and not args.scales:
-        raise ConfigError("--fresh is for --scales: the other views need trained weights")
+        raise ConfigError("--fresh needs --scales: the other views need trained weights")
     if args.scales and args.out:
-        raise ConfigError("--out does not draw --scales: leave it out, or write the numbers with --json FILE")
+        raise ConfigError("--scales cannot be drawn with --out: omit it, or write the numbers with --json FILE")
 
 
 def _view(args: argparse.Namespace) -> Callable[[Experiment, argparse.Namespace, Console], list | dict]:
@@ -78,7 +78,7 @@ def _view(args: argparse.Namespace) -> Callable[[Experiment, argparse.Namespace,
 
 
 def _finite(found: Any) -> Any:
-    """What is no number, as where a model has diverged, as null: JSON knows no NaN and no infinity."""
+    """Replace NaN and infinity, which a diverged model gives, by null: JSON has neither."""
     if isinstance(found, dict):
         return {key: _finite(value) for key, value in found.items()}
     if isinstance(found, list | tuple):
@@ -130,7 +130,7 @@ def _show_blocks(experiment: Experiment, args: argparse.Namespace, console: Cons
     console.print(blocks_table(measured))
     if args.out:
         dataset = experiment.params["dataset_id"]
-        draw_blocks(measured, f"{experiment.run}: what each block adds on {args.split} of {dataset}", args.out)
+        draw_blocks(measured, f"{experiment.run}: contribution of each block on {args.split} of {dataset}", args.out)
     return {
         "split": args.split,
         "rows": measured.rows,
@@ -146,7 +146,7 @@ def _show_scales(experiment: Experiment, args: argparse.Namespace, console: Cons
 
     measured = experiment_scales(experiment, batches=args.batches, fresh=args.fresh)
     if not console.is_terminal:
-        # A pipe has no width of its own, and names of layers are long.
+        # A pipe has no width, and names of layers are long.
         console.width = max(console.width, 120)
     console.print(scales_table(measured))
     return {
@@ -160,8 +160,9 @@ def _show_scales(experiment: Experiment, args: argparse.Namespace, console: Cons
 def _parser(prog: str, config: str | Path) -> argparse.ArgumentParser:
     parser = command_parser(
         prog,
-        "Show why a trained model ranks as it does: which history items it gave weight to and how sparse "
-        "the weights are (models with attention weights, as QIN), what each input block contributes, and how large the "
+        "Explain the ranking of a trained model: which history items receive attention weight and how sparse "
+        "the weights "
+        "are (models with attention weights, such as QIN), what each input block contributes, and how large the "
         "activations and gradients of its layers are (any model).",
         notes="Titles are those of the dataset, or of --titles; without them items are shown by id and tags. "
         "--blocks scores the split once for each block and repeat. --scales takes the first batches of training; "
@@ -181,7 +182,7 @@ def _parser(prog: str, config: str | Path) -> argparse.ArgumentParser:
     what.add_argument(
         "--blocks",
         action="store_true",
-        help="loss of the split's AUC when one input block is shuffled: each context feature, the history, the target "
+        help="drop in AUC of the split when one input block is shuffled: each context feature, the history, the target "
         "item, each item feature",
     )
     what.add_argument(
@@ -191,16 +192,14 @@ def _parser(prog: str, config: str | Path) -> argparse.ArgumentParser:
     )
     parser.add_argument("--repeats", type=int, default=3, help="with --blocks: shuffles of each block")
     parser.add_argument("--batches", type=int, default=4, help="with --scales: batches of train")
-    parser.add_argument(
-        "--fresh", action="store_true", help="with --scales: weights as training starts with them; needs no training"
-    )
-    parser.add_argument("--limit", type=int, default=5, help="most samples of a user")
-    parser.add_argument("--top", type=int, default=20, help="most history items of a sample")
+    parser.add_argument("--fresh", action="store_true", help="with --scales: the initial weights; needs no trained run")
+    parser.add_argument("--limit", type=int, default=5, help="maximum number of samples of a user")
+    parser.add_argument("--top", type=int, default=20, help="maximum number of history items of a sample")
     parser.add_argument(
         "--titles", type=path_argument, metavar="FILE", help="csv, tsv or parquet with item_id and title"
     )
     parser.add_argument(
-        "--out", type=path_argument, metavar="PNG", help="also draw it, as .png, .svg or .pdf; not --scales"
+        "--out", type=path_argument, metavar="PNG", help="also draw it as .png, .svg or .pdf; not with --scales"
     )
     parser.add_argument(
         "--json",
@@ -208,6 +207,6 @@ def _parser(prog: str, config: str | Path) -> argparse.ArgumentParser:
         nargs="?",
         const=STDOUT,
         metavar="FILE",
-        help="write the numbers to a file too; without FILE print them, and nothing else, on standard output",
+        help="also write the numbers to a file; without FILE, print only them on standard output",
     )
     return parser

@@ -51,9 +51,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         examples=["--dataset Synthetic_demo", "--dataset Synthetic_demo --baseline DIN_demo --out leaderboard.html"],
     )
     what = parser.add_argument_group("comparison")
-    what.add_argument("--dataset", help="dataset id; not needed where only one has reports")
+    what.add_argument("--dataset", help="dataset id; may be omitted if only one dataset has reports")
     what.add_argument(
-        "--expid", action="append", metavar="GLOB", help="only these experiments; comma-separated, or repeated"
+        "--expid", action="append", metavar="GLOB", help="only these experiments, comma-separated or repeated"
     )
     what.add_argument("--baseline", metavar="NAME", help="expid or model to which differences refer (default: DIN)")
     what.add_argument(
@@ -67,7 +67,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--resample",
         choices=("rows", "groups"),
         default="rows",
-        help="draw single samples, or users with all their samples",
+        help="resample single samples, or users with all their samples",
     )
     where = parser.add_argument_group("input")
     where.add_argument(
@@ -79,30 +79,30 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     where.add_argument(
         "--reports", type=path_argument, metavar="DIR", help="folder of reports, instead of --model-root"
     )
+    where.add_argument("--data-root", type=path_argument, help="folder of the datasets (default: that of the runs)")
     where.add_argument(
-        "--data-root", type=path_argument, help="folder of datasets (default: the one that the runs read)"
-    )
-    where.add_argument(
-        "--config", type=path_argument, help="config folder; its expids without a report are listed as not run"
+        "--config", type=path_argument, help="config folder; experiments without a report are listed as not run"
     )
     where.add_argument(
         "--from",
         dest="source",
         type=path_argument,
         metavar="JSON",
-        help="a file that --export wrote, instead of reports",
+        help="a file written by --export, in place of reports",
     )
     where.add_argument(
         "--published",
         type=path_argument,
         metavar="CSV",
-        help="published learning curves for the page, for example results/published_microlens_1m.csv",
+        help="published learning curves for the page, such as results/published_microlens_1m.csv",
     )
     output = parser.add_argument_group("output")
     output.add_argument("--format", choices=FORMATS, help="default: by the suffix of --out, else terminal")
     output.add_argument("--short", action="store_true", help="fewer columns, for a README; not for csv and html")
     output.add_argument("--out", type=path_argument, metavar="FILE", help="write to this file instead of the terminal")
-    output.add_argument("--export", type=path_argument, metavar="JSON", help="also write all that tables and page need")
+    output.add_argument(
+        "--export", type=path_argument, metavar="JSON", help="also write everything that the tables and the page need"
+    )
     return parser
 
 
@@ -115,12 +115,12 @@ def _read_board(args: argparse.Namespace) -> Board:
     if args.dataset not in (None, board.dataset_id):
         raise ConfigError(f"{args.source} is of dataset {board.dataset_id}, not {args.dataset}")
     if args.expid:
-        raise ConfigError("--expid chooses among reports: give it when exporting, not with --from")
+        raise ConfigError("--expid selects among reports: use it when exporting, not with --from")
     return board
 
 
 def _make_board(args: argparse.Namespace) -> Board:
-    # NumPy, HDF5 and torch take seconds to import: only now, after the arguments are known to be good.
+    # NumPy, HDF5 and torch take seconds to import: so only after the arguments are checked.
     from fuxictr_multimodal.comparison.ranking import rank
 
     return rank(

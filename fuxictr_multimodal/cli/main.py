@@ -1,4 +1,4 @@
-"""`fxmm COMMAND`: one command with the others as subcommands."""
+"""`fxmm COMMAND`: one command with subcommands."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fuxictr_multimodal.version import __version__
 
 @dataclass(frozen=True)
 class Subcommand:
-    """Where a subcommand is, and what it does.
+    """Location and summary of a subcommand.
 
     Attributes:
         function: `module:function`, called with the arguments and `prog`.
         summary: for the list of commands.
-        config: folder below the config folder that is the default of its --config; None where it takes none.
+        config: folder below the config folder that is the default of its --config; None if it has none.
     """
 
     function: str
@@ -38,7 +38,7 @@ SUBCOMMANDS = {
     "compare": Subcommand("fuxictr_multimodal.cli.comparison:run_comparison_main", "tune, train and rank models"),
     "leaderboard": Subcommand("fuxictr_multimodal.cli.leaderboard:run_leaderboard_main", "rank finished runs"),
     "predict": Subcommand("fuxictr_multimodal.cli.predict:run_predict_main", "score the test split or new samples", ""),
-    "explain": Subcommand("fuxictr_multimodal.cli.explain:run_explain_main", "show why a model ranks as it does", ""),
+    "explain": Subcommand("fuxictr_multimodal.cli.explain:run_explain_main", "explain the ranking of a model", ""),
     "embed": Subcommand("bilingual_embedding.cli:run_embedding_main", "turn item texts into vectors", "embedding"),
     "verify": Subcommand("fuxictr_multimodal.cli.dataset:verify_main", "check the files of a built dataset"),
     "config": Subcommand("fuxictr_multimodal.cli.configs:config_main", "list the experiments, copy the configs", ""),
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fxmm",
         usage="fxmm [-h] [--version] COMMAND ...",
-        description="Train, compare and use models of click-through rates on behaviour, text and images: QIN, those "
+        description="Train, compare and use click-through rate models on behaviour, text and images: QIN, the models "
         "of FuxiCTR, and your own.",
         epilog=f"commands:\n{listed}\n\nfxmm COMMAND --help lists the options of a command.\n\n{EXAMPLES}",
         formatter_class=HelpFormatter,

@@ -1,4 +1,4 @@
-"""What the parsers of the commands share: the form of a help text, and the options that name a trained run."""
+"""Argument parsers of the commands: the format of help texts, and the options that identify a trained run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return "\n".join(line for wrapped in lines for line in wrapped)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        # "(default: None)", "(default: [])" and "(default: False)" tell a reader nothing.
+        # "(default: None)", "(default: [])" and "(default: False)" are not informative.
         return super()._get_help_string(action) if action.default not in (None, False, []) else action.help
 
 
@@ -32,9 +32,9 @@ def command_parser(
     """A parser of one command.
 
     Args:
-        prog: what the user typed: `run_expid.py`, or `fxmm run`.
+        prog: the command as the user typed it: `run_expid.py`, or `fxmm run`.
         description: what the command does, above its options.
-        notes: what else a user should know, below them.
+        notes: further notes, below the options.
         examples: arguments that can be pasted behind `prog`.
     """
     typed = f"python {prog}" if prog.endswith(".py") else prog
@@ -44,7 +44,7 @@ def command_parser(
 
 
 def check_settings_file(path: Path, kind: str, prog: str) -> None:
-    """Refuse a tuner or comparison file that is not there. Results are written beside it, so no packaged one is taken.
+    """Refuse a missing tuner or comparison file. Results are written beside it, so no packaged file is used.
 
     Raises:
         ConfigError: saying where such files come from.
@@ -60,12 +60,17 @@ def add_config(parser: argparse._ActionsContainer, config: str | Path) -> None:
 
 
 def add_trained_run(parser: argparse.ArgumentParser, config: str | Path) -> None:
-    """Add --config, --expid, --gpu, --seed, --set and --name, as they were given in training."""
+    """Add --config, --expid, --gpu, --seed, --set and --name, which identify the trained run."""
     add_config(parser, config)
-    parser.add_argument("--expid", required=True, help="the experiment id; it must be trained")
+    parser.add_argument("--expid", required=True, help="the experiment id of a trained run")
     parser.add_argument("--gpu", default=-1, type=int, help="the GPU index, -1 for the CPU")
-    parser.add_argument("--seed", type=int, help="the seed, if training was given one")
+    parser.add_argument("--seed", type=int, help="the seed, if training had one")
     parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="as in training"
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting changed by --set in training",
     )
-    parser.add_argument("--name", help="the run name, if training was given one; settings come from the run's report")
+    parser.add_argument("--name", help="the run name, if training had one; settings are read from the run's report")

@@ -29,25 +29,27 @@ def run_predict_main(
         type=path_argument,
         help="parquet file of new samples, or a folder of its parts (default: the test split)",
     )
-    parser.add_argument("--history-column", help="column of histories in --data (default: item_seq or history)")
+    parser.add_argument("--history-column", help="history column in --data (default: item_seq or history)")
     parser.add_argument(
         "--out",
         type=path_argument,
         help=".parquet or .csv file of scores (default: <run>.scores.parquet at the checkpoint)",
     )
-    parser.add_argument("--submission", action="store_true", help="also write prediction.csv in <out>.zip")
-    parser.add_argument("--task", choices=("Task1", "Task2", "Task1&2"), default="Task2", help="of the submission")
+    parser.add_argument("--submission", action="store_true", help="also write <out>.zip with prediction.csv")
     parser.add_argument(
-        "--import-weights", type=path_argument, metavar="FILE", help="published weights, not the checkpoint"
+        "--task", choices=("Task1", "Task2", "Task1&2"), default="Task2", help="score column of the submission"
+    )
+    parser.add_argument(
+        "--import-weights", type=path_argument, metavar="FILE", help="use published weights in place of the checkpoint"
     )
     parser.add_argument(
         "--export-weights",
         type=path_argument,
         metavar="FILE",
-        help="write the weights under their published names; alone, nothing is scored",
+        help="export the weights under their published names; without other options, nothing is scored",
     )
     args = parser.parse_args(argv)
-    # FuxiCTR, torch and Ray take seconds to import: only now, after the arguments are known to be good.
+    # FuxiCTR, torch and Ray take seconds to import: so only after the arguments are checked.
     from fuxictr_multimodal.scoring.scores import predict
 
     scored = predict(
@@ -70,7 +72,8 @@ def run_predict_main(
         print(f"weights: {args.export_weights}")
     if scored is None:
         return
-    print(f"{scored.rows:,} rows in {scored.seconds:.1f} s ({scored.rows / scored.seconds:,.0f} rows/s): {scored.out}")
+    rate = scored.rows / scored.seconds
+    print(f"{scored.rows:,} samples in {scored.seconds:.1f} s ({rate:,.0f} samples/s): {scored.out}")
     if scored.submission:
         print(f"submission: {scored.submission}")
     for column, count in scored.unknown.items():

@@ -32,32 +32,37 @@ def run_param_tuner_main(argv: Sequence[str] | None = None, *, prog: str = "run_
         "--expid",
         metavar="NAME[,NAME]",
         type=parse_names,
-        help="tune this instead of the file's base_expid, in a folder named after both, or several on the same slots; "
+        help="tune this expid in place of the file's base_expid, in a folder named after both; several share "
+        "the slots; "
         "config/tuner/shared_*_search.yaml fit QIN and the ten baselines",
     )
-    parser.add_argument("--tag", help="run only trials whose expid contains this text; of a grid")
-    parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="GPU indices, one a slot; -1 is the CPU")
-    parser.add_argument("--script", type=path_argument, help="what runs a trial instead of run_expid.py")
-    parser.add_argument("--search", choices=("grid", "random", "tpe"), default="grid", help="how settings are chosen")
-    parser.add_argument("--trials", type=int, metavar="N", help="settings to try in all; of a search")
-    parser.add_argument("--time", type=parse_seconds, metavar="2h", help="start no trial after this: 2h, 1h30m, 90s")
-    parser.add_argument("--retry-oom", action="store_true", help="out of memory: once more with half the batch")
-    parser.add_argument("--no-prune", action="store_true", help="let a search train hopeless trials to their end")
-    parser.add_argument("--seed", default=0, type=int, help="seed of a search")
+    parser.add_argument("--tag", help="grid: run only trials whose expid contains this text")
+    parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="GPU indices, one per slot; -1 is the CPU")
+    parser.add_argument("--script", type=path_argument, help="script that runs a trial in place of run_expid.py")
+    parser.add_argument("--search", choices=("grid", "random", "tpe"), default="grid", help="search method")
+    parser.add_argument("--trials", type=int, metavar="N", help="search: total number of trials")
+    parser.add_argument(
+        "--time", type=parse_seconds, metavar="2h", help="time limit after which no trial starts: 2h, 1h30m, 90s"
+    )
+    parser.add_argument(
+        "--retry-oom", action="store_true", help="retry a trial that ran out of memory with half the batch size"
+    )
+    parser.add_argument("--no-prune", action="store_true", help="search: train unpromising trials to their end")
+    parser.add_argument("--seed", default=0, type=int, help="search: seed")
     parser.add_argument(
         "--storage",
         metavar="URL",
-        help="share a search with the tuners of other machines: a journal's path (journal:///path) or a database "
+        help="share a search with tuners on other machines: the path of a journal (journal:///path) or a database "
         "(postgresql://user@host/database; its password comes from PGPASSWORD or ~/.pgpass)",
     )
     args = parser.parse_args(argv)
     check_settings_file(args.config, "tuner", prog)
     if args.search == "grid" and args.trials is not None:
-        parser.error("--trials is for --search random and tpe; a grid runs all its settings")
+        parser.error("--trials needs --search random or tpe; a grid runs all its settings")
     if args.search != "grid" and args.tag is not None:
-        parser.error("--tag is for a grid")
+        parser.error("--tag needs --search grid")
     if args.search == "grid" and args.storage is not None:
-        parser.error("--storage is for --search random and tpe")
+        parser.error("--storage needs --search random or tpe")
     if args.trials is not None and args.trials < 1:
         parser.error("--trials must be 1 or more")
     from fuxictr_multimodal.launch.tuning.run import tune
@@ -90,7 +95,7 @@ def parse_names(text: str) -> list[str]:
     """
     names = list(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
     if not names:
-        raise argparse.ArgumentTypeError(f"{text!r} names no expid")
+        raise argparse.ArgumentTypeError(f"{text!r} contains no expid")
     return names
 
 
@@ -103,5 +108,5 @@ def parse_seconds(text: str) -> float:
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
     if not text or not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 2h, 1h30m, 90s or seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write 2h, 1h30m, 90s or seconds")
     return sum(float(number) * SECONDS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([dhms])", text))

@@ -1,1 +1,1 @@
-"""From the reports of a dataset to tables, statistics and a page."""
+"""Tables, statistics and a page from the reports of a dataset."""

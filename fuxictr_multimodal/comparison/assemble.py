@@ -1,4 +1,4 @@
-"""From grouped reports, kept predictions and the dataset to a `Board`."""
+"""Assemble a `Board` from grouped reports, saved predictions and the dataset."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def make_board(
 
     Args:
         collection: its reports.
-        store: the dataset; without it there are neither intervals over rows nor slices.
+        store: the dataset; without it there are neither intervals over samples nor slices.
         baseline: expid or model name that differences refer to; by default the only DIN, if there is one.
         replicates: bootstrap replicates; 0 for none.
         bootstrap_seed: of the resampling.
-        unit: `rows`, or `groups` to draw all rows of a group (user) together.
+        unit: `rows` for single samples, or `groups` to draw all samples of a group (user) together.
         not_run: expids that should have a report; listed as not run where they have none.
         on_replicate: called after each bootstrap replicate.
 
     Raises:
         ConfigError: no such baseline.
-        DataError: the dataset or kept predictions do not belong to the reports.
+        DataError: the dataset or saved predictions do not belong to the reports.
     """
     groups = collection.groups
     compared = "test" if all(_has_auc(run.report, "test") for group in groups for run in group.runs) else "valid"
@@ -98,7 +98,7 @@ def _entry(
         compared: the split that decides.
         axis: what learning curves count, `epoch` or `step`.
         aucs: by group, its mean AUC in each bootstrap replicate (B,).
-        evidence: of the compared rows.
+        evidence: of the compared samples.
     """
     reports = [run.report for run in group.runs]
     tied = None
@@ -170,10 +170,10 @@ def _auc(report: Report, split: str) -> float:
         value = report.metrics[split]["AUC"]
     except KeyError:
         raise DataError(
-            f"the report of {report.expid} has no {split} AUC: put AUC into `metrics`, run it again with --overwrite"
+            f"the report of {report.expid} has no {split} AUC: add AUC to `metrics` and run it again with --overwrite"
         ) from None
     if value is None:
-        raise DataError(f"AUC, which ranks the runs, is not defined on the {split} split: all its rows have one label")
+        raise DataError(f"AUC ranks the runs, but is not defined on the {split} split: all samples have one label")
     return value
 
 
@@ -208,4 +208,4 @@ def _baseline(groups: Sequence[Group], asked: str | None) -> Group | None:
     if found:
         raise ConfigError(f"--baseline {asked}: choose one of {', '.join(group.name for group in found)}")
     known = [group.name for group in groups]
-    raise ConfigError(f"--baseline {asked!r} is no complete experiment here. {did_you_mean(asked, known)}")
+    raise ConfigError(f"--baseline {asked!r} is not a completed experiment here. {did_you_mean(asked, known)}")

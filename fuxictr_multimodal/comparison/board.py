@@ -27,7 +27,7 @@ Values = Annotated[Spread, BeforeValidator(lambda found: found if isinstance(fou
 
 @dataclass(frozen=True, config=STRICT)
 class Difference:
-    """Mean AUC minus that of the baseline, with an interval over rows and one over the seeds that both have."""
+    """Mean AUC minus that of the baseline, with an interval over samples and one over the seeds that both have."""
 
     mean: float
     rows: Interval | None = None
@@ -64,15 +64,15 @@ class Entry:
         runs, seeds: names and seeds of its complete runs, in order of the seed.
         metrics: by split, then by metric.
         minutes: of a whole run.
-        auc_rows: interval of its mean AUC over resampled rows of the compared split.
-        difference: to the baseline; None for the baseline itself and where there is none.
+        auc_rows: interval of its mean AUC over resampled samples of the compared split.
+        difference: to the baseline; None for the baseline itself and without a baseline.
         parameters: `total` and `embedding`.
         rows_per_s: mean over seeds, `train` and `score`.
         memory_mib: most over seeds, `host` and `device`.
         trials: configurations tried before this one was chosen; None where not recorded.
         curves: one a seed.
-        tied_with_best: not told apart from the first entry by the bootstrap over rows; None where there is none.
-        slices: by slicing, one AUC over seeds a bin; None where a bin holds too few rows.
+        tied_with_best: the bootstrap over samples does not separate it from the first entry; None without a bootstrap.
+        slices: by slicing, one AUC over seeds a bin; None where a bin holds too few samples.
         marks: footnotes that concern it.
     """
 
@@ -100,7 +100,7 @@ class Entry:
 
 @dataclass(frozen=True, config=STRICT)
 class Slicing:
-    """A partition of the compared rows: a title and, by bin, its label, rows and positives."""
+    """A partition of the compared samples: a title and, by bin, its label, samples and positives."""
 
     name: str
     title: str
@@ -109,16 +109,21 @@ class Slicing:
 
 @dataclass(frozen=True, config=STRICT)
 class Reference:
-    """A known floor or ceiling of the dataset: values by split, then by metric."""
+    """A known reference of the dataset, a baseline or the Bayes-optimal model: values by split, then by metric."""
 
     name: str
-    kind: str  # floor or ceiling
+    kind: str  # `floor` or `ceiling`, as the JSON has it
     metrics: dict[str, dict[str, float]]
+
+    @property
+    def word(self) -> str:
+        """The kind in the words of tables and page."""
+        return "baseline" if self.kind == "floor" else "Bayes-optimal"
 
 
 @dataclass(frozen=True, config=STRICT)
 class Unfinished:
-    """A run that is in no row: what it is called, its state and why."""
+    """A run that is not in the table: its name, its state and the reason."""
 
     run: str
     status: str
@@ -131,10 +136,11 @@ class Board:
 
     Attributes:
         dataset_id, manifest_hash: which data, which build of it.
-        compared: the split whose rows decide, `test`, or `valid` where the test split has no labels.
-        splits: rows and positives by split; empty where the dataset was not found.
+        compared: the split whose samples decide, `test`, or `valid` where the test split has no labels.
+        splits: samples and positives by split; empty where the dataset was not found.
         baseline: name of the entry that differences refer to, or None.
-        bootstrap: `replicates`, `seed` and `unit` (`rows` or `groups`), or None where it was not computed.
+        bootstrap: `replicates`, `seed` and `unit` (`rows`, which are samples, or `groups`), or None where it was not
+            computed.
         curve_axis: what `Curve.x` counts, `epoch` or `step`.
         entries: best first.
         footnotes: text by mark.
@@ -159,8 +165,8 @@ class Board:
 
     @property
     def resampled(self) -> str:
-        """What the bootstrap draws, in words: `rows`, or `users` with all their rows."""
-        return "users" if self.bootstrap and self.bootstrap["unit"] == "groups" else "rows"
+        """What the bootstrap draws, in words: `samples`, or `users` with all their samples."""
+        return "users" if self.bootstrap and self.bootstrap["unit"] == "groups" else "samples"
 
     def best(self, split: str, metric: str) -> frozenset[str]:
         """Names of the entries whose mean is the best, ties included."""
@@ -183,14 +189,14 @@ class Board:
         """Read the compact JSON.
 
         Raises:
-            DataError: missing file, no leaderboard, or another format version.
+            DataError: the file is missing, not a leaderboard, or of another format version.
         """
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise DataError(f"{path} does not exist: write it with --export") from None
         except ValueError as error:
-            raise DataError(f"{path} is no JSON: {error}; write it again with --export") from None
+            raise DataError(f"{path} is not valid JSON: {error}; write it again with --export") from None
         version = stored.pop("format_version", None) if isinstance(stored, dict) else None
         if version != FORMAT_VERSION:
             raise DataError(f"{path}: format_version {version!r}, this release reads {FORMAT_VERSION}: export it again")
@@ -200,7 +206,7 @@ class Board:
             wrong = error.errors()[0]
             where = ".".join(map(str, wrong["loc"]))
             raise DataError(
-                f"{path} is no leaderboard of this version ({where}: {wrong['msg']}): export it again"
+                f"{path} is not a leaderboard of this version ({where}: {wrong['msg']}): export it again"
             ) from None
 
 
@@ -209,7 +215,7 @@ LOWER_IS_BETTER = frozenset({"logloss", "binary_crossentropy", "ECE"})
 
 
 def rounded(board: Board) -> Board:
-    """The board as a reader of its JSON sees it, so that both give the same output."""
+    """The board as its JSON restores it, so that both give the same output."""
     return _BOARD.validate_python(_plain(board))
 
 

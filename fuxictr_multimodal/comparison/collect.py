@@ -127,7 +127,7 @@ def _matches(globs: Sequence[str], *names: str) -> bool:
 
 
 def _state(report: Report) -> tuple[str, str]:
-    """Status of a run that is in no row, and why, in words."""
+    """Status of a run that is not in the table, and the reason, in words."""
     if report.status == "failed":
         return "failed", _shortened(report.error or "no reason was recorded")
     if report.status == "running":
@@ -143,7 +143,7 @@ def _shortened(text: str, *, most: int = 300) -> str:
 
 
 def _refuse_mixture(runs: Sequence[Run]) -> None:
-    """Runs on other rows must not stand in one table."""
+    """Runs on different samples must not be in one table."""
     for attribute, what in (("dataset_id", "datasets"), ("manifest_hash", "builds of the dataset")):
         by_value: dict[str, list[str]] = {}
         for run in runs:

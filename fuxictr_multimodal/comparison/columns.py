@@ -67,8 +67,8 @@ def columns(board: Board, *, short: bool = False) -> list[Column]:
     found += [
         Column("seeds", lambda e: str(len(e.seeds)), short=True),
         Column("parameters", lambda e: count_text(e.parameters.get("total")), short=True),
-        Column("train rows/s", lambda e: count_text(e.rows_per_s.get("train"))),
-        Column("score rows/s", lambda e: count_text(e.rows_per_s.get("score"))),
+        Column("train samples/s", lambda e: count_text(e.rows_per_s.get("train"))),
+        Column("score samples/s", lambda e: count_text(e.rows_per_s.get("score"))),
         Column("minutes", lambda e: f"{e.minutes.mean:.1f}", short=True),
         Column("peak MiB", lambda e: count_text(e.memory_mib.get("host"))),
     ]
@@ -113,39 +113,39 @@ def entry_rows(board: Board, shown: list[Column]) -> list[Row]:
 def reference_rows(board: Board, shown: list[Column]) -> list[Row]:
     """The rows of the known references."""
     return [
-        Row(f"{known.name} ({known.kind})", (), tuple((known_value(known, column.title), False) for column in shown))
+        Row(f"{known.name} ({known.word})", (), tuple((known_value(known, column.title), False) for column in shown))
         for known in board.references
     ]
 
 
 def explanations(board: Board) -> list[str]:
     """What the marks and intervals of the table mean, then its notes."""
-    said = ["Mean ± standard deviation over seeds. The best of a column is marked. Selection read valid only."]
+    notes = ["Mean ± standard deviation over seeds. The best value of a column is marked. Selection used valid only."]
     if board.baseline is not None:
         text = f"Differences are to {board.baseline} on {board.compared} AUC, with 95 % intervals: over seeds by "
         text += "Student's t on the seeds that both have"
         if board.bootstrap:
-            unit = "rows" if board.resampled == "rows" else "users with all their rows"
+            unit = "samples" if board.resampled == "samples" else "users with all their samples"
             text += (
                 f"; over {board.resampled} by the paired bootstrap of {board.compared} {unit} "
                 f"({board.bootstrap['replicates']:,} replicates, seed {board.bootstrap['seed']})"
             )
-        said.append(text + ".")
+        notes.append(text + ".")
     tied = [entry.name for entry in board.entries if entry.tied_with_best]
     if tied:
         first = board.entries[0].name
-        said.append(
-            f"Too close to {first} to tell on these {board.compared} {board.resampled} (95 %): {', '.join(tied)}."
+        notes.append(
+            f"Not separated from {first} by these {board.compared} {board.resampled} (95 %): {', '.join(tied)}."
         )
-    said.append(f"Dataset build {board.manifest_hash[:12]}.")
-    return [*said, *board.notes]
+    notes.append(f"Dataset build {board.manifest_hash[:12]}.")
+    return [*notes, *board.notes]
 
 
 def heading(board: Board) -> str:
     """The title of the table."""
     size = board.splits.get(board.compared)
-    rows = f", {size['rows']:,} {board.compared} rows" if size else ""
-    return f"{board.dataset_id}: {count_of(board)}{rows}"
+    size_text = f", {size['rows']:,} {board.compared} samples" if size else ""
+    return f"{board.dataset_id}: {count_of(board)}{size_text}"
 
 
 def count_of(board: Board) -> str:

@@ -1,4 +1,4 @@
-"""Labels, kept scores and partitions of the compared rows, and the bootstrap over them."""
+"""Labels, saved scores and partitions of the compared samples, and the bootstrap over them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fuxictr_multimodal.metrics.classification import auc, expected_calibration_
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of the compared rows, as far as dataset and predictions are there.
+    """What is known of the compared samples, as far as the dataset and predictions are available.
 
     Attributes:
-        labels: (N,) of the rows.
-        group_ids: (N,) of the rows, where the dataset has groups.
-        scores: by group of runs, the kept scores (N,) of each run; only groups that kept all of them.
-        partitions: of the rows.
-        split_sizes: rows and positives by split.
+        labels: (N,) of the samples.
+        group_ids: (N,) of the samples, where the dataset has groups.
+        scores: by group of runs, the saved scores (N,) of each run; only groups that have all of them.
+        partitions: of the samples.
+        split_sizes: samples and positives by split.
         notes: what is missing, in sentences.
     """
 
@@ -39,21 +39,21 @@ class Evidence:
 
     @classmethod
     def load(cls, groups: Sequence[Group], store: Store | None, manifest_hash: str, split: str) -> Evidence:
-        """Read labels, groups and kept scores of a split.
+        """Read labels, groups and saved scores of a split.
 
         Args:
             groups: whose scores are read.
             store: the dataset; without it there is no evidence.
             manifest_hash: of the build that the groups were trained on.
-            split: whose rows are compared.
+            split: whose samples are compared.
 
         Raises:
-            DataError: the dataset was built again, or kept scores do not give the reported AUC.
+            DataError: the dataset was built again, or saved scores do not give the reported AUC.
         """
         if not groups:
             return cls()
         if store is None:
-            return cls(notes=["The dataset was not found: no intervals over rows and no slices."])
+            return cls(notes=["The dataset was not found: no intervals over samples and no slices."])
         manifest = store.manifest
         if manifest.hash != manifest_hash:
             raise DataError(
@@ -67,7 +67,7 @@ class Evidence:
         found = {name: [run for run in runs if run is not None] for name, runs in kept.items()}
         scores = {name: runs for name, runs in found.items() if len(runs) == len(kept[name])}
         lost = [r.name for g in groups for r, scored in zip(g.runs, kept[g.name], strict=True) if scored is None]
-        note = f"No predictions are kept of {', '.join(lost)}: no intervals over rows, no slices."
+        note = f"No saved predictions for {', '.join(lost)}: no intervals over samples, no slices."
         return cls(
             labels=labels,
             group_ids=group_ids,
@@ -99,15 +99,15 @@ class Evidence:
     def bootstrap(
         self, replicates: int, seed: int, unit: str, on_replicate: Callable[[], object] | None
     ) -> dict[str, NDArray[np.float64]]:
-        """Each group's mean AUC over its seeds, on the same resampled rows.
+        """Each group's mean AUC over its seeds, on the same resampled samples.
 
         Args:
             replicates, seed: how many draws B, and the seed of the first.
-            unit: `rows`, or `groups` to draw all rows of a group (user) together.
+            unit: `rows` for single samples, or `groups` to draw all samples of a group (user) together.
             on_replicate: called after each draw.
 
         Returns:
-            By group of runs (B,); empty where no scores are kept or B is 0.
+            By group of runs (B,); empty where no scores are saved or B is 0.
 
         Raises:
             ConfigError: the dataset has no groups to draw.
@@ -115,7 +115,7 @@ class Evidence:
         if not self.scores or not replicates:
             return {}
         if unit == "groups" and self.group_ids is None:
-            raise ConfigError("--resample groups: the dataset has no group column (`group_id`); resample rows")
+            raise ConfigError("--resample groups: the dataset has no group column (`group_id`); use --resample rows")
         aucs = bootstrap_aucs(
             self.labels,
             [scores for runs in self.scores.values() for scores in runs],
@@ -129,7 +129,7 @@ class Evidence:
 
 
 def _scores(run: Run, split: str, labels: NDArray) -> NDArray[np.float32] | None:
-    """Kept scores of a split, checked against the report; None where none are kept."""
+    """Saved scores of a split, checked against the report; None where there are none."""
     if not run.predictions.is_file():
         return None
     with np.load(run.predictions, allow_pickle=False) as kept:
@@ -140,6 +140,6 @@ def _scores(run: Run, split: str, labels: NDArray) -> NDArray[np.float32] | None
     if len(scores) != len(labels) or (expected is not None and abs(auc(labels, scores) - expected) > 1e-6):
         raise DataError(
             f"{run.predictions} does not belong to {run.path.name}: its {len(scores)} {split} scores do not give the "
-            f"reported AUC on the {len(labels)} rows; run {run.name} again with --overwrite"
+            f"reported AUC on the {len(labels)} samples; run {run.name} again with --overwrite"
         )
     return scores

@@ -29,7 +29,7 @@ LINE_HEIGHT = 26  # pixels of an experiment in a dot chart
 
 
 def auc_figure(board: Board, drawn: Sequence[Series]) -> Figure:
-    """AUC of the compared split: mean, interval over rows, each seed, and the known references near them."""
+    """AUC of the compared split: mean, interval over samples, each seed, and the known references near them."""
     spreads = [_auc(board, item.entry) for item in drawn]
     intervals = [item.entry.auc_rows for item in drawn]
     values = [*(v for spread in spreads for v in spread.values), *_ends(intervals)]
@@ -193,22 +193,22 @@ def curve_figure(
 
 
 def slice_figure(board: Board, drawn: Sequence[Series], slicing: Slicing) -> Figure | None:
-    """AUC within each bin of a slicing; below each bin its fraction of the rows."""
+    """AUC within each bin of a slicing; below each bin its fraction of the samples."""
     shown = [(item, item.entry.slices[slicing.name]) for item in drawn if slicing.name in item.entry.slices]
     used = [index for index in range(len(slicing.bins)) if any(spreads[index] for _, spreads in shown)]
     if len(used) < 2:
         return None
     total = sum(rows for _, rows, _ in slicing.bins)
     left_out = [label for index, (label, _, _) in enumerate(slicing.bins) if index not in used]
-    caption = f"{board.compared.capitalize()} AUC within each bin; below it the fraction of rows."
-    caption += f" Left out for too few rows: {', '.join(left_out)}." if left_out else ""
+    caption = f"{board.compared.capitalize()} AUC within each bin; below it the fraction of samples."
+    caption += f" Left out for too few samples: {', '.join(left_out)}." if left_out else ""
     traces, values = [], []
     for item, spreads in coloured_last(shown):
         measured = [(at, slicing.bins[i], s) for at, i in enumerate(used) if (s := spreads[i]) is not None]
         means = [spread.mean for _, _, spread in measured]
         values += means
         tips = [
-            f"{item.entry.name}\n{label}: {spread_text(spread)} on {rows:,} rows"
+            f"{item.entry.name}\n{label}: {spread_text(spread)} on {rows:,} samples"
             for _, (label, rows, _), spread in measured
         ]
         style = {"mode": "lines+markers", "line": line(item), "marker": marker(item, 7)}

@@ -1,4 +1,4 @@
-"""What a reader must know beside the numbers: known references, faults of models, and settings that differ."""
+"""Notes beside the numbers: known references, faults of models, and settings that differ."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def marks_of(model: str) -> tuple[str, ...]:
 
 
 def references(metadata: Mapping[str, Any], splits: Sequence[str]) -> tuple[Reference, ...]:
-    """Known floors and ceilings in the metadata of a dataset, ceilings first.
+    """Known baselines and Bayes-optimal metrics in the metadata of a dataset, the latter first.
 
     A key is `<bayes|ceiling|floor>_<auc|gauc|logloss>[_<what>][_<split>]`: a number, or numbers by split. A number
     without a split is of test.
@@ -84,7 +84,7 @@ def setting_notes(groups: Sequence[Group]) -> list[str]:
 
 
 def environment_notes(groups: Sequence[Group]) -> list[str]:
-    """Sentences about the versions and commits that gave the numbers."""
+    """Sentences about the versions and commits that produced the numbers."""
     reports = [run.report for group in groups for run in group.runs]
     versions: dict[str, set[str]] = {}
     for report in reports:
@@ -93,7 +93,7 @@ def environment_notes(groups: Sequence[Group]) -> list[str]:
     listed = ", ".join(f"{name} {' and '.join(sorted(found))}" for name, found in versions.items())
     commits = sorted({report.commit or "unknown" for report in reports})
     short = [commit[:10] + ("-dirty" if commit.endswith("-dirty") else "") for commit in commits]
-    notes = [f"Made with {listed}."] if versions else []
+    notes = [f"Computed with {listed}."] if versions else []
     return notes + ([f"Code of commit {', '.join(dict.fromkeys(short))}."] if commits != ["unknown"] else [])
 
 

@@ -107,7 +107,7 @@ def _subtitle(board: Board) -> str:
         parts.append(f"{' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds each")
     if size := board.splits.get(board.compared):
         rows, positives = size["rows"], size["positives"]
-        parts.append(f"{rows:,} {board.compared} rows, {positives / rows:.1%} positive")
+        parts.append(f"{rows:,} {board.compared} samples, {positives / rows:.1%} positive")
     parts.append(f"dataset build {board.manifest_hash[:12]}")
     return " · ".join(parts)
 
@@ -128,9 +128,9 @@ def _lead(board: Board) -> str:
     tied = [entry.name for entry in board.entries if entry.tied_with_best]
     if tied:
         names = tied[0] if len(tied) == 1 else f"{', '.join(tied[:-1])} and {tied[-1]}"
-        text += f" These rows do not tell it apart from {names}."
+        text += f" These samples do not separate it from {names}."
     elif best.tied_with_best is None and board.bootstrap and len(board.entries) > 1:
-        text += " These rows tell it apart from every other experiment."
+        text += " These samples separate it from every other experiment."
     return text
 
 
@@ -150,7 +150,7 @@ def _cards(board: Board) -> list[tuple[str, str, str]]:
             if known is not None:
                 gap = known - value.mean
                 remark = f"{abs(gap):.4f} {'above' if gap > 0 else 'below'} the best experiment"
-                cards.append((f"{reference.name.capitalize()} ({reference.kind})", f"{known:.4f}", remark))
+                cards.append((f"{reference.name.capitalize()} ({reference.word})", f"{known:.4f}", remark))
         quick = min(board.entries, key=lambda entry: entry.minutes.mean)
         cards.append(("Quickest run", f"{quick.minutes.mean:.1f} min", quick.name))
     missing = f"{len(board.unfinished)} not in the table" if board.unfinished else "none missing"
@@ -168,7 +168,7 @@ def _cells(board: Board, entry: Entry) -> dict[str, Cell]:
     device = (f"GPU {count_text(entry.memory_mib.get('device'))}",) if has_device_memory(board) else ()
     cells |= {
         "parameters": _count(entry.parameters.get("total"), f"emb {quantity(entry.parameters.get('embedding', 0))}"),
-        "train rows/s": _count(entry.rows_per_s.get("train"), f"score {count_text(entry.rows_per_s.get('score'))}"),
+        "train samples/s": _count(entry.rows_per_s.get("train"), f"score {count_text(entry.rows_per_s.get('score'))}"),
         "minutes": Cell(round(entry.minutes.mean, 2), f"{entry.minutes.mean:.1f}"),
         "peak MiB": _count(entry.memory_mib.get("host"), *device),
     }

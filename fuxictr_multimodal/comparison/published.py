@@ -1,4 +1,4 @@
-"""Learning curves that others published, to lay one's own beside: read from a csv of figures with their source."""
+"""Published learning curves for the page, read from a csv of figures with their source."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def with_published(board: Board, path: Path) -> Board:
     """Return the board with the curves of a csv; its columns are `COLUMNS`, a row an epoch.
 
     Raises:
-        DataError: the file is missing, lacks a column, or holds a value that is no number; or the board's own curves
+        DataError: the file is missing, lacks a column, or holds a value that is not a number; or the board's own curves
             count steps, not epochs.
     """
     if board.curve_axis != "epoch":

@@ -1,4 +1,4 @@
-"""From a folder of reports, and the dataset where it is at hand, to the ranking of one dataset."""
+"""Rank the experiments of one dataset from a folder of reports and, where available, the dataset."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rank(
     replicates: int = 1000,
     unit: str = "rows",
 ) -> Board:
-    """Rank the finished runs of a dataset, with intervals over its samples where the dataset is at hand.
+    """Rank the finished runs of a dataset, with intervals over its samples where the dataset is available.
 
     Args:
         dataset_id: the dataset; None where only one has reports.
@@ -43,8 +43,8 @@ def rank(
         unit: `rows` or `groups`: what the bootstrap draws.
 
     Raises:
-        ConfigError: no such baseline, a negative number of replicates, or a dataset id that is no plain name.
-        DataError: no report, several datasets, or a dataset or kept predictions that do not belong to the reports.
+        ConfigError: no such baseline, a negative number of replicates, or a dataset id that is not a plain name.
+        DataError: no report, several datasets, or a dataset or saved predictions that do not belong to the reports.
     """
     if replicates < 0:
         raise ConfigError(f"--bootstrap {replicates}: the number of replicates cannot be negative")

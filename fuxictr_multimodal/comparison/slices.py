@@ -1,6 +1,6 @@
-"""Partitions of a split's rows, to see where a model is good: history length, item frequency, unseen items, tags.
+"""Partitions of a split's samples, to see where a model is good: history length, item frequency, unseen items, tags.
 
-Everything is counted on training rows alone. A partition knows no model: it is a bin number a row.
+Everything is counted on training samples alone. A partition is independent of any model: a bin number for each sample.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from fuxictr_multimodal.comparison.statistics import Spread
 from fuxictr_multimodal.data.store import SplitReader, Store, read_item_table
 from fuxictr_multimodal.metrics.classification import UndefinedMetric, auc
 
-LEAST_OF_A_CLASS = 20  # an AUC on fewer positives or negatives says nothing
+LEAST_OF_A_CLASS = 20  # an AUC of fewer positives or negatives is meaningless
 
 
 @dataclass(frozen=True)
 class Partition:
-    """`bins` (N,) gives each row the index of its label in `labels`."""
+    """`bins` (N,) gives each sample the index of its label in `labels`."""
 
     name: str
     title: str
@@ -31,14 +31,14 @@ class Partition:
 
 @dataclass(frozen=True)
 class ItemCounts:
-    """How often each item, by id, occurs on training rows: as the target, and in a history."""
+    """How often each item, by id, occurs in training samples: as the target, and in a history."""
 
     as_target: NDArray[np.int64]
     in_history: NDArray[np.int64]
 
     @classmethod
     def of(cls, train: SplitReader, *, items: int, item_col: str) -> ItemCounts:
-        """Count in blocks, in memory that does not grow with the rows."""
+        """Count in blocks, in memory that does not grow with the split."""
         as_target, in_history = np.zeros(items, np.int64), np.zeros(items, np.int64)
         for start, stop in train.blocks:
             as_target += np.bincount(train.read(item_col, start, stop), minlength=items)
@@ -47,7 +47,7 @@ class ItemCounts:
 
 
 def partitions(store: Store, split: str) -> list[Partition]:
-    """The partitions of a split that its dataset allows; a bin without rows is dropped."""
+    """The partitions of a split that its dataset allows; empty bins are dropped."""
     manifest = store.manifest
     with store.reader(split) as rows:
         target = rows.read(manifest.item_col, 0, rows.rows)
@@ -93,7 +93,7 @@ def doubling(most: int) -> tuple[int, ...]:
 
 
 def counts(partition: Partition, labels: NDArray) -> tuple[tuple[str, int, int], ...]:
-    """Label, rows and positives of each bin."""
+    """Label, samples and positives of each bin."""
     rows = np.bincount(partition.bins, minlength=len(partition.labels))
     positives = np.bincount(partition.bins, weights=labels > 0.5, minlength=len(partition.labels))
     return tuple((label, int(r), int(p)) for label, r, p in zip(partition.labels, rows, positives, strict=True))
@@ -102,7 +102,7 @@ def counts(partition: Partition, labels: NDArray) -> tuple[tuple[str, int, int],
 def sliced_aucs(
     partition: Partition, labels: NDArray, runs: Sequence[NDArray[np.float32]]
 ) -> tuple[Spread | None, ...]:
-    """AUC within each bin over the runs of one experiment; None where a bin has too few rows of a class."""
+    """AUC within each bin over the runs of one experiment; None where a bin has too few samples of a class."""
     found: list[Spread | None] = []
     for index, (_, rows, positives) in enumerate(counts(partition, labels)):
         if min(positives, rows - positives) < LEAST_OF_A_CLASS:

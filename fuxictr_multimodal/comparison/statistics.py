@@ -1,15 +1,15 @@
-"""Means over seeds, intervals over seeds, and the paired bootstrap of AUC over rows.
+"""Means over seeds, intervals over seeds, and the paired bootstrap of AUC over samples.
 
-Symbols: N rows, M runs, B replicates, G groups of rows (users) that are drawn together.
+Symbols: N samples, M runs, B replicates, G groups of samples (users) that are drawn together.
 
-A bootstrap replicate draws N rows with replacement, so row i occurs w_i times (multinomial). Its AUC is
+A bootstrap replicate draws N samples with replacement, so sample i occurs w_i times (multinomial). Its AUC is
 
     AUC(w) = sum over positives i of w_i (2 below_i + tied_i) / (2 * sum of w over positives * sum of w over negatives)
 
-where below and tied are the weights of the negatives scored lower than i and equal to i. The order of the rows does not
-depend on w: each run is sorted once, O(M N log N), and a replicate is a cumulative sum and two look-ups, O(N). All of
-it is integer arithmetic, so the result is the same on every machine. Measured on one core: 0.6 ms a replicate and run
-of 100,000 rows, 25 s for 1,000 replicates of 45 such runs.
+where below and tied are the weights of the negatives scored lower than i and equal to i. The order of the samples does
+not depend on w: each run is sorted once, O(M N log N), and a replicate is a cumulative sum and two look-ups, O(N). All
+of it is integer arithmetic, so the result is the same on every machine. Measured on one core: 0.6 ms a replicate and
+run of 100,000 samples, 25 s for 1,000 replicates of 45 such runs.
 """
 
 from __future__ import annotations
@@ -98,14 +98,14 @@ def bootstrap_aucs(
     groups: ArrayLike | None = None,
     on_replicate: Callable[[], object] | None = None,
 ) -> NDArray[np.float64]:
-    """AUC of every run on the same resampled rows: differences of its rows are paired.
+    """AUC of every run on the same resampled samples, so that differences between runs are paired.
 
     Args:
         labels: (N,) in {0, 1}.
         scores: M runs, each (N,).
         replicates: B.
-        seed: of the resampling; the same rows are drawn whatever the runs are.
-        groups: (N,) group ids; when given, whole groups are drawn instead of single rows.
+        seed: of the resampling; the same samples are drawn whatever the runs are.
+        groups: (N,) group ids; when given, whole groups are drawn instead of single samples.
         on_replicate: called after each replicate, for a progress bar.
 
     Returns:
@@ -119,7 +119,7 @@ def bootstrap_aucs(
     """
     y = np.asarray(labels).reshape(-1) > 0.5
     if y.all() or not y.any():
-        raise UndefinedMetric(f"AUC is undefined: all {len(y)} rows have one label")
+        raise UndefinedMetric(f"AUC is undefined: all {len(y)} samples have one label")
     runs = [_Ranking.of(y, np.asarray(run).reshape(-1)) for run in scores]
     code = None if groups is None else np.unique(np.asarray(groups).reshape(-1), return_inverse=True)[1]
     units = len(y) if code is None else int(code.max()) + 1
@@ -139,7 +139,7 @@ def bootstrap_aucs(
 
 @dataclass(frozen=True)
 class _Ranking:
-    """One run, sorted once: rows by score, and for each positive how many negatives lie below and up to it."""
+    """One run, sorted once: samples by score, and for each positive how many negatives lie below and up to it."""
 
     positives: NDArray[np.intp]
     negatives: NDArray[np.intp]

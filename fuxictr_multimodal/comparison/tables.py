@@ -171,7 +171,7 @@ def _piped(*cells: str) -> str:
 
 
 def _csv_value(value: object) -> object:
-    """Numbers without digits that say nothing, text without control characters; None is an empty cell."""
+    """Numbers without insignificant digits, text without control characters; None is an empty cell."""
     if isinstance(value, float):
         return f"{value:.6f}".rstrip("0").rstrip(".")
     return csv_text(value) if isinstance(value, str) else value

@@ -83,7 +83,7 @@ def bind_known(model: type[Bound], values: Mapping[str, Any], where: str, *, hin
 
 
 def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Refuse a key that nobody reads, and name the nearest one that somebody does.
+    """Refuse an unread key, and name the nearest known one.
 
     Raises:
         ConfigError: naming the key.
@@ -115,7 +115,7 @@ def override(values: dict[str, Any], texts: Sequence[str], *models: type[Setting
                 groups = {str(key) for key, inner in holder.items() if isinstance(inner, Mapping)}
                 groups |= {key for schema in schemas for key in schema.get("properties", ()) if _groups(schema, key)}
                 raise ConfigError(
-                    f"{where}: {group!r} is no group of settings here. {did_you_mean(group, groups)}".rstrip()
+                    f"{where}: {group!r} is not a group of settings here. {did_you_mean(group, groups)}".rstrip()
                 )
             # A group that the file leaves to its defaults begins with them.
             holder[group] = dict(inside[0].get("default") or {} if given is None else given)
@@ -131,7 +131,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     """The key of a `--set`, split at its dots, and the value.
 
     Raises:
-        ConfigError: no `key=value`, or a value that is no YAML.
+        ConfigError: no `key=value`, or a value that is not YAML.
 
     >>> parse_override("synthetic.rows=1000"), parse_override("learning_rate=1e-3")
     ((['synthetic', 'rows'], 1000), (['learning_rate'], 0.001))

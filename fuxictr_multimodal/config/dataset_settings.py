@@ -65,7 +65,7 @@ class FeatureColumn(Settings):
     dtype: Literal["int", "float", "str", "list"] = Field(description="Type of its values in the raw files.")
     type: FeatureType = Field(
         description="`categorical` is one id, `sequence` a list of ids, `numeric` a number, `embedding` a pretrained "
-        "vector. `meta` travels with the sample and is no model input."
+        "vector. `meta` travels with the sample and is not a model input."
     )
     source: SkipValidation[str] = Field(
         "", description="`item` for a column of the item table. By default the column is part of the samples."

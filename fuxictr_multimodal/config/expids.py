@@ -158,12 +158,12 @@ def check_model_keys(params: Mapping[str, Any], model_class: type) -> None:
 
 
 def _read_entries(config_dir: str | Path, kind: str) -> dict[str, dict[str, Any]]:
-    """All top-level entries of `<kind>.yaml` or `<kind>/*.yaml`, each id in one file only; nobody may change them."""
+    """All entries of `<kind>.yaml` or `<kind>/*.yaml`, each id in one file only; callers must not change them."""
     config_dir = user_path(config_dir)
     single = config_dir / f"{kind}.yaml"
     files = [single] if single.is_file() else sorted((config_dir / kind).glob("*.yaml"))
     if not files:
-        raise ConfigError(f"{config_dir}: found neither {kind}.yaml nor {kind}/*.yaml; give the folder with --config")
+        raise ConfigError(f"{config_dir}: found neither {kind}.yaml nor {kind}/*.yaml; pass the folder with --config")
     return read_entries(files, "expid" if kind == "model_config" else "dataset_id")
 
 
@@ -184,7 +184,7 @@ def _check_params(params: Mapping[str, Any], where: str) -> None:
 
 def _check_model_name(name: Any, where: str) -> None:
     if not isinstance(name, str):
-        raise ConfigError(f"{where}: model {name!r} is no name: write it in quotes")
+        raise ConfigError(f"{where}: model {name!r} is not a name: write it in quotes")
 
 
 def _with_home(settings: Mapping[str, Any], where: str) -> dict[str, Any]:

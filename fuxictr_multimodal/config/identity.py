@@ -1,4 +1,4 @@
-"""What makes two runs the same: hashes of their parameters."""
+"""Identity of runs: hashes of their parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 UNHASHED_KEYS = frozenset(
     "gpu cpu_threads verbose num_workers model_root data_root model_id loader_mode zoo_root tuning_trials note".split()
 )
-# FuxiCTR's names for the files of a dataset: accepted, and read by nobody, since a built dataset knows its own files.
+# FuxiCTR's names for the files of a dataset: accepted and not read, since a built dataset knows its own files.
 UNREAD_KEYS = frozenset("train_data valid_data test_data data_format".split())
 
 

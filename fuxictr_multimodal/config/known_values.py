@@ -198,7 +198,7 @@ def _is_activation(name: str) -> bool:
 
 def _metrics_problem(value: Any) -> str | None:
     if not isinstance(value, list):
-        return f"{value!r} is no list: write [{value}]"
+        return f"{value!r} is not a list: write [{value}]"
     return _one_of(METRICS, _is_metric)(value)
 
 
@@ -206,7 +206,7 @@ def _monitor_problem(value: Any) -> str | None:
     if not isinstance(value, Mapping):
         return _one_of(METRICS, _is_metric, several=False)(value)
     if not value:
-        return "names no metric: write the name of one, or {name: weight}"
+        return "contains no metric: write a name, or {name: weight}"
     for name, weight in value.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
             return f"gives {name} the weight {weight!r}: write a number"

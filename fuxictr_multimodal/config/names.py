@@ -8,7 +8,7 @@ from typing import Any
 from fuxictr_multimodal.errors import ConfigError
 
 # Separators of any system, what Windows refuses in a file name, what makes a list or a glob of `--expid`, control
-# characters, and bytes that are no text.
+# characters, and bytes that are not text.
 _REFUSED = re.compile(r'[/\\:*?"<>|,\[\]\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 # Devices of Windows, whatever follows the dot.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)

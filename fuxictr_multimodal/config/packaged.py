@@ -1,4 +1,4 @@
-"""Where the shipped configs lie: inside an installed wheel, or at the top of the repository."""
+"""Location of the shipped configs: inside an installed wheel, or at the top of the repository."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def packaged(name: str) -> Path:
 
 
 def default_config() -> Path:
-    """`./config` where there is one, else the shipped configs."""
+    """`./config` if it exists, else the shipped configs."""
     return HERE if HERE.is_dir() else packaged("config")

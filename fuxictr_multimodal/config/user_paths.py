@@ -19,11 +19,11 @@ def user_path(text: Any) -> Path:
     (True, PosixPath('data'))
     """
     if not isinstance(text, str | Path):
-        raise ConfigError(f"{text!r} is no path: write text")
+        raise ConfigError(f"{text!r} is not a path: write it as text")
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise ConfigError(f"{str(text)!r}: there is no home folder of that name; write the whole path") from None
+        raise ConfigError(f"{str(text)!r}: there is no home folder of that name; write the full path") from None
 
 
 def with_home(text: Any) -> str:
@@ -43,7 +43,7 @@ def path_argument(text: str) -> Path:
 
     >>> path_argument("~nobody-of-this-name")
     Traceback (most recent call last):
-    argparse.ArgumentTypeError: '~nobody-of-this-name': there is no home folder of that name; write the whole path
+    argparse.ArgumentTypeError: '~nobody-of-this-name': there is no home folder of that name; write the full path
     """
     try:
         return user_path(text)

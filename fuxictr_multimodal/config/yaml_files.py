@@ -53,14 +53,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_entries(files: Iterable[Path], what: str) -> dict[str, dict[str, Any]]:
-    """Read all top-level entries of YAML files, each id in one of them only; nobody may change what it returns.
+    """Read all top-level entries of YAML files, each id in one of them only; callers must not change the result.
 
     Args:
         files: in the order of the entries.
         what: the ids are of, for the error: `expid`.
 
     Raises:
-        ConfigError: an id that is no plain name or is in two files, or an entry that is no mapping.
+        ConfigError: an id that is not a plain name or is in two files, or an entry that is not a mapping.
     """
     entries: dict[str, dict[str, Any]] = {}
     origin: dict[str, Path] = {}
@@ -84,7 +84,7 @@ def check_expid(expid: str, entries: Iterable[str], where: Path | str) -> None:
     """Refuse an expid that has no entry, and name the nearest.
 
     Raises:
-        ConfigError: for `Base` too, which is no experiment.
+        ConfigError: for `Base` too, which is not an experiment.
     """
     if expid not in (known := experiment_names(entries)):
         raise ConfigError(f"expid {expid!r} is not in {where}. {did_you_mean(expid, known)}")
@@ -94,7 +94,7 @@ def parse_value(text: str, where: str) -> Any:
     """Read a value of the command line as YAML; `1e-3` is a number, since there it cannot be meant as text.
 
     Raises:
-        ConfigError: text that is no YAML, or a date.
+        ConfigError: text that is not YAML, or a date.
     """
     if _FLOAT_AS_TEXT.fullmatch(text):
         return float(text)
@@ -107,7 +107,7 @@ def parse_value(text: str, where: str) -> Any:
 
 
 def _shared_yaml(path: Path) -> dict[str, Any]:
-    """`read_yaml` without a copy of its own: nobody may change what it returns."""
+    """`read_yaml` without a copy of its own: callers must not change the result."""
     try:
         stat = path.stat()
     except OSError as error:

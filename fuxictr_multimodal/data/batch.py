@@ -1,4 +1,4 @@
-"""What travels from the loader to a model: ids, jagged histories and context features.
+"""Batches from the loader to a model: ids, jagged histories and context features.
 
 Shape legend: B rows, T padded history slots, N history items of all rows together.
 """
@@ -59,7 +59,7 @@ class Jagged:
         longest = int(lengths.max()) if len(self) else 0
         width = longest if length is None else length
         if longest > width:
-            raise ValueError(f"a row holds {longest} items, more than the {width} slots asked for")
+            raise ValueError(f"a row has {longest} items, more than the {width} requested slots")
         padded = self.values.new_zeros(len(self), width)
         rows = self.row_index()
         # A value's distance to the end of its row is its distance to the right edge.

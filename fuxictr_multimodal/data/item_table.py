@@ -110,7 +110,7 @@ def _check_against(spec: Mapping[str, Any], values: np.ndarray, where: str) -> N
     if spec.get("type") == "embedding" and width is not None and values.shape[1:] != (width,):
         raise DataError(
             f"{where} has {values.shape[1:]} numbers an item, but its pretrain_dim in feature_map.json is {width}: "
-            "build the dataset again, or correct pretrain_dim in feature_cols"
+            "rebuild the dataset, or correct pretrain_dim in feature_cols"
         )
     if spec.get("type") not in ("categorical", "sequence") or vocab_size is None:
         return
@@ -118,7 +118,7 @@ def _check_against(spec: Mapping[str, Any], values: np.ndarray, where: str) -> N
     if values.min() < 0 or values.max() >= vocab_size or (is_own_id and len(values) != vocab_size):
         raise DataError(
             f"{where} holds ids from {values.min()} to {values.max()} in {len(values)} rows, but its vocab_size in "
-            f"feature_map.json is {vocab_size}: build the dataset again, or correct vocab_size in feature_cols"
+            f"feature_map.json is {vocab_size}: rebuild the dataset, or correct vocab_size in feature_cols"
         )
 
 

@@ -1,4 +1,4 @@
-"""`MultimodalDataLoader`: a split of a dataset to batches, from memory or streamed from disk.
+"""`MultimodalDataLoader`: batches of a split, from memory or streamed from disk.
 
 Both modes give the same batches: the mode is a choice of speed and memory, never of results.
 """
@@ -84,7 +84,7 @@ class MultimodalDataLoader:
         **fuxictr_params: object,
     ) -> None:
         if mode not in MODES:
-            raise ConfigError(f"the mode of the loader is {mode!r}. {did_you_mean(str(mode), MODES)}")
+            raise ConfigError(f"loader mode {mode!r} is unknown. {did_you_mean(str(mode), MODES)}")
         _check_integer("batch_size", batch_size, least=1)
         _check_integer("shuffle_window", shuffle_window, least=1)
         _check_integer("least_rows", least_rows, least=1)

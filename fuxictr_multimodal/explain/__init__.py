@@ -1,1 +1,1 @@
-"""What a trained model attends to, which inputs it needs, and how large its activations are."""
+"""Explanations of trained models: attention, importance of inputs, and scales of activations."""

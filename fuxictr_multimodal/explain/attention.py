@@ -88,7 +88,7 @@ class Explainer:
         self.model, self.to_inputs = experiment.build_model(self.feature_map)
         if not hasattr(self.model, "attention_weights"):
             raise ConfigError(
-                f"{type(self.model).__name__} has no method attention_weights, so nothing can be explained; QIN has one"
+                f"{type(self.model).__name__} has no method attention_weights, so it cannot be explained; QIN has one"
             )
         load_trained(experiment, self.model)
         self.model.eval()
@@ -124,7 +124,7 @@ class Explainer:
             if limit is not None and len(found) >= limit:
                 return found[:limit]
         if not found:
-            raise DataError(f"--user {group}: the split {split!r} has no row of it")
+            raise DataError(f"--user {group}: the split {split!r} has no sample of this group")
         return found
 
     def sparsity(self, split: str) -> list[Sparsity]:
@@ -221,7 +221,7 @@ def read_titles(path: Path) -> dict[int, str]:
     import polars as pl
 
     if not path.is_file():
-        what = "is no file" if path.exists() else "does not exist"
+        what = "is not a file" if path.exists() else "does not exist"
         raise DataError(f"--titles {path} {what}")
     try:
         if path.suffix.lower() == ".parquet":

@@ -116,7 +116,7 @@ class BlockShuffler:
             DataError: there is no such split, or it has no AUC.
         """
         if repeats < 1:
-            raise ConfigError(f"--repeats {repeats}: at least 1 is needed")
+            raise ConfigError(f"--repeats {repeats} must be at least 1")
         rows = join(list(self.experiment.split_loader(split, self.feature_map, "cpu")))
         label = self.feature_map.labels[0]
         if label not in rows.features:

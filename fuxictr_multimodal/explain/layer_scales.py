@@ -116,7 +116,7 @@ def experiment_scales(experiment: Experiment, *, batches: int = 4, fresh: bool =
         DataError: it is not trained, and not `fresh`.
     """
     if batches < 1:
-        raise ConfigError(f"--batches {batches}: at least 1 is needed")
+        raise ConfigError(f"--batches {batches} must be at least 1")
     # Keys that the constructor names; one that it does not name is none of the model's.
     known = inspect.signature(experiment.zoo_model.model_class).parameters
     seen_by_hooks = {key: value for key, value in SEEN_BY_HOOKS.items() if key in known}

@@ -61,7 +61,7 @@ def blocks_table(found: BlockImportance) -> Table:
     """The fall of AUC without each block, the greatest first; a red bar is a rise."""
     repeats = len(found.blocks[0].falls)
     title = f"{found.split}, {found.rows:,} rows: AUC {found.auc:.4f}"
-    table = Table("block", "kind", "fall of AUC", "spread", "", title=title, title_justify="left")
+    table = Table("block", "kind", "drop in AUC", "spread", "", title=title, title_justify="left")
     largest = max((abs(block.mean) for block in found.blocks), default=0) or 1
     for block in found.blocks:
         bar = Text("█" * round(BAR * abs(block.mean) / largest), style="blue" if block.mean > 0 else "red")
@@ -141,7 +141,7 @@ def draw_blocks(found: BlockImportance, title: str, path: Path) -> None:
     labels = [_short(name) for name in named]
     axes.set_yticks(range(len(blocks)), labels, fontsize=8)
     axes.axvline(0, color="0.35", linewidth=0.8)
-    axes.set_xlabel(f"fall of AUC with the block shuffled (AUC {found.auc:.4f})", fontsize=8)
+    axes.set_xlabel(f"drop in AUC with the block shuffled (AUC {found.auc:.4f})", fontsize=8)
     axes.set_title(_short(title, 110), fontsize=9, loc="left")
     _save(figure, path)
 
@@ -177,7 +177,7 @@ def _figure_class() -> type[Figure]:
 def _picture_kind(path: Path) -> str:
     kind = path.suffix.lstrip(".").lower()
     if kind not in ("png", "svg", "pdf"):
-        raise ConfigError(f"--out {path}: pictures are written as .png, .svg or .pdf")
+        raise ConfigError(f"--out {path}: pictures must be .png, .svg or .pdf")
     return kind
 
 

@@ -1,4 +1,4 @@
-"""One job: what to run in a process of its own, what that process does, and the outcome that it sends back."""
+"""A job: work in a process of its own, the main function of that process, and the outcome that it sends back."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _outcome(job: Job, words: Connection) -> Outcome:
         ended = Interrupted.of(error)
         return Outcome(job.name, "interrupted", None, str(ended), ended.number, ended.exit_status)
     except SystemExit as error:
-        # As Python does: None is success, and what is no number is a message.
+        # As Python does: None is success, and what is not a number is a message.
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
         if status and not isinstance(error.code, int):
             print(error.code, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Which runs `--expid` and `--seeds` name."""
+"""The runs selected by `--expid` and `--seeds`."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def select(expids: str, known: Sequence[str], *, where: Path) -> list[str]:
         if GLOB_CHARACTERS & set(pattern):
             found = [name for name in known if fnmatch.fnmatchcase(name, pattern)]
         if not found:
-            raise ConfigError(f"--expid: {pattern!r} names nothing in {where}. {did_you_mean(pattern, known)}")
+            raise ConfigError(f"--expid: {pattern!r} matches nothing in {where}. {did_you_mean(pattern, known)}")
         names += found
     if not names:
         raise ConfigError("--expid is empty: give a name, a glob or a list")
@@ -100,6 +100,6 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not (last.isdecimal() and int(first) <= int(last))):
-            raise ConfigError(f"--seeds {text!r}: {part.strip()!r} is no seed; write 1,2,3 or 1-3")
+            raise ConfigError(f"--seeds {text!r}: {part.strip()!r} is not a seed; write 1,2,3 or 1-3")
         seeds += range(int(first), int(last if dash else first) + 1)
     return list(dict.fromkeys(seeds))

@@ -1,4 +1,4 @@
-"""Several experiments and seeds by one command, and the table of what became of them."""
+"""Several experiments and seeds by one command, and the table of their outcomes."""
 
 from __future__ import annotations
 

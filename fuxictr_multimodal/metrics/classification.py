@@ -52,7 +52,7 @@ def grouped_auc(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike, *, weig
     _same_length(y, g, "groups")
     values, counts = _auc_by_group(y, s, g)
     if not len(values):
-        raise UndefinedMetric("gAUC is undefined: no group holds both a positive and a negative row")
+        raise UndefinedMetric("gAUC is undefined: no group has both a positive and a negative sample")
     return float(np.average(values, weights=counts if weighted else None))
 
 
@@ -141,7 +141,7 @@ def undefined(metrics: Sequence[str], labels: ArrayLike, groups: ArrayLike | Non
         DataError: if a label is neither 0 nor 1.
 
     >>> undefined(["AUC", "gAUC", "logloss"], [0, 1, 1], groups=[7, 8, 8])
-    {'gAUC': 'gAUC is undefined: no group holds both a positive and a negative row'}
+    {'gAUC': 'gAUC is undefined: no group has both a positive and a negative sample'}
     """
     # Whether a metric has a value depends on labels and groups alone.
     constant = np.zeros(np.asarray(labels).size)
@@ -164,7 +164,7 @@ def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], N
         row = int(other.argmax())
         raise DataError(f"row {row} has label {y[row]}: labels are 0 or 1")
     if np.isnan(s).any():
-        raise UndefinedMetric(f"row {int(np.isnan(s).argmax())} was scored NaN")
+        raise UndefinedMetric(f"row {int(np.isnan(s).argmax())} has the score NaN")
     return y.astype(bool), s
 
 
@@ -175,14 +175,14 @@ def _same_length(labels: NDArray, others: NDArray, name: str) -> None:
 
 def _some_rows(y: NDArray[np.bool_], s: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     if not len(y):
-        raise UndefinedMetric("there is no row to measure")
+        raise UndefinedMetric("there are no samples to measure")
     return y, s
 
 
 def _two_classes(y: NDArray[np.bool_], s: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     if y.all() or not y.any():
         label = int(y[0]) if len(y) else "none"
-        raise UndefinedMetric(f"AUC is undefined: all {len(y)} rows have label {label}")
+        raise UndefinedMetric(f"AUC is undefined: all {len(y)} samples have label {label}")
     return y, s
 
 

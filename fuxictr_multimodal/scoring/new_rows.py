@@ -82,7 +82,7 @@ class NewRows:
         self._file = ParquetInput(path, {**forms, self._target: Scalars(int), self._history: Lists()})
         self.num_samples = self._file.rows
         if not self.num_samples:
-            raise DataError(f"{path}: the file has no rows to score")
+            raise DataError(f"{path}: the file has no samples to score")
 
     def __len__(self) -> int:
         return -(-self.num_samples // self._batch_size)

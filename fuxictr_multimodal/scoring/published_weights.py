@@ -45,7 +45,7 @@ def import_weights(model: nn.Module, path: Path) -> None:
 
     Raises:
         ConfigError: the model has weights without a published name, such as those of an ablation.
-        DataError: the file is no state dict, a name is missing or unknown, a shape is another one, or a value is not
+        DataError: the file is not a state dict, a name is missing or unknown, a shape is another one, or a value is not
             finite; the model is untouched then.
     """
     ours = _published_state(model)

@@ -98,7 +98,7 @@ def predict(
     keep_freed_memory()
     experiment = Experiment.load(config_dir, expid, gpu=gpu, seed=seed, overrides=overrides, name=name)
     if score and data is None and experiment.store.split_path("test") is None:
-        raise DataError(f"{experiment.store.dir} has no test split: pass rows with --data")
+        raise DataError(f"{experiment.store.dir} has no test split: pass samples with --data")
     # A model may draw numbers while it is built; scoring is the same at every call.
     seed_everything(seed=experiment.params["seed"])
     feature_map = experiment.feature_map()

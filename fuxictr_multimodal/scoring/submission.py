@@ -62,4 +62,4 @@ def _read_back(path: Path, ids: np.ndarray, scores: np.ndarray, task: str) -> No
         table = pl.read_csv(member.read(), schema_overrides={"ID": pl.Int64, task: pl.Float32})
     same = table.columns == ["ID", task] and len(table) == len(ids)
     if not (same and (table["ID"].to_numpy() == ids).all() and (table[task].to_numpy() == scores).all()):
-        raise DataError(f"{path.name}: what was written does not read back equal; is the disk full?")
+        raise DataError(f"{path.name}: the written file does not match the scores; is the disk full?")

@@ -1,1 +1,1 @@
-"""What a process shares with its machine: files, memory, signals, GPUs and the terminal."""
+"""Utilities for the operating system: files, memory, signals, GPUs and the terminal."""

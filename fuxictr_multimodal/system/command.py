@@ -1,4 +1,4 @@
-"""The frame of every command: streams that last, one line on stderr instead of a traceback, and an exit status."""
+"""The frame of every command: tolerant streams, one line on stderr in place of a traceback, and an exit status."""
 
 from __future__ import annotations
 

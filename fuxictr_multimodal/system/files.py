@@ -78,7 +78,7 @@ def kept_if_possible(path: Path) -> Iterator[None]:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically: UTF-8, indented, keys in the given order; NaN is refused.
 
-    A path whose bytes are no text in the system's encoding holds halves of surrogate pairs: JSON has escapes for them.
+    A path whose bytes are not text in the system's encoding holds halves of surrogate pairs: JSON has escapes for them.
 
     Raises:
         DataError: the file cannot be written.

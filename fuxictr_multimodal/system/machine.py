@@ -1,4 +1,4 @@
-"""What a process uses of the machine: its cores, and the memory that it keeps."""
+"""Cores and memory of a process."""
 
 from __future__ import annotations
 

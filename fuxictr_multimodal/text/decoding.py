@@ -19,7 +19,7 @@ def to_utf8(content: bytes, *, where: str, legacy: str | None = None) -> bytes:
             such an encoding is hardly ever valid UTF-8, so a line that is valid is taken as UTF-8.
 
     Raises:
-        DataError: naming the line of the first byte that is no text, or a NUL character.
+        DataError: naming the line of the first byte that is not text, or a NUL character.
 
     >>> to_utf8("Léon".encode("latin-1"), where="movies.dat", legacy="latin-1").decode()
     'Léon'

@@ -7,7 +7,7 @@ import re
 # C0 and C1 control characters but tab and newline, separators of lines, marks that turn the direction of what follows,
 # and halves of surrogate pairs, which no encoding can write.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# An underscore within a word is no mark, so names such as QIN_demo stay readable.
+# An underscore within a word is not a mark, so names such as QIN_demo stay readable.
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|^[-+#=]")
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _TEX = str.maketrans(
@@ -86,7 +86,7 @@ def csv_text(text: str) -> str:
 
 
 def label(text: str) -> str:
-    r"""The text in one line as matplotlib shows it; a pair of dollars is no formula.
+    r"""The text in one line as matplotlib shows it; a pair of dollars is not a formula.
 
     >>> label("$5 or $6")
     '\\$5 or \\$6'

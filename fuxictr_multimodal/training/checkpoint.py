@@ -37,5 +37,5 @@ def load_checkpoint(model: BaseModel) -> None:
         weights = torch.load(model.checkpoint, map_location=model.device, weights_only=True)
     except DAMAGE as error:
         path, reason = model.checkpoint, first_line(error)
-        raise DataError(f"{path} cannot be read ({reason}): train it again, --overwrite") from None
+        raise DataError(f"{path} cannot be read ({reason}): train again with --overwrite") from None
     model.load_state_dict(weights)

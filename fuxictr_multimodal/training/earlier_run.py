@@ -1,4 +1,4 @@
-"""What is there of a run before it starts: nothing, a complete run, one to resume, or one that must not be replaced."""
+"""The state of a run before it starts: none, complete, to resume, or not to be replaced."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def resumed_experiment(
             its settings; its report is gone.
     """
     if before is None:
-        raise ConfigError(f"{files.state} has no report, so its settings are not known: --overwrite starts anew")
+        raise ConfigError(f"{files.state} has no report, so its settings are unknown: --overwrite starts over")
     found = f"{files.state} is left of a run"
     _refuse_another_experiment(before, experiment, found)
     _refuse_contradiction(before, experiment.params, named, files)

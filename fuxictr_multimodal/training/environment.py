@@ -1,4 +1,4 @@
-"""Where a run was computed: package versions, the git commit, peak memory, and the size of its model."""
+"""Environment of a run: package versions, the git commit, peak memory, and the size of its model."""
 
 from __future__ import annotations
 

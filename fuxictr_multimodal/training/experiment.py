@@ -1,4 +1,4 @@
-"""What an expid names: checked parameters, the dataset, the model with its item table, and loaders."""
+"""Objects of an experiment: checked parameters, the dataset, the model with its item table, and loaders."""
 
 from __future__ import annotations
 
@@ -238,14 +238,14 @@ def open_store(params: Mapping[str, Any]) -> Store:
 
 
 def _refuse_another_spec(store: Store, spec: SyntheticSpec) -> None:
-    """A report must not name sizes and a seed that the data does not have."""
+    """A report must not state sizes and a seed that the data does not have."""
     found = spec_of(store.manifest.recipe)
     remedy = (
-        f"remove the folder {store.dir} to have it generated anew, or keep it and generate the other one elsewhere "
+        f"remove the folder {store.dir} to generate it again, or keep it and generate the other one elsewhere "
         "with --set data_root=FOLDER or under another dataset_id"
     )
     if found is None:
-        raise DataError(f"{store.dir} is no synthetic dataset, but its entry has a `synthetic:` block: {remedy}")
+        raise DataError(f"{store.dir} is not a synthetic dataset, but its entry has a `synthetic:` block: {remedy}")
     there, wanted = found.model_dump(), spec.model_dump()
     differs = {name: value for name, value in wanted.items() if there[name] != value}
     if differs:

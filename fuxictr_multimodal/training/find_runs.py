@@ -1,4 +1,4 @@
-"""Which run a command means: the name of its settings, or a run that is there under an older or another name."""
+"""Find the run that a command refers to: by its settings, or under an older or another name."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run_name(
         reading: whether a trained run is looked for, which may be read with other `READING_KEYS`.
 
     Raises:
-        ConfigError: a name that is no plain file name.
+        ConfigError: a name that is not a plain file name.
     """
     given = dict(given or {})
     # `--set seed=3` is `--seed 3` in other words.

@@ -1,4 +1,4 @@
-"""Where a training stands, in numbers that a report and a state file can hold, and the scores of a split."""
+"""Progress of a training, in the form of reports and state files, and the scores of a split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run of a CTR model leaves behind: its report, FuxiCTR's csv line and the summary table."""
+"""The report of a CTR model's run, FuxiCTR's csv line and the summary table."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ class Report(RunReport):
             yield f"note: {self.config['note']}"
         yield (
             f"{self.parameters.get('total', 0):,} parameters, best epoch {self.best_epoch}, "
-            f"{self.rows_per_s.get('train', 0):,.0f} rows/s training, {self.rows_per_s.get('score', 0):,.0f} scoring, "
+            f"{self.rows_per_s.get('train', 0):,.0f} samples/s training, "
+            f"{self.rows_per_s.get('score', 0):,.0f} scoring, "
             f"{self.seconds:.0f} s, {self.peak_memory_mib.get('host') or 0.0:,.0f} MiB"
         )
 

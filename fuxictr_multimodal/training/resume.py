@@ -1,4 +1,4 @@
-"""The rule of resuming: a run keeps its own settings; the command line may repeat them, and raise what may grow."""
+"""Rules for resuming: a run keeps its own settings; the command line may repeat them, and increase some."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def growth(change: Change) -> str | None:
     numbers = all(isinstance(value, (int, float)) for value in (change.then, change.now))
     if not numbers or change.now >= change.then:
         return None
-    return f" ({change.key.rpartition('.')[2]} may grow, never shrink)"
+    return f" ({change.key.rpartition('.')[2]} may increase, not decrease)"
 
 
 def refuse(found: Iterable[Change], objection: Callable[[Change], str | None], *, where: str, remedy: str) -> None:

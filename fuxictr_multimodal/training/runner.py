@@ -65,7 +65,7 @@ def run_experiment(
         name: of the run; by default that of the experiment and of the settings that `overrides` change.
         resume: whether an unfinished run is resumed.
         overwrite: whether a run that is there is replaced.
-        tracker: name of a tracker that is told settings, evaluations and final metrics; see `tracking.TRACKERS`.
+        tracker: name of a tracker that receives settings, evaluations and final metrics; see `tracking.TRACKERS`.
 
     Returns:
         The report and its file.
@@ -92,7 +92,7 @@ def run_experiment(
             return before, files.report
         if files.state.is_file() and not (resume or overwrite):
             raise ConfigError(
-                f"{files.state} is left of an unfinished run: --resume resumes it, --overwrite starts anew"
+                f"{files.state} belongs to an unfinished run: --resume continues it, --overwrite starts over"
             )
         if resume and is_unfinished(files, before):
             experiment, note = resumed_experiment(before, experiment, files, named)
@@ -159,8 +159,8 @@ def _write_predictions(path: Path, scores: Mapping[str, Any]) -> None:
 
 def _left(files: RunFiles) -> str:
     if files.state.is_file():
-        return f"{files.state} holds its last evaluation, the same command with --resume resumes it"
-    return "there was no evaluation yet, so the same command with --resume starts anew"
+        return f"{files.state} holds its last evaluation, the same command with --resume continues it"
+    return "there was no evaluation yet, so the same command with --resume starts over"
 
 
 def _train_and_score(
@@ -250,7 +250,7 @@ def _only_process(files: RunFiles) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout:
         raise ConfigError(
-            f"another process is running {files.run!r}; wait for it, or give another --seed or --name"
+            f"another process is running {files.run!r}; wait for it, or use another --seed or --name"
         ) from None
     except OSError as error:
         raise DataError(f"{files.lock.parent} cannot be written: {error.strerror or error}; see model_root") from None

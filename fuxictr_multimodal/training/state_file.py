@@ -53,7 +53,7 @@ def read_state(path: Path) -> dict[str, Any] | None:
 
 def damaged(path: Path, error: Exception) -> DataError:
     """The error of a state that holds something else than it should."""
-    return DataError(f"{path} cannot be read ({first_line(error)}): --overwrite starts the run anew")
+    return DataError(f"{path} cannot be read ({first_line(error)}): --overwrite starts the run over")
 
 
 def random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:

@@ -1,4 +1,4 @@
-"""What a run tells a tracker, such as TensorBoard: its settings, each evaluation and its final metrics, each once."""
+"""Log a run to a tracker such as TensorBoard: settings, each evaluation and final metrics, each once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Sink(Protocol):
 
 
 class Tracking:
-    """Passes on what a run tells, to a sink or to nobody.
+    """Passes the values of a run on to a sink, if there is one.
 
     A sink that fails is given up: a warning says so once, and the run continues without it.
 
@@ -57,12 +57,12 @@ class Tracking:
         self._told = 0
 
     def started(self, config: Mapping[str, Any]) -> None:
-        """Tell the settings of the run, as the report has them."""
+        """Log the settings of the run, as the report has them."""
         with self._given_up_on_failure() as sink:
             sink.settings(flat(config))
 
     def evaluated(self, curve: Sequence[Mapping[str, Any]]) -> None:
-        """Tell the evaluations that are new of the whole learning curve so far (rows of `Report.curve`)."""
+        """Log the new evaluations of the whole learning curve so far (rows of `Report.curve`)."""
         with self._given_up_on_failure() as sink:
             for row in curve[self._told :]:
                 # A resumed run has its whole curve.
@@ -71,7 +71,7 @@ class Tracking:
         self._told = len(curve)
 
     def finished(self, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
-        """Tell the final metrics that are defined, `final_<split>/<metric>`; only of a complete run."""
+        """Log the final metrics that are defined, `final_<split>/<metric>`; only of a complete run."""
         self._completed = True
         defined = {
             f"final_{split}/{name}": value
@@ -136,7 +136,7 @@ def make_tracker(name: str | None, files: RunFiles, *, resumed: bool = False) ->
     Args:
         name: one of `TRACKERS`; None keeps nothing and imports nothing.
         files: of the run.
-        resumed: whether what an earlier process told the tracker of this run is continued, not begun anew.
+        resumed: whether the tracker continues an earlier process of this run.
 
     Raises:
         ConfigError: an unknown name, a package that is not installed, or a missing login.
@@ -160,4 +160,4 @@ def make_tracker(name: str | None, files: RunFiles, *, resumed: bool = False) ->
 
 
 def _warn(error: Exception) -> None:
-    logging.warning("the tracker failed and is not told any more (%s); the result is not affected", error)
+    logging.warning("the tracker failed and receives no further values (%s); the result is not affected", error)

@@ -29,16 +29,16 @@ def load_trained(experiment: Experiment, model: BaseModel, *, otherwise: str = "
         other = f", or {otherwise}" if otherwise else ""
         trained = [file.stem for file in path.parent.glob("*.model")]
         raise DataError(
-            f"{path} does not exist: train it first with run_expid.py --expid {experiment.expid} and the options given "
-            f"here{other}. {did_you_mean(experiment.run, trained)}".strip()
+            f"{path} does not exist: train it first with run_expid.py --expid {experiment.expid} and the same "
+            f"options{other}. {did_you_mean(experiment.run, trained)}".strip()
         )
     report_path = experiment.files.report
     if report_path.is_file():
         trained_on = Report.read(report_path).manifest_hash
         if trained_on != experiment.store.manifest.hash:
             raise DataError(
-                f"{path} was trained on another build of dataset {experiment.params['dataset_id']!r}: its ids may mean "
-                "something else; train again, or build that dataset again"
+                f"{path} was trained on another build of dataset {experiment.params['dataset_id']!r}: its ids may "
+                "differ; train again, or rebuild that dataset"
             )
     else:
         logging.warning("%s does not exist: the dataset build that %s was trained on is unknown", report_path, path)

@@ -1,4 +1,4 @@
-"""The training loop of any FuxiCTR model: FuxiCTR's protocol and log lines, with guards, rates and resume.
+"""The training loop of any FuxiCTR model: FuxiCTR's protocol and log lines, with checks, rates and resume.
 
 It drives FuxiCTR's own pieces (`train_step`, `forward`, `get_labels`, `lr_decay`, `checkpoint`), so a model trains
 here as it does in `BaseModel.fit`. What it adds: predictions stay arrays, the loss stays on the device, a NaN never
@@ -152,7 +152,7 @@ class Trainer:
         )
 
     def resume(self) -> bool:
-        """Load the state of a killed run; False where there is none.
+        """Load the state of a killed run; False if there is none.
 
         Raises:
             DataError: the state is damaged.
@@ -320,7 +320,7 @@ def fit_batches(train: MultimodalDataLoader, model: BaseModel) -> None:
     if norm is None:
         return
     for one, remedy in (
-        (train.batch_size == 1, "batch_size is 1: set it to 2 or more"),
+        (train.batch_size == 1, "batch_size is 1: set it to at least 2"),
         (train.num_samples == 1, f"{train.data_path} has a single row: build the dataset with more training rows"),
     ):
         if one:

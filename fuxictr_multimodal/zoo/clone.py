@@ -41,7 +41,7 @@ def find_models(zoo_root: Path) -> dict[str, Path]:
     files = sorted(path for pattern in PATTERNS for path in folder.glob(pattern))
     found: dict[str, Path] = {}
     for path in files:
-        # The TensorFlow twins of some models live beside them.
+        # Some models have a TensorFlow variant beside them.
         if not path.parent.parent.name.endswith("_tf"):
             for name in _model_classes(path):
                 found.setdefault(name, path)

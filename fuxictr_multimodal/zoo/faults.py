@@ -1,7 +1,7 @@
-"""FuxiCTR's faults that this project meets: what goes wrong where, what is done about it, and the test that holds it.
+"""FuxiCTR's faults that affect this project: where and what goes wrong, the handling, and the test of it.
 
 `python -m fuxictr_multimodal.zoo.faults > docs/fuxictr_faults.md` writes the page. A test checks that every place and
-every test named here exists. Many of the tests fail when FuxiCTR mends the fault: then the handling can go.
+every test named here exists. Many of the tests fail when FuxiCTR fixes the fault: then the handling can be removed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Fault:
         where: file of FuxiCTR and the function in it, or the model.
         wrong: what goes wrong.
         handling: what this project does.
-        handled_by: module or object of this project that does it, by its dotted name; none where it is only reported.
+        handled_by: module or object of this project that does it, by its dotted name; none if it is only reported.
         test: file and function.
         models: the models that have it; empty where it is none of models.
-        footnote: what a leaderboard says beside these models.
+        footnote: the footnote of a leaderboard for these models.
         version: of FuxiCTR, in which it was seen.
     """
 
@@ -87,7 +87,7 @@ FAULTS = (
         wrong="`embedding_regularizer: 1` trains without any",
         handling="an integer becomes a float",
         handled_by="fuxictr_multimodal.config.expids",
-        test="tests/config/test_config.py::test_integer_regulariser_becomes_a_float_that_the_toolkit_reads",
+        test="tests/config/test_config.py::test_integer_regulariser_becomes_a_float_that_fuxictr_reads",
     ),
     Fault(
         name="1e-3 is a text",
@@ -141,7 +141,7 @@ FAULTS = (
         wrong="a KeyError while fitting",
         handling="refused with what to do instead",
         handled_by="fuxictr_multimodal.data.store.feature_cols.check_feature_cols",
-        test="tests/data/store/test_encoding.py::test_toolkit_still_cannot_bucket",
+        test="tests/data/store/test_encoding.py::test_fuxictr_still_cannot_bucket",
     ),
     Fault(
         name="remap: False crashes",
@@ -159,7 +159,7 @@ FAULTS = (
         wrong="a column without a value that is frequent enough ends the build in an index error",
         handling="refused by name before it is fitted",
         handled_by="fuxictr_multimodal.data.store.encoding",
-        test="tests/data/store/test_encoding.py::test_toolkit_still_crashes_on_an_empty_vocabulary",
+        test="tests/data/store/test_encoding.py::test_fuxictr_still_crashes_on_an_empty_vocabulary",
     ),
     Fault(
         name="lists of text crash",
@@ -240,7 +240,7 @@ FAULTS = (
         wrong="68 s for 10,000 groups",
         handling="one sort for all groups, with the same values",
         handled_by="fuxictr_multimodal.metrics.classification.grouped_auc",
-        test="tests/metrics/test_classification.py::test_equal_to_scikit_learn_and_toolkit_with_ties",
+        test="tests/metrics/test_classification.py::test_equal_to_scikit_learn_and_fuxictr_with_ties",
     ),
     Fault(
         name="an undefined AUC is NaN",
@@ -298,7 +298,7 @@ FAULTS = (
         "LogisticRegression: it drowns the rest",
         handling="initialised as the others are",
         handled_by="fuxictr_multimodal.zoo.repairs.initialise_forgotten_tables",
-        test="tests/zoo/test_models.py::test_fault_the_toolkit_forgets_tables_that_a_layer_does_not_share",
+        test="tests/zoo/test_models.py::test_fault_fuxictr_forgets_tables_that_a_layer_does_not_share",
     ),
     Fault(
         name="pretrained embeddings are not projected",
@@ -367,7 +367,7 @@ FAULTS = (
 
 
 def footnotes(faults: Iterable[Fault] = FAULTS) -> dict[str, Fault]:
-    """Faults that a leaderboard tells its reader of, by the letter that marks their models.
+    """Faults with a leaderboard footnote, by the letter that marks their models.
 
     >>> [(letter, fault.name) for letter, fault in footnotes().items()]
     [('a', "the short history's mask is shifted by one")]

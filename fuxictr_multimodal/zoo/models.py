@@ -108,11 +108,11 @@ def resolve(name: str, *, zoo_root: str | Path | None = None) -> ZooModel:
             from there only when the name resolves to one of its models.
 
     Raises:
-        ConfigError: nobody has the name; lists what there is.
+        ConfigError: no zoo has the name; lists the known ones.
     """
     place, _, short = name.rpartition("/")
     if place not in ("", "LongCTR", *CLONE):
-        raise ConfigError(f"model {name!r}: write the name alone, or LongCTR/ or clone/ before it")
+        raise ConfigError(f"model {name!r}: write the name alone, or prefix it with LongCTR/ or clone/")
     zoo_root = zoo_root or os.environ.get(ZOO_ROOT_VARIABLE)
     zoo_root = user_path(zoo_root) if zoo_root else None
     if place in ("", *CLONE) and short in own_models():
@@ -196,7 +196,7 @@ def _unresolved(name: str, zoo_root: Path | None, in_clone: Mapping[str, Path]) 
     if zoo_root:
         parts.append(f"{zoo_root} has {', '.join(sorted(in_clone))}.")
     else:
-        parts.append(f"for the models of a FuxiCTR clone give its folder as zoo_root or in {ZOO_ROOT_VARIABLE}.")
+        parts.append(f"for the models of a FuxiCTR clone, set zoo_root to its folder or in {ZOO_ROOT_VARIABLE}.")
     return " ".join(parts)
 
 

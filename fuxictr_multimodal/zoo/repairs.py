@@ -1,4 +1,4 @@
-"""What is done to models where FuxiCTR's code has a fault; `faults.py` says which repair belongs to which fault."""
+"""Repairs of models where FuxiCTR's code has a fault; `faults.py` maps each fault to its repair."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def initialise_forgotten_tables(model: BaseModel) -> None:
                 if shared is not None and not shares:
                     layer.embedding_initializer(table.weight[1:])
                     logging.warning(
-                        "%s: a table of %s is initialised here, which FuxiCTR forgets", type(model).__name__, name
+                        "%s: a table of %s is initialised here, because FuxiCTR does not initialise it",
+                        type(model).__name__,
+                        name,
                     )
 
 

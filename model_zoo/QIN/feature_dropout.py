@@ -30,7 +30,8 @@ class FeatureDropout(nn.Module):
         specs: of the feature map, by name.
 
     Raises:
-        ConfigError: a feature that is not there or has no values that could be hidden, or a rate that is no fraction.
+        ConfigError: a feature that is not there or has no values that could be hidden, or a rate that is not a
+            fraction.
 
     >>> dropout = FeatureDropout({"user": 0.5}, {"user": {"type": "categorical"}})
     >>> _ = torch.manual_seed(0)
@@ -45,7 +46,7 @@ class FeatureDropout(nn.Module):
         of_items = {name: spec for name, spec in specs.items() if spec.get("source") == "item"}
         for name, rate in rates.items():
             if name not in specs:
-                raise ConfigError(f"feature_dropout: there is no feature {name!r}. {did_you_mean(name, list(specs))}")
+                raise ConfigError(f"feature_dropout: unknown feature {name!r}. {did_you_mean(name, list(specs))}")
             if name in of_items and specs[name]["type"] != "categorical":
                 raise ConfigError(
                     f"feature_dropout: {name} is of items and of type {specs[name]['type']}; of items, only "

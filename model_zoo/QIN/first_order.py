@@ -113,7 +113,7 @@ def _factors(term: str, specs: Mapping[str, Mapping[str, Any]]) -> dict[str, int
     names = term.split(CROSS)
     for name in names:
         if name not in specs:
-            raise ConfigError(f"first_order: there is no feature {name!r}. {did_you_mean(name, specs)}")
+            raise ConfigError(f"first_order: unknown feature {name!r}. {did_you_mean(name, specs)}")
         if specs[name]["type"] not in KINDS:
             raise ConfigError(f"first_order: {name!r} is of type {specs[name]['type']}, not {' or '.join(KINDS)}")
         if names.count(name) > 1:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Parse, run, exit; the heavy imports come after the arguments are known to be good."""
+    """Parse, run, exit; the heavy imports come after the arguments are checked."""
     from fuxictr_multimodal.cli.experiment import run_expid_main
 
     # A copy of this folder, as in a FuxiCTR clone, runs its own model, not the installed one.

@@ -1,7 +1,7 @@
 """ReLU attention over jagged histories as Triton kernels: items are gathered, scored and added up in one pass.
 
-The PyTorch form of `sparse_attend.py` writes both factors of every score to memory, (N, D) each; here they stay in
-registers. Sums run in a fixed order and there are no atomics, so a result is the same bits every time.
+The PyTorch implementation in `sparse_attend.py` writes both factors of every score to memory, (N, D) each; here they
+stay in registers. Sums run in a fixed order and there are no atomics, so a result is the same bits every time.
 
 Shape legend: B rows, N history slots of all rows, U item vectors, D width, P slots of a piece.
 """

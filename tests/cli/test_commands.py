@@ -1,4 +1,4 @@
-"""The doors as a user types them: quick help, exit status, one line on error, no traceback."""
+"""The commands as a user types them: quick help, exit status, one line on error, no traceback."""
 
 import importlib
 import os
@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-DOORS = ["model_zoo/QIN/run_expid.py", *sorted(p.name for p in ROOT.glob("run_*.py"))]
-DOORS += sorted(f"datasets/{p.name}" for p in ROOT.glob("datasets/*.py"))
+COMMANDS = ["model_zoo/QIN/run_expid.py", *sorted(p.name for p in ROOT.glob("run_*.py"))]
+COMMANDS += sorted(f"datasets/{p.name}" for p in ROOT.glob("datasets/*.py"))
 
 
 def run(repository, *arguments, cwd=None):
@@ -30,9 +30,9 @@ def run(repository, *arguments, cwd=None):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_help_comes_without_the_heavy_imports(repository, door):
-    done = run(repository, "-X", "importtime", repository / door, "--help")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_comes_without_the_heavy_imports(repository, command):
+    done = run(repository, "-X", "importtime", repository / command, "--help")
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout
     assert not {"torch", "fuxictr", "ray", "polars"} & {
@@ -60,9 +60,9 @@ def test_bad_input_is_one_line_and_status_2(repository, tmp_path, arguments, mes
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config"]
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_bare_command_in_an_empty_folder_says_what_to_do(repository, tmp_path, door):
-    done = run(repository, repository / door, cwd=tmp_path)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_bare_command_in_an_empty_folder_says_what_to_do(repository, tmp_path, command):
+    done = run(repository, repository / command, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     *_, last = done.stderr.splitlines()
     assert re.match(r"(\w+\.py: )?error: .{20}", last)
@@ -95,7 +95,7 @@ def test_a_copy_in_a_fuxictr_clone_runs_itself_and_says_so(clone):
 
 
 @pytest.mark.slow
-def test_the_zoo_style_door_writes_below_the_folder_where_it_runs(clone):
+def test_the_zoo_style_command_writes_below_the_folder_where_it_runs(clone):
     folder, done = clone
     assert "completed" in done.stdout
     assert (folder / "data/Synthetic_test/manifest.json").is_file()

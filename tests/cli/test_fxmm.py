@@ -118,5 +118,5 @@ def test_the_run_commands_read_no_shipped_configs(repository, tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "give the folder with --config" in done.stderr
+    assert "pass the folder with --config" in done.stderr
     assert Path(packaged("config")) == repository / "config"

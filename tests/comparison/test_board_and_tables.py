@@ -132,14 +132,14 @@ def test_an_entry_too_close_to_the_best_is_named(store, tmp_path):
     write_run(tmp_path, store, expid="C", model="QIN", strength=0.1)
     board = make_board(collect(tmp_path), store=store, replicates=100)
     assert [entry.tied_with_best for entry in board.entries] == [None, True, False]
-    assert any(text.startswith("Too close to") for text in columns.explanations(board))
+    assert any(text.startswith("Not separated from") for text in columns.explanations(board))
 
 
 def test_resampling_users_widens_the_interval_or_not_but_differs(store, reports, board):
     grouped = make_board(collect(reports), store=store, replicates=60, unit="groups")
     assert grouped.bootstrap["unit"] == "groups"
     assert grouped.entries[0].difference.rows != board.entries[0].difference.rows
-    for one, drawn in ((board, "rows"), (grouped, "users")):
+    for one, drawn in ((board, "samples"), (grouped, "users")):
         assert one.resampled == drawn
         assert f"| 95 % over {drawn} |" in tables.markdown(one)
         assert any(f"; over {drawn} by the paired bootstrap" in text for text in columns.explanations(one))
@@ -173,17 +173,17 @@ def test_auc_that_is_defined_nowhere_cannot_rank(store, tmp_path):
     for values in report.metrics.values():
         values["AUC"] = None
     report.write(tmp_path / f"{report.expid}.report.json")
-    with pytest.raises(DataError, match="AUC, which ranks the runs, is not defined on the valid split"):
+    with pytest.raises(DataError, match="AUC ranks the runs, but is not defined on the valid split"):
         make_board(collect(tmp_path), store=store, replicates=5)
 
 
-def test_without_store_or_predictions_the_table_still_stands(store, tmp_path):
+def test_without_dataset_or_predictions_the_table_still_stands(store, tmp_path):
     write_run(tmp_path, store, expid="DIN_x", model="DIN", predictions=False)
     alone = make_board(collect(tmp_path))
     assert alone.entries[0].auc_rows is None
     assert any("dataset was not found" in note for note in alone.notes)
     unkept = make_board(collect(tmp_path), store=store)
-    assert any("No predictions are kept of DIN_x_s1" in note for note in unkept.notes)
+    assert any("No saved predictions for DIN_x_s1" in note for note in unkept.notes)
     for board in (alone, unkept):
         assert "DIN_x" in page(board)
 
@@ -263,7 +263,7 @@ def test_markdown_rows_have_the_columns_of_their_head(board, short):
     table = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines[2 : 2 + 2 + 3 + len(board.references)]]
     assert len({len(cells) for cells in table}) == 1
     head = [cell.strip() for cell in table[0]]
-    assert {"experiment", "valid AUC", "test AUC", "vs DIN_x", "95 % over rows", "parameters"} <= set(head)
+    assert {"experiment", "valid AUC", "test AUC", "vs DIN_x", "95 % over samples", "parameters"} <= set(head)
     best = table[2][head.index("test AUC")].strip()
     assert re.fullmatch(r"\*\*0\.\d{4} ± 0\.\d{4}\*\*", best)
     assert r"why" in tables.markdown(board)
@@ -281,11 +281,11 @@ def test_latex_is_escaped_and_balanced(board):
     assert "\\textsuperscript{a}" in text
 
 
-def test_terminal_stars_the_best_and_shows_floors_and_footnotes(board):
+def test_terminal_stars_the_best_and_shows_references_and_footnotes(board):
     text = tables.terminal(board)
     line = next(line for line in text.splitlines() if line.strip().startswith("QIN_full"))
     assert re.search(r"0\.\d{4} ± 0\.\d{4}\*", line)
-    assert "best possible (ceiling)" in text
+    assert "best possible (Bayes-optimal)" in text
     assert "SIM_x [a]" in text
     assert "one position off" in text
     assert tables.terminal(board, color=True) != text
@@ -329,7 +329,7 @@ def test_command_filters_and_chooses_the_baseline(reports, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--baseline", "DINN_x"], "--baseline 'DINN_x' is no complete experiment here. Did you mean 'DIN_x'?"),
+        (["--baseline", "DINN_x"], "--baseline 'DINN_x' is not a completed experiment here. Did you mean 'DIN_x'?"),
         (["--expid", "QIM_full_s1"], "Did you mean 'QIN_full_s1'?"),
         (["--dataset", "Nothing"], "Nothing has no report"),
         (["--bootstrap", "-1"], "cannot be negative"),
@@ -353,7 +353,7 @@ def test_exported_board_keeps_its_baseline(written, tmp_path, capsys):
 
 def test_a_json_of_another_kind_is_refused(tmp_path):
     (tmp_path / "x.json").write_text('{"format_version": 1, "entries": [{}]}')
-    with pytest.raises(DataError, match="is no leaderboard of this version"):
+    with pytest.raises(DataError, match="is not a leaderboard of this version"):
         Board.read(tmp_path / "x.json")
     (tmp_path / "x.json").write_text('{"format_version": 99}')
     with pytest.raises(DataError, match="export it again"):

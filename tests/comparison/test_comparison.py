@@ -63,7 +63,7 @@ def test_globs_take_the_expids_of_the_dataset(home):
     [
         ({"expid": "x"}, "unknown key 'expid'. Did you mean 'expids'"),
         ({"out": None}, "does not set `out`; write for example out: "),
-        ({"seeds": "one"}, "'one' is no seed"),
+        ({"seeds": "one"}, "'one' is not a seed"),
         ({"resample": "users"}, "resample 'users' is unknown; choose from rows, groups"),
         ({"expids": "QIN_smal"}, "Did you mean 'QIN_small'"),
         ({"expids": "QIN_other"}, "none of these expids is of dataset Synthetic_test"),

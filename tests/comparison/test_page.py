@@ -111,7 +111,7 @@ def test_every_experiment_is_in_every_figure_with_values_to_hover_over(board):
         assert all(entry.name in shown for entry in board.entries)
     best = board.entries[0]
     assert f"QIN_full: {best.value('test', 'AUC').mean:.4f} ± " in " ".join(tips(figures[0]))
-    assert f"QIN_full: {best.difference.mean:+.4f}<br>rows [" in " ".join(tips(figures[1]))
+    assert f"QIN_full: {best.difference.mean:+.4f}<br>samples [" in " ".join(tips(figures[1]))
     means = [trace["x"][0] for trace in figures[0]["data"] if trace["uid"].endswith("-mean")]
     assert means == [entry.value("test", "AUC").mean for entry in board.entries]
     curves = [trace for trace in figures[4]["data"] if "hovertext" in trace]

@@ -141,12 +141,12 @@ def test_set(texts, path, value):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stag.steps=5", "'stag' is no group of settings here. Did you mean 'stage'?"),
-        ("othr.steps=5", "'othr' is no group of settings here. Did you mean 'other'?"),
-        ("stage.rte.low=1", "'rte' is no group of settings here. Did you mean 'rate'?"),
-        ("stage.by_name.b.low=1", "'b' is no group of settings here."),
+        ("stag.steps=5", "'stag' is not a group of settings here. Did you mean 'stage'?"),
+        ("othr.steps=5", "'othr' is not a group of settings here. Did you mean 'other'?"),
+        ("stage.rte.low=1", "'rte' is not a group of settings here. Did you mean 'rate'?"),
+        ("stage.by_name.b.low=1", "'b' is not a group of settings here."),
         ("stage.step=1", "'stage' has no key 'step'. Did you mean 'steps'?"),
-        ("stage.steps.x=1", "'steps' is no group of settings here."),
+        ("stage.steps.x=1", "'steps' is not a group of settings here."),
         ("stage", "write key=value"),
         ("stage.steps={", "the value is not valid YAML"),
     ],

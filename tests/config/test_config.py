@@ -141,7 +141,7 @@ def test_unknown_model_key_names_the_nearest(config_dir):
         check_model_keys(params, Model)
 
 
-def test_integer_regulariser_becomes_a_float_that_the_toolkit_reads(config_dir):
+def test_integer_regulariser_becomes_a_float_that_fuxictr_reads(config_dir):
     params = load_config(config_dir(), "QIN_a", overrides=["embedding_regularizer=1"])
     assert isinstance(params["embedding_regularizer"], float)
 
@@ -207,7 +207,7 @@ def test_no_override_renames_the_files_of_a_run(config_dir):
     [
         (b"QIN_a: {model: QIN, dataset_id: d, note: 2025-01-01}", "note: YAML reads 2025-01-01 as a date"),
         (b"QIN_a: {model: QIN, dataset_id: d, [1]: 2}", "line 1: a key must be a name"),
-        (b"QIN_a: {model: 3, dataset_id: d}", "model 3 is no name"),
+        (b"QIN_a: {model: 3, dataset_id: d}", "model 3 is not a name"),
         ("QIN_a: {model: QIN, note: é}".encode("latin-1"), "cannot be read as UTF-8"),
     ],
 )
@@ -236,7 +236,7 @@ def test_each_file_is_parsed_once_until_it_changes(config_dir):
     assert load_config(folder, "QIN_b")["epochs"] == 4
 
 
-def test_nobody_can_change_what_others_read(config_dir):
+def test_shared_entries_cannot_be_changed(config_dir):
     folder = config_dir(dataset=DATASET + SYNTHETIC)
     params = load_config(folder, "QIN_a", overrides=["synthetic.rows=40000"])
     params["feature_cols"][0]["dtype"] = params["metrics"][0] = "changed"
@@ -270,8 +270,8 @@ def test_dots_set_nested_keys(config_dir):
     ("text", "message"),
     [
         ("synthetic.rwos=5", "'synthetic' has no key 'rwos'. Did you mean 'rows'"),
-        ("sinthetic.rows=5", "'sinthetic' is no group of settings here. Did you mean 'synthetic'"),
-        ("epochs.x=5", "'epochs' is no group of settings here"),
+        ("sinthetic.rows=5", "'sinthetic' is not a group of settings here. Did you mean 'synthetic'"),
+        ("epochs.x=5", "'epochs' is not a group of settings here"),
         ("label_col.dtpye=int", "'label_col' has no key 'dtpye'. Did you mean 'dtype'"),
         ("synthetic..rows=5", "write key=value"),
         (".rows=5", "write key=value"),
@@ -298,11 +298,11 @@ def test_tilde_is_the_home_folder_in_configured_paths(config_dir, monkeypatch, t
     assert config_hash(params) == config_hash({**params, "model_root": "~/ck", "data_root": "~/data"})
     with pytest.raises(ConfigError, match="model_root .*no home folder of that name"):
         load_config(folder, "QIN_a", overrides=["model_root=~nobody_has_this_name/x"])
-    with pytest.raises(ConfigError, match="model_root 3 is no path"):
+    with pytest.raises(ConfigError, match="model_root 3 is not a path"):
         load_config(folder, "QIN_a", overrides=["model_root=3"])
 
 
-def test_keys_that_nobody_reads_are_accepted_and_not_hashed(config_dir):
+def test_unread_keys_are_accepted_and_not_hashed(config_dir):
     plain = load_config(config_dir(), "QIN_a")
     more = "    data_format: h5\n    train_data: ./data/d/train.h5\n    valid_data: x\n    test_data: y\n"
     given = load_config(config_dir(dataset=DATASET + more), "QIN_a")

@@ -195,7 +195,7 @@ def test_what_fuxictr_s_own_files_say_passes(settings):
         ({"task": "classification"}, "Did you mean 'binary_classification'"),
         ({"optimizer": "adamw"}, "Did you mean 'AdamW'"),
         ({"metrics": ["AUC", "gauc"]}, "metrics 'gauc' is not known. Did you mean 'gAUC'"),
-        ({"metrics": "AUC"}, r"metrics 'AUC' is no list: write \[AUC\]"),
+        ({"metrics": "AUC"}, r"metrics 'AUC' is not a list: write \[AUC\]"),
         ({"loss": None}, "loss None is not known"),
         ({"metrics": ["NDCG"]}, r"Did you mean 'NDCG\(k=5\)'"),
         ({"monitor": {"AUC": "1"}}, "gives AUC the weight '1'"),
@@ -206,7 +206,7 @@ def test_what_fuxictr_s_own_files_say_passes(settings):
         ({"gru_type": "print(1)"}, "gru_type 'print.1.' reads like code"),
     ],
 )
-def test_a_name_that_is_not_known_is_told_with_the_nearest(settings, message):
+def test_an_unknown_name_is_refused_with_the_nearest(settings, message):
     with pytest.raises(ConfigError, match=f"here: .*{message}"):
         check_known_values(settings, "here", free=())
 

@@ -1,4 +1,4 @@
-"""The loader gives what its naive twin gives, in both modes, whole, resumed, dropped and broken."""
+"""The loader equals its reference implementation, in both modes, whole, resumed, dropped and broken."""
 
 import gc
 import itertools
@@ -19,7 +19,7 @@ from fuxictr_multimodal.data.order import epoch_rows
 from fuxictr_multimodal.data.store import SplitReader
 from fuxictr_multimodal.errors import ConfigError, DataError
 from tests.helpers.loader_store import NAMES, feature_map, part_files, write_split
-from tests.helpers.naive_loader import naive_batches
+from tests.helpers.padded_loader import padded_batches
 
 MODES = ["resident", "streaming"]
 ROWS = 203  # 7 blocks of 32 rows, the last of 11
@@ -38,30 +38,30 @@ def row_ids(batches):
     return [batch.features["row_id"].tolist() for batch in batches]
 
 
-def assert_equal(batch: Batch, naive: dict[str, np.ndarray], *, max_len: int) -> None:
+def assert_equal(batch: Batch, padded: dict[str, np.ndarray], *, max_len: int) -> None:
     for name in NAMES:
         values = batch.target if name == "item_id" else batch.features[name]
-        np.testing.assert_array_equal(values.numpy(), naive[name], err_msg=name)
-    np.testing.assert_array_equal(batch.history.to_padded(max_len).numpy(), naive["history"])
-    np.testing.assert_array_equal(batch.group.numpy(), naive["user_id"])
+        np.testing.assert_array_equal(values.numpy(), padded[name], err_msg=name)
+    np.testing.assert_array_equal(batch.history.to_padded(max_len).numpy(), padded["history"])
+    np.testing.assert_array_equal(batch.group.numpy(), padded["user_id"])
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("max_len", [2, None])
 @pytest.mark.parametrize("batch_size", [7, 64, 500])
-def test_equals_the_naive_twin(split, mode, shuffle, max_len, batch_size):
+def test_equals_the_reference_loader(split, mode, shuffle, max_len, batch_size):
     loader = make(split, mode=mode, shuffle=shuffle, max_len=max_len, batch_size=batch_size, seed=3)
     with SplitReader(split) as reader:
         blocks = reader.blocks
     for epoch in range(2):
         order = epoch_rows(blocks, seed=3, epoch=epoch, window=4) if shuffle else None
         width = max_len or 6
-        twin = naive_batches(part_files(split), NAMES, order=order, batch_size=batch_size, max_len=width)
+        reference = padded_batches(part_files(split), NAMES, order=order, batch_size=batch_size, max_len=width)
         batches = list(loader)
         assert len(batches) == len(loader)
-        for batch, naive in zip(batches, twin, strict=True):
-            assert_equal(batch, naive, max_len=width)
+        for batch, padded in zip(batches, reference, strict=True):
+            assert_equal(batch, padded, max_len=width)
 
 
 def test_types_and_places(split):
@@ -280,7 +280,7 @@ def test_a_group_that_is_no_feature_still_travels(split):
     assert "user_id" not in batch.features
 
 
-def test_works_through_the_toolkits_door(tmp_path):
+def test_works_through_fuxictrs_entry_point(tmp_path):
     from fuxictr.pytorch.dataloaders import RankDataLoader
 
     paths = {f"{name}_data": str(write_split(tmp_path, name, rows=40)) + ".h5" for name in ["train", "valid", "test"]}

@@ -116,7 +116,7 @@ def test_plans_of_a_glob_and_seeds(bench):
     assert many.expand(config, "Wh*,Arm", "1-2") == [
         Plan(expid, seed, config) for expid in ("Whole", "Arm") for seed in (1, 2)
     ]
-    with pytest.raises(ConfigError, match="'Hole' names nothing in .* Did you mean 'Whole'?"):
+    with pytest.raises(ConfigError, match="'Hole' matches nothing in .* Did you mean 'Whole'?"):
         many.expand(config, "Hole", None)
 
 
@@ -202,7 +202,7 @@ def test_compare_says_what_is_missing(bench, tmp_path):
         read_seeds(tmp_path, "Whole")
 
 
-def test_compare_at_the_door(trained, tmp_path, capsys):
+def test_compare_from_the_command_line(trained, tmp_path, capsys):
     arguments = ["--config", str(trained / "config"), "--stage", "compare", "--expid", "Whole"]
     run_embedding_main([*arguments, "--output", str(tmp_path / "new" / "table.md")])
     printed = capsys.readouterr().out

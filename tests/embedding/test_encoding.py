@@ -158,7 +158,7 @@ def test_bad_requests_are_named(model, tmp_path):
 
 @pytest.fixture
 def encode(model, tmp_path):
-    """Write a file, encode it, and give the facts and the table that came of it."""
+    """Write a file, encode it, and return the metadata and the table."""
 
     def run(name, content, **arguments):
         source = tmp_path / name

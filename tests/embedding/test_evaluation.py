@@ -1,4 +1,4 @@
-"""Scores on answers known by construction, and their lexical floors."""
+"""Scores on answers known by construction, and their lexical baselines."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from bilingual_embedding.data.readers import SourceSettings, read_source
 from bilingual_embedding.data.texts import Pairs, ScoredPairs, Source
 from bilingual_embedding.evaluation import scores as evaluation
-from bilingual_embedding.evaluation.scores import evaluate, lexical_floors, sts_score, translation_accuracy
+from bilingual_embedding.evaluation.scores import evaluate, lexical_baselines, sts_score, translation_accuracy
 
 
 def angles(texts):
@@ -46,7 +46,7 @@ def test_names_of_scores():
 
 def test_floor_sees_letters_and_nothing_else():
     pairs = Source("t", {"en": [], "de": []}, Pairs(["hello world", "zebra"], ["hello worlds", "xxqq"]))
-    assert lexical_floors([pairs]) == {"t en->de": 50.0, "t de->en": 50.0}
+    assert lexical_baselines([pairs]) == {"t en->de": 50.0, "t de->en": 50.0}
 
 
 def undefined(texts):
@@ -89,12 +89,12 @@ def test_a_floor_that_is_not_defined_has_no_value(caplog):
         Source("t", {"en": [], "de": []}, Pairs([" "], [""])),
         Source("u", {"en": [], "de": []}, Pairs([], [])),
     ]
-    floors = lexical_floors(sources)
-    assert floors == dict.fromkeys(["s", "t en->de", "t de->en", "u en->de", "u de->en"])
+    baselines = lexical_baselines(sources)
+    assert baselines == dict.fromkeys(["s", "t en->de", "t de->en", "u en->de", "u de->en"])
     assert caplog.messages == [
-        "floor of s: no value: all 2 human scores are equal",
-        "floor of t: no value: there is no text",
-        "floor of u: no value: there is no text",
+        "baseline of s: no value: all 2 human scores are equal",
+        "baseline of t: no value: there is no text",
+        "baseline of u: no value: there is no text",
     ]
 
 
@@ -115,7 +115,7 @@ def test_nearest_texts_are_the_same_in_blocks(monkeypatch):
     assert all(0 < share < 100 for share in whole)
 
 
-def test_floors_of_files_in_the_public_layouts(tmp_path):
+def test_baselines_of_files_in_the_public_layouts(tmp_path):
     """Scored pairs whose order letters tell, worse across languages; translations that share names, or swap them."""
     rows = {
         "en": [
@@ -138,6 +138,6 @@ def test_floors_of_files_in_the_public_layouts(tmp_path):
     sources = [source(x, "sts_csv", (f"stsb-{x}-test.csv",), (x,)) for x in ("en", "de")]
     sources += [source("en_de", "sts_csv", ("stsb-en-test.csv", "stsb-de-test.csv"), ("en", "de"))]
     sources += [source("tatoeba", "lines", ("tatoeba.deu-eng.eng", "tatoeba.deu-eng.deu"), ("en", "deu"))]
-    floors = lexical_floors(sources)
-    assert floors.pop("en_de") == pytest.approx(49.2366, abs=1e-3)
-    assert floors == pytest.approx({"en": 100, "de": 100, "tatoeba en->deu": 50, "tatoeba deu->en": 50})
+    baselines = lexical_baselines(sources)
+    assert baselines.pop("en_de") == pytest.approx(49.2366, abs=1e-3)
+    assert baselines == pytest.approx({"en": 100, "de": 100, "tatoeba en->deu": 50, "tatoeba deu->en": 50})

@@ -1,4 +1,4 @@
-"""A nano experiment end to end: a planted translation is learnt, a killed run goes on, settings are checked."""
+"""A nano experiment end to end: a planted translation is learnt, a killed run resumes, settings are checked."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bilingual_embedding import commands as door
+from bilingual_embedding import commands
 from bilingual_embedding.training import stage_trainer
 from bilingual_embedding.training.run_report import EmbeddingReport
 from bilingual_embedding.training.runner import EmbeddingRun
@@ -199,7 +199,7 @@ def test_shipped_experiments_bind(expid):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("pair.steps=3", "'pair' is no group of settings here. Did you mean 'pairs'?"),
+        ("pair.steps=3", "'pair' is not a group of settings here. Did you mean 'pairs'?"),
         ("pairs.stepz=3", "'pairs' has no key 'stepz'. Did you mean 'steps'?"),
         ("pairs.steps=many", "pairs: steps must be a whole number from 0, found 'many'"),
         ("pairs.optimiser.learning_rate=-1", "learning_rate must be a positive number"),
@@ -226,8 +226,8 @@ def test_a_published_encoder_is_scored_on_the_same_sets(planted, monkeypatch, ca
     def constant(texts):
         return np.ones((len(texts), 1), dtype=np.float32)
 
-    monkeypatch.setattr(door, "load_published", lambda name, device: constant)
-    door.evaluate_published(
+    monkeypatch.setattr(commands, "load_published", lambda name, device: constant)
+    commands.evaluate_published(
         config_dir=CONFIG, expid="BiEncoder_nano", name="some/encoder",
         overrides=[f"data_root={planted}", "evaluation.sources=[held_out]"],
     )  # fmt: skip
@@ -243,7 +243,7 @@ def test_missing_data_is_named(make_run, tmp_path):
     assert EmbeddingReport.read(run.files.report).status == "failed"
 
 
-def test_door(finished, planted, tmp_path):
+def test_command(finished, planted, tmp_path):
     """The script as a user types it: quick help, one-line errors, encode with a JSON line at the end."""
 
     def typed(*arguments):

@@ -80,7 +80,7 @@ def encode_command(root, *arguments):
 
 
 def build(raw, tmp_path, vectors):
-    """The item table of the download with these vectors, and the facts of its manifest about them."""
+    """The item table of the download with these vectors, and the metadata of its manifest about them."""
     main = runpy.run_path(str(ROOT / "datasets/movielens.py"))["main"]
     main(["--raw", str(raw), "--data-root", str(tmp_path / "data"), "--embedding", str(vectors)])
     store = Store.open(tmp_path / "data", "MovieLens_small")
@@ -172,7 +172,7 @@ def test_vectors_without_ids_are_refused(encoder, raw, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         build(raw, tmp_path, vectors)
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "column 'row' counts rows and names no items; encode the texts again with --id-column, or" in error
+    assert "column 'row' holds row numbers, not item ids; encode the texts again with --id-column, or" in error
     assert not (tmp_path / "data").exists()
 
 

@@ -14,8 +14,7 @@ import pytest
 import torch
 import yaml
 
-from bilingual_embedding import cli
-from bilingual_embedding import commands as door
+from bilingual_embedding import cli, commands
 from bilingual_embedding.commands import train
 from bilingual_embedding.training import runner, stage_trainer
 from bilingual_embedding.training.run_report import EmbeddingReport
@@ -93,7 +92,7 @@ def test_a_score_without_a_value_does_not_end_the_run(config, planted, runs, tmp
     assert report.status == report_of(runs).status == "completed"
     assert {scores["held_out_scored"] for scores in report_of(runs).evaluation.values()} == {None}
     assert None not in [scores["held_out left->right"] for scores in report.evaluation.values()]
-    assert "floor of held_out_scored: no value: all 20 human scores are equal" in caplog.messages
+    assert "baseline of held_out_scored: no value: all 20 human scores are equal" in caplog.messages
     assert "held_out_scored: no value: all 20 human scores are equal" in caplog.messages
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "held_out_scored" in line]
     assert row.count(" - ") == 4
@@ -104,7 +103,7 @@ def test_a_score_without_a_value_does_not_end_the_run(config, planted, runs, tmp
     [
         ("ExperimentData", MemoryError("data")),
         ("stage_setup.train_tokenizer", RuntimeError("tokenizer")),
-        ("lexical_floors", ValueError("floors")),
+        ("lexical_baselines", ValueError("floors")),
         ("evaluate", MemoryError("evaluation")),
         ("save_encoder", OSError("disk")),
         ("remove_stale_temporaries", PermissionError("sweep")),
@@ -140,7 +139,7 @@ def test_an_interrupted_run_says_what_is_kept(config, runs, stop_in):
     stop_in("pairs", 3)
     with pytest.raises(KeyboardInterrupt) as caught:
         train(config_dir=config, expid="Tiny", resume=True)
-    assert str(caught.value) == f"interrupted by SIGINT: {state} is kept: --resume resumes from it"
+    assert str(caught.value) == f"interrupted by SIGINT: {state} is saved: --resume continues from it"
     assert (report_of(runs).status, report_of(runs).error) == ("interrupted", "interrupted by SIGINT")
 
 
@@ -158,7 +157,7 @@ def test_a_signal_ends_the_command_with_one_line(config, runs, name, status):
         time.sleep(0.05)
     process.send_signal(signal.Signals[name])
     _, said = process.communicate(timeout=60)
-    line = f"interrupted by {name}: {state} is kept: --resume resumes from it"
+    line = f"interrupted by {name}: {state} is saved: --resume continues from it"
     assert (process.returncode, said.splitlines()[-1], "Traceback" in said) == (status, line, False)
     assert report_of(runs).status == "interrupted"
 
@@ -170,7 +169,7 @@ def test_a_killed_run_is_neither_deleted_nor_ignored(config, runs, stop_in):
     state = runs / "Tiny" / "pairs.state.pt"
     before = state.read_bytes()
     for stage in ("all", "pairs"):
-        with pytest.raises(ConfigError, match=f"{state} is left of a run that was stopped: --resume resumes it"):
+        with pytest.raises(ConfigError, match=f"{state} belongs to an interrupted run: --resume continues it"):
             train(config_dir=config, expid="Tiny", stage=stage)
     assert (state.read_bytes(), report_of(runs).status) == (before, "interrupted")
     taken = stop_in("pairs", 99)
@@ -197,7 +196,7 @@ def test_a_resumed_run_keeps_its_settings(config, runs, stop_in, caplog):
     ("override", "message"),
     [
         ("pairs.batch_size=12", "pairs.batch_size: 16 then, 12 now"),
-        ("pairs.steps=5", "pairs.steps: 6 then, 5 now (steps may grow, never shrink)"),
+        ("pairs.steps=5", "pairs.steps: 6 then, 5 now (steps may increase, not decrease)"),
         ("pairs.optimiser.learning_rate=1e-3", "pairs.optimiser.learning_rate: 0.01 then, 0.001 now"),
         ("seed=5", "seed: 2024 then, 5 now"),
         ("multitask=null", "multitask: {"),
@@ -244,7 +243,7 @@ def test_a_finished_run_is_left_alone_and_says_what_differs(config, runs, caplog
     assert train(config_dir=config, expid="Tiny", resume=True)[0].status == "completed"
     assert "other settings" not in caplog.text
     train(config_dir=config, expid="Tiny", resume=True, overrides=["pairs.steps=9"])
-    assert "is complete with other settings (pairs.steps: 6 then, 9 now) and stays as it is" in caplog.text
+    assert "is complete with other settings (pairs.steps: 6 then, 9 now) and is left unchanged" in caplog.text
     assert path.read_bytes() == before
 
 
@@ -312,7 +311,7 @@ def test_a_tokenizer_of_other_settings_is_not_used(config, runs, stop_in):
 def test_a_stage_is_not_trained_under_a_later_one(config):
     train(config_dir=config, expid="Tiny", overrides=["multitask=null"])
     mlm = "{sources: [sentences], steps: 1, batch_tokens: 64, optimiser: {learning_rate: 1.e-3}}"
-    with pytest.raises(ConfigError, match="holds pairs, trained without mlm: --overwrite trains anew"):
+    with pytest.raises(ConfigError, match="holds pairs, trained without mlm: --overwrite trains from scratch"):
         train(config_dir=config, expid="Tiny", stage="mlm", overrides=[f"mlm={mlm}"])
 
 
@@ -362,7 +361,7 @@ def test_one_process_a_run(config, runs):
 
 
 @pytest.mark.parametrize(("speedup", "used"), [(0.1, "float32"), (1.1, "float32"), (1.6, "bfloat16")])
-def test_auto_precision_is_measured_told_and_kept(config, runs, stop_in, monkeypatch, caplog, speedup, used):
+def test_auto_precision_is_measured_logged_and_kept(config, runs, stop_in, monkeypatch, caplog, speedup, used):
     monkeypatch.setattr(reduced_precision, "cpu_speedup", lambda: speedup)
     stop_in("pairs", 3)
     with pytest.raises(KeyboardInterrupt):
@@ -388,7 +387,7 @@ def test_the_encode_stage_says_its_precision(config, planted, runs, tmp_path, mo
     monkeypatch.setattr(reduced_precision, "cpu_speedup", lambda: 0.1)
     file = TextFile(source=planted / "test.left.txt", target=tmp_path / "v.parquet")
     for asked, used in (("auto", "float32"), ("bfloat16", "bfloat16")):
-        facts = door.encode(
+        facts = commands.encode(
             config_dir=config, expid="Tiny", file=file,
             overrides=[f"precision={asked}"],
         )  # fmt: skip
@@ -495,13 +494,13 @@ def test_set_reaches_a_group_that_no_file_writes_down(planted, tmp_path, overrid
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("pairs.optimizer.learning_rate=1", "'optimizer' is no group of settings here. Did you mean 'optimiser'?"),
+        ("pairs.optimizer.learning_rate=1", "'optimizer' is not a group of settings here. Did you mean 'optimiser'?"),
         ("pairs.optimiser.learningrate=1", "'optimiser' has no key 'learningrate'. Did you mean 'learning_rate'?"),
-        ("multitask.tasks.st.rate=1", "'st' is no group of settings here. Did you mean 'sts'?"),
+        ("multitask.tasks.st.rate=1", "'st' is not a group of settings here. Did you mean 'sts'?"),
         ("multitask.tasks.sts.rat=1", "'sts' has no key 'rat'. Did you mean 'rate'?"),
-        ("data.sentenes.paths=[x]", "'sentenes' is no group of settings here. Did you mean 'sentences'?"),
+        ("data.sentenes.paths=[x]", "'sentenes' is not a group of settings here. Did you mean 'sentences'?"),
         ("evaluation.max_lenght=3", "'evaluation' has no key 'max_lenght'. Did you mean 'max_length'?"),
-        ("pairs.steps.x=3", "'steps' is no group of settings here."),
+        ("pairs.steps.x=3", "'steps' is not a group of settings here."),
         ("modelroot=x", "unknown key 'modelroot'. Did you mean 'model_root'?"),
         ("seed=-1", "seed must be a whole number from 0, found -1"),
         (

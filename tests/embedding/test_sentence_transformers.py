@@ -1,4 +1,4 @@
-"""A trained folder loads as `SentenceTransformer(path)`; losses agree with the library's; absence is told kindly."""
+"""A trained folder loads as `SentenceTransformer(path)`; losses agree with those of the library."""
 
 import copy
 import importlib
@@ -111,7 +111,7 @@ def test_losses_in_the_librarys_form(loaded):
 def test_a_name_that_is_no_folder_is_named(loaded):
     from bilingual_embedding.sentence_transformers_module import BilingualModule
 
-    with pytest.raises(DataError, match="nobody/nothing is no folder on this machine"):
+    with pytest.raises(DataError, match="nobody/nothing is not a folder on this machine"):
         BilingualModule.load("nobody/nothing")
 
 

@@ -186,7 +186,7 @@ def test_wrong_titles_are_refused(tmp_path):
         read_titles(path.rename(tmp_path / "titles.PARQUET"))
     with pytest.raises(DataError, match="does not exist"):
         read_titles(path)
-    with pytest.raises(DataError, match="is no file"):
+    with pytest.raises(DataError, match="is not a file"):
         read_titles(tmp_path)
     path.write_text("item,title,title\n1,a,b\n")
     with pytest.raises(DataError, match="column 'title' occurs more than once"):
@@ -230,7 +230,7 @@ def test_pictures_are_drawn_or_refused(tmp_path, monkeypatch):
         draw_rows(rows, str, tmp_path / "rows.png")
 
 
-def test_the_door(arguments, tmp_path, capsys):
+def test_the_command(arguments, tmp_path, capsys):
     base = ["--config", str(arguments["config_dir"]), "--expid", "QIN_test"]
     for text in arguments["overrides"]:
         base += ["--set", text]
@@ -261,7 +261,7 @@ def test_the_door(arguments, tmp_path, capsys):
     assert "rows 0 to 999" in capsys.readouterr().err
 
 
-def test_the_door_on_blocks_and_scales_of_a_trained_model(arguments, tmp_path, capsys):
+def test_the_command_on_blocks_and_scales_of_a_trained_model(arguments, tmp_path, capsys):
     base = ["--config", str(arguments["config_dir"]), "--expid", "QIN_test"]
     for text in arguments["overrides"]:
         base += ["--set", text]

@@ -1,4 +1,4 @@
-"""Permutation importance: planted answers, tables that are as before, models of every layout, and the door."""
+"""Permutation importance: planted answers, tables that are as before, models of every layout, and the commands."""
 
 import io
 import json
@@ -251,8 +251,8 @@ def test_views(tmp_path):
     assert (tmp_path / "blocks.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_door(start, repository, tmp_path, capsys):
-    """`--blocks` on a model that has no attention weights, as DIN, and what the door refuses."""
+def test_the_command(start, repository, tmp_path, capsys):
+    """`--blocks` on a model that has no attention weights, as DIN, and what the command refuses."""
     experiment = start("DIN_demo").experiment
     base = ["--config", str(repository / "config"), "--expid", "DIN_demo"]
     for name in ("data_root", "model_root"):
@@ -273,7 +273,7 @@ def test_the_door(start, repository, tmp_path, capsys):
     for wrong, message in (
         (["--blocks", "--out", "blocks.docx"], "pictures are written as .png, .svg or .pdf"),
         (["--blocks", "--repeats", "0"], "--repeats 0"),
-        (["--blocks", "--fresh"], "--fresh is for --scales"),
+        (["--blocks", "--fresh"], "--fresh needs --scales"),
         (["--blocks", "--sparsity"], "not allowed with argument"),
     ):
         with pytest.raises(SystemExit) as left:

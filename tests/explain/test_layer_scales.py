@@ -1,4 +1,4 @@
-"""Scales of activations and gradients: against numbers by hand, on QIN's own layers, and at the door."""
+"""Scales of activations and gradients: against numbers by hand, on QIN's own layers, and at the commands."""
 
 import io
 import json
@@ -134,7 +134,7 @@ def arguments(repository, data_root, tmp_path_factory):
 
 
 def test_every_layer_of_qin_is_seen(arguments):
-    """The fast form, asked for, would hide its quadratic layers and its attention."""
+    """The optimized implementation would hide its quadratic layers and its attention."""
     settings = [*arguments["overrides"], "form=fast", "activation=relu"]
     scales = experiment_scales(Experiment.load(**{**arguments, "overrides": settings}), batches=2, fresh=True)
     layers = {layer.name: layer for layer in scales.layers}
@@ -199,7 +199,7 @@ def test_view():
     ]
 
 
-def test_the_door(arguments, tmp_path, capsys):
+def test_the_command(arguments, tmp_path, capsys):
     base = ["--config", str(arguments["config_dir"]), "--expid", "QIN_test"]
     for text in [*arguments["overrides"], "batch_size=128"]:
         base += ["--set", text]
@@ -216,8 +216,8 @@ def test_the_door(arguments, tmp_path, capsys):
     for wrong, message in (
         (["--scales"], "add --fresh"),
         (["--scales", "--fresh", "--batches", "0"], "--batches 0"),
-        (["--scales", "--fresh", "--out", "scales.png"], "--out does not draw --scales"),
-        (["--fresh"], "--fresh is for --scales"),
+        (["--scales", "--fresh", "--out", "scales.png"], "--scales cannot be drawn with --out"),
+        (["--fresh"], "--fresh needs --scales"),
     ):
         with pytest.raises(SystemExit) as left:
             run_explain_main([*base, *wrong])

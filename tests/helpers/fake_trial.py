@@ -61,7 +61,7 @@ def main() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "crash":
         print("something was odd before")
-        raise RuntimeError("the fake trial crashed as told")
+        raise RuntimeError("the fake trial crashed as requested")
     if behaviour == "silent":
         sys.exit(0)
     if behaviour == "oom" and params["batch_size"] > params["fits"]:

@@ -20,7 +20,7 @@ BN_EPS = 1e-5
 def feature_map(
     *, items: int = 23, tags: int = 9, levels: int = 11, given: dict[str, int] | None = None, max_tags: int = 5
 ) -> FeatureMap:
-    """The challenge's features at any size; `given` maps names of given embeddings to their widths."""
+    """The challenge's features at any size; `given` maps names of pretrained embeddings to their widths."""
     categorical = {"source": "", "type": "categorical", "padding_idx": 0}
     found = FeatureMap("toy", "unused")
     found.features = OrderedDict(

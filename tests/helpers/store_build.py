@@ -1,4 +1,4 @@
-"""A small dataset and its build, for the tests of the store."""
+"""A small dataset and its build, for the tests of data/store."""
 
 from __future__ import annotations
 

@@ -107,8 +107,8 @@ def test_equals_the_pytorch_form_at_the_published_width(dtype):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_the_layer_equals_its_plain_form(dropout, monkeypatch):
-    """Behind the door: the whole attention, gradients of its parameters included."""
+def test_the_layer_equals_its_reference(dropout, monkeypatch):
+    """The whole attention, gradients of its parameters included."""
     monkeypatch.setattr(sparse_attend, "_kernels_run_on", lambda *_: True)
     called = []
     attend_relu = sparse_attend_triton.attend_relu

@@ -55,13 +55,13 @@ def test_a_name_is_of_one_experiment(config, capsys):
 @pytest.mark.parametrize(
     ("expids", "seeds", "message"),
     [
-        ("QIN_z", None, "'QIN_z' names nothing in .*Did you mean 'QIN_y'"),
-        ("TWIN_*", None, "names nothing"),
-        ("Base", None, "names nothing"),
+        ("QIN_z", None, "'QIN_z' matches nothing in .*Did you mean 'QIN_y'"),
+        ("TWIN_*", None, "matches nothing"),
+        ("Base", None, "matches nothing"),
         (" , ", None, "empty"),
-        ("QIN_x", "1,two", "'two' is no seed; write 1,2,3 or 1-3"),
-        ("QIN_x", "3-1", "'3-1' is no seed"),
-        ("QIN_x", "-1", "'-1' is no seed"),
+        ("QIN_x", "1,two", "'two' is not a seed; write 1,2,3 or 1-3"),
+        ("QIN_x", "3-1", "'3-1' is not a seed"),
+        ("QIN_x", "-1", "'-1' is not a seed"),
     ],
 )
 def test_what_names_nothing_is_refused(config, expids, seeds, message):

@@ -1,4 +1,4 @@
-"""Jobs have processes of their own, which end when they are told to or when nobody waits for them any more."""
+"""Jobs have processes of their own, which end on request, or when their parent is gone."""
 
 import contextlib
 import functools
@@ -105,7 +105,7 @@ def test_a_script_runs_as_python_runs_it(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["endless", "stubborn"])
-def test_a_job_that_is_told_to_end_ends(job, tmp_path, monkeypatch, name):
+def test_a_job_that_gets_a_signal_ends(job, tmp_path, monkeypatch, name):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(pool_module, "INTERRUPT_SECONDS", 20 if name == "endless" else 0.1)
     pool, file = Pool([-1, -1]), tmp_path / f"{name}.started"
@@ -120,7 +120,7 @@ def test_a_job_that_is_told_to_end_ends(job, tmp_path, monkeypatch, name):
     assert first.error.startswith("interrupted by SIGHUP")
     assert first.seconds < 20
     assert alive(started(file)) == []
-    # It was told alone.
+    # Only this job got the signal.
     assert second.status == "completed"
     assert pool.stopped is None
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fuxictr.metrics import gAUC as toolkit_group_auc
+from fuxictr.metrics import gAUC as fuxictr_group_auc
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
@@ -11,9 +11,9 @@ from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.metrics import classification as metrics
 
 
-def toolkit_gauc(labels, scores, groups):
+def fuxictr_gauc(labels, scores, groups):
     """FuxiCTR's per-group function and its weighting, without its process pool."""
-    parts = np.array([toolkit_group_auc(labels[groups == g], scores[groups == g]) for g in np.unique(groups)])
+    parts = np.array([fuxictr_group_auc(labels[groups == g], scores[groups == g]) for g in np.unique(groups)])
     return parts[:, 0].sum() / parts[:, 1].sum()
 
 
@@ -24,13 +24,13 @@ def tied_rows(rng, rows=400, groups=40):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_equal_to_scikit_learn_and_toolkit_with_ties(seed):
+def test_equal_to_scikit_learn_and_fuxictr_with_ties(seed):
     labels, scores, groups = tied_rows(np.random.default_rng(seed))
     values = metrics.evaluate(labels, scores, ["gAUC", "AUC", "logloss"], groups)
     assert list(values) == ["gAUC", "AUC", "logloss"]
     assert values["AUC"] == pytest.approx(sk.roc_auc_score(labels, scores), abs=1e-12)
     assert values["logloss"] == pytest.approx(sk.log_loss(labels, scores), rel=1e-12)
-    assert values["gAUC"] == pytest.approx(toolkit_gauc(labels, scores, groups), abs=1e-12)
+    assert values["gAUC"] == pytest.approx(fuxictr_gauc(labels, scores, groups), abs=1e-12)
 
 
 def test_log_loss_equals_scikit_learn_also_at_the_edges():
@@ -76,7 +76,7 @@ def test_any_scores_and_group_ids(scores, groups):
     labels, scores, groups = np.array([0, 1, 1, 0, 1, 0, 0, 1]), np.array(scores), np.array(groups)
     finite = np.unique(scores, return_inverse=True)[1]  # scikit-learn refuses infinite scores; only their order counts
     assert metrics.auc(labels, scores) == pytest.approx(sk.roc_auc_score(labels, finite), abs=1e-12)
-    assert metrics.grouped_auc(labels, scores, groups) == pytest.approx(toolkit_gauc(labels, finite, groups), abs=1e-12)
+    assert metrics.grouped_auc(labels, scores, groups) == pytest.approx(fuxictr_gauc(labels, finite, groups), abs=1e-12)
 
 
 def test_average_auc_counts_every_group_once():

@@ -83,7 +83,7 @@ def reachable(name: str) -> set[str]:
 
 @pytest.mark.parametrize("module", sorted(FORBIDDEN))
 def test_module_does_not_reach(module):
-    assert module_file(module), f"{module} is gone: mend this test and ARCHITECTURE.md"
+    assert module_file(module), f"{module} is gone: update this test and ARCHITECTURE.md"
     roots = {name for found in reachable(module) for name in (found, found.split(".")[0])}
     assert not roots & FORBIDDEN[module]
 
@@ -93,7 +93,7 @@ def test_folder_is_no_regular_package(folder):
     assert not (ROOT / folder / "__init__.py").exists()
 
 
-def test_our_zoo_and_the_toolkits_stand_side_by_side():
+def test_our_zoo_and_fuxictrs_coexist():
     from model_zoo.LongCTR import DIN
     from model_zoo.QIN import QIN
 

@@ -1,7 +1,7 @@
 """Every command of the README's table and of docs/commands.md runs, in their order, in one folder, as a user types it.
 
-What is typed is what the README says. Only what takes long or cannot be had here is made smaller or made up: the tables
-below say all of it, with the reason. A row or a command that they do not know fails.
+What is typed is what the README says. Only what takes long or is not available here is made smaller or replaced: the
+tables below say all of it, with the reason. A row or a command that they do not know fails.
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ def test_scoring_takes_the_average_of_the_last_steps():
     terms.train()
     torch.testing.assert_close(averaged, terms(batch.features, items))
     assert not torch.allclose(averaged, training)
-    # A model that goes on from its state keeps the average.
+    # A model that resumes from its state keeps the average.
     assert {"first_order.averaged_weight", "first_order.averaged_steps"} <= model.state_dict().keys()
 
 

@@ -38,7 +38,7 @@ def gradients(model: QIN, batch) -> dict[str, torch.Tensor]:
 
 
 def largest_error(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    """Of a tensor, as a share of its length; what should be 0 is measured against the others."""
+    """Of a tensor, as a fraction of its length; what should be 0 is measured against the others."""
     least = max(value.norm().item() for value in other.values()) / 100
     return max(((one[k] - v).norm() / v.norm().clamp(min=least)).item() for k, v in other.items())
 

@@ -190,7 +190,7 @@ def test_fast_equals_plain_in_float32():
 
 
 @pytest.mark.parametrize("given", [{}, {"text": 5, "image": 7, "audio": 3}], ids=["none", "three"])
-def test_any_number_of_given_embeddings(given):
+def test_any_number_of_pretrained_embeddings(given):
     features = feature_map(given=given)
     model, batch = example(features=features)
     np.testing.assert_allclose(
@@ -243,7 +243,7 @@ def test_gradient_equals_finite_differences():
 
 
 @pytest.mark.parametrize("regularizer", [1, 0.3, "l1(0.1)", "l1_l2(0.1,0.2)"])
-def test_penalty_equals_the_toolkits(regularizer):
+def test_penalty_equals_fuxictrs(regularizer):
     model, _ = example(embedding_regularizer=regularizer, net_regularizer=0.05)
     fast = model.regularization_loss()
     fast.backward()
@@ -362,7 +362,7 @@ class Triples(list):
     """What FuxiCTR's `fit` wants of a generator: a length and batches."""
 
 
-def test_trains_in_the_toolkits_own_fit(tmp_path):
+def test_trains_in_fuxictrs_own_fit(tmp_path):
     rng = np.random.default_rng(0)
     features = feature_map()
     table = item_table(features, rng)

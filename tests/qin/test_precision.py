@@ -58,7 +58,7 @@ def gradients(found: QIN, batch) -> dict[str, torch.Tensor]:
 
 
 def assert_near(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    """The error of each tensor as a share of its length; a gradient of nearly 0 may be off by a hundredth of others."""
+    """Relative error of each tensor; a gradient of nearly 0 may be off by a hundredth of others."""
     least = max(expected.norm() for name, expected in other.items() if name != "logit") / 100
     for name, expected in other.items():
         assert one[name].dtype == expected.dtype == torch.float32, name
@@ -129,7 +129,7 @@ def test_auto_is_the_faster_of_the_two(monkeypatch, caplog, speedup, used):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_bf16_by_name_on_a_slow_processor_is_told(monkeypatch, caplog):
+def test_bf16_by_name_on_a_slow_processor_is_logged(monkeypatch, caplog):
     monkeypatch.setattr(reduced_precision, "cpu_speedup", lambda: 0.1)
     assert model(precision="bf16").precision.name == "bf16"
     assert "precision: bf16 is configured, but" in caplog.text

@@ -217,7 +217,7 @@ def test_gradients_are_clipped_by_their_common_norm():
     torch.testing.assert_close(other.grad, twin.grad)
 
 
-def test_saved_and_loaded_it_goes_on_as_if_nothing_had_been():
+def test_saved_and_loaded_it_resumes_as_if_never_stopped():
     one, _ = pair()
     steps = batches(one, steps=8)
     for batch in steps[:4]:
@@ -230,7 +230,7 @@ def test_saved_and_loaded_it_goes_on_as_if_nothing_had_been():
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), again.parameters(), strict=True))
 
 
-def test_a_killed_run_goes_on_with_the_same_trace(run_qin, monkeypatch):
+def test_a_killed_run_resumes_with_the_same_trace(run_qin, monkeypatch):
     settings = ("epochs=3", "embedding_update=rowwise", "rowwise_min_rows=100")
     whole, _ = run_qin(*settings, seed=1)
     evaluate = Trainer._evaluation

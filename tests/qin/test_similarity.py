@@ -148,6 +148,6 @@ def test_one_tier_is_refused():
         small_qin(similarity_tiers=1)
 
 
-def test_tiers_need_a_given_embedding():
+def test_tiers_need_a_pretrained_embedding():
     with pytest.raises(ConfigError, match="no item feature has `type: embedding`"):
         small_qin(feature_map(given={}), similarity_tiers=4)

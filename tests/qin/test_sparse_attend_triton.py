@@ -94,7 +94,7 @@ def test_a_gpu_is_used_if_it_gives_the_right_numbers(capability, example, expect
     assert said in caplog.text
 
 
-def test_a_machine_without_a_compiler_is_told_once(kernels, monkeypatch, caplog):
+def test_a_machine_without_a_compiler_is_logged_once(kernels, monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("Failed to find C compiler")
 

@@ -1,4 +1,4 @@
-"""Scoring from the command line: row order, new rows through the store's own encoders, unknown values, submissions."""
+"""Scoring from the command line: order, new samples through the dataset's encoders, unknown values, submissions."""
 
 import os
 import subprocess
@@ -439,7 +439,7 @@ def test_a_raw_column_of_another_type(fitted, tmp_path, monkeypatch):
         predict(config_dir=folder / "config", expid="QIN_fitted", data=tmp_path / "new.parquet")
 
 
-def test_door(trained, repository, tmp_path, monkeypatch, capsys):
+def test_command(trained, repository, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     overrides = [part for setting in settings(trained) for part in ("--set", setting)]
     shared = ["--config", str(repository / "config"), "--name", NAME, *overrides]

@@ -25,7 +25,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     (left,) = tmp_path.iterdir()
     assert remove_stale_temporaries([state]) == []  # its process is alive
     process.send_signal(signal.SIGKILL)
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, but nobody has reaped it
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, but not reaped yet
     others = [left.with_name(left.name.replace("QIN_x", name)) for name in ("QIN_x_s1", "AQIN_x", "QIN-x")]
     for other in others:
         other.write_text("another run's")

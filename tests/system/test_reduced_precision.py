@@ -1,4 +1,4 @@
-"""bfloat16 is chosen where it is faster, what is chosen is said, and the measurement leaves the random state alone."""
+"""bfloat16 is chosen where it is faster, the choice is logged, and the measurement leaves the random state alone."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def test_auto_takes_the_faster_one_and_says_so(speedup, caplog, value, used):
     assert caplog.messages == [f"precision: {used} was chosen: {choice.why}"]
 
 
-def test_a_wish_is_a_wish_but_a_slow_one_is_told(speedup, caplog):
+def test_a_configured_precision_is_used_with_a_warning_if_slow(speedup, caplog):
     speedup(0.1)
     why = "a linear layer in bfloat16 was measured 10.0 times slower than in float32 on this processor"
     assert choose("bfloat16", CPU, bfloat16="bfloat16") == Choice("bfloat16", "bfloat16", why)

@@ -62,7 +62,7 @@ from pathlib import Path
 from fuxictr_multimodal.system.terminal import prepare_streams, plain_console
 prepare_streams()
 for number in range(20_000):
-    print("a line that nobody reads", number)
+    print("an unread line", number)
 plain_console().print("another")
 subprocess.run(["echo", "from a child"], check=True)
 Path({str(tmp_path / "done")!r}).write_text("yes")
@@ -71,7 +71,7 @@ Path({str(tmp_path / "done")!r}).write_text("yes")
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     )
-    assert process.stdout.readline() == b"a line that nobody reads 0\n"
+    assert process.stdout.readline() == b"an unread line 0\n"
     process.stdout.close()
     errors = process.stderr.read()
     process.stderr.close()

@@ -140,7 +140,7 @@ def kill_at_evaluation(run_qin, monkeypatch):
 
 @pytest.mark.parametrize("weight_averaging", [0, 0.9])
 @pytest.mark.parametrize("eval_steps", ["null", "5"])
-def test_a_killed_run_goes_on_with_the_same_trace(run_qin, kill_at_evaluation, eval_steps, weight_averaging):
+def test_a_killed_run_resumes_with_the_same_trace(run_qin, kill_at_evaluation, eval_steps, weight_averaging):
     settings = ("epochs=3", f"eval_steps={eval_steps}", f"weight_averaging={weight_averaging}")
     whole, path = run_qin(*settings, seed=1)
     kill_at_evaluation(2, *settings, seed=1, overwrite=True)
@@ -151,7 +151,7 @@ def test_a_killed_run_goes_on_with_the_same_trace(run_qin, kill_at_evaluation, e
     assert resumed.metrics == whole.metrics
 
 
-def test_a_killed_run_goes_on_with_its_own_settings_and_data_only(run_qin, kill_at_evaluation, tmp_path):
+def test_a_killed_run_resumes_with_its_own_settings_and_data_only(run_qin, kill_at_evaluation, tmp_path):
     kill_at_evaluation(1, "epochs=2")
     files = {path: path.read_bytes() for path in (tmp_path / "checkpoints/Synthetic_test").iterdir()}
     for change, said in (
@@ -186,7 +186,7 @@ def test_a_killed_run_keeps_what_the_command_line_does_not_name(run_qin, kill_at
 def test_epochs_and_patience_of_a_run_never_shrink(run_qin, kill_at_evaluation, change):
     kill_at_evaluation(1, "epochs=5", "early_stop_patience=4")
     key, _, now = change.partition("=")
-    said = rf"QIN_test@.*{key}: {int(now) + 1} then, {now} now \({key} may grow, never shrink\)"
+    said = rf"QIN_test@.*{key}: {int(now) + 1} then, {now} now \({key} may increase, not decrease\)"
     with pytest.raises(ConfigError, match=said):
         run_qin(change, resume=True)
 
@@ -368,7 +368,7 @@ def test_a_signal_leaves_a_report_and_one_line(repository, data_root, tmp_path, 
     assert process.returncode == status
     assert "Traceback" not in said
     assert [line for line in said.splitlines() if "--resume" in line] == [
-        f"interrupted by {name}: {state} holds its last evaluation, the same command with --resume resumes it"
+        f"interrupted by {name}: {state} holds its last evaluation, the same command with --resume continues it"
     ]
     report = Report.read(state.with_name(state.name.replace(".state", ".report.json")))
     assert (report.status, report.error) == ("interrupted", f"interrupted by {name}")
@@ -529,7 +529,7 @@ def test_batch_norm_of_another_model_trains_too(run_qin, expid, settings):
     assert (report.status, report.curve[-1]["step"]) == ("completed", 3)
 
 
-def test_batch_norm_and_single_rows_only_is_said_before_training(run_qin, tmp_path):
+def test_batch_norm_and_single_rows_only_is_reported_before_training(run_qin, tmp_path):
     with pytest.raises(ConfigError, match=r"QIN has BatchNorm \(.*norm.*\).*batch_size is 1: set it to 2 or more"):
         run_qin("batch_size=1", "batch_norm=True", name="one")
     assert Report.read(tmp_path / "checkpoints/Synthetic_test/one.report.json").curve == []
@@ -586,7 +586,7 @@ def test_a_metric_that_is_not_defined_is_null_and_noted_once(run_qin, one_class_
         ("group_id=null", "gAUC needs `group_id`"),
     ],
 )
-def test_a_monitored_metric_that_is_not_defined_is_said_before_training(
+def test_a_monitored_metric_that_is_not_defined_is_reported_before_training(
     run_qin, one_class_users, tmp_path, setting, message
 ):
     with pytest.raises(ConfigError, match=message):
@@ -595,7 +595,7 @@ def test_a_monitored_metric_that_is_not_defined_is_said_before_training(
     assert (report.status, report.curve) == ("failed", [])
 
 
-def test_a_validation_split_of_one_class_is_said_before_training(run_qin, monkeypatch):
+def test_a_validation_split_of_one_class_is_reported_before_training(run_qin, monkeypatch):
     monkeypatch.setattr(MultimodalDataLoader, "labels_and_groups", lambda self: (np.ones(64), np.arange(64)))
     message = r"monitor: AUC has no value .*all 64 rows have label 1.*monitor another metric, such as logloss"
     with pytest.raises(ConfigError, match=message):

@@ -20,7 +20,7 @@ SETTINGS = {"epochs": 3, "synthetic": {"rows": 9}, "feature_cols": [{"name": "it
 
 
 class Sink:
-    """Keeps what it is told."""
+    """Records what it receives."""
 
     def __init__(self, last_step=-1):
         self.last_step, self.told = last_step, []
@@ -57,7 +57,7 @@ def tell(tracker, curve=CURVE, metrics=None):
     tracker.close()
 
 
-def test_everything_is_told_once():
+def test_everything_is_logged_once():
     sink = Sink()
     tell(tracking.Tracking(sink), metrics={"test": {"AUC": 0.7, "gAUC": None}})
     assert [what for what, _ in sink.told] == ["settings", 4, 8, 12, "final", "close"]
@@ -81,7 +81,8 @@ def test_a_tracker_that_fails_ends_no_run(caplog):
     sink = Full()
     tell(tracking.Tracking(sink), metrics={"test": {"AUC": 0.7}})
     assert [record.getMessage() for record in caplog.records] == [
-        "the tracker failed and is not told any more ([Errno 28] No space left on device); the result is not affected"
+        "the tracker failed and receives no further values ([Errno 28] No space left on device); the result "
+        "is not affected"
     ]
     assert [what for what, _ in sink.told] == ["settings"]
 
@@ -95,7 +96,7 @@ def test_a_tracker_that_cannot_begin_ends_no_run(files, caplog, monkeypatch):
     monkeypatch.setattr(importlib, "import_module", lambda name: Module)
     tell(tracking.make_tracker("mlflow", files), metrics={})
     assert [record.getMessage() for record in caplog.records] == [
-        "the tracker failed and is not told any more (no server); the result is not affected"
+        "the tracker failed and receives no further values (no server); the result is not affected"
     ]
 
 

@@ -13,7 +13,7 @@ from fuxictr_multimodal.training.weight_average import WeightAverage
 
 
 def by_hand(values, decay):
-    """The formula on the weights of each step, first those before any step; exact shares."""
+    """The formula on the weights of each step, first those before any step; exact fractions."""
     average = values[0].double()
     for step, value in enumerate(values[1:], start=1):
         kept = float(min(Fraction(decay), Fraction(1 + step, 10 + step)))

@@ -89,7 +89,7 @@ def test_two_clones_do_not_share_a_model(write, tmp_path):
     assert markers == ["first", "second"]
 
 
-def test_a_failing_import_is_told_and_leaves_nothing_behind(write):
+def test_a_failing_import_is_named_and_leaves_nothing_behind(write):
     root = write(One__src__One="import a_package_that_nobody_has\n" + MODEL.format(name="One", marker=1))
     init(root / "model_zoo/One/src", "from .One import *\n")
     file, before = find_models(root)["One"], set(sys.modules)

@@ -45,7 +45,7 @@ def resolve(dotted):
 def test_the_version_is_the_one_that_is_installed():
     from fuxictr.version import __version__
 
-    assert __version__ == VERSION, "look through the list: which faults are mended?"
+    assert __version__ == VERSION, "look through the list: which faults are fixed?"
 
 
 def test_the_names_differ_and_the_page_has_them_all():

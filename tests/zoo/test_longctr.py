@@ -1,4 +1,4 @@
-"""The ten models of FuxiCTR's LongCTR on our store: they train, they see the right rows, and their known faults."""
+"""The ten models of FuxiCTR's LongCTR on our dataset: training, the rows they see, and their known faults."""
 
 import itertools
 import shutil
@@ -18,7 +18,7 @@ from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.zoo.layouts import as_longctr
 from fuxictr_multimodal.zoo.models import longctr_models, resolve
 from tests.helpers.learning import LEARNING, check_learnt
-from tests.helpers.naive_loader import naive_batches
+from tests.helpers.padded_loader import padded_batches
 
 MODELS = longctr_models()
 CONFIG = Path(__file__).resolve().parents[2] / "config"
@@ -28,7 +28,7 @@ SUFFIXES = {"demo": "Synthetic_demo", "MovieLens": "MovieLens", "MicroLens_1M": 
 
 @pytest.fixture
 def experiment(data_root):
-    """Load an expid on the small store."""
+    """Load an expid on the small dataset."""
 
     def load(expid, *overrides):
         settings = [f"data_root={data_root}", "verbose=0", *SMALL, *overrides]
@@ -99,12 +99,12 @@ def test_a_score_does_not_depend_on_the_rest_of_the_batch(experiment, model):
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-6)
 
 
-def test_din_on_our_loader_is_din_on_a_naive_loader(experiment):
+def test_din_on_our_loader_is_din_on_a_padded_loader(experiment):
     """Same weights, same rows: the same loss, step for step."""
     loaded = experiment("DIN_demo", "shuffle=False", "embedding_regularizer=1.e-4", "net_dropout=0.0")
     feature_map = loaded.feature_map()
-    ours, naive = [], []
-    for losses in (ours, naive):
+    ours, padded = [], []
+    for losses in (ours, padded):
         seed_everything(1)
         model, to_inputs = loaded.build_model(feature_map)
         model._max_gradient_norm = 10.0
@@ -116,8 +116,8 @@ def test_din_on_our_loader_is_din_on_a_naive_loader(experiment):
         for index, triple in enumerate(triples):
             model._batch_index = index
             losses.append(model.train_step(triple).item())
-    assert len(ours) == len(naive) == 16
-    assert ours == pytest.approx(naive, abs=1e-6)
+    assert len(ours) == len(padded) == 16
+    assert ours == pytest.approx(padded, abs=1e-6)
     assert len(set(ours)) == 16
 
 
@@ -128,7 +128,7 @@ def naive_triples(store: Path, batch_size: int):
     with h5py.File(store / "item.h5") as file:
         items = {name: file[name][:] for name in file}
     columns = ["label", "user_id", "likes_level", "views_level", "item_id"]
-    for rows in naive_batches([store / "train.h5"], columns, order=None, batch_size=batch_size, max_len=64):
+    for rows in padded_batches([store / "train.h5"], columns, order=None, batch_size=batch_size, max_len=64):
         history, target = rows.pop("history"), rows.pop("item_id")
         longest = max(int((history > 0).sum(axis=1).max()), 1)
         slots = np.concatenate([history[:, 64 - longest :], target[:, None]], axis=1).reshape(-1)
@@ -137,7 +137,7 @@ def naive_triples(store: Path, batch_size: int):
         yield {name: torch.from_numpy(values) for name, values in rows.items()}, item_dict, mask
 
 
-# Faults of FuxiCTR. These tests fail when it mends them: then take away what walks around them.
+# Faults of FuxiCTR. These tests fail when FuxiCTR fixes them: then remove the workarounds.
 
 
 @pytest.fixture

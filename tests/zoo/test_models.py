@@ -34,7 +34,7 @@ PARAMS = {
 
 @pytest.fixture
 def zoo_root(tmp_path, monkeypatch):
-    """A clone with a QIN and a DIN of its own, and a model that nobody else has."""
+    """A clone with a QIN and a DIN of its own, and a model of its own name."""
     monkeypatch.delenv("FUXICTR_ZOO_ROOT", raising=False)
     for name in ("QIN", "DIN", "Rare"):
         folder = tmp_path / "model_zoo" / name / "src"
@@ -119,7 +119,7 @@ def test_an_unknown_name_lists_what_there_is(zoo_root):
         resolve("LongCTR/Rare", zoo_root=zoo_root)
 
 
-def test_a_toolkit_without_longctr_is_told(monkeypatch):
+def test_a_fuxictr_without_longctr_is_named(monkeypatch):
     monkeypatch.setattr(zoo, "_longctr", lambda: None)
     monkeypatch.delenv("FUXICTR_ZOO_ROOT", raising=False)
     with pytest.raises(ConfigError, match=r"no model_zoo.LongCTR: install fuxictr==2.3.10"):
@@ -223,8 +223,8 @@ def test_faults_that_interaction_models_of_a_clone_have_are_handled(feature_map,
     assert model(inputs)["y_pred"].shape == (2, 1)
 
 
-def test_fault_the_toolkit_forgets_tables_that_a_layer_does_not_share(feature_map):
-    """Fails when FuxiCTR mends it: then `initialise_forgotten_tables` can go."""
+def test_fault_fuxictr_forgets_tables_that_a_layer_does_not_share(feature_map):
+    """Fails when FuxiCTR fixes it: then `initialise_forgotten_tables` can go."""
     flat = flat_feature_map(feature_map, 3, pooled=True, embeddings=False)
     layer = LogisticRegression(flat).embedding_layer.embedding_layer
     assert layer.embedding_layers["item_id"].weight.abs().max() < 1e-2

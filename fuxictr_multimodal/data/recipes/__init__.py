@@ -1,1 +1,1 @@
-"""Raw files to a store: what each data set means, and what recipes share."""
+"""Recipes from raw files to a dataset, and what they have in common."""

@@ -137,7 +137,7 @@ class _Transfer:
                 self._attempt(bar)
                 break
             except _Interrupted as error:
-                # An attempt that came further than all before it is no failure, or a large file would never arrive.
+                # An attempt that came further than all before it is not a failure, or a large file would never arrive.
                 if self._have() > furthest:
                     failures, furthest = 0, self._have()
                 failures += 1
@@ -192,7 +192,7 @@ class _Transfer:
                 raise _Interrupted(error) from None
             if not piece:
                 return received
-            # Outside of the `try`: a full disk is no lost connection.
+            # Outside of the `try`: a full disk is not a lost connection.
             part.write(piece)
             received += len(piece)
             bar.update(len(piece))

@@ -56,7 +56,7 @@ def last_fraction_within(keys: Ints, timestamps: Ints, *, fraction: float) -> ND
     key_of_row = row_numbers(sizes)
     wanted = key_change + (1 - fraction) * sizes
 
-    # A cut is the first row of a time, or the end of the key; the first row of a key is no cut.
+    # A cut is the first row of a time, or the end of the key; the first row of a key is not a cut.
     cuts = np.flatnonzero((time_start == rows) & (key_start != rows))
     cuts = np.concatenate([cuts, key_change + sizes])
     cut_key = np.concatenate([key_of_row[cuts[: len(cuts) - len(key_change)]], np.arange(len(key_change))])

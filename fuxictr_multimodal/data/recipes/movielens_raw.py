@@ -51,7 +51,9 @@ class MovieLensRaw:
             DataError: a layout that is not split by time over all ratings, or a fraction outside of (0, 1].
         """
         if self.layout == TAIL:
-            raise DataError(f"the ratings of layout {TAIL} are split for each user: there is no moment to cut them at")
+            raise DataError(
+                f"the ratings of layout {TAIL} are split for each user: they cannot be cut at one point in time"
+            )
         if not 0 < fraction <= 1:
             raise DataError(f"the fraction of ratings to keep must be above 0 and at most 1, found {fraction}")
         times = self.ratings["timestamp"].sort()

@@ -148,8 +148,8 @@ def read_table(raw: RawFiles, table: RawTable) -> pl.DataFrame:
     dropped. Memory: the file's bytes and the columns, twice that for a file that has to be converted.
 
     Raises:
-        DataError: a column that is missing or there twice, rows of different width, a value that is no number, or what
-            is no text.
+        DataError: a column that is missing or there twice, rows of different width, a value that is not a number, or
+            what is not text.
     """
     import polars as pl
 

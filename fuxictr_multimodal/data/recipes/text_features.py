@@ -141,7 +141,7 @@ def pretrained_vectors(path: Path, *, item_ids: NDArray[np.integer], dim: int) -
         dim: width D of the result.
 
     Raises:
-        DataError: if the file is unreadable, keys repeat or are no integers, a value is not finite, or no item is in
+        DataError: if the file is unreadable, keys repeat or are not integers, a value is not finite, or no item is in
             the table.
     """
     keys, values = (np.asarray(array) for array in _read_table(path))
@@ -222,7 +222,7 @@ def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def _check_names(path: Path, found: Sequence[str], arrays: Sequence[str]) -> None:
     if not {"key", "value"} <= set(arrays):
-        what = "are no arrays" if {"key", "value"} <= set(found) else f"are not among {', '.join(found) or 'nothing'}"
+        what = "are not arrays" if {"key", "value"} <= set(found) else f"are not among {', '.join(found) or 'nothing'}"
         raise DataError(f"{path}: cannot be read as a table of vectors: 'key' and 'value' {what}. {EXPECTED}")
 
 
@@ -241,7 +241,7 @@ def _read_parquet(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         )
     if key == ROW_NUMBER:
         raise DataError(
-            f"{path}: column {key!r} counts rows and names no items; encode the texts again with --id-column, "
+            f"{path}: column {key!r} holds row numbers, not item ids; encode the texts again with --id-column, "
             "or rename the column if it holds item ids"
         )
     if frame[key].has_nulls():

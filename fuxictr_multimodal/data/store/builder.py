@@ -336,7 +336,7 @@ class StoreBuilder:
         columns = {column.name: column for column in splits["train"].columns if not column.shape}
         for name in (*disjoint, *filter(None, [ordered_by, within])):
             if name not in columns:
-                raise DataError(f"{self._where}: {name!r} is no column of the splits. {did_you_mean(name, columns)}")
+                raise DataError(f"{self._where}: {name!r} is not a column of the splits. {did_you_mean(name, columns)}")
         if ordered_by is not None and columns[ordered_by].role != "meta":
             raise DataError(f"{self._where}: ordered_by {ordered_by!r} must be a meta column")
         readers = {split: SplitReader(self.dir / split) for split in splits}

@@ -83,8 +83,8 @@ def _check_shared(columns: list[dict[str, Any]], where: str) -> None:
         owner = column.get("share_embedding")
         if owner is not None and owner not in earlier:
             raise ConfigError(
-                f"{where}: column {column['name']!r}: share_embedding {owner!r} is no earlier active categorical or "
-                f"sequence column. {did_you_mean(str(owner), earlier)}"
+                f"{where}: column {column['name']!r}: share_embedding {owner!r} is not an earlier active "
+                f"categorical or sequence column. {did_you_mean(str(owner), earlier)}"
             )
         if column["active"] and column["type"] in ("categorical", "sequence"):
             earlier[column["name"]] = column
@@ -110,7 +110,7 @@ def check_roles(
     in_splits = [n for n, column in by_name.items() if column.get("source") != "item" or n == item_col]
     if group_id is not None and group_id not in in_splits:
         raise ConfigError(
-            f"{where}: group_id {group_id!r} is no active column of the splits. {did_you_mean(group_id, in_splits)}"
+            f"{where}: group_id {group_id!r} is not an active column of the splits. {did_you_mean(group_id, in_splits)}"
         )
     for name, column in by_name.items():
         if column["type"] == "meta" and column.get("source") == "item":

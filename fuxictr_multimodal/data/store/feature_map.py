@@ -47,15 +47,15 @@ def load_feature_map(directory: str | Path, dataset_id: str, params: Mapping[str
         raise DataError(f"{path}: labels must be a list of names, not {labels!r}")
     for name in params.get("use_features") or []:
         if name not in features:
-            raise ConfigError(f"use_features: {name!r} is no feature of {path}. {did_you_mean(str(name), features)}")
+            raise ConfigError(f"use_features: {name!r} is not a feature of {path}. {did_you_mean(str(name), features)}")
     for specs in params.get("feature_specs") or []:
         if not isinstance(specs, Mapping):
-            raise ConfigError(f"feature_specs: {specs!r} is no mapping: write a list such as [{{name: ..., ...}}]")
+            raise ConfigError(f"feature_specs: {specs!r} is not a mapping: write a list such as [{{name: ..., ...}}]")
         names = specs["name"] if isinstance(specs.get("name"), list) else [specs.get("name")]
         for name in names:
             if name not in features:
                 raise ConfigError(
-                    f"feature_specs: {name!r} is no feature of {path}. {did_you_mean(str(name), features)}"
+                    f"feature_specs: {name!r} is not a feature of {path}. {did_you_mean(str(name), features)}"
                 )
             check_spec({**features[name], **specs}, f"feature_specs: feature {name!r}")
     feature_map = FeatureMap(dataset_id, str(directory))

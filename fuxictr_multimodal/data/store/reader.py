@@ -133,7 +133,7 @@ class SplitReader:
 
     @cached_property
     def columns(self) -> dict[str, Column]:
-        """Columns by name, in the order of the manifest; histories are no column."""
+        """Columns by name, in the order of the manifest; histories are not a column."""
         return _columns(self._files[0])
 
     @cached_property

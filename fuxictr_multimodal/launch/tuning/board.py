@@ -52,7 +52,7 @@ class Board:
             self._live.start()
         reused = sum(record.reused for record in self._records())
         if reused:
-            self._console.print(f"{reused} trials were finished before and are not run again")
+            self._console.print(f"{reused} trials are already finished and are not run again")
         return self
 
     def __exit__(
@@ -78,7 +78,7 @@ class Board:
             return f"start   {record.ran.expid}  {settings}"
         if event == "retry":
             batch = f"batch_size {record.ran.params['batch_size']}"
-            return f"retry   {record.trial.expid} was out of memory: once more as {record.ran.expid}, {batch}"
+            return f"retry   {record.trial.expid} ran out of memory: retried as {record.ran.expid}, {batch}"
         what = record.error[0] if record.error else f"{_number(record.value)} after {record.seconds:.0f} s"
         return f"{record.status:<9} {record.trial.expid}  {settings}  {what}  [{self._totals()}]"
 

@@ -67,7 +67,7 @@ class SweepFolder:
                 yield
         except filelock.Timeout:
             raise ConfigError(
-                f"another tuner works in {self.path}: wait for it, or give one tuner more slots with --gpu"
+                f"another tuner is running in {self.path}: wait for it, or give one tuner more slots with --gpu"
             ) from None
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What a sweep says about its parameters: importance and pictures, both from Optuna."""
+"""Importance and pictures of the parameters of a sweep, both from Optuna."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STYLE: dict[Any, Any] = {"savefig.bbox": "tight", "savefig.dpi": 120, "svg.hashs
 
 @dataclass(frozen=True)
 class Insight:
-    """What the completed trials of a sweep say.
+    """Importance and pictures from the completed trials of a sweep.
 
     Attributes:
         method: how the fractions were computed, or why there are none.

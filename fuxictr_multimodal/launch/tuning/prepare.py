@@ -13,7 +13,7 @@ def prepare(config_dir: Path) -> None:
     Raises:
         InputError: whatever is wrong with an experiment or its data.
     """
-    # In the process of a job: only there is torch imported.
+    # Called in the process of the job, the only one that imports torch.
     from fuxictr_multimodal.training.experiment import Experiment
 
     for expid in list_expids(config_dir):

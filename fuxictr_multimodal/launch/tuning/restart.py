@@ -1,4 +1,4 @@
-"""What an earlier tuner left: complete trials are kept, those that ran out of memory restart with a smaller batch."""
+"""Trials of an earlier tuner: completed ones are kept, those that ran out of memory restart with a smaller batch."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Search:
     ) -> None:
         assert algorithm in ("random", "tpe"), algorithm
         if not space.varied:
-            raise ConfigError(f"{space.path}: tuner_space varies nothing: write a list or a range")
+            raise ConfigError(f"{space.path}: tuner_space has no varied parameter: write a list or a range")
         self.space = space
         self.folder = folder
         self.algorithm = algorithm

@@ -101,7 +101,7 @@ class SearchSettings(Settings):
                 check_known_values({key: value}, where)
         for key, axis in axes.items():
             if key in UNHASHED_KEYS and (isinstance(axis, Range) or len(axis) > 1):
-                raise ConfigError(f"{where}: {key} does not change what a trial computes; give it one value")
+                raise ConfigError(f"{where}: {key} does not change the result of a trial; set a single value")
         return axes
 
     def keys_by_model(self, axes: Mapping[str, Axis], where: str) -> dict[str, dict[str, tuple[str, ...]]]:
@@ -123,7 +123,7 @@ def dataset_ids(axes: Mapping[str, Axis], default: str, where: str) -> list[str]
     """The datasets of a space, each a plain name.
 
     Raises:
-        ConfigError: a range, or a name that can be no folder.
+        ConfigError: a range, or a name that cannot be a folder.
     """
     ids = axes.get("dataset_id", [default])
     if isinstance(ids, Range):

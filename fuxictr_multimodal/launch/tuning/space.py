@@ -22,7 +22,7 @@ from fuxictr_multimodal.config.identity import config_hash, trial_hash
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 from fuxictr_multimodal.launch.tuning.settings import Axis, Range, SearchSettings, dataset_ids
 
-# Keys of a dataset entry that say how a built store is read; the others say what is built.
+# Keys of a dataset entry that say how a built dataset is read; the others say what is built.
 READ_KEYS = frozenset({"max_len", "group_id", "rebuild_dataset", "obtain"})
 BUILD_KEYS = DATASET_KEYS - READ_KEYS
 ID_DIGITS = 12  # 48 bits: among 10,000 trials two would agree by chance once in five million sweeps
@@ -69,7 +69,7 @@ class Space:
     trials are kept (`tests/launch/tuning/test_space.py` compares them), with these differences:
 
     * an id has no running number, which would change as the space grows, and hashes the whole resolved configuration;
-    * a dataset keeps its own id until a trial changes how it is built: a store that is there is found;
+    * a dataset keeps its own id until a trial changes how it is built, so that an existing one is found;
     * `dataset_id` itself can be tuned, which FuxiCTR reads and then forgets;
     * `model_keys` lets one file fit models that name a parameter differently: `FinalMLP: {net_dropout: [mlp1_dropout,
       mlp2_dropout]}` gives both keys of FinalMLP the value that the space calls `net_dropout`; with an empty list the
@@ -104,7 +104,7 @@ class Space:
         entry = _model_entry(settings, path, base_expid)
         dataset_id = settings.dataset_id or entry.get("dataset_id")
         if not dataset_id or dataset_id == "TBD":
-            raise ConfigError(f"{path}: base_expid {base_expid!r} leaves its dataset open; set `dataset_id`")
+            raise ConfigError(f"{path}: base_expid {base_expid!r} has no dataset; set `dataset_id`")
         if entry.get("dataset_id") == "TBD":
             base_expid = f"{entry['model'].rpartition('/')[2]}_{dataset_id}"
         entry["dataset_id"] = dataset_id
@@ -176,7 +176,7 @@ class Space:
         entry = {**self.entry, **tuned}
         given = self.datasets[entry["dataset_id"]]
         built = {key: value for key, value in tuned.items() if key in BUILD_KEYS}
-        # How a store is read belongs to the trial: trials with different `max_len` share one store and its entry.
+        # How a dataset is read belongs to the trial: trials with different `max_len` share one dataset and its entry.
         dataset = {k: v for k, v in {**given, **built}.items() if k not in READ_KEYS or k not in tuned}
         entry = {key: value for key, value in entry.items() if key not in built}
         changed = {key: value for key, value in built.items() if key != "data_root" and given.get(key) != value}

@@ -40,7 +40,7 @@ class FileStorage:
         self.worker = uuid.uuid4().hex[:8]
         self._folder = path.parent
         if not self._folder.is_dir():
-            raise ConfigError(f"study {path}: the folder {self._folder} is not there")
+            raise ConfigError(f"study {path}: the folder {self._folder} does not exist")
         with _readable_errors(self.name, OSError, RuntimeError), self.lock(None):
             self.storage = make(path.resolve())
 
@@ -186,13 +186,13 @@ def open_storage(url: str | None, *, own_file: Path) -> StudyStorage:
             raise ValueError("the password was cut at its first @")
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise ConfigError(
-            f"--storage {without_passwords(url)} is no URL of a database that SQLAlchemy knows: write "
+            f"--storage {without_passwords(url)} is not a database URL that SQLAlchemy knows: write "
             "postgresql://user@host:5432/database, with special characters of a password as %40"
         ) from None
     if backend != "sqlite":
         return ServerStorage(parsed)
     if not parsed.database:
-        raise ConfigError(f"--storage {url} names no file: write sqlite:///study.db")
+        raise ConfigError(f"--storage {url} has no file: write sqlite:///study.db")
     return FileStorage(Path(parsed.database), make=_sqlite)
 
 
@@ -206,7 +206,7 @@ def _journal(path: Path) -> JournalStorage:
     try:
         return JournalStorage(JournalFileBackend(str(path)))
     except (UnicodeDecodeError, KeyError, ValueError):
-        raise ConfigError(f"study {path} is no journal of Optuna; SQLite is written as sqlite:///{path}") from None
+        raise ConfigError(f"study {path} is not an Optuna journal; SQLite is written as sqlite:///{path}") from None
 
 
 def _sqlite(path: Path) -> RDBStorage:

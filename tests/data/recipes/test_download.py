@@ -207,13 +207,13 @@ def test_a_wrong_file_that_was_there_is_not_removed(get, tmp_path):
     assert left(tmp_path) == ["a.parquet"]
 
 
-def test_a_full_disk_is_said_before(get, monkeypatch, tmp_path):
+def test_a_full_disk_is_reported_first(get, monkeypatch, tmp_path):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(DataError, match="1,000 bytes free, a.parquet needs 3,000,004 more"):
         get()
 
 
-def test_nobody_there(get):
+def test_unreachable_server(get):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]

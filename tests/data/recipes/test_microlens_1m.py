@@ -1,4 +1,4 @@
-"""The challenge data: every row of the store equals the files, and every spoilt file is one clear error."""
+"""The challenge data: every sample of the dataset equals the files, and every damaged file gives one clear error."""
 
 import functools
 import http.server
@@ -58,7 +58,7 @@ def padded(values, offsets, width=64):
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
-def test_every_row_of_the_store_is_the_files(raw, store, split):
+def test_every_row_of_the_dataset_is_that_of_the_files(raw, store, split):
     given = files.load(raw / f"MicroLens_1M_x1/{split}.parquet")
     columns, values, offsets = read_split(store, split)
     assert (padded(values, offsets) == given.pop("item_seq")).all()
@@ -79,7 +79,7 @@ def test_item_table_is_the_files(raw, store):
     assert not any(values[0].any() for values in table.values())
 
 
-def test_facts_and_feature_map(store):
+def test_metadata_and_feature_map(store):
     manifest = store.manifest
     assert {name: split.rows for name, split in manifest.splits.items()} == files.ROWS
     assert manifest.splits["test"].positives is None
@@ -337,7 +337,7 @@ def test_lists_of_any_length(tmp_path):
         (["--raw", ".", "--mirror", "http://x"], "--mirror needs --download"),
     ],
 )
-def test_door(repository, tmp_path, arguments, message):
+def test_command(repository, tmp_path, arguments, message):
     done = subprocess.run(
         [sys.executable, repository / "datasets/microlens_1m.py", *arguments],
         cwd=tmp_path, env={"PYTHONPATH": str(repository)}, capture_output=True, text=True, check=False,
@@ -347,7 +347,7 @@ def test_door(repository, tmp_path, arguments, message):
     assert "Traceback" not in done.stderr
 
 
-def test_download_and_build_from_the_door(raw, store, repository, tmp_path, monkeypatch, capsys):
+def test_download_and_build_from_the_command(raw, store, repository, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main = runpy.run_path(str(repository / "datasets/microlens_1m.py"))["main"]
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=raw)

@@ -1,4 +1,4 @@
-"""The raw release: splits that keep their promises, negatives nobody has seen, and errors that name the line."""
+"""The raw release: splits, negatives that their user has not seen, and errors that name the line."""
 
 import dataclasses
 import json
@@ -152,7 +152,7 @@ def release_items(raw):
     return read_release(raw).num_items
 
 
-def test_a_given_table_of_vectors(lists, make, tmp_path):
+def test_a_pretrained_table_of_vectors(lists, make, tmp_path):
     vectors = np.random.default_rng(1).normal(size=(ITEMS, 128)).astype(np.float32)
     np.savez(tmp_path / "x.npz", key=np.arange(1, ITEMS + 1), value=vectors)
     store = make(lists, embedding=tmp_path / "x.npz")
@@ -298,7 +298,7 @@ def test_choices(choices, message):
         Choices(**choices)
 
 
-def test_door(lists, make, repository, tmp_path, monkeypatch, capsys):
+def test_command(lists, make, repository, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main = runpy.run_path(str(repository / "datasets/microlens_raw.py"))["main"]
     main(["--raw", str(lists), "--split", "last-item", "--targets", "all", "--negatives", "popularity", "--seed", "3"])

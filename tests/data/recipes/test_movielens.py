@@ -109,7 +109,7 @@ def build_quietly(raw, data_root, **options):
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def built(request, tmp_path_factory):
-    """A generated download and its store: (dataset id, raw folder, store)."""
+    """A generated download and its dataset: (dataset id, raw folder, dataset)."""
     base = tmp_path_factory.mktemp(request.param)
     raw = write(base / "raw", LAYOUTS[request.param]())
     manifest = build_quietly(raw, base / "data")
@@ -164,7 +164,7 @@ def test_tail_takes_the_test_rows_as_given(built):
     )
 
 
-def naive_known(rows, at, *, key, earlier_only):
+def reference_known(rows, at, *, key, earlier_only):
     """Training rows with the key of row `at` that it may know."""
     row = rows.row(at, named=True)
     known = rows.filter(pl.col("split") == "train", pl.col(key) == row[key])
@@ -187,7 +187,7 @@ def test_levels_count_training_rows_before_the_row_and_all_of_them_later(built, 
     _, _, store = built
     rows = read_all(store)
     counts = np.array(
-        [len(naive_known(rows, at, key=key, earlier_only=rows["split"][at] == "train")) for at in range(len(rows))]
+        [len(reference_known(rows, at, key=key, earlier_only=rows["split"][at] == "train")) for at in range(len(rows))]
     )
     levels = rows[level].to_numpy()
     assert ((levels == 0) == (counts == 0)).all()
@@ -202,11 +202,11 @@ def test_likes_levels_follow_what_was_known(built):
     prior = rows.filter(split="train")["label"].mean()
     film, excess, counts = [], [], []
     for at in range(len(rows)):
-        known = naive_known(rows, at, key="item_id", earlier_only=rows["split"][at] == "train")
+        known = reference_known(rows, at, key="item_id", earlier_only=rows["split"][at] == "train")
         film.append((known["label"].sum() + 5 * prior) / (len(known) + 5))
     rows = rows.with_columns(pl.Series("excess", rows["label"] - np.array(film)))
     for at in range(len(rows)):
-        known = naive_known(rows, at, key="user_id", earlier_only=rows["split"][at] == "train")
+        known = reference_known(rows, at, key="user_id", earlier_only=rows["split"][at] == "train")
         excess.append(known["excess"].sum() / (len(known) + 5))
         counts.append(len(known))
     excess, counts = np.array(excess), np.array(counts)
@@ -239,7 +239,7 @@ def test_items_are_all_films_with_genres_decades_and_vectors(built):
     np.testing.assert_array_equal(same_decade[np.ix_(seen, seen)], np.equal.outer(decades, decades)[np.ix_(seen, seen)])
 
 
-def naive_floors(rows):
+def reference_baselines(rows):
     """Test AUC of smoothed means over train and valid, by counting pairs."""
     fit, test = rows.filter(pl.col("split") != "test"), rows.filter(pl.col("split") == "test")
 
@@ -277,7 +277,7 @@ def test_manifest_tells_floors_sources_and_method(built):
     assert manifest.group_id == "user_id"
     assert "by time" in manifest.split_method
     assert ("each user" in manifest.split_method) == (name == "MovieLens")
-    for floor, value in naive_floors(read_all(store)).items():
+    for floor, value in reference_baselines(read_all(store)).items():
         # Equal means may differ by rounding there, which decides ties.
         assert manifest.facts[f"floor_auc_{floor}"] == pytest.approx(float(value), abs=0.02)
     assert manifest.facts["item_emb_d128"]["method"] == "tfidf_svd"
@@ -523,16 +523,16 @@ def test_an_existing_dataset_is_kept_unless_asked(tmp_path):
 
 
 def test_the_command_prints_facts_and_turns_errors_into_one_line(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("movielens_door", ROOT / "datasets/movielens.py")
-    door = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(door)
+    spec = importlib.util.spec_from_file_location("movielens_script", ROOT / "datasets/movielens.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
     raw = write(tmp_path / "raw", ml_1m())
-    door.main(["--raw", str(raw), "--data-root", str(tmp_path)])
+    script.main(["--raw", str(raw), "--data-root", str(tmp_path)])
     printed = capsys.readouterr().out
     assert "MovieLens_1M: 30 items" in printed
     assert "floor_auc_user_item_mean: 0." in printed
     with pytest.raises(SystemExit) as caught:
-        door.main(["--raw", str(tmp_path / "nowhere"), "--data-root", str(tmp_path)])
+        script.main(["--raw", str(tmp_path / "nowhere"), "--data-root", str(tmp_path)])
     assert caught.value.code == 2
     assert "nowhere does not exist: pass a folder or a zip file" in capsys.readouterr().err
 

@@ -159,7 +159,7 @@ def test_a_column_that_is_there_twice_and_not_wanted_is_not_looked_at(tmp_path):
 
 @pytest.fixture
 def parts(tmp_path):
-    """A folder as Spark writes it: three parts, one of them empty, and files that are no parts."""
+    """A folder as Spark writes it: three parts, one of them empty, and files that are not parts."""
     folder = tmp_path / "rows.parquet"
     folder.mkdir()
     pq.write_table(pa.table({"x": [1, 2], "seq": [[], []]}), folder / "part-00000-a.snappy.parquet")

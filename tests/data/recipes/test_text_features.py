@@ -1,4 +1,4 @@
-"""Text vectors know only the texts they are fitted on; given tables are aligned by id and checked."""
+"""Text vectors depend only on the texts that they are fitted on; pretrained tables are aligned by id and checked."""
 
 import json
 import unicodedata
@@ -190,7 +190,7 @@ def test_wrong_shapes_and_types_are_refused(tmp_path):
         pretrained_vectors(ragged, item_ids=IDS, dim=2)
 
 
-def test_another_width_is_reduced_or_padded_and_told(table):
+def test_another_width_is_reduced_or_padded_and_recorded(table):
     values = np.random.default_rng(0).normal(size=(3, 4))
     write(table, IDS, values)
     wide = pretrained_vectors(table, item_ids=np.array([10, 20, 30, 40]), dim=2)
@@ -222,7 +222,7 @@ def test_any_name_of_the_id_column_and_any_case_of_the_suffix(tmp_path):
     frame.write_parquet(tmp_path / "named.parquet")
     assert pretrained_vectors(tmp_path / "named.parquet", item_ids=IDS, dim=2).metadata["items_without_vector"] == 1
     frame.rename({"movieId": "row"}).write_parquet(tmp_path / "rows.parquet")
-    with pytest.raises(DataError, match=r"'row' counts rows and names no items; encode the texts again with --id-col"):
+    with pytest.raises(DataError, match=r"'row' holds row numbers, not item ids; encode the texts again with --id-col"):
         pretrained_vectors(tmp_path / "rows.parquet", item_ids=IDS, dim=2)
     frame.with_columns(title=pl.lit("x")).write_parquet(tmp_path / "two.parquet")
     with pytest.raises(DataError, match="one column of item ids .*found movieId, vector, title"):

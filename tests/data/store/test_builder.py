@@ -1,4 +1,4 @@
-"""Building a store: what is kept, what is refused by name, and that nothing is left half-written."""
+"""Building a dataset: what is written, what is refused by name, and that nothing is left half-written."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def append(data_root, split, pieces, **changes):
             building.append(split, *rows)
 
 
-def test_built_rows_come_back_in_the_dtypes_of_the_store(tmp_path):
+def test_built_rows_come_back_in_the_dtypes_on_disk(tmp_path):
     rows = split_rows(40)
     manifest = build(tmp_path, splits={"train": rows, "valid": split_rows(10, 1)})
     store = Store.open(tmp_path, "tiny")
@@ -74,7 +74,7 @@ def test_built_rows_come_back_in_the_dtypes_of_the_store(tmp_path):
     assert [column.name for column in manifest.item_columns] == ["item_id", "tags", "emb"]
 
 
-def test_facts_are_exact(tmp_path, capsys):
+def test_metadata_is_exact(tmp_path, capsys):
     rows = split_rows(200)
     facts = build(tmp_path, splits={"train": rows, "valid": split_rows(10, 1)}).splits["train"]
     lengths = np.diff(rows[2])
@@ -293,7 +293,7 @@ BAD_SPLITS = {
         {"ordered_by": "time", "ordered_within": "user_id"},
         r"split 'train' reaches 50 for user_id 2, but split 'valid' starts earlier, at 40",
     ),
-    "no such column": (None, {"disjoint": ["user"]}, r"'user' is no column of the splits. Did you mean 'user_id'\?"),
+    "no such column": (None, {"disjoint": ["user"]}, r"'user' is not a column of the splits. Did you mean 'user_id'\?"),
     "no meta column": (None, {"ordered_by": "level"}, r"ordered_by 'level' must be a meta column"),
 }
 
@@ -386,8 +386,8 @@ def without(name):
         ({"dataset_id": "../evil"}, r"a dataset_id has letters, digits, _, . and - only"),
         ({"max_len": 0}, r"max_len must be an integer of at least 1, not 0"),
         ({"feature_cols": without("item_id")}, r"item_col 'item_id' must be an active column of type categorical"),
-        ({"group_id": "user"}, r"group_id 'user' is no active column of the splits. Did you mean 'user_id'\?"),
-        ({"group_id": "tags"}, r"group_id 'tags' is no active column of the splits"),
+        ({"group_id": "user"}, r"group_id 'user' is not an active column of the splits. Did you mean 'user_id'\?"),
+        ({"group_id": "tags"}, r"group_id 'tags' is not an active column of the splits"),
         ({"label_col": {"name": "level", "dtype": "float"}}, r"'level' is both the label and a feature"),
         ({"label_col": [LABEL_COL, LABEL_COL]}, r"label_col must be one column"),
         (

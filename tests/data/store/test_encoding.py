@@ -1,4 +1,4 @@
-"""FuxiCTR's processor behind guards: raw columns, its vocabularies on disk, and its traps."""
+"""FuxiCTR's processor behind checks: raw columns, its vocabularies on disk, and its faults."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def column(name, **changes):
     return next(column for column in COLUMNS if column["name"] == name) | changes
 
 
-def test_raw_rows_are_encoded_by_the_toolkits_rules(store):
+def test_raw_rows_are_encoded_by_fuxictrs_rules(store):
     with store.reader("train") as reader:
         for name, expected in ENCODED.items():
             np.testing.assert_allclose(reader.read(name, 0, 4), np.array(expected, np.float32), atol=1e-6)
@@ -101,7 +101,7 @@ def test_raw_rows_are_encoded_by_the_toolkits_rules(store):
     assert items["brand"].tolist() == [0, 1, 3]
 
 
-def test_distinct_values_once_equals_the_toolkit_row_by_row(store):
+def test_encoding_distinct_values_equals_fuxictr_row_by_row(store):
     restored = restore_processor(store.dir)
     rng = np.random.default_rng(0)
     batch = {
@@ -133,7 +133,7 @@ def test_no_pickle_is_written_or_read(store):
         restore_processor(store.dir).load_pickle()
 
 
-def test_feature_map_is_the_toolkits(store):
+def test_feature_map_is_fuxictrs(store):
     feature_map = load_feature_map(store.dir, "tiny", {"group_id": "user_id", "embedding_dim": 8})
     assert feature_map.labels == ["label"]
     assert feature_map.group_id == "user_id"
@@ -151,7 +151,7 @@ def test_feature_map_is_the_toolkits(store):
     assert chosen.features["emb"]["feature_encoder"] == "nn.Linear(2, 8)"
 
 
-def test_encoded_columns_get_the_toolkits_range_of_ids(tmp_path):
+def test_encoded_columns_get_fuxictrs_range_of_ids(tmp_path):
     """Its path without rebuilding: ids 0 to vocab_size - 1, the last one for what is unknown."""
     build(tmp_path)
     vocabulary = json.loads((tmp_path / "tiny" / "feature_vocab.json").read_text())
@@ -161,12 +161,12 @@ def test_encoded_columns_get_the_toolkits_range_of_ids(tmp_path):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"use_features": ["embb"]}, r"use_features: 'embb' is no feature of .* Did you mean 'emb'\?"),
-        ({"feature_specs": [{"name": "embb"}]}, r"feature_specs: 'embb' is no feature"),
+        ({"use_features": ["embb"]}, r"use_features: 'embb' is not a feature of .* Did you mean 'emb'\?"),
+        ({"feature_specs": [{"name": "embb"}]}, r"feature_specs: 'embb' is not a feature"),
         ({"feature_specs": [{"name": "emb", "feature_encoder": "print()"}]}, r"feature_encoder 'print\(\)' is not"),
     ],
 )
-def test_parameters_are_checked_before_the_toolkit_sees_them(store, params, message):
+def test_parameters_are_checked_before_fuxictr_sees_them(store, params, message):
     with pytest.raises(ConfigError, match=message):
         load_feature_map(store.dir, "tiny", params)
 
@@ -308,19 +308,19 @@ def test_any_mix_of_sequences_can_be_fitted(tmp_path, columns):
 # What the guards are for. A test here fails when FuxiCTR mends it: then drop the guard.
 
 
-def test_toolkit_still_crashes_on_an_empty_vocabulary():
+def test_fuxictr_still_crashes_on_an_empty_vocabulary():
     with pytest.raises(IndexError):
         Tokenizer().build_vocab({"": 3})
 
 
-def test_toolkit_still_evaluates_dtypes(tmp_path):
+def test_fuxictr_still_evaluates_dtypes(tmp_path):
     hostile = {"name": "x", "dtype": "[].append(1)", "type": "meta"}
     found = FeatureProcessor(feature_cols=[hostile], label_col=[], dataset_id="tiny", data_root=str(tmp_path))
     assert found.dtype_dict["x"] is None
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves the file open
-def test_toolkit_still_pickles(tmp_path):
+def test_fuxictr_still_pickles(tmp_path):
     plain = FeatureProcessor(
         feature_cols=[column("level")], label_col=LABEL_COL, dataset_id="t", data_root=str(tmp_path)
     )
@@ -328,14 +328,14 @@ def test_toolkit_still_pickles(tmp_path):
     assert (tmp_path / "t" / "feature_processor.pkl").exists()
 
 
-def test_toolkit_still_cannot_bucket(tmp_path):
+def test_fuxictr_still_cannot_bucket(tmp_path):
     bucket = column("age", category_processor="hash_bucket")
     plain = FeatureProcessor(feature_cols=[bucket], label_col=LABEL_COL, dataset_id="t", data_root=str(tmp_path))
     with pytest.raises(KeyError, match="oov_idx"):
         plain.fit(TRAIN.lazy())
 
 
-def test_toolkit_still_trips_over_lists_of_text(tmp_path):
+def test_fuxictr_still_trips_over_lists_of_text(tmp_path):
     plain = FeatureProcessor(feature_cols=[column("tags")], label_col=[], dataset_id="t", data_root=str(tmp_path))
     with pytest.raises(pl.exceptions.InvalidOperationError, match="List"):
         plain.preprocess(TRAIN.lazy()).collect()

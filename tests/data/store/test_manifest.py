@@ -1,4 +1,4 @@
-"""The manifest: one JSON file, equal for equal facts, refused when it is not ours."""
+"""The manifest: one JSON file, equal for equal metadata, refused when it is not ours."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_round_trip(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
-def test_hash_follows_the_facts():
+def test_hash_follows_the_metadata():
     assert MANIFEST.hash == dataclasses.replace(MANIFEST).hash
     assert MANIFEST.hash != dataclasses.replace(MANIFEST, max_len=5).hash
 

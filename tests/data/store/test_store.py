@@ -1,4 +1,4 @@
-"""Reading a store, and the words for one that is missing, unfinished, foreign or damaged."""
+"""Reading a dataset, and the errors for a missing, unfinished, foreign or damaged one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Synthetic data: the same bytes from the same spec, a rule that can be recomputed, and the store it fills."""
+"""Synthetic data: the same bytes from the same spec, a rule that can be recomputed, and the dataset built from it."""
 
 import hashlib
 import json
@@ -371,7 +371,7 @@ def test_a_dataset_that_was_not_generated_is_not_taken_for_one(store, entry, tmp
     shutil.copytree(store.dir, tmp_path / "Known")
     replace(store.manifest, recipe={"script": "datasets/movielens.py"}).write(tmp_path / "Known")
     with pytest.raises(
-        DataError, match="Known is no synthetic dataset, but its entry has a `synthetic:` block: remove"
+        DataError, match="Known is not a synthetic dataset, but its entry has a `synthetic:` block: remove"
     ):
         open_store({**entry, "data_root": str(tmp_path)})
 

@@ -1,4 +1,4 @@
-"""Synthetic raw files: schemas of the release, padding on the left, rows of the store, recipes that read them."""
+"""Synthetic raw files: schemas of the release, padding on the left, samples of the dataset, recipes that read them."""
 
 import csv
 import hashlib

@@ -50,7 +50,7 @@ def test_twelve_trials_on_two_slots_one_crashing_and_one_killed(sweep):
 
     crashed, killed = sorted(of_status(sweep, "failed"), key=lambda row: row["exit_code"], reverse=True)
     assert crashed["exit_code"] == "1"
-    assert crashed["error"].startswith("exit status 1: RuntimeError: the fake trial crashed as told\n")
+    assert crashed["error"].startswith("exit status 1: RuntimeError: the fake trial crashed as requested\n")
     assert killed["exit_code"] == "-9"
     assert killed["error"].startswith("killed by SIGKILL")
 
@@ -89,7 +89,7 @@ def test_sweeps_of_several_models_share_the_slots(sweep):
         assert summary.is_file()
 
 
-def test_what_is_wrong_with_the_last_model_is_said_before_the_first_trial(sweep):
+def test_a_fault_of_the_last_model_is_reported_before_the_first_trial(sweep):
     sweep.write("config/model_config/din.yaml", {"DIN_A": FAKE})
     done = sweep.tuner({"learning_rate": RATES}).run("--expid", "DIN_A,DIN_a")
     assert done.returncode == 2
@@ -97,7 +97,7 @@ def test_what_is_wrong_with_the_last_model_is_said_before_the_first_trial(sweep)
     assert sweep.starts() == []
 
 
-def test_a_killed_tuner_leaves_no_orphan_and_goes_on_where_it_was(sweep):
+def test_a_killed_tuner_leaves_no_orphan_and_resumes_where_it_was(sweep):
     sweep.tuner({"learning_rate": RATES, "batch_size": [64, 128], "epoch_seconds": 0.4, "behaviour": "helper"})
     tuner = sweep.start("--gpu", "-1", "-1")
     sweep.kill_when(tuner, lambda: len(completed(sweep)) >= 2 and len(sweep.starts()) > len(completed(sweep)))
@@ -116,7 +116,7 @@ def test_a_killed_tuner_leaves_no_orphan_and_goes_on_where_it_was(sweep):
     assert set(again).isdisjoint(finished)
     assert set(again) | finished == completed(sweep) == set(rows(sweep))
     assert len(completed(sweep)) == 6
-    # A run that was killed goes on from its state; one that had not begun starts anew.
+    # A killed run resumes from its state; one that had not begun starts over.
     assert all(options == (["--resume"] if expid in interrupted else []) for expid, options in again.items())
     for path, stamp in before.items():
         if path.name.split(".")[0] in finished:
@@ -160,7 +160,7 @@ def test_out_of_memory_is_retried_once_with_half_the_batch(sweep):
     assert len(of_status(sweep, "failed")) == 1
     assert "out of memory" in of_status(sweep, "failed")[0]["error"]
 
-    # Asked for now: what is known to be out of memory starts with its smaller twin.
+    # Asked for now: what is known to be out of memory starts with its smaller variant.
     done = sweep.run("--retry-oom")
     assert done.returncode == 0, done.stdout
     assert len(sweep.starts()) == 3
@@ -223,9 +223,9 @@ def test_time_is_up(sweep):
     [
         (["--config", "nowhere.yaml"], "tuner file nowhere.yaml does not exist"),
         (["--script", "nowhere.py"], "script nowhere.py does not exist"),
-        (["--trials", "3"], "--trials is for --search"),
+        (["--trials", "3"], "--trials needs --search"),
         (["--search", "tpe"], "--search tpe has no end: give --trials or --time"),
-        (["--time", "two hours"], "is no duration"),
+        (["--time", "two hours"], "is not a duration"),
         (["--tag", "zzz"], "--tag zzz: no trial's expid contains it"),
     ],
 )

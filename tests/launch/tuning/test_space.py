@@ -40,11 +40,11 @@ def ids(space: Space) -> list[str]:
     return [trial.expid for trial in space.grid()]
 
 
-def toolkit_hash(settings: dict) -> str:
+def fuxictr_hash(settings: dict) -> str:
     return hashlib.md5("".join(sorted(print_to_json(settings))).encode("utf-8")).hexdigest()
 
 
-def test_the_toolkits_own_enumeration_gives_the_same_settings(sweep, monkeypatch):
+def test_fuxictrs_own_enumeration_gives_the_same_settings(sweep, monkeypatch):
     ours = sweep.tuner(SPACE, dataset_id="d").space(monkeypatch).grid()
     folder = Path(autotuner.enumerate_params("config/tuner/fake_tuner.yaml"))
     theirs = yaml.safe_load((folder / "model_config.yaml").read_text())
@@ -57,7 +57,7 @@ def test_the_toolkits_own_enumeration_gives_the_same_settings(sweep, monkeypatch
     assert folder == SweepFolder.of(Path("config/tuner/fake_tuner.yaml")).path
 
 
-def test_the_folder_is_one_that_the_toolkit_and_the_runner_read(sweep, monkeypatch):
+def test_the_folder_is_read_by_fuxictr_and_by_the_runner(sweep, monkeypatch):
     space = sweep.tuner({**SPACE, "max_len": [4, 8], "min_categr_count": [1, 2]}).space(monkeypatch)
     trials = {trial.expid: trial for trial in space.grid()}
     assert len(trials) == 16
@@ -71,10 +71,10 @@ def test_the_folder_is_one_that_the_toolkit_and_the_runner_read(sweep, monkeypat
 
 def test_settings_whose_sorted_characters_agree_are_two_trials(sweep, monkeypatch):
     model, dataset = {"batch_size": [128, 218]}, {"min_categr_count": [12, 21]}
-    # FuxiCTR's collision, kept here so that this test tells when it is mended.
+    # FuxiCTR's collision, kept here so that this test fails when it is fixed.
     for space, settings in ((model, {**BASE, **FAKE}), (dataset, DATASET)):
         ((key, values),) = space.items()
-        assert len({toolkit_hash({**settings, key: value}) for value in values}) == 1
+        assert len({fuxictr_hash({**settings, key: value}) for value in values}) == 1
     assert len(set(ids(sweep.tuner(model).space(monkeypatch)))) == 2
     trials = sweep.tuner(dataset).space(monkeypatch).grid()
     assert len({trial.expid for trial in trials}) == len({trial.dataset_id for trial in trials}) == 2
@@ -87,13 +87,13 @@ def test_two_dataset_settings(sweep, monkeypatch):
         autotuner.enumerate_params("config/tuner/fake_tuner.yaml")
 
     built = sweep.space(monkeypatch).grid()
-    # The setting of the base finds the store that is there; another one is built under another name.
+    # The setting of the base finds the existing dataset; another one is built under another name.
     assert built[0].dataset_id == "d"
     assert built[1].dataset_id.startswith("d_")
     assert [trial.dataset["min_categr_count"] for trial in built] == [1, 2]
     assert all("min_categr_count" not in trial.entry for trial in built)
 
-    # How a store is read is the trial's own: one store, one entry of the dataset.
+    # How a dataset is read is the trial's own: one dataset, one entry.
     read = sweep.tuner({"max_len": [4, 8]}).space(monkeypatch).grid()
     assert {trial.dataset_id for trial in read} == {"d"}
     assert read[0].dataset == read[1].dataset

@@ -149,12 +149,12 @@ def test_heartbeats_are_sent_while_a_trial_runs(machine, tmp_path, monkeypatch):
     ("url", "message"),
     [
         ("nowhere/study.journal", "the folder nowhere is not there"),
-        ("notes.txt", "is no journal of Optuna; SQLite is written as sqlite:///"),
+        ("notes.txt", "is not an Optuna journal; SQLite is written as sqlite:///"),
         ("sqlite:///notes.txt", "file is not a database"),
         ("sqlite://", "names no file"),
-        ("mongo://ann:s3cret@db/optuna", "is no URL of a database that SQLAlchemy knows"),
-        ("postgresql://ann:s3cret@db:port/optuna", "is no URL of a database that SQLAlchemy knows"),
-        ("postgresql://ann:s3/c@ret@db/optuna", "is no URL of a database that SQLAlchemy knows"),
+        ("mongo://ann:s3cret@db/optuna", "is not a database URL that SQLAlchemy knows"),
+        ("postgresql://ann:s3cret@db:port/optuna", "is not a database URL that SQLAlchemy knows"),
+        ("postgresql://ann:s3/c@ret@db/optuna", "is not a database URL that SQLAlchemy knows"),
         (
             "postgresql://ann:s3cret@db/optuna",
             r"driver psycopg is not installed: pip install 'fuxictr-multimodal\[postgresql\]'",
@@ -179,4 +179,4 @@ def test_a_server_that_is_not_there_is_one_line(tmp_path):
 def test_a_grid_has_no_storage(tmp_path):
     done = Sweep(tmp_path).tuner(SPACE).run("--storage", "study.journal")
     assert done.returncode == 2
-    assert "--storage is for --search random and tpe" in done.stderr
+    assert "--storage needs --search random or tpe" in done.stderr

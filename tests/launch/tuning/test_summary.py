@@ -130,7 +130,7 @@ def test_a_report_of_another_configuration_or_build_of_the_data_is_not_finished(
         ("RuntimeError: shapes differ", False),
     ],
 )
-def test_out_of_memory_is_told_from_other_failures(records, line, expected):
+def test_out_of_memory_is_distinguished_from_other_failures(records, line, expected):
     record = records[0]
     record.fail(None, 1, ["something", line])
     assert is_out_of_memory(record) == expected

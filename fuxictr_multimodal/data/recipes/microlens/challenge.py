@@ -269,7 +269,7 @@ def _refuse_repeated(where: str, ids: np.ndarray) -> None:
 
 @dataclass
 class _ReleaseCounts:
-    """Counts for the manifest that are no errors: users in two splits, quantile bins that differ from the item's."""
+    """Counts for the manifest that are not errors: users in two splits, quantile bins that differ from the item's."""
 
     items: Mapping[str, np.ndarray]
     users: dict[str, list[np.ndarray]] = field(default_factory=dict)

@@ -74,7 +74,7 @@ class Recipe:
     """Rows and item columns of a release under some choices.
 
     * history: the items that the user commented at an earlier time (in a release without times, earlier in the list),
-      newest last; an interaction with nothing before it is no row.
+      newest last; an interaction with nothing before it is not a row.
     * levels: deciles (1 to 10) of a video's likes and views, 0 where they are unknown. They are totals at the time of
       the crawl, later than every interaction.
     * item_tags: the category, then the hashtags of the title, in lower case.

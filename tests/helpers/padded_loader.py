@@ -1,4 +1,4 @@
-"""The loader's naive twin: it reads the HDF5 files whole, pads every history and gathers by plain indexing."""
+"""Reference implementation of the loader: it reads the HDF5 files whole and pads every history."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 
-def naive_batches(
+def padded_batches(
     files: Sequence[Path], columns: Sequence[str], *, order: np.ndarray | None, batch_size: int, max_len: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield the columns (B, ...) and the padded `history` (B, max_len) of the rows in `order`, or as stored."""
