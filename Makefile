@@ -31,7 +31,7 @@ demo: $(VENV)/core ## Train QIN on synthetic data whose best AUC is known, and p
 	OMP_NUM_THREADS=1 $(BIN)/fxmm run --expid QIN_demo --gpu $(GPU)
 
 test: install ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 lint: install ## Check style, formatting and types
 	$(BIN)/ruff check .
@@ -39,7 +39,7 @@ lint: install ## Check style, formatting and types
 	$(BIN)/mypy
 
 coverage: install ## Run the tests and list the lines that they miss; htmlcov/index.html shows them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-report=html
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered --cov-report=html
 
 format: install ## Format the code
 	$(BIN)/ruff check --fix .
