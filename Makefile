@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 # The CPU build of PyTorch. On a CUDA machine: make install TORCH_INDEX=https://download.pytorch.org/whl/cu130
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU ?= -1
+PIP := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
+# pip would compile every file of every package, on one core: longer than it takes to install them. What is left out
+# here, of which most is never imported, is compiled when it is.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/|/testing/|/transformers/models/' $(VENV)/lib
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint coverage format bench leaderboard protocol clean
@@ -15,16 +19,21 @@ help: ## Say what each command does
 
 install: $(VENV)/dev ## Make .venv with everything, locked versions; `make demo` needs less
 
-# Two steps: what training needs, and the extras with the tools of `make test` and `make lint`.
-$(VENV)/core: constraints.txt setup.cfg setup.py pyproject.toml
+# What training needs, and the extras with the tools of `make test` and `make lint`.
+$(VENV)/torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --retries 1 --extra-index-url $(TORCH_INDEX) --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(PIP) --retries 1 --extra-index-url $(TORCH_INDEX) torch
 	touch $@
 
-$(VENV)/dev: $(VENV)/core
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+$(VENV)/core: $(VENV)/torch setup.cfg setup.py pyproject.toml
+	$(PIP) --editable .
+	-$(COMPILE)
 	touch $@
+
+$(VENV)/dev: $(VENV)/torch setup.cfg setup.py pyproject.toml
+	$(PIP) --editable '.[dev]'
+	-$(COMPILE)
+	touch $(VENV)/core $@
 
 demo: $(VENV)/core ## Train QIN on synthetic data whose best AUC is known, and print its report
 	@# A model this small trains nearly twice as fast on one thread as on two.
