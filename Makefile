@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 # The CPU build of PyTorch. On a CUDA machine: make install TORCH_INDEX=https://download.pytorch.org/whl/cu130
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU ?= -1
+PIP := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
+# pip would compile every file of every package, on one core: longer than it takes to install them. What is left out
+# here, of which most is never imported, is compiled when it is.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/|/testing/|/transformers/models/' $(VENV)/lib
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint coverage docs format bench leaderboard protocol clean
@@ -15,22 +19,27 @@ help: ## Say what each command does
 
 install: $(VENV)/dev ## Make .venv with everything, locked versions; `make demo` needs less
 
-# Two steps: what training needs, and the extras with the tools of `make test` and `make lint`.
-$(VENV)/core: constraints.txt setup.cfg setup.py pyproject.toml
+# What training needs, and the extras with the tools of `make test` and `make lint`.
+$(VENV)/torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --retries 1 --extra-index-url $(TORCH_INDEX) --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(PIP) --retries 1 --extra-index-url $(TORCH_INDEX) torch
 	touch $@
 
-$(VENV)/dev: $(VENV)/core
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+$(VENV)/core: $(VENV)/torch setup.cfg setup.py pyproject.toml
+	$(PIP) --editable .
+	-$(COMPILE)
 	touch $@
+
+$(VENV)/dev: $(VENV)/torch setup.cfg setup.py pyproject.toml
+	$(PIP) --editable '.[dev]'
+	-$(COMPILE)
+	touch $(VENV)/core $@
 
 demo: $(VENV)/core ## Train QIN on synthetic data whose best AUC is known, and print its report
 	$(BIN)/fxmm run --expid QIN_demo --gpu $(GPU)
 
 test: install ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 lint: install ## Check style, formatting and types
 	$(BIN)/ruff check .
@@ -38,7 +47,7 @@ lint: install ## Check style, formatting and types
 	$(BIN)/mypy
 
 coverage: install ## Run the tests and list the lines that they miss; htmlcov/index.html shows them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-report=html
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered --cov-report=html
 
 docs: install ## Build the documentation site in build/site; `mkdocs serve` shows it while you write
 	$(BIN)/python -m fuxictr_multimodal.config.reference > docs/settings.md

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.typed_command import type_command
+
 ROOT = Path(__file__).resolve().parents[2]
 
 COMMANDS = ["model_zoo/QIN/run_expid.py", *sorted(p.name for p in ROOT.glob("run_*.py"))]
@@ -53,10 +55,10 @@ def test_bad_input_is_one_line_and_status_2(repository, tmp_path, arguments, mes
     if "--config" not in arguments:
         arguments = [*arguments, "--config", "config"]
     (tmp_path / "config").symlink_to(repository / "config")
-    done = run(repository, repository / "run_expid.py", *arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    done = type_command([str(repository / "run_expid.py"), *arguments], folder=tmp_path)
+    assert done.status == 2
+    assert message in done.errors
+    assert "Traceback" not in done.errors
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config"]
 
 

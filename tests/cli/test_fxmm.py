@@ -11,6 +11,7 @@ import pytest
 from fuxictr_multimodal.cli.main import SUBCOMMANDS
 from fuxictr_multimodal.config.packaged import packaged
 from fuxictr_multimodal.version import __version__
+from tests.helpers.typed_command import type_command
 
 HEAVY = {"torch", "fuxictr", "ray", "polars", "numpy", "yaml", "rich"}
 
@@ -25,6 +26,18 @@ def fxmm(repository, tmp_path):
             cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(repository), "COLUMNS": "120"},
             capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
+
+    return call
+
+
+@pytest.fixture
+def forked(tmp_path):
+    """Run `fxmm` in an empty folder, with the large imports done before."""
+
+    def call(*arguments):
+        words = ["-m", "fuxictr_multimodal.cli.main", *map(str, arguments)]
+        done = type_command(words, folder=tmp_path, environment={"COLUMNS": "120"})
+        return subprocess.CompletedProcess(words, done.status, done.out, done.errors)
 
     return call
 
@@ -56,8 +69,8 @@ def test_help_lists_every_subcommand_and_version_says_it(fxmm):
         (["verify", "--dataset-id", "Synthetic_test"], "does not exist: build the dataset first"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(fxmm, tmp_path, arguments, message):
-    done = fxmm(*arguments)
+def test_bad_input_is_one_line_and_status_2(forked, tmp_path, arguments, message):
+    done = forked(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -91,25 +104,25 @@ def test_a_missing_extra_is_one_line(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_a_first_session_in_an_empty_folder(fxmm, tmp_path):
-    assert fxmm("build", "--dataset_id", "Synthetic_test").returncode == 0
-    assert "files match the manifest" in fxmm("verify", "--dataset-id", "Synthetic_test").stdout
+def test_a_first_session_in_an_empty_folder(fxmm, forked, tmp_path):
+    assert forked("build", "--dataset_id", "Synthetic_test").returncode == 0
+    assert "files match the manifest" in forked("verify", "--dataset-id", "Synthetic_test").stdout
     done = fxmm("run", "--expid", "QIN_test", "--seed", "5")
     assert done.returncode == 0, done.stderr
     assert "Configs are read from" in done.stderr
-    assert fxmm("predict", "--expid", "QIN_test", "--seed", "5", "--out", "scores.csv").returncode == 0
-    assert "QIN_test" in fxmm("leaderboard", "--bootstrap", "0").stdout
+    assert forked("predict", "--expid", "QIN_test", "--seed", "5", "--out", "scores.csv").returncode == 0
+    assert "QIN_test" in forked("leaderboard", "--bootstrap", "0").stdout
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "config.csv", "data", "scores.csv"}
     with next((tmp_path / "data/Synthetic_test").glob("test*.h5")).open("ab") as file:
         file.write(b"x")
-    assert "does not match its checksum" in fxmm("verify", "--dataset-id", "Synthetic_test").stderr
+    assert "does not match its checksum" in forked("verify", "--dataset-id", "Synthetic_test").stderr
 
 
-def test_scripts_of_known_data_are_subcommands_of_build(fxmm, tmp_path):
-    done = fxmm("build", "synthetic", "--dataset-id", "Synthetic_test", "--rows", "300")
+def test_scripts_of_known_data_are_subcommands_of_build(forked, tmp_path):
+    done = forked("build", "synthetic", "--dataset-id", "Synthetic_test", "--rows", "300")
     assert done.returncode == 0, done.stderr
     assert '"rows": 300' in (tmp_path / "data/Synthetic_test/manifest.json").read_text()
-    assert fxmm("build", "movielens", "--raw", "nowhere").returncode == 2
+    assert forked("build", "movielens", "--raw", "nowhere").returncode == 2
 
 
 def test_the_run_commands_read_no_shipped_configs(repository, tmp_path):

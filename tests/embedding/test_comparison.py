@@ -15,6 +15,7 @@ from bilingual_embedding.training.run_report import EmbeddingReport
 from bilingual_embedding.training.settings import load_experiment
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.launch.plans import Plan
+from tests.helpers.typed_command import type_command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NANO = REPOSITORY / "config" / "embedding" / "nano.yaml"
@@ -122,16 +123,16 @@ def test_plans_of_a_glob_and_seeds(bench):
 
 def test_several_runs_by_one_command(trained):
     """One is finished, one starts from a run that is missing: the others go on, and the status says so."""
-    done = subprocess.run(
-        [sys.executable, REPOSITORY / "run_embedding.py", "--config", trained / "config", "--expid", "Whole,Arm",
+    done = type_command(
+        [str(REPOSITORY / "run_embedding.py"), "--config", str(trained / "config"), "--expid", "Whole,Arm",
          "--seeds", "2-3", "--resume", "--set", "save_steps=2", "--set", "start_from=Nothing/pairs"],
-        capture_output=True, text=True, check=False,
+        folder=trained,
     )  # fmt: skip
-    lines = done.stdout.splitlines()
-    assert done.returncode == 1, done.stderr
+    lines = done.out.splitlines()
+    assert done.status == 1, done.errors
     assert any(line.startswith("Whole_s2: completed") for line in lines)
     assert sum("Nothing_s" in line and ": failed in" in line for line in lines) == 3
-    assert "[4/4] Arm_s3" in done.stderr
+    assert "[4/4] Arm_s3" in done.errors
 
 
 def write_report(root, expid, seed, final, *, status="completed", score="sts"):

@@ -17,6 +17,7 @@ from bilingual_embedding.training.run_report import EmbeddingReport
 from bilingual_embedding.training.runner import EmbeddingRun
 from bilingual_embedding.training.settings import list_experiments, load_experiment
 from fuxictr_multimodal.errors import ConfigError, DataError
+from tests.helpers.typed_command import type_command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / "config" / "embedding"
@@ -258,12 +259,13 @@ def test_command(finished, planted, tmp_path):
     assert typed("--stage", "encode").returncode == 2
     run, _ = finished
     (run.files.path.parent / "BiEncoder_nano").symlink_to(run.files.path)
-    done = typed(
-        "--stage", "encode", "--set", f"model_root={run.files.path.parent}", "--input", planted / "test.left.txt",
-        "--output", "v.parquet",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["texts"] == 100
+    words = [
+        REPOSITORY / "run_embedding.py", "--config", CONFIG, "--stage", "encode", "--set",
+        f"model_root={run.files.path.parent}", "--input", planted / "test.left.txt", "--output", "v.parquet",
+    ]  # fmt: skip
+    done = type_command([*map(str, words)], folder=tmp_path)
+    assert done.status == 0, done.errors
+    assert json.loads(done.out.splitlines()[-1])["texts"] == 100
     assert len(pl.read_parquet(tmp_path / "v.parquet")) == 100
 
 

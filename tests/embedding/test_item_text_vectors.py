@@ -2,8 +2,6 @@
 
 import json
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from bilingual_embedding.vectors.encoding import encode_texts
 from fuxictr_multimodal.data.recipes.text_features import reduce_width
 from fuxictr_multimodal.data.store import Store, read_item_table
 from tests.helpers.raw_release import write_release
+from tests.helpers.typed_command import type_command
 
 ROOT = Path(__file__).resolve().parents[2]
 TITLES = {2: "red robot (1999)", 30: "blue robot (2003)", 5: "", 7: "dark island", 11: 'a "summer", Paris', 300: "1917"}
@@ -97,8 +96,9 @@ def expected(embed):
 
 def test_both_commands_as_typed(encoder, raw, tmp_path):
     def typed(script, *arguments):
-        command = [sys.executable, ROOT / script, *map(str, arguments)]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        done = type_command([str(ROOT / script), *map(str, arguments)], folder=tmp_path)
+        assert done.status == 0, done.errors
+        return done.out
 
     root, *model = encoder
     printed = typed(

@@ -24,6 +24,7 @@ from bilingual_embedding.vectors.text_vectors import TextFile
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system import reduced_precision
 from tests.helpers.planted_languages import write_planted
+from tests.helpers.typed_command import Command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NANO = REPOSITORY / "config" / "embedding" / "nano.yaml"
@@ -146,12 +147,15 @@ def test_an_interrupted_run_says_what_is_kept(config, runs, stop_in):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
 def test_a_signal_ends_the_command_with_one_line(config, runs, name, status):
-    process = subprocess.Popen(
-        [sys.executable, REPOSITORY / "run_embedding.py", "--config", config, "--expid", "Tiny", "--set",
-         "pairs.steps=100000"],
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    command = [f"{REPOSITORY / 'run_embedding.py'}", "--config", f"{config}", "--expid", "Tiny"]
+    command += ["--set", "pairs.steps=100000"]
+    if name == "SIGTERM":
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        )  # fmt: skip
+    else:
+        process = Command(command, folder=Path.cwd())
     state = runs / "Tiny" / "pairs.state.pt"
     while process.poll() is None and not state.is_file():
         time.sleep(0.05)

@@ -5,14 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import yaml
 
 from fuxictr_multimodal.launch.tuning.space import Space
+from tests.helpers.typed_command import ROOT, nothing, type_command
 
-ROOT = Path(__file__).resolve().parents[2]
+FAKE_TRIAL = ROOT / "tests/helpers/fake_trial.py"
 FEATURES = [{"name": "user_id", "active": True, "dtype": "int", "type": "meta"}]
 DATASET = {
     "data_root": "./data/", "data_format": "h5", "train_data": "./data/d/train.h5", "max_len": 8,
@@ -26,6 +28,13 @@ FAKE = {
     "model": "DIN", "dataset_id": "d", "learning_rate": 1.0e-3, "net_dropout": 0.1, "behaviour": "ok", "fits": 10**9,
     "epoch_seconds": 0.0, "plan": {}, "dnn_hidden_units": [8, 4],
 }  # fmt: skip
+
+
+def draw_nothing() -> None:
+    """Leave the pictures of a summary out, in the process of a tuner."""
+    from fuxictr_multimodal.launch.tuning import pictures
+
+    pictures._draw = lambda *arguments, **settings: []
 
 
 class Sweep:
@@ -55,25 +64,32 @@ class Sweep:
         monkeypatch.chdir(self.home)
         return Space.read(self.tuner_file.relative_to(self.home))
 
-    def start(self, *arguments: str, script: Path = ROOT / "tests/helpers/fake_trial.py") -> subprocess.Popen:
+    def start(self, *arguments: str) -> subprocess.Popen:
+        """Start a tuner, to send it a signal: a process as a shell starts it."""
         environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-        command = [sys.executable, ROOT / "run_param_tuner.py", "--config", "config/tuner/fake_tuner.yaml"]
         return subprocess.Popen(
-            [*map(str, command), "--script", str(script), *arguments],
+            [sys.executable, *self._words(arguments)],
             cwd=self.home, env={**environment, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def run(self, *arguments: str, **options) -> subprocess.CompletedProcess:
-        process = self.start(*arguments, **options)
-        try:
-            output, errors = process.communicate(timeout=120)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            output, errors = process.communicate()
-            raise AssertionError(f"the tuner hung: {output}{errors}") from None
-        assert "Traceback" not in errors, errors
-        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+    def run(self, *arguments: str, script: Path = FAKE_TRIAL, pictures: bool = False) -> subprocess.CompletedProcess:
+        """Run a tuner to its end, without its pictures: they take most of its time."""
+        words = self._words(arguments, script)
+        done = type_command(
+            words,
+            folder=self.home,
+            environment={"COLUMNS": "200"},
+            seconds=120,
+            before=nothing if pictures else draw_nothing,
+        )
+        assert done.status is not None, f"the tuner hung: {done.out}{done.errors}"
+        assert "Traceback" not in done.errors, done.errors
+        return subprocess.CompletedProcess(words, done.status, done.out, done.errors)
+
+    def _words(self, arguments: Sequence[str], script: Path = FAKE_TRIAL) -> list[str]:
+        command = [str(ROOT / "run_param_tuner.py"), "--config", "config/tuner/fake_tuner.yaml"]
+        return [*command, "--script", str(script), *arguments]
 
     def starts(self) -> list[list[str]]:
         path = self.home / "checkpoints/starts.txt"

@@ -28,6 +28,7 @@ from fuxictr_multimodal.training.recorder import print_summary
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.trainer import Trainer, fit_batches
 from tests.helpers.loader_store import feature_map, write_split
+from tests.helpers.typed_command import Command
 
 
 def losses(report: Report) -> list[float]:
@@ -356,12 +357,19 @@ def wait_for(process, pattern, folder):
     return found[0]
 
 
+def start_forked(repository, data_root, folder, *arguments):
+    """The same with the large imports done before."""
+    words = [f"{repository / 'run_expid.py'}", "--config", f"{repository / 'config'}", "--expid", "QIN_test"]
+    sets = [("--set", f"{key}={value}") for key, value in (("data_root", data_root), ("model_root", folder / "ck"))]
+    return Command([*words, *(text for pair in sets for text in pair), *arguments], folder=folder)
+
+
 LONG = ("--set", "epochs=500", "--set", "early_stop_patience=500")
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
 def test_a_signal_leaves_a_report_and_one_line(repository, data_root, tmp_path, name, status):
-    process = start(repository, data_root, tmp_path, *LONG)
+    process = (start if name == "SIGTERM" else start_forked)(repository, data_root, tmp_path, *LONG)
     state = wait_for(process, "*.state", tmp_path)
     process.send_signal(signal.Signals[name])
     _, said = process.communicate(timeout=60)
@@ -374,7 +382,7 @@ def test_a_signal_leaves_a_report_and_one_line(repository, data_root, tmp_path, 
     assert (report.status, report.error) == ("interrupted", f"interrupted by {name}")
     if name != "SIGTERM":
         return
-    again = start(repository, data_root, tmp_path, *LONG)
+    again = start_forked(repository, data_root, tmp_path, *LONG)
     _, said = again.communicate(timeout=60)
     assert again.returncode == 2
     assert said.splitlines()[-1].startswith(f"error: {state} is left of an unfinished run")
@@ -404,7 +412,7 @@ def test_a_sigkilled_process_leaves_a_state_to_go_on_from(repository, data_root,
     report = state.with_name(state.name.replace(".state", ".report.json"))
     before = json.loads(report.read_text())
     assert before["status"] == "running"
-    done = start(repository, data_root, tmp_path, "--resume", "--set", "epochs=31")
+    done = start_forked(repository, data_root, tmp_path, "--resume", "--set", "epochs=31")
     said, errors = done.communicate(timeout=120)
     assert done.returncode == 0, errors
     after = json.loads(report.read_text())

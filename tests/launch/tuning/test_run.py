@@ -42,7 +42,7 @@ def completed(sweep: Sweep) -> set[str]:
 def test_twelve_trials_on_two_slots_one_crashing_and_one_killed(sweep):
     settings = [{"behaviour": "crash"}, {"behaviour": "kill"}, *({"rate": index} for index in range(10))]
     sweep.tuner({"plan": settings, "dnn_hidden_units": [[16]]})
-    done = sweep.run("--gpu", "-1", "-1")
+    done = sweep.run("--gpu", "-1", "-1", pictures=True)
     assert done.returncode == 1
     assert "10 completed, 2 failed" in done.stdout
     assert len(rows(sweep)) == len(sweep.starts()) == 12

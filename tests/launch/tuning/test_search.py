@@ -207,7 +207,7 @@ def test_without_optuna_the_error_names_the_extra(sweep, monkeypatch):
 
 def test_a_search_as_a_user_runs_it(sweep):
     sweep.tuner({**SPACE, "epochs": 2})
-    done = sweep.run("--search", "tpe", "--trials", "6", "--no-prune", "--gpu", "-1", "-1")
+    done = sweep.run("--search", "tpe", "--trials", "6", "--no-prune", "--gpu", "-1", "-1", pictures=True)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = sweep.tuner_file.parent / "fake_tuner_tpe_s0"
     summary = json.loads((folder / "summary.json").read_text())
