@@ -49,7 +49,7 @@ def run_expid_main(
         nargs="+",
         default=[-1],
         type=int,
-        help="the GPU index, -1 for the CPU; several runs take several: 0 1 2 3, or -1 -1",
+        help="the GPU index, -1 for the CPU; several run in parallel: 0 1 2 3, or -1 -1 for two processes on the CPU",
     )
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=int, help="replace the seed; the name of the run then ends with _s<seed>")

@@ -75,7 +75,7 @@ FAULTS = (
         name="unknown keys vanish",
         area="Configuration",
         where="every model's `**kwargs`",
-        wrong="a misspelt parameter is dropped without a word, and the run has the default",
+        wrong="a misspelt parameter is silently dropped, and the run has the default",
         handling="an error that names the nearest key",
         handled_by="fuxictr_multimodal.config.expids.check_model_keys",
         test="tests/config/test_config.py::test_unknown_model_key_names_the_nearest",
@@ -102,7 +102,7 @@ FAULTS = (
         name="a missing GPU is replaced by the CPU",
         area="Configuration",
         where="fuxictr/pytorch/torch_utils.py: get_device",
-        wrong="`gpu: 0` on a machine without a usable GPU trains on the CPU without a word",
+        wrong="`gpu: 0` on a machine without a usable GPU trains on the CPU silently",
         handling="refused before anything is loaded",
         handled_by="fuxictr_multimodal.system.gpus.check_gpus",
         test="tests/system/test_gpus.py::test_a_gpu_that_is_not_there",
@@ -381,7 +381,7 @@ def as_markdown(faults: Iterable[Fault] = FAULTS) -> str:
     lines = [
         "# FuxiCTR's faults, and what is done about them",
         "",
-        f"What this project met in FuxiCTR {VERSION}, as PyPI ships it. Each row is held by a test. This page is",
+        f"What this project met in FuxiCTR {VERSION}, as PyPI ships it. A test covers each row. This page is",
         "generated: `python -m fuxictr_multimodal.zoo.faults > docs/fuxictr_faults.md`.",
     ]
     for area in AREAS:
