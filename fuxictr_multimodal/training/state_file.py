@@ -35,7 +35,7 @@ def write_state(path: Path | None, state: Mapping[str, Any]) -> None:
 
 
 def read_state(path: Path | None) -> dict[str, Any] | None:
-    """Read a state, None where there is none; no code from the file is run.
+    """Read a state, None if there is none; no code from the file is run.
 
     Raises:
         DataError: the file is damaged.

@@ -28,7 +28,7 @@ class Typed:
 def type_command(
     words: Sequence[str], *, folder: Path, environment: Mapping[str, str] | None = None, seconds: float = 600
 ) -> Typed:
-    """Run `python SCRIPT ...` in a folder: the script as `__main__` of a process of its own, as Python would.
+    """Run `python SCRIPT ...` in a folder: the script as `__main__` of its own process, as Python would.
 
     Args:
         words: the script and its arguments.

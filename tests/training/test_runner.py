@@ -335,7 +335,7 @@ def test_a_damaged_state_is_one_error(run_qin, kill_at_evaluation, tmp_path):
 
 
 def start(repository, data_root, folder, *arguments):
-    """`run_expid.py` on QIN_test in a folder of its own, as the leader of a process group."""
+    """`run_expid.py` on QIN_test in its own folder, as the leader of a process group."""
     command = [sys.executable, repository / "run_expid.py", "--config", repository / "config", "--expid", "QIN_test"]
     sets = [("--set", f"{key}={value}") for key, value in (("data_root", data_root), ("model_root", folder / "ck"))]
     return subprocess.Popen(

@@ -21,7 +21,7 @@ SPACE = {"learning_rate": {"low": 1.0e-4, "high": 1.0e-2, "log": True}, "dnn_hid
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """Make the search of a machine, with a folder of its own and a storage for all."""
+    """Make the search of a machine, with its own folder and a storage for all."""
 
     def make(name: str, url: str, *, trials: int = 4, algorithm: str = "random") -> Search:
         space = Sweep(tmp_path / name).tuner(SPACE).space(monkeypatch)
