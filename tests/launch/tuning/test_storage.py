@@ -151,7 +151,7 @@ def test_heartbeats_are_sent_while_a_trial_runs(machine, tmp_path, monkeypatch):
         ("nowhere/study.journal", "the folder nowhere is not there"),
         ("notes.txt", "is not an Optuna journal; SQLite is written as sqlite:///"),
         ("sqlite:///notes.txt", "file is not a database"),
-        ("sqlite://", "names no file"),
+        ("sqlite://", "has no file"),
         ("mongo://ann:s3cret@db/optuna", "is not a database URL that SQLAlchemy knows"),
         ("postgresql://ann:s3cret@db:port/optuna", "is not a database URL that SQLAlchemy knows"),
         ("postgresql://ann:s3/c@ret@db/optuna", "is not a database URL that SQLAlchemy knows"),
