@@ -35,19 +35,19 @@ def machine() -> dict[str, Any]:
 
 
 def copy_bytes_per_s(size: int = 1 << 28, repeats: int = 5) -> float:
-    """Bytes copied a second from one large buffer to another, on all threads of torch; the best of some copies."""
+    """Bytes copied per second from one large buffer to another, on all threads of torch; the best of some copies."""
     source, target = torch.ones(size, dtype=torch.uint8), torch.empty(size, dtype=torch.uint8)
     return size / min(seconds(lambda: target.copy_(source), repeats=repeats, warm_up=1))
 
 
 def product_flops_per_s(width: int = 2048, repeats: int = 5) -> float:
-    """Floating-point operations a second of a float32 matrix product on the CPU; the best of some products."""
+    """Floating-point operations per second of a float32 matrix product on the CPU; the best of some products."""
     left, right = torch.randn(width, width), torch.randn(width, width)
     return 2 * width**3 / min(seconds(lambda: left @ right, repeats=repeats, warm_up=1))
 
 
 def read_bytes_per_s(path: Path) -> float:
-    """Bytes read a second from a file, the second time: from the page cache if it fits there."""
+    """Bytes read per second from a file, the second time: from the page cache if it fits there."""
 
     def read() -> None:
         buffer = bytearray(1 << 22)
@@ -107,7 +107,7 @@ def emit(
         name: name of the benchmark.
         shapes: the sizes measured.
         rows_per_s: the measured rate.
-        ceiling: peak of the hardware in rows a second, and how it is computed (`ceiling_is`).
+        ceiling: peak of the hardware in rows per second, and how it is computed (`ceiling_is`).
         ratio_to_plain: speed relative to the reference implementation (`plain_is`), measured in the same run;
             None where it was left out.
         check: which results were compared, and how they differ.

@@ -136,7 +136,7 @@ def challenge_batch(options: argparse.Namespace, *, seed: int, length: int | Non
 
 
 def product_rate(device: torch.device, precision: str = "float32") -> float:
-    """Measured operations a second of a matrix product on the device, in a precision of the model."""
+    """Measured operations per second of a matrix product on the device, in a precision of the model."""
     if device.type == "cpu" and precision != "bf16":
         return product_flops_per_s()
     width = 2048 if device.type == "cpu" else 8192
@@ -153,7 +153,7 @@ def product_rate(device: torch.device, precision: str = "float32") -> float:
 
 
 def quadratic_flops(model: QIN, *, rows: int, products: int) -> int:
-    """Operations a row of the quadratic layers with `rows` maps a layer and `products` products a map."""
+    """Operations per row of the quadratic layers with `rows` maps per layer and `products` products a map."""
     network = model.qnn
     assert isinstance(network, QuadraticNetwork), "the benchmarks measure the published interaction"
     return 2 * products * rows * network.fc.in_features**2 * len(network.layer)

@@ -1,9 +1,9 @@
-"""Rows a second from the challenge's parquet files to a dataset on disk, and the peak memory.
+"""Rows per second from the challenge's parquet files to a dataset on disk, and the peak memory.
 
 Synthetic rows are written in the files of MicroLens_1M_MMCTR and built by its recipe: every id and label checked,
 padding removed, item table, metadata, checksums of the sources and of the dataset. Items and test rows are in the
 release's proportion unless given. Time ends when the dataset's files are on the device (fsync), not in the system's
-cache. Each part runs in a process of its own; files lie in a temporary folder (`TMPDIR` chooses the disk), which is
+cache. Each part runs in its own process; files lie in a temporary folder (`TMPDIR` chooses the disk), which is
 removed.
 
 The peak is reading the sources' bytes and writing the dataset's, with fsync, and nothing else.

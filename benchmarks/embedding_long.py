@@ -1,4 +1,4 @@
-"""One long text on the CPU: seconds and peak memory of each attention form, each in a process of its own.
+"""One long text on the CPU: seconds and peak memory of each attention form, each in its own process.
 
 The published size: `python benchmarks/embedding_long.py --preset base-de --tokens 8192`. Its eager form wants more than
 6 GiB of attention logits at a time and is left out where it would not fit into half of the free memory.

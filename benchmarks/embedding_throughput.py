@@ -1,4 +1,4 @@
-"""Tokens a second of training and of encoding, against the machine's products and against padded batches in one run.
+"""Tokens per second of training and of encoding, against the machine's products and against padded batches in one run.
 
 Texts are random tokens with the lengths of item texts: mostly titles, some descriptions.
 """

@@ -4,7 +4,7 @@ Axes: `batch` rows, `history` items of a row, `items` of the vocabulary (with de
 item table), `tags` slots of an item, `layers` of the interaction. Along an axis the other sizes stay those of `base`.
 An exponent is the slope in log-log, of all points (least squares) and of the last two; 1 is growth in proportion.
 
-Each point is measured in a process of its own, forked from one that has imported everything. Peak memory is that of the
+Each point is measured in its own process, forked from one that has imported everything. Peak memory is that of the
 steps, the model and the item table included, without what the imports hold; on a GPU it is that of the device.
 
 Sizes are small by default; `--full` has the challenge's sizes, published widths, and up to 10 million
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from model_zoo.QIN import QIN
 
 AXES = ("batch", "history", "items", "tags", "layers")
-MEASURES = {"s": "seconds a step", "mib": "peak memory, MiB"}
+MEASURES = {"s": "seconds per step", "mib": "peak memory, MiB"}
 UPDATES = ("dense", "rowwise")
 
 
@@ -141,7 +141,7 @@ def value_of(curve: str, point: Point) -> int:
 
 
 def measure_apart(point: Point, *, repeats: int, gpu: int, ceiling: bool) -> dict[str, float] | str:
-    """`measure_point` in a process of its own; a sentence where the memory does not hold it."""
+    """`measure_point` in its own process; a sentence where the memory does not hold it."""
     free = torch.cuda.mem_get_info(gpu)[0] if gpu >= 0 else psutil.virtual_memory().available
     if point.bytes() > 0.85 * free:
         return f"skipped: about {point.bytes() / 2**30:.1f} GiB, and {free / 2**30:.1f} are free"
@@ -303,7 +303,7 @@ def report(
     found: Mapping[str, Any],
     exponents: Mapping[str, Any],
 ) -> None:
-    """Print the result: rows a second at the base, and row-wise against dense at the largest vocabulary of both."""
+    """Print the result: rows per second at the base, and row-wise against dense at the largest vocabulary of both."""
     figures = {point: result for point, result in measured.items() if isinstance(result, dict)}
     assert base in figures, f"the base point failed: {measured[base]}"
     at_base = figures[base]

@@ -1,8 +1,8 @@
-"""Rows a second of `MultimodalDataLoader` on rows shaped like MicroLens_1M_MMCTR, against a reference loader.
+"""Rows per second of `MultimodalDataLoader` on rows shaped like MicroLens_1M_MMCTR, against a reference loader.
 
 The peak of the resident mode is copying the bytes of a row once through memory, in one large piece; a shuffled row
 is many small pieces, so latency and not bandwidth decides. The streaming mode must read the file as well. Each mode
-runs in a process of its own, so that its peak memory is its own.
+runs in its own process, so that its peak memory is its own.
 
     python benchmarks/loader.py --rows 3600000
 """
@@ -91,7 +91,7 @@ def measure(path: Path, mode: str, sizes: dict[str, Any], epochs: int) -> dict[s
 
 
 def measure_plain(path: Path, sizes: dict[str, Any]) -> dict[str, Any]:
-    """Rows a second of the reference loader, whose batches must equal the loader's.
+    """Rows per second of the reference loader, whose batches must equal the loader's.
 
     `resident` is gathering from memory alone; `streaming` is reading, padding and gathering.
     """

@@ -1,4 +1,4 @@
-"""Scoring speed of QIN (published configuration) in rows a second, against its reference implementation and the peak.
+"""Scoring speed of QIN (published configuration) in rows per second, against its reference implementation and the peak.
 
 The peak is the arithmetic of the folded quadratic layers, one F x F product a layer, at the rate of a plain matrix
 product measured in the same run.
@@ -53,7 +53,7 @@ def main() -> None:
         ceiling=max(rates) / flops,
         ceiling_is=f"{flops / 1e6:.1f} MFLOP a row of the folded quadratic layers at {max(rates) / 1e9:.0f} GFLOP/s",
         ratio_to_plain=taken["plain"]["s"] / taken["fast"]["s"] if "plain" in taken else None,
-        plain_is="form=plain: padded histories, projected keys and values, R maps a layer",
+        plain_is="form=plain: padded histories, projected keys and values, R maps per layer",
         check="largest difference of a probability between the implementations: " + str(difference),
         batch=taken,
         peak_rss_mib_fast=peak,

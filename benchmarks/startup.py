@@ -1,6 +1,6 @@
 """Seconds from starting `run_expid.py` to the end of its first training step on a built dataset, and where they go.
 
-Each start is a process of its own, `_startup_child.py`, with files and bytecode in the system's cache; medians of all.
+Each start is its own process, `_startup_child.py`, with files and bytecode in the system's cache; medians of all.
 Stations, in this order: `interpreter`, `arguments` (parsed with the standard library alone), `import_torch`,
 `import_fuxictr` (FuxiCTR's models and loaders), `import_ours`, `config` (with the class of the model), `open_store`,
 `report_and_log` (lock, commit, versions, seeds, feature map), `build_model` (with item table and optimizer),
@@ -85,9 +85,9 @@ def run(options: argparse.Namespace, folder: Path) -> None:
         shapes={"expid": options.expid, "batch_size": rows, "repeats": options.repeats},
         rows_per_s=rows / total,
         ceiling=rows / statistics.median(torch_s),
-        ceiling_is=f"`{TORCH}` alone in a process of its own; rows are those of the first batch",
+        ceiling_is=f"`{TORCH}` alone in its own process; rows are those of the first batch",
         ratio_to_plain=statistics.median(fuxictr_s) / total,
-        plain_is=f"`{FUXICTR}` alone in a process of its own; below 1, as it is a part of every start",
+        plain_is=f"`{FUXICTR}` alone in its own process; below 1, as it is a part of every start",
         check=f"{options.repeats} starts give the same loss of the first step, {losses[0]}",
         seconds=total,
         seconds_of_starts=[sum(parts.values()) for parts in starts],

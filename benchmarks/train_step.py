@@ -1,4 +1,5 @@
-"""Training speed of QIN (published configuration) in rows a second, against its reference implementation and the peak.
+"""Training speed of QIN (published configuration) in rows per second, against its reference implementation and the
+peak.
 
 The peak is the arithmetic that exact training cannot avoid: the products of the quadratic layers, forward and for
 both gradients, at the rate of a plain matrix product measured in the same run.

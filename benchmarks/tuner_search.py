@@ -90,7 +90,7 @@ def run(config: Path, *, trials: int, repeats: int, gpus: list[int]) -> None:
 
 
 def trained_rows(record: Record) -> tuple[float, float]:
-    """Training rows of a trial and its rows a second, from its report."""
+    """Training rows of a trial and its rows per second, from its report."""
     report = json.loads(record.ran.report.read_text(encoding="utf-8"))
     rate = report["rows_per_s"]["train"]
     return rate * report["curve"][-1]["seconds"], rate

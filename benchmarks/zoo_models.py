@@ -50,7 +50,7 @@ In a FuxiCTR clone (2.3.10), and what is done about it here:
 
 * QNN_alpha does not train: its `add_loss(inputs)` has the signature of before issue 122 of FuxiCTR, which calls
   `add_loss(return_dict, y_true)`. Nothing is done about it.
-* MMoE, PLE and ShareBottom train, but give their scores as `<label>_pred`, one a label; the trainer reads `y_pred`.
+* MMoE, PLE and ShareBottom train, but give their scores as `<label>_pred`, one per label; the trainer reads `y_pred`.
 * QNN and QNN_alpha call the embedding layer with `dynamic_emb_dim`, which is `flatten_emb` now. The old name works
   here.
 * FM, FFM, FFMv2, FmFM, FwFM, HOFM, LR and LorentzFM take one `regularizer` and fail beside `embedding_regularizer`.

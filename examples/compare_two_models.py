@@ -24,7 +24,7 @@ def main() -> None:
     args = parser.parse_args()
     settings: dict[str, Any] = {}
     if args.samples:
-        # A dataset of another size is another dataset: it gets a folder of its own.
+        # A dataset of another size is another dataset: it gets its own folder.
         settings = {"synthetic.rows": args.samples, "data_root": f"data_{args.samples}"}
         settings["model_root"] = f"checkpoints_{args.samples}"
     for expid in ("QIN_demo", "DIN_demo"):

@@ -1,4 +1,4 @@
-"""Train QIN on data of your own: `samples.parquet`, one row an impression, and `items.parquet`, one row an item.
+"""Train QIN on data of your own: `samples.parquet`, one row per impression, and `items.parquet`, one row per item.
 
     python examples/train_on_two_parquet_files.py --samples samples.parquet --items items.parquet --out shop
     python examples/train_on_two_parquet_files.py                # makes two small files first

@@ -2,10 +2,10 @@
 
 | format | files | gives |
 |---|---|---|
-| `lines` | one text a line, one file a language | texts; pairs when there are two files |
-| `sts_csv` | `sentence1,sentence2,score` (0 to 5), no header, one file a language | texts; scored pairs, across the \
+| `lines` | one text per line, one file per language | texts; pairs when there are two files |
+| `sts_csv` | `sentence1,sentence2,score` (0 to 5), no header, one file per language | texts; scored pairs, across the \
 languages both ways when there are two files, and then also pairs of translations |
-| `bible_json` | list of books with `chapters` of verses, one file a language | texts are chapters; pairs are verses |
+| `bible_json` | list of books with `chapters` of verses, one file per language | texts are chapters; pairs are verses |
 | `table` | jsonl, csv or parquet: `text`, or `left`, `right` and `score` or `negative` | what the columns say |
 
 Text files are UTF-8, plain or gzip. A byte order mark, either kind of line end and blank lines at the end do not count.
@@ -69,7 +69,7 @@ def read_source(name: str, settings: SourceSettings, data_root: Path) -> Source:
 
 
 def read_lines(file: Path) -> list[str]:
-    """Texts of a file, one a line, white space around them removed; blank lines at the end are none."""
+    """Texts of a file, one per line, white space around them removed; blank lines at the end are none."""
     lines = _all_lines(file)
     return lines[: _last_text(lines)]
 

@@ -51,7 +51,7 @@ class Seeds:
         return [name for name in self.first.evaluation[stage] if all(name in scores for scores in found)]
 
     def spread(self, stage: str, score: str) -> Spread | None:
-        """A score after a stage over the seeds in which it has a value; None where it has none."""
+        """A score after a stage over the seeds in which it has a value; None if it has none."""
         values = [report.evaluation[stage].get(score) for report in self.reports.values()]
         defined = tuple(value for value in values if value is not None)
         return Spread(defined) if defined else None

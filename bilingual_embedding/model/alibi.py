@@ -33,7 +33,7 @@ def bias_HQL(slopes: Tensor, length: int, start: int = 0, stop: int | None = Non
 
 
 def reversed_bias_HLL(slopes: Tensor, length: int) -> Tensor:
-    """The bias with its queries in reverse order, as a view of 2 L - 1 numbers a head instead of L^2.
+    """The bias with its queries in reverse order, as a view of 2 L - 1 numbers per head instead of L^2.
 
     The bias depends on j - i only. With r = L - 1 - i the place in one line of distances is r + j, and a stride of one
     in both directions walks along it. 12 heads at 8192 tokens: 0.75 MiB instead of 3 GiB.

@@ -5,7 +5,7 @@ Legend: T tokens, H heads, E width of a head, n rows of l tokens.
 | backend | what it does | memory beside the tokens |
 |---|---|---|
 | `eager` | the formula, written out: the reference | H l^2 for each of several steps |
-| `sdpa` | fused attention, the bias a view of 2 l numbers a head | bounded on CPU; GPU kernels copy the bias |
+| `sdpa` | fused attention, the bias a view of 2 l numbers per head | bounded on CPU; GPU kernels copy the bias |
 | `blocked` | `sdpa` for a block of queries at a time, recomputed in the backward pass | H x block x l |
 | `flex` | one compiled kernel for the whole batch on a GPU | bounded |
 | `auto` | `flex` on a GPU, else `sdpa` | |

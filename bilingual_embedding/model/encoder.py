@@ -47,7 +47,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Token rows to contextual token vectors (`forward`) and to one vector a row (`embed`).
+    """Token rows to contextual token vectors (`forward`) and to one vector per row (`embed`).
 
     Args:
         config: sizes.

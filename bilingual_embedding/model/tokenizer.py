@@ -147,7 +147,7 @@ class BilingualTokenizer:
         return self.fast.decode(list(ids), skip_special_tokens=True).strip()
 
     def fertility(self, texts: Sequence[str]) -> float:
-        """Tokens a word (text between white space), the frame not counted; lower is a better fit.
+        """Tokens per word (text between white space), the frame not counted; lower is a better fit.
 
         Raises:
             DataError: if there is no word.

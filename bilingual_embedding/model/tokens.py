@@ -32,7 +32,7 @@ class TokenTable:
 
     @classmethod
     def from_lists(cls, ids: Sequence[Numbers], words: Sequence[Numbers] | None = None) -> TokenTable:
-        """Concatenate rows; without `words` every token is a word of its own.
+        """Concatenate rows; without `words` every token is its own word.
 
         >>> table = TokenTable.from_lists([[1, 7, 2], [1, 2]])
         >>> len(table), table.lengths.tolist(), table.row(0).tolist()

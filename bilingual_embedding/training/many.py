@@ -1,4 +1,4 @@
-"""Several encoders and seeds in turn, each in a process of its own: one that fails does not stop the others."""
+"""Several encoders and seeds in turn, each in its own process: one that fails does not stop the others."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def mine_negatives(
     own = np.einsum("nd,nd->n", query_ND, positive_ND)
     found = np.empty((rows, negatives), dtype=np.int64)
     starts = range(0, rows, BLOCK)
-    what = f"hard negatives, {BLOCK} queries a block"
+    what = f"hard negatives, {BLOCK} queries per block"
     for start in followed(starts, total=len(starts), what=what, unit="block", shown=progress):
         block = slice(start, min(start + BLOCK, rows))
         score_BN = query_ND[block] @ positive_ND.T

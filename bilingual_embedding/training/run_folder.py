@@ -1,6 +1,6 @@
 """The folder of an encoder's run, `<model_root>/<run>/`: its files, and which stages they say are trained.
 
-`report.json`, `tokenizer.json`, a folder a stage with the encoder as it was after it (`mlm` with `head.safetensors`
+`report.json`, `tokenizer.json`, one folder per stage with the encoder as it was after it (`mlm` with `head.safetensors`
 too), and `<stage>.state.pt` while a stage runs.
 """
 

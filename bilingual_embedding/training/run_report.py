@@ -16,7 +16,7 @@ class EmbeddingReport(RunReport):
     """One run in numbers.
 
     Attributes:
-        tokenizer: vocabulary size and tokens a word of each language.
+        tokenizer: vocabulary size and tokens per word of each language.
         data: texts of each source and kind, read, dropped and kept; see `cleaning.Counts`.
         stages: by name: steps, seconds, texts, tokens, rates a second and the loss curve.
         evaluation: scores in percent by name, by the stage they were taken after (`untrained` or the start's name

@@ -37,7 +37,7 @@ class TokenizerSettings(Settings):
 
 
 class MaskedSettings(Settings):
-    """Stage 1, masked language modelling. Defaults are the published sizes: 4096 rows of 512 tokens a step."""
+    """Stage 1, masked language modelling. Defaults are the published sizes: 4096 rows of 512 tokens per step."""
 
     sources: ListOf[str] = Field(description="Sources whose texts are read.")
     steps: Steps = Field(100_000, description="Training steps.")

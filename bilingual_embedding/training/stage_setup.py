@@ -59,7 +59,7 @@ def fresh_encoder(experiment: Experiment, tokenizer: BilingualTokenizer) -> Enco
 
 
 def described_tokenizer(tokenizer: BilingualTokenizer, experiment: Experiment, data: ExperimentData) -> dict[str, Any]:
-    """What the report says of a tokenizer: its size, and tokens a word of each language that is read."""
+    """What the report says of a tokenizer: its size, and tokens per word of each language that is read."""
     # All languages that are read, even if the vocabulary is learnt from one of them only.
     read = [*experiment.tokenizer.sources, *(experiment.mlm.sources if experiment.mlm else ())]
     read += experiment.pairs.rates if experiment.pairs else ()

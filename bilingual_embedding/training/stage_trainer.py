@@ -44,7 +44,7 @@ class Step:
 
 @dataclass
 class StageProgress:
-    """A stage so far; `losses` has one entry a step, `seconds` is training time over all starts."""
+    """A stage so far; `losses` has one entry per step, `seconds` is training time over all starts."""
 
     step: int = 0
     texts: int = 0

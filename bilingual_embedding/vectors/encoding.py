@@ -22,7 +22,7 @@ BATCH_TOKENS = 16_384
 
 @dataclass(frozen=True)
 class Encoded:
-    """Vectors (N, D) float32 of length 1, a row a text, and what it took; tokens count distinct texts."""
+    """Vectors (N, D) float32 of length 1, one row per text, and what it took; tokens count distinct texts."""
 
     vectors: NDArray[np.float32]
     distinct: int
@@ -32,12 +32,12 @@ class Encoded:
 
     @property
     def texts_per_s(self) -> float:
-        """Rows returned a second."""
+        """Rows returned per second."""
         return len(self.vectors) / max(self.seconds, 1e-9)
 
     @property
     def tokens_per_s(self) -> float:
-        """Tokens encoded a second."""
+        """Tokens encoded per second."""
         return self.tokens / max(self.seconds, 1e-9)
 
 
@@ -76,7 +76,7 @@ def encode_table(
     precision: str = "float32",
     progress: bool = False,
 ) -> NDArray[np.float32]:
-    """Vectors (N, D) of length 1, a row a row of the table."""
+    """Vectors (N, D) of length 1, one row per row of the table."""
     was_training = encoder.training
     encoder.eval()
     vectors = np.zeros((len(table), encoder.config.hidden), dtype=np.float32)

@@ -24,7 +24,7 @@ from fuxictr_multimodal.system.files import make_folder, replace_atomically
 from fuxictr_multimodal.text.words import drop_invisible
 
 VECTOR = "vector"
-EXACT_FLOATS = 2**53  # whole numbers below have a float64 of their own
+EXACT_FLOATS = 2**53  # whole numbers below have their own float64
 Embed = Callable[[Sequence[str]], tuple[NDArray[np.float32], dict[str, Any]]]
 
 
@@ -33,7 +33,7 @@ class TextFile:
     """A file of texts, and the file of vectors to make of it.
 
     Attributes:
-        source: `.txt` or another name in `.gz` with a text a line, or a table that `read_frame` reads.
+        source: `.txt` or another name in `.gz` with one text per line, or a table that `read_frame` reads.
         target: parquet to write: the id column (`row`, from 0, without one) and `vector`; with `item_dim` the columns
             `item_id`, every number from 0 to the highest, and `item_emb_d<item_dim>`.
         text_columns: joined by a full stop where there are several; empty values are left out.

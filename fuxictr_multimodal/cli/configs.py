@@ -45,7 +45,7 @@ def _copy() -> None:
     if HERE.exists():
         raise ConfigError(f"./{HERE} already exists: move it away to copy the shipped configs")
     source = packaged("config")
-    # In a clone, searches have folders of their own below config/tuner/.
+    # In a clone, searches have their own folders below config/tuner/.
     files = sorted(source.glob("*/*.yaml"))
     for path in files:
         target = HERE / path.relative_to(source)

@@ -23,7 +23,7 @@ def build_main(argv: Sequence[str], *, prog: str, config: Path) -> None:
     parser = command_parser(
         prog,
         "Build a dataset from its entry in the config folder, as the first run that reads it would.",
-        notes=f"Known data have scripts with options of their own: {', '.join(f'{prog} {name}' for name in scripts)}.",
+        notes=f"Known data have scripts with their own options: {', '.join(f'{prog} {name}' for name in scripts)}.",
         examples=["--dataset-id Synthetic_demo", "movielens --raw ml-1m.zip"],
     )
     add_config(parser, config)

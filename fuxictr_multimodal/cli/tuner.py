@@ -18,7 +18,7 @@ def run_param_tuner_main(argv: Sequence[str] | None = None, *, prog: str = "run_
     """Run a sweep; exit status 1 if a trial failed, 2 on bad input, 128 + a signal."""
     parser = command_parser(
         prog,
-        "Run the trials of a tuner file in parallel, each in a process of its own, and summarise them.",
+        "Run the trials of a tuner file in parallel, each in its own process, and summarise them.",
         notes="Run the same command again after a crash or a kill: complete trials are kept, the rest resumes.",
         examples=[
             "--config config/tuner/QIN_demo_tuner.yaml --gpu -1 -1",

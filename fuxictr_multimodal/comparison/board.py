@@ -70,7 +70,7 @@ class Entry:
         rows_per_s: mean over seeds, `train` and `score`.
         memory_mib: most over seeds, `host` and `device`.
         trials: configurations tried before this one was chosen; None where not recorded.
-        curves: one a seed.
+        curves: one per seed.
         tied_with_best: the bootstrap over samples does not separate it from the first entry; None without a bootstrap.
         slices: by slicing, one AUC over seeds a bin; None where a bin holds too few samples.
         marks: footnotes that concern it.
@@ -94,7 +94,7 @@ class Entry:
     marks: tuple[str, ...] = ()
 
     def value(self, split: str, metric: str) -> Spread | None:
-        """A metric of a split, or None where it was not computed."""
+        """A metric of a split, or None if it was not computed."""
         return self.metrics.get(split, {}).get(metric)
 
 
@@ -139,7 +139,7 @@ class Board:
         compared: the split whose samples decide, `test`, or `valid` where the test split has no labels.
         splits: samples and positives by split; empty where the dataset was not found.
         baseline: name of the entry that differences refer to, or None.
-        bootstrap: `replicates`, `seed` and `unit` (`rows`, which are samples, or `groups`), or None where it was not
+        bootstrap: `replicates`, `seed` and `unit` (`rows`, which are samples, or `groups`), or None if it was not
             computed.
         curve_axis: what `Curve.x` counts, `epoch` or `step`.
         entries: best first.
@@ -177,7 +177,7 @@ class Board:
         return frozenset(name for name, mean in means.items() if mean == target)
 
     def write(self, path: Path) -> None:
-        """Write the compact JSON: a line a key and a line an entry, numbers rounded to `DIGITS`."""
+        """Write the compact JSON: one line per key and per entry, numbers rounded to `DIGITS`."""
         content = {"format_version": FORMAT_VERSION, **_plain(self)}
         lines = [f"{json.dumps(key)}: {_listed(value)}" for key, value in content.items()]
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -41,7 +41,7 @@ class Series:
 
     @property
     def stands_out(self) -> bool:
-        """Whether it has a colour of its own."""
+        """Whether it has its own colour."""
         return self.colour != REST[0]
 
     def trace(

@@ -129,7 +129,7 @@ class Evidence:
 
 
 def _scores(run: Run, split: str, labels: NDArray) -> NDArray[np.float32] | None:
-    """Saved scores of a split, checked against the report; None where there are none."""
+    """Saved scores of a split, checked against the report; None if there are none."""
     if not run.predictions.is_file():
         return None
     with np.load(run.predictions, allow_pickle=False) as kept:

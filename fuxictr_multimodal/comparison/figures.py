@@ -142,7 +142,7 @@ def curve_figure(
     *,
     higher_is_better: bool,
 ) -> Figure | None:
-    """A learning curve, one line a seed, beside the published ones; the best evaluation of each line is marked.
+    """A learning curve, one line per seed, beside the published ones; the best evaluation of each line is marked.
 
     Args:
         board, drawn: the comparison and its entries.

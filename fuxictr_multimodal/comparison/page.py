@@ -35,7 +35,7 @@ class Cell:
     """A cell of the page's table.
 
     Attributes:
-        value: what the column is sorted by; None where there is none.
+        value: what the column is sorted by; None if there is none.
         text: what is shown.
         under: small lines below it.
         css: class of `text`: `best`, `up` or `down`.
@@ -206,7 +206,7 @@ def _figures(board: Board, drawn: Sequence[Series]) -> dict[str, list[Figure]]:
     sections: dict[str, list[Any]] = {
         "Quality": [figures.auc_figure(board, drawn), figures.difference_figure(board, drawn)],
         "Cost": [
-            figures.cost_figure(board, drawn, lambda e: e.minutes.mean, "Quality against time", "minutes a run"),
+            figures.cost_figure(board, drawn, lambda e: e.minutes.mean, "Quality against time", "minutes per run"),
             figures.cost_figure(
                 board, drawn, lambda e: e.parameters.get("total", 0), "Quality against size", "parameters"
             ),

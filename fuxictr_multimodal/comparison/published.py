@@ -15,7 +15,7 @@ COLUMNS = ("run", "epoch", "train_loss", "valid_auc", "source")
 
 
 def with_published(board: Board, path: Path) -> Board:
-    """Return the board with the curves of a csv; its columns are `COLUMNS`, a row an epoch.
+    """Return the board with the curves of a csv; its columns are `COLUMNS`, one row per epoch.
 
     Raises:
         DataError: the file is missing, lacks a column, or holds a value that is not a number; or the board's own curves

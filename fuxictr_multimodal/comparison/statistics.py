@@ -69,7 +69,7 @@ class Interval:
 
 
 def paired_t_interval(differences: Sequence[float], *, level: float = LEVEL) -> Interval | None:
-    """Student's t interval of the mean of paired differences, one a seed; None for fewer than two.
+    """Student's t interval of the mean of paired differences, one per seed; None for fewer than two.
 
     >>> interval = paired_t_interval([1.0, 2.0, 3.0])
     >>> round(interval.low, 3), round(interval.high, 3)

@@ -39,7 +39,7 @@ def reference() -> str:
 
 
 def render(model: type[Settings]) -> str:
-    """The settings of one model and of the groups inside it, each group with a heading of its own.
+    """The settings of one model and of the groups inside it, each group with its own heading.
 
     >>> from pydantic import Field
     >>> class Search(Settings):

@@ -107,7 +107,7 @@ def parse_value(text: str, where: str) -> Any:
 
 
 def _shared_yaml(path: Path) -> dict[str, Any]:
-    """`read_yaml` without a copy of its own: callers must not change the result."""
+    """`read_yaml` without its own copy: callers must not change the result."""
     try:
         stat = path.stat()
     except OSError as error:

@@ -39,7 +39,7 @@ class ItemTable:
             raise DataError("an item table needs at least one feature: none has `source: item` in feature_cols")
         rows = {name: len(feature) for name, feature in features.items()}
         if len(set(rows.values())) > 1:
-            raise DataError(f"the features of an item table must have one row an item, but have {rows} rows")
+            raise DataError(f"the features of an item table must have one row per item, but have {rows} rows")
         self.features = dict(features)
 
     @classmethod
@@ -109,7 +109,7 @@ def _check_against(spec: Mapping[str, Any], values: np.ndarray, where: str) -> N
     width, vocab_size = spec.get("pretrain_dim"), spec.get("vocab_size")
     if spec.get("type") == "embedding" and width is not None and values.shape[1:] != (width,):
         raise DataError(
-            f"{where} has {values.shape[1:]} numbers an item, but its pretrain_dim in feature_map.json is {width}: "
+            f"{where} has {values.shape[1:]} numbers per item, but its pretrain_dim in feature_map.json is {width}: "
             "rebuild the dataset, or correct pretrain_dim in feature_cols"
         )
     if spec.get("type") not in ("categorical", "sequence") or vocab_size is None:

@@ -79,5 +79,5 @@ def epoch_rows(blocks: Sequence[Block], *, seed: int, epoch: int, window: int) -
 
 
 def _generator(seed: int, epoch: int, *spawn_key: int) -> np.random.Generator:
-    # A window has a generator of its own, so that resuming in the middle of an epoch draws nothing for what it skips.
+    # A window has its own generator, so that resuming in the middle of an epoch draws nothing for what it skips.
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch), spawn_key=spawn_key)))

@@ -35,7 +35,7 @@ class RowExplanation:
         group: its group id (a user), or None.
         target: item that was scored.
         score: the model's, a probability in classification.
-        label: None where the split has none.
+        label: None if the split has none.
         items: history items, newest last.
         weights: of the items, in the same order.
     """

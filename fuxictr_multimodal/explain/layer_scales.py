@@ -36,7 +36,7 @@ class LayerScale:
         zeros: fraction of exact zeros in the output.
         output_gradient: RMS of the gradient of the loss, a mean over the batch, with respect to the output; None where
             no gradient arrives.
-        weights: RMS of all parameters of the module and of what is in it; None where there are none.
+        weights: RMS of all parameters of the module and of what is in it; None if there are none.
         weight_gradient: RMS of their gradient.
     """
 

@@ -1,4 +1,4 @@
-"""A job: work in a process of its own, the main function of that process, and the outcome that it sends back."""
+"""A job: work in its own process, the main function of that process, and the outcome that it sends back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pool of slots that runs jobs, each in a process of its own: one that fails does not stop the others.
+"""A pool of slots that runs jobs, each in its own process: one that fails does not stop the others.
 
 A process of its own gives each job its own peak memory, and a crash or the system's out-of-memory killer takes one
 job, not all. The seconds of importing are paid once: a server imports the large packages and forks a process for each
@@ -87,7 +87,7 @@ class Pool:
         """Keep every slot busy until there is no job left.
 
         Args:
-            next_job: gets the GPU index of a free slot and gives the next job for it, or None where there is none now.
+            next_job: gets the GPU index of a free slot and gives the next job for it, or None if there is none now.
             on_end: called with each job that has ended, those of an interruption included.
             on_line: called with each line of progress that a job sends.
             on_tick: called several times a second.

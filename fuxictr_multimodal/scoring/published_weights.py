@@ -122,7 +122,7 @@ def _shape_hint(name: str, found: Tensor, wanted: Tensor) -> str:
     if re.fullmatch(r"qnn\.layer\.\d+\.linear\.0\.weight", name) and found.dim() == 2:
         rows, width = found.shape
         if width == wanted.shape[1] and rows % width == 0:
-            return f"The file has {rows // width} rows a layer: --set num_row={rows // width}."
+            return f"The file has {rows // width} rows per layer: --set num_row={rows // width}."
     if "embedding" in name and found.dim() == 2 and found.shape[0] != wanted.shape[0]:
         return "The dataset has another vocabulary: the weights belong to another dataset."
     return "The model had another configuration: compare embedding_dim and the dataset's columns."

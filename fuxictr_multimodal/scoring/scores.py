@@ -149,7 +149,7 @@ def _rows(
 
 
 def _check_ids(kept: dict[str, pl.Series], where: Path) -> None:
-    """The ids of a submission are the challenge's: whole numbers, one a row."""
+    """The ids of a submission are the challenge's: whole numbers, one per row."""
     if ROW_ID not in kept:
         raise DataError(f"a submission needs the column {ROW_ID!r}, which {where} lacks")
     if not kept[ROW_ID].dtype.is_integer() or kept[ROW_ID].has_nulls():
@@ -164,7 +164,7 @@ def _check_csv(kept: dict[str, pl.Series], out: Path) -> None:
 
 
 def _kept_columns(experiment: Experiment, rows: Any) -> dict[str, pl.Series]:
-    """Columns that tell which row a score belongs to: the id where there is one, the group and the target item."""
+    """Columns that tell which row a score belongs to: the id if there is one, the group and the target item."""
     manifest = experiment.store.manifest
     names = [ROW_ID, manifest.group_id, manifest.item_col]
     if isinstance(rows, NewRows):

@@ -18,7 +18,7 @@ def check_gpus(indices: Iterable[int], *, count: Callable[[], int] = visible_gpu
     """Refuse a GPU that does not exist, which FuxiCTR would silently replace by the CPU.
 
     Args:
-        indices: of `--gpu`, one a slot.
+        indices: of `--gpu`, one per slot.
         count: tells how many GPUs there are; not called where only the CPU is named.
 
     Raises:

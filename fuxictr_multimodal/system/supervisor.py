@@ -15,7 +15,7 @@ def end_with(reader: int) -> None:
     """Kill the process group of this process once nobody holds the writing end of a pipe.
 
     Args:
-        reader: file descriptor of the reading end. This process must lead a group of its own.
+        reader: file descriptor of the reading end. This process must lead its own group.
     """
 
     def wait() -> None:

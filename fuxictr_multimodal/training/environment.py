@@ -36,7 +36,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of this package's repository, `-dirty` appended when tracked files differ; None where it has none.
+    """The commit of this package's repository, `-dirty` appended when tracked files differ; None if it has none.
 
     An installed package may lie in a folder of somebody else's repository: only one that tracks it counts.
     """

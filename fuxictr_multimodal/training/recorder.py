@@ -66,7 +66,7 @@ class RunReport:
         raise NotImplementedError
 
     def scores(self) -> Table | None:
-        """The table of the summary, None where there are no scores."""
+        """The table of the summary, None if there are no scores."""
         raise NotImplementedError
 
     def details(self) -> Iterable[str]:

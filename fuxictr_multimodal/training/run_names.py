@@ -68,7 +68,7 @@ def without_seed(run: str, seed: int | None = None) -> str:
 def settings_given(params: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that make another run of an experiment: those by which its parameters differ from its YAML.
 
-    Where and how a run is executed makes no other run, and the dataset has a folder of its own.
+    Where and how a run is executed makes no other run, and the dataset has its own folder.
 
     Args:
         params: as they run.

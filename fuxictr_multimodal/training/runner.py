@@ -111,7 +111,7 @@ def run_experiment(
 def _run(
     experiment: Experiment, files: RunFiles, tracking: Tracking, *, before: Report | None, note: str | None
 ) -> Report:
-    """Train and test, from the state where there is one, under the run's log; whatever happens, the report says so."""
+    """Train and test, from the state if there is one, under the run's log; whatever happens, the report says so."""
     resumed = before if files.state.is_file() else None
     params, manifest = experiment.params, experiment.store.manifest
     report = Report(

@@ -325,7 +325,8 @@ def fit_batches(train: MultimodalDataLoader, model: BaseModel) -> None:
     ):
         if one:
             raise ConfigError(
-                f"{type(model).__name__} has BatchNorm ({norm}), which needs 2 rows a batch to train, but {remedy}, or "
+                f"{type(model).__name__} has BatchNorm ({norm}), which needs 2 rows per batch to train, but "
+                f"{remedy}, or "
                 "choose a model or setting without it (batch_norm: False)"
             )
     train.least_rows = 2

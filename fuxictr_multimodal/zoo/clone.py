@@ -1,7 +1,7 @@
 """Models of a user's FuxiCTR clone, found without running its code and loaded without touching `sys.path`.
 
 A clone has one folder a model, `model_zoo/<X>/src/<X>.py`, `model_zoo/<X>/<X>_torch/src/<X>.py` or
-`model_zoo/multitask/<X>/src/<X>.py`, and every one of them calls its package `src`. Here each gets a name of its own.
+`model_zoo/multitask/<X>/src/<X>.py`, and every one of them calls its package `src`. Here each gets its own name.
 A copy of one of this project's models, `model_zoo/<X>/<X>.py`, takes the place of the installed one.
 """
 

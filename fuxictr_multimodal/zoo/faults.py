@@ -184,7 +184,7 @@ FAULTS = (
         area="Loading",
         where="fuxictr/pytorch/dataloaders/parquet_dataloader.py",
         wrong="seconds for 5,000 rows, and a shuffle that ignores the seed",
-        handling="a loader of our own, passed by FuxiCTR's `data_loader` hook",
+        handling="our own loader, passed by FuxiCTR's `data_loader` hook",
         handled_by="fuxictr_multimodal.data.loader.MultimodalDataLoader",
         test="tests/data/test_loader.py::test_epochs_differ_and_a_seed_repeats_them",
     ),

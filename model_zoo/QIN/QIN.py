@@ -264,7 +264,7 @@ class QIN(BaseModel):
         """lambda / p * sum |w|^p over the parameters of embedding layers, and over all others: FuxiCTR's value.
 
         Tables that are updated row by row are left out: `train_step` adds the gradient of their rows' penalty.
-        First-order terms have a penalty of their own.
+        First-order terms have their own penalty.
         """
         if self.form == "plain" and not self.rowwise_tables and self.first_order is None:
             return super().regularization_loss()

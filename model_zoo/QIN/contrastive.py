@@ -19,7 +19,7 @@ TEMPERATURE = 0.1
 def history_contrast(target_BD: Tensor, mean_BD: Tensor, label_B: Tensor) -> Tensor:
     """Mean over i of -log(exp(c_ii / 0.1) / sum_j exp(c_ij / 0.1)), c_ij = cos(mean history of i, target of j).
 
-    i and j are the positive rows with a history; 0 where there are none. Another row with the same target counts as any
+    i and j are the positive rows with a history; 0 if there are none. Another row with the same target counts as any
     other. Computed in float32 at least; on a GPU the host waits for the number of these rows.
 
     Args:

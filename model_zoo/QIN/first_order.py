@@ -4,7 +4,7 @@
 
 The wide part of Wide & Deep (arXiv 1606.07792), with its cross products: `user*item_tags` is a feature whose values are
 the pairs of a user and a tag. An embedding that is a product with others needs many steps to become "this user likes
-most films" or "this user likes westerns"; a weight of its own, with a learning rate and a penalty of its own, says it
+most films" or "this user likes westerns"; its own weight, with a learning rate and its own penalty, says it
 at once.
 
 Shape legend: B rows, T tags of an item.

@@ -37,7 +37,7 @@ class InterestNetwork(nn.Module):
     Args:
         feature_map: features; `source: item` marks what an item has.
         options: of QIN.
-        histogram_width: numbers a row of `SimilarityTiers`; 0 for none.
+        histogram_width: numbers per row of `SimilarityTiers`; 0 for none.
 
     Attributes:
         context_features, item_features: names, in the order of the feature map.

@@ -1,4 +1,4 @@
-"""QIN's optimizer: FuxiCTR's by name, Adam fused or row by row, some parameters at a rate of their own."""
+"""QIN's optimizer: FuxiCTR's by name, Adam fused or row by row, some parameters at their own rate."""
 
 from __future__ import annotations
 

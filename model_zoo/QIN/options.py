@@ -166,7 +166,7 @@ class FirstOrderOptions(_Group):
 
     @property
     def own_loss(self) -> bool:
-        """Whether there are such terms, with a loss of their own."""
+        """Whether there are such terms, with their own loss."""
         return bool(self.first_order) and self.first_order_loss == "own"
 
 
@@ -176,7 +176,7 @@ class LossOptions(_Group):
 
     Attributes:
         loss: name of a torch loss on probabilities.
-        networks: independent networks with embeddings of their own, each trained on the label by itself; the logit is
+        networks: independent networks with their own embeddings, each trained on the label by itself; the logit is
             the mean of theirs.
         self_ensemble: train on two passes with different dropout, each also towards their mean.
         contrastive_loss: weight of a second loss that ties the mean history of a positive sample to its target
@@ -282,7 +282,7 @@ class QINOptions:
         if loss.self_ensemble and not interaction.net_dropout:
             raise ConfigError("self_ensemble compares two passes with different dropout: set net_dropout above 0")
         if loss.self_ensemble and (loss.networks > 1 or self.first_order.own_loss):
-            raise ConfigError("self_ensemble has a loss of its own: use it with networks=1 and first_order_loss=joint")
+            raise ConfigError("self_ensemble has its own loss: use it with networks=1 and first_order_loss=joint")
 
 
 GROUPS: dict[str, type] = get_type_hints(QINOptions)

@@ -55,7 +55,7 @@ def update_rowwise(layers: Mapping[str, nn.Module], *, min_rows: int) -> dict[st
 
 
 def add_penalty(tables: Iterable[nn.Embedding], regularizers: Sequence[tuple[int, float]]) -> None:
-    """Merge the gradient of each table, one entry a row, and add that of the rows' penalty, lambda / p * sum |w|^p.
+    """Merge the gradient of each table, one entry per row, and add that of the rows' penalty, lambda / p * sum |w|^p.
 
     Args:
         tables: with sparse gradients.

@@ -90,7 +90,7 @@ def test_shipped_configs_are_used_until_there_are_own_ones(fxmm, tmp_path):
     done = fxmm("config")
     assert "\nOwn " in "\n" + done.stdout
     assert done.stderr == ""
-    assert fxmm("config", "--copy").stderr.startswith("error: ./config is there already")
+    assert fxmm("config", "--copy").stderr.startswith("error: ./config already exists")
 
 
 def test_a_missing_extra_is_one_line(monkeypatch, capsys):

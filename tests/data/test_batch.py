@@ -50,7 +50,7 @@ def test_padding_keeps_the_newest_last(rows, extra):
 
 
 def test_padding_refuses_to_cut():
-    with pytest.raises(ValueError, match="holds 3 items, more than the 2 slots"):
+    with pytest.raises(ValueError, match="has 3 items, more than the 2 requested slots"):
         jagged([[1], [1, 2, 3]]).to_padded(2)
 
 

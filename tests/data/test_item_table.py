@@ -93,5 +93,5 @@ def test_refuses_what_is_not_there(path, tmp_path):
         ItemTable.from_store(tmp_path)
     with pytest.raises(DataError, match="at least one feature"):
         ItemTable({})
-    with pytest.raises(DataError, match=r"one row an item"):
+    with pytest.raises(DataError, match=r"one row per item"):
         ItemTable({"a": torch.zeros(2), "b": torch.zeros(3)})

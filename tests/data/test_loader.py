@@ -230,7 +230,7 @@ def test_auto_chooses_by_the_free_memory(split, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mode": "strem"}, r"'strem'. Did you mean 'streaming'\?"),
+        ({"mode": "strem"}, r"'strem' is unknown. Did you mean 'streaming'\?"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": 8.0}, r"batch_size is 8\.0"),
         ({"seed": -1}, "seed is -1"),

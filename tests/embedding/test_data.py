@@ -208,7 +208,7 @@ def test_bad_sources_are_named(tmp_path):
     with pytest.raises(DataError, match=r"a\.csv, row 2: expected sentence1,sentence2,score"):
         read(tmp_path, "sts_csv", ["a.csv"])
     (tmp_path / "a.json").write_text("{}")
-    with pytest.raises(DataError, match="holds no text"):
+    with pytest.raises(DataError, match="contains no text"):
         read(tmp_path, "bible_json", ["a.json"])
     with pytest.raises(ConfigError, match="'mine' has no scored pairs"):
         read(tmp_path, "lines", ["a.txt"]).need_scored()

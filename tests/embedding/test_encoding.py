@@ -149,7 +149,7 @@ def test_bad_requests_are_named(model, tmp_path):
     with pytest.raises(ConfigError, match="is a folder"):
         encode(target="folder.parquet")
     pl.DataFrame({"text": [None, " "], "id": [1, None]}).write_parquet(tmp_path / "empty.parquet")
-    with pytest.raises(DataError, match=r"empty\.parquet holds no text"):
+    with pytest.raises(DataError, match=r"empty\.parquet contains no text"):
         encode(source="empty.parquet")
     with pytest.raises(DataError, match=r"empty\.parquet, row 2: column 'id' is empty"):
         encode(source="empty.parquet", id_column="id")

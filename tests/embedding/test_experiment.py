@@ -140,7 +140,7 @@ def test_nothing_is_trained_twice_unasked(finished, make_run):
         make_run(name="fresh").execute("pairs")
     with pytest.raises(ConfigError, match="'mlm' is not in this experiment; it has pairs"):
         make_run("mlm=null", "multitask=null").execute("mlm")
-    with pytest.raises(ConfigError, match="holds no trained stage"):
+    with pytest.raises(ConfigError, match="contains no trained stage"):
         make_run(name="fresh").load()
 
 

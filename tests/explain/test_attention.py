@@ -119,7 +119,7 @@ def test_softmax_has_no_zeros(arguments, tmp_path, monkeypatch):
     [
         (lambda e: e.row("test", 1000), "--row 1000: the split 'test' has rows 0 to 999"),
         (lambda e: e.row("test", -1), "--row -1"),
-        (lambda e: e.user("test", -5), "--user -5: the split 'test' has no row of it"),
+        (lambda e: e.user("test", -5), "--user -5: the split 'test' has no sample of this group"),
         (lambda e: e.row("future", 0), "has no split 'future'"),
     ],
 )

@@ -206,11 +206,11 @@ def test_a_model_is_as_before(start, expid):
 
 def test_what_cannot_be_measured_is_refused(start, tmp_path):
     shuffler = start("QIN_test")
-    with pytest.raises(ConfigError, match="--repeats 0: at least 1 is needed"):
+    with pytest.raises(ConfigError, match="--repeats 0 must be at least 1"):
         shuffler.measure("test", repeats=0)
     with pytest.raises(DataError, match="has no split 'future'"):
         shuffler.measure("future")
-    with pytest.raises(DataError, match=r"the split 'test': row 0 was scored NaN"):
+    with pytest.raises(DataError, match=r"the split 'test': row 0 has the score NaN"):
         planted(shuffler, lambda batch, _: torch.full((len(batch),), torch.nan)).measure("test")
     params = {**shuffler.experiment.params, "model_root": str(tmp_path)}
     with pytest.raises(DataError, match=r"QIN_test.model does not exist: train it first"):
@@ -220,7 +220,7 @@ def test_what_cannot_be_measured_is_refused(start, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [(lambda y: None, "has no column 'label'"), (lambda y: y * 3, "labels other than 0 and 1"),
-     (lambda y: y * 0, "AUC is undefined: all 1000 rows have label 0")],
+     (lambda y: y * 0, "AUC is undefined: all 1000 samples have label 0")],
 )  # fmt: skip
 def test_a_split_without_auc_is_refused(start, change, message, monkeypatch):
     shuffler = start("QIN_test")

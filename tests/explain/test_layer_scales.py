@@ -170,7 +170,7 @@ def test_fresh_weights_are_those_of_the_start_of_training(arguments, tmp_path):
     assert [layer.weights for layer in trained.layers] == [layer.weights for layer in fresh.layers]
     assert trained.layers == fresh.layers
     assert (trained.fresh, fresh.fresh) == (False, True)
-    with pytest.raises(ConfigError, match="--batches 0: at least 1 is needed"):
+    with pytest.raises(ConfigError, match="--batches 0 must be at least 1"):
         experiment_scales(experiment, batches=0)
 
 

@@ -1,6 +1,6 @@
 """Cases for the Triton kernels of ReLU attention; `test_sparse_attend_triton.py` runs them in Triton's interpreter.
 
-They need TRITON_INTERPRET=1 before Triton is imported, hence a process of their own; pytest does not collect this file
+They need TRITON_INTERPRET=1 before Triton is imported, hence their own process; pytest does not collect this file
 by itself.
 """
 

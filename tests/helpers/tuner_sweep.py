@@ -1,4 +1,4 @@
-"""A sweep in a folder of its own, with fake trials as real processes, run through the commands."""
+"""A sweep in its own folder, with fake trials as real processes, run through the commands."""
 
 import os
 import signal

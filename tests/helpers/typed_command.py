@@ -86,7 +86,7 @@ def type_command(
     seconds: float = 600,
     before: Callable[[], None] = nothing,
 ) -> Typed:
-    """Run `python SCRIPT ...` in a folder: the script as `__main__` of a process of its own, as Python would.
+    """Run `python SCRIPT ...` in a folder: the script as `__main__` of its own process, as Python would.
 
     Args:
         words: the script and its arguments, or `-m`, a module and its arguments.

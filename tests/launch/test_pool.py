@@ -1,4 +1,4 @@
-"""Jobs have processes of their own, which end on request, or when their parent is gone."""
+"""Jobs have their own processes, which end on request, or when their parent is gone."""
 
 import contextlib
 import functools

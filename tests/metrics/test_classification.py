@@ -43,7 +43,7 @@ def test_auc_is_the_share_of_ordered_pairs(rows):
     labels, scores, groups = (np.array(column) for column in zip(*rows, strict=True))
     pairs = [(s > t) + 0.5 * (s == t) for s in scores[labels] for t in scores[~labels]]
     if not pairs:
-        with pytest.raises(metrics.UndefinedMetric, match=r"all \d+ rows have label"):
+        with pytest.raises(metrics.UndefinedMetric, match=r"all \d+ samples have label"):
             metrics.auc(labels, scores)
         return
     assert metrics.auc(labels, scores) == pytest.approx(np.mean(pairs), abs=1e-12)
@@ -86,9 +86,9 @@ def test_average_auc_counts_every_group_once():
 
 
 def test_undefined_and_unknown():
-    with pytest.raises(metrics.UndefinedMetric, match="row 1 was scored NaN"):
+    with pytest.raises(metrics.UndefinedMetric, match="row 1 has the score NaN"):
         metrics.auc([0, 1], [0.1, float("nan")])
-    with pytest.raises(metrics.UndefinedMetric, match="no group holds both"):
+    with pytest.raises(metrics.UndefinedMetric, match="no group has both"):
         metrics.grouped_auc([0, 1], [0.1, 0.2], [1, 2])
     with pytest.raises(ConfigError, match="Did you mean 'gAUC'"):
         metrics.evaluate([0, 1], [0.1, 0.2], ["gAUc"])
@@ -114,7 +114,7 @@ EVERY = GROUPLESS | {"gAUC": lambda labels, scores: metrics.grouped_auc(labels, 
         ([0, 0.4, 1], [0.1, 0.2, 0.3], DataError, r"row 1 has label 0\.4: labels are 0 or 1"),
         ([-1, 1], [0.1, 0.2], DataError, "row 0 has label -1: labels are 0 or 1"),
         ([0, None], [0.1, 0.2], DataError, "row 1 has label None: labels are 0 or 1"),
-        ([0, 1], [0.1, NAN], metrics.UndefinedMetric, "row 1 was scored NaN"),
+        ([0, 1], [0.1, NAN], metrics.UndefinedMetric, "row 1 has the score NaN"),
         ([0, 1], [0.1], ValueError, "2 labels and 1 scores: the lengths must agree"),
         ([0], [0.1, 0.2], ValueError, "1 labels and 2 scores: the lengths must agree"),
         ([], [], metrics.UndefinedMetric, "all 0 rows|no row"),
@@ -130,10 +130,10 @@ def test_what_no_scores_can_reach_is_known_without_scores():
     assert metrics.undefined(names, [0, 1, 0, 1], groups=[1, 1, 2, 2]) == {}
     one_class_users = metrics.undefined(names, np.array([0, 1, 1]), groups=["a", "b", "b"])
     assert list(one_class_users) == ["gAUC", "avgAUC"]
-    assert "no group holds both a positive and a negative row" in one_class_users["gAUC"]
+    assert "no group has both a positive and a negative sample" in one_class_users["gAUC"]
     one_class = metrics.undefined(names, np.ones(3), groups=np.arange(3))
     assert list(one_class) == ["AUC", "gAUC", "avgAUC"]
-    assert "all 3 rows have label 1" in one_class["AUC"]
+    assert "all 3 samples have label 1" in one_class["AUC"]
     # A single group for all rows is as good as none.
     assert metrics.undefined(["gAUC"], [0, 1], groups=[5, 5]) == {}
     with pytest.raises(ConfigError, match="needs `group_id`"):
@@ -160,5 +160,5 @@ def test_calibration_error_of_true_probabilities_is_small_and_of_shifted_ones_th
     labels = rng.random(len(p)) < p
     assert metrics.expected_calibration_error(labels, p) < 0.005
     assert metrics.expected_calibration_error(labels, p + 0.1) == pytest.approx(0.1, abs=0.005)
-    with pytest.raises(metrics.UndefinedMetric, match="row 1 was scored NaN"):
+    with pytest.raises(metrics.UndefinedMetric, match="row 1 has the score NaN"):
         metrics.expected_calibration_error([0, 1], [0.5, np.nan])

@@ -1,4 +1,4 @@
-"""Each example runs, at a small size, in a folder of its own."""
+"""Each example runs, at a small size, in its own folder."""
 
 import shutil
 

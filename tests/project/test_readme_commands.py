@@ -217,7 +217,7 @@ def write_made_up(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """The repository's commands and configuration in a folder of their own, with data made up."""
+    """The repository's commands and configuration in their own folder, with data made up."""
     home = tmp_path_factory.mktemp("readme")
     for path in ROOT.glob("run_*.py"):
         shutil.copy(path, home)

@@ -205,7 +205,7 @@ def test_a_submission_needs_whole_ids(score, trained, tmp_path):
         (lambda p: files.spoil(p, "likes_level", 11, None), "row 11, column 'likes_level': the value is missing"),
         (lambda p: files.cut(p), "test.parquet: damaged, truncated or not a parquet file"),
         (lambda p: p.unlink(), "test.parquet does not exist"),
-        (lambda p: pq.write_table(pq.read_table(p)[:0], p), "the file has no rows to score"),
+        (lambda p: pq.write_table(pq.read_table(p)[:0], p), "the file has no samples to score"),
     ],
 )
 def test_wrong_new_rows(score, trained, tmp_path, spoil, message):

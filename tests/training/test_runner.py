@@ -336,7 +336,7 @@ def test_a_damaged_state_is_one_error(run_qin, kill_at_evaluation, tmp_path):
 
 
 def start(repository, data_root, folder, *arguments):
-    """`run_expid.py` on QIN_test in a folder of its own, as the leader of a process group."""
+    """`run_expid.py` on QIN_test in its own folder, as the leader of a process group."""
     command = [sys.executable, repository / "run_expid.py", "--config", repository / "config", "--expid", "QIN_test"]
     sets = [("--set", f"{key}={value}") for key, value in (("data_root", data_root), ("model_root", folder / "ck"))]
     return subprocess.Popen(
@@ -580,7 +580,7 @@ def test_a_metric_that_is_not_defined_is_null_and_noted_once(run_qin, one_class_
     assert json.loads(path.read_text())["metrics"]["valid"]["gAUC"] is None
     log = path.with_name(f"{report.run}.log").read_text()
     for split in ("valid", "test"):
-        assert log.count(f"Left out of the metrics of the {split} split: gAUC is undefined: no group holds both") == 1
+        assert log.count(f"Left out of the metrics of the {split} split: gAUC is undefined: no group has both") == 1
     print_summary(report, path)
     assert re.search(r"valid\s+│\s+[\d.]+\s+│\s+-\s+│\s+[\d.]+", capsys.readouterr().out)
     assert re.search(r"\[test\] AUC: [\d.]+ - logloss: [\d.]+\n", (tmp_path / "config.csv").read_text())
@@ -589,7 +589,7 @@ def test_a_metric_that_is_not_defined_is_null_and_noted_once(run_qin, one_class_
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("monitor=gAUC", r"monitor: gAUC has no value .*valid\.h5 \(.*no group holds both"),
+        ("monitor=gAUC", r"monitor: gAUC has no value .*valid\.h5 \(.*no group has both"),
         ("monitor={AUC: 1, avgAUC: 0.5}", "monitor: avgAUC has no value"),
         ("group_id=null", "gAUC needs `group_id`"),
     ],
@@ -605,7 +605,7 @@ def test_a_monitored_metric_that_is_not_defined_is_reported_before_training(
 
 def test_a_validation_split_of_one_class_is_reported_before_training(run_qin, monkeypatch):
     monkeypatch.setattr(MultimodalDataLoader, "labels_and_groups", lambda self: (np.ones(64), np.arange(64)))
-    message = r"monitor: AUC has no value .*all 64 rows have label 1.*monitor another metric, such as logloss"
+    message = r"monitor: AUC has no value .*all 64 samples have label 1.*monitor another metric, such as logloss"
     with pytest.raises(ConfigError, match=message):
         run_qin("epochs=1")
 

@@ -1,4 +1,4 @@
-"""Models of a FuxiCTR clone are found without running its code, and loaded side by side under names of their own."""
+"""Models of a FuxiCTR clone are found without running its code, and loaded side by side under their own names."""
 
 import logging
 import sys

@@ -34,7 +34,7 @@ PARAMS = {
 
 @pytest.fixture
 def zoo_root(tmp_path, monkeypatch):
-    """A clone with a QIN and a DIN of its own, and a model of its own name."""
+    """A clone with its own QIN and DIN, and one more model."""
     monkeypatch.delenv("FUXICTR_ZOO_ROOT", raising=False)
     for name in ("QIN", "DIN", "Rare"):
         folder = tmp_path / "model_zoo" / name / "src"

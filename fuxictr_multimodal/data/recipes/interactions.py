@@ -1,6 +1,6 @@
 """Splits, histories and counts from a log of interactions, computed without information from the future.
 
-One row is one interaction. All arrays of a call have one entry a row, (N,), in any order.
+One row is one interaction. All arrays of a call have one entry per row, (N,), in any order.
 Users and items are dense codes from 0. "Earlier" always means a strictly smaller timestamp: rows of the same
 time (MovieLens users rate whole pages in one second) never see each other.
 """

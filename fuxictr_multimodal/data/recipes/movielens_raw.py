@@ -31,7 +31,7 @@ class MovieLensRaw:
         ratings: user_id, movie_id, rating, timestamp and `later` (true for the rows of ratings_test.csv).
         movies: movie_id, title, year (0 = unknown), genres ("A|B"), plot, by movie_id.
         users: user_id, gender, age, occupation; None in layouts without people.
-        tags: movie_id, tag, timestamp; None where there are none.
+        tags: movie_id, tag, timestamp; None if there are none.
     """
 
     layout: str

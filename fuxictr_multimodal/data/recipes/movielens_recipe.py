@@ -95,7 +95,7 @@ class Recipe:
         return split
 
     def row_columns(self) -> dict[str, pl.Series]:
-        """Columns of a rating, one entry a rating."""
+        """Columns of a rating, one entry per rating."""
         columns = {"user_id": self.users, "user": self.users, "timestamp": self.times}
         count, liked = self._known(self.items, self.num_items, self.labels, self.is_train)
         rate = smoothed_mean(liked, count, prior=self.prior, strength=STRENGTH)

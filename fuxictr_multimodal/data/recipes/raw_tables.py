@@ -62,7 +62,7 @@ class RawFiles:
         return name in self._actual or name.lower() in self._actual
 
     def actual(self, name: str) -> str:
-        """The name as it is written there; as it is asked for where there is none."""
+        """The name as it is written there; as it is asked for if there is none."""
         return self._actual.get(name, self._actual.get(name.lower(), name))
 
     def where(self, name: str) -> str:

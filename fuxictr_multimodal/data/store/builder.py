@@ -148,7 +148,7 @@ class StoreBuilder:
         """Write the item table: arrays of equal length by name; row i is item i, row 0 is padding.
 
         The column of `item_col` may be omitted. Raw columns are encoded by the fitted processor. `titles` are shown to
-        people, one a row; no model reads them.
+        people, one per row; no model reads them.
 
         Raises:
             DataError: a column is missing or of a wrong dtype or shape, an id is out of range, an embedding is not

@@ -76,8 +76,8 @@ class SplitCounts:
 
     Attributes:
         rows: rows of the split.
-        positives: rows with label 1; None where the split has no labels.
-        users: distinct values of the group column; None where there is none.
+        positives: rows with label 1; None if the split has no labels.
+        users: distinct values of the group column; None if there is none.
         items: distinct target items.
         history_length: statistics of the history, in items.
         padding_share: fraction of the `rows * max_len` history slots that hold no item.

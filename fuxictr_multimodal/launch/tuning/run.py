@@ -53,7 +53,7 @@ def tune(
 
     Args:
         config: the tuner file.
-        expids: each is tuned instead of the file's `base_expid`, in a folder of its own; None is `base_expid`.
+        expids: each is tuned instead of the file's `base_expid`, in its own folder; None is `base_expid`.
         gpus: one GPU index a slot, -1 for the CPU.
         tag: run only trials whose expid contains it; of a grid.
         script: a Python script that runs a trial instead of `run_expid.py`. It gets `--config`, `--expid` and `--gpu`,

@@ -136,7 +136,7 @@ def _axis(value: Any, where: str) -> Axis:
         if not value:
             raise ConfigError(f"{where} is an empty list: write at least one value")
         return value
-    # A mapping is also a value of its own, such as `monitor: {AUC: 1}`.
+    # A mapping is also a value itself, such as `monitor: {AUC: 1}`.
     if not isinstance(value, dict) or not {"low", "high"} & set(value):
         return [value]
     return bind(Range, value, where)

@@ -30,7 +30,7 @@ ID_DIGITS = 12  # 48 bits: among 10,000 trials two would agree by chance once in
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of a sweep, as an experiment of its own.
+    """One setting of a sweep, as its own experiment.
 
     Attributes:
         expid: `<base_expid>_<trial_hash>`.

@@ -560,7 +560,7 @@ def test_a_tail_with_all_columns_of_the_real_one(tmp_path):
 
 
 def test_a_zip_file_with_all_files_of_the_real_one(tmp_path):
-    """In a folder of its own, with files that are not read beside those that are."""
+    """In its own folder, with files that are not read beside those that are."""
     files = {**ml_latest(), "links.csv": "movieId,imdbId,tmdbId\n2,0114709,862\n", "README.txt": "Summary\n"}
     with zipfile.ZipFile(tmp_path / "ml-latest-small.zip", "w") as archive:
         archive.writestr("ml-latest-small/", "")

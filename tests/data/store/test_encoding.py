@@ -301,7 +301,7 @@ def test_statistics_do_not_depend_on_threads(tmp_path):
     ],
 )
 def test_any_mix_of_sequences_can_be_fitted(tmp_path, columns):
-    """With and without max_len: the reading of lengths is a branch of its own in FuxiCTR."""
+    """With and without max_len: the reading of lengths is its own branch in FuxiCTR."""
     processor(tmp_path, columns).fit(TRAIN)
 
 

@@ -194,7 +194,7 @@ def test_another_space_is_another_study(search):
 
 
 def test_a_space_that_varies_nothing_is_refused(search):
-    with pytest.raises(ConfigError, match="varies nothing"):
+    with pytest.raises(ConfigError, match="has no varied parameter"):
         search({"learning_rate": 1.0e-3})
 
 

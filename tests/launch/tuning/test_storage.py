@@ -21,7 +21,7 @@ SPACE = {"learning_rate": {"low": 1.0e-4, "high": 1.0e-2, "log": True}, "dnn_hid
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """Make the search of a machine, with a folder of its own and a storage for all."""
+    """Make the search of a machine, with its own folder and a storage for all."""
 
     def make(name: str, url: str, *, trials: int = 4, algorithm: str = "random") -> Search:
         space = Sweep(tmp_path / name).tuner(SPACE).space(monkeypatch)
@@ -151,7 +151,7 @@ def test_heartbeats_are_sent_while_a_trial_runs(machine, tmp_path, monkeypatch):
         ("nowhere/study.journal", "the folder nowhere is not there"),
         ("notes.txt", "is not an Optuna journal; SQLite is written as sqlite:///"),
         ("sqlite:///notes.txt", "file is not a database"),
-        ("sqlite://", "names no file"),
+        ("sqlite://", "has no file"),
         ("mongo://ann:s3cret@db/optuna", "is not a database URL that SQLAlchemy knows"),
         ("postgresql://ann:s3cret@db:port/optuna", "is not a database URL that SQLAlchemy knows"),
         ("postgresql://ann:s3/c@ret@db/optuna", "is not a database URL that SQLAlchemy knows"),

@@ -39,7 +39,7 @@ class Release:
             Without times in the release, `time` is the place in the user's list.
         has_times: whether `time` is a timestamp.
         repeated: pairs that occurred again and were dropped.
-        titles: text of each item, "" where there is none; None where the file is missing.
+        titles: text of each item, "" if there is none; None where the file is missing.
         categories: category of each item, or "".
         likes: total at the time of the crawl, -1 where unknown.
         views: the same.
