@@ -73,7 +73,7 @@ def test_a_missing_start_names_the_folder_and_the_command(bench, tmp_path):
     with pytest.raises(ConfigError) as caught:
         train(config_dir=bench / "config", expid="Arm", seed=7, overrides=[f"model_root={tmp_path}"])
     assert str(tmp_path / "Whole_s7" / "pairs") in str(caught.value)
-    assert "`python run_embedding.py --expid Whole --stage all --seed 7` makes it" in str(caught.value)
+    assert "`python run_embedding.py --expid Whole --stage all --seed 7` trains it" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_table_over_seeds(bench, tmp_path):
     text = compare(bench / "config", ["Whole", "Arm"], overrides=overrides)
     assert text == compare(bench / "config", ["Whole", "Arm"], overrides=overrides)
     assert "Preset nano; seeds 1, 2, 10; 1.0 minutes of training a run." in text
-    assert "| sts      |  50.0 | 10.0 ± 0.0 | 62.0 ± 2.0 |" in text
+    assert "| sts      |     50.0 | 10.0 ± 0.0 | 62.0 ± 2.0 |" in text
     # Mean of 1, 2, 10 with t(2) = 4.303 and a standard deviation of 4.933.
     assert "## Minus Whole" in text
     assert "Arm (n = 3) |" in text
@@ -163,7 +163,7 @@ def test_one_seed_has_no_spread_and_other_scores_no_difference(bench, tmp_path):
     write_report(tmp_path, "Whole", 1, 60.0)
     write_report(tmp_path, "Arm", 1, 61.0, score="another")
     text = compare(bench / "config", ["Whole", "Arm"], overrides=[f"model_root={tmp_path}"])
-    assert "| sts      |  50.0 |      10.0 |  60.0 |" in text
+    assert "| sts      |     50.0 |      10.0 |  60.0 |" in text
     assert "Minus" not in text
 
 
@@ -174,13 +174,13 @@ def test_a_score_that_is_not_defined_is_a_dash_and_is_left_out_of_means(bench, t
         write_report(tmp_path, expid, 2, 62.0)
         write_report(tmp_path, expid, 3, 64.0)
     text = compare(bench / "config", ["Whole", "Arm"], overrides=overrides)
-    assert "| sts      |  50.0 | 10.0 ± 0.0 | 63.0 ± 1.4 (n = 2) |" in text
+    assert "| sts      |     50.0 | 10.0 ± 0.0 | 63.0 ± 1.4 (n = 2) |" in text
     assert "+0.0 [+0.0, +0.0] (n = 2) |" in text
     for expid in ("Whole", "Arm"):
         for seed in (2, 3):
             write_report(tmp_path, expid, seed, None)
     text = compare(bench / "config", ["Whole", "Arm"], overrides=overrides)
-    assert "| sts      |  50.0 | 10.0 ± 0.0 |     - |" in text
+    assert "| sts      |     50.0 | 10.0 ± 0.0 |     - |" in text
 
 
 def test_seeds_scored_after_different_stages_have_no_difference(bench, tmp_path):

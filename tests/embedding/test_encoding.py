@@ -141,7 +141,7 @@ def test_bad_requests_are_named(model, tmp_path):
         encode(source="gone.txt")
     with pytest.raises(DataError, match=r"expected a file named \.txt, \.jsonl"):
         encode(source="t.xlsx")
-    with pytest.raises(ConfigError, match="is the input"):
+    with pytest.raises(ConfigError, match="is also the input"):
         encode(target="t.parquet")
     with pytest.raises(ConfigError, match="cannot be named 'vector'"):
         encode(id_column="vector")

@@ -223,7 +223,7 @@ def test_pictures_are_drawn_or_refused(tmp_path, monkeypatch):
     rows = [RowExplanation(4, 7, 9, 0.5, 1.0, [11, 12], [0.0, -0.5]), RowExplanation(5, 7, 9, 0.5, 1.0, [], [])]
     draw_rows(rows, str, tmp_path / "made/rows.png")
     assert (tmp_path / "made/rows.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ConfigError, match=r"pictures are written as .png, .svg or .pdf"):
+    with pytest.raises(ConfigError, match=r"pictures must be .png, .svg or .pdf"):
         draw_rows(rows, str, tmp_path / "rows.docx")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ConfigError, match="drawing needs matplotlib"):
@@ -268,7 +268,7 @@ def test_the_command_on_blocks_and_scales_of_a_trained_model(arguments, tmp_path
     run_explain_main([*base, "--blocks", "--repeats", "2", "--json", str(tmp_path / "blocks.json")])
     run_explain_main([*base, "--scales", "--batches", "2", "--json", str(tmp_path / "scales.json")])
     text = capsys.readouterr().out
-    assert "fall of AUC" in text
+    assert "drop in AUC" in text
     assert "trained weights, 2 batches of train" in text
     blocks, scales = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("blocks", "scales"))
     report = json.loads(next(Path(settings_of(arguments)["model_root"]).rglob("*.report.json")).read_text())

@@ -271,7 +271,7 @@ def test_the_command(start, repository, tmp_path, capsys):
     assert "{" not in capsys.readouterr().out
     assert json.loads((tmp_path / "blocks.json").read_text())["blocks"][0]["spread"] is None
     for wrong, message in (
-        (["--blocks", "--out", "blocks.docx"], "pictures are written as .png, .svg or .pdf"),
+        (["--blocks", "--out", "blocks.docx"], "pictures must be .png, .svg or .pdf"),
         (["--blocks", "--repeats", "0"], "--repeats 0"),
         (["--blocks", "--fresh"], "--fresh needs --scales"),
         (["--blocks", "--sparsity"], "not allowed with argument"),

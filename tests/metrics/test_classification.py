@@ -117,7 +117,7 @@ EVERY = GROUPLESS | {"gAUC": lambda labels, scores: metrics.grouped_auc(labels, 
         ([0, 1], [0.1, NAN], metrics.UndefinedMetric, "row 1 has the score NaN"),
         ([0, 1], [0.1], ValueError, "2 labels and 1 scores: the lengths must agree"),
         ([0], [0.1, 0.2], ValueError, "1 labels and 2 scores: the lengths must agree"),
-        ([], [], metrics.UndefinedMetric, "all 0 rows|no row"),
+        ([], [], metrics.UndefinedMetric, "all 0 samples|no samples"),
     ],
 )
 def test_rows_that_cannot_be_measured(metric, labels, scores, error, message):

@@ -79,7 +79,7 @@ def test_networks_of_a_model_lack_the_same_ids():
 @pytest.mark.parametrize(
     ("rates", "message"),
     [
-        ({"like_level": 0.5}, "no feature 'like_level'.*likes_level"),
+        ({"like_level": 0.5}, "unknown feature 'like_level'.*likes_level"),
         ({"item_tags": 0.5}, "item_tags is of items and of type sequence; of items, only categorical"),
         ({"likes_level": 1}, "likes_level must be from 0 to below 1, got 1"),
         ({"item_id": 1.0}, "item_id must be from 0 to below 1, got 1.0"),

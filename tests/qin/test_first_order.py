@@ -217,9 +217,9 @@ def test_scoring_takes_the_average_of_the_last_steps():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"first_order": ["like_level"]}, "no feature 'like_level'.*likes_level"),
+        ({"first_order": ["like_level"]}, "unknown feature 'like_level'.*likes_level"),
         ({"first_order": ["item_emb_d128"]}, "of type embedding"),
-        ({"first_order": ["item_id*item_tag"]}, "no feature 'item_tag'.*item_tags"),
+        ({"first_order": ["item_id*item_tag"]}, "unknown feature 'item_tag'.*item_tags"),
         ({"first_order": ["item_id*item_id"]}, "crosses item_id with itself"),
         ({"first_order_averaging": 1}, "first_order_averaging must be from 0 to below 1"),
         ({"first_order_share": 1.5}, "first_order_share must be from 0 to 1"),

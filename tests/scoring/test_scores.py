@@ -447,7 +447,7 @@ def test_command(trained, repository, tmp_path, monkeypatch, capsys):
     pq.write_table(pa.table(new), "new.parquet")
     run_predict_main(["--expid", EXPID, "--data", "new.parquet", "--out", "scores.parquet", *shared])
     shown = capsys.readouterr()
-    assert "1 rows in " in shown.out
+    assert "1 samples in " in shown.out
     assert "unknown: 1 values of 'item_id'\n1 histories were cut" in shown.err
     run_predict_main(["--expid", EXPID, "--export-weights", "x.model", *shared])
     assert capsys.readouterr().out == "weights: x.model\n"
@@ -470,5 +470,5 @@ def test_help_is_quick(repository):
 
 def test_a_dataset_without_a_test_split(score, monkeypatch):
     monkeypatch.setattr(Store, "split_path", lambda self, split: None)
-    with pytest.raises(InputError, match="has no test split: pass rows with --data"):
+    with pytest.raises(InputError, match="has no test split: pass samples with --data"):
         score()

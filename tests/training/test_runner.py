@@ -289,7 +289,7 @@ def test_an_unfinished_run_is_not_trained_anew_unasked(run_qin, kill_at_evaluati
     kill_at_evaluation(1)
     state = tmp_path / "checkpoints/Synthetic_test/QIN_test.state"
     before = state.read_bytes()
-    with pytest.raises(ConfigError, match=r"QIN_test\.state is left of an unfinished run: --resume .* --overwrite"):
+    with pytest.raises(ConfigError, match=r"QIN_test\.state belongs to an unfinished run: --resume .* --overwrite"):
         run_qin()
     assert state.read_bytes() == before
     assert run_qin(overwrite=True)[0].status == "completed"
@@ -385,7 +385,7 @@ def test_a_signal_leaves_a_report_and_one_line(repository, data_root, tmp_path, 
     again = start_forked(repository, data_root, tmp_path, *LONG)
     _, said = again.communicate(timeout=60)
     assert again.returncode == 2
-    assert said.splitlines()[-1].startswith(f"error: {state} is left of an unfinished run")
+    assert said.splitlines()[-1].startswith(f"error: {state} belongs to an unfinished run")
 
 
 def test_signals_reach_the_seeds(repository, data_root, tmp_path):
@@ -538,7 +538,7 @@ def test_batch_norm_of_another_model_trains_too(run_qin, expid, settings):
 
 
 def test_batch_norm_and_single_rows_only_is_reported_before_training(run_qin, tmp_path):
-    with pytest.raises(ConfigError, match=r"QIN has BatchNorm \(.*norm.*\).*batch_size is 1: set it to 2 or more"):
+    with pytest.raises(ConfigError, match=r"QIN has BatchNorm \(.*norm.*\).*batch_size is 1: set it to at least 2"):
         run_qin("batch_size=1", "batch_norm=True", name="one")
     assert Report.read(tmp_path / "checkpoints/Synthetic_test/one.report.json").curve == []
     loader = MultimodalDataLoader(feature_map(), write_split(tmp_path, rows=1), batch_size=8)

@@ -111,9 +111,9 @@ def test_an_unknown_name_lists_what_there_is(zoo_root):
         "DIN, QIN, Rare.",
     ):
         assert part in str(refused.value)
-    with pytest.raises(ConfigError, match="give its folder as zoo_root or in FUXICTR_ZOO_ROOT"):
+    with pytest.raises(ConfigError, match="set zoo_root to its folder or in FUXICTR_ZOO_ROOT"):
         resolve("Rare")
-    with pytest.raises(ConfigError, match="LongCTR/ or clone/ before it"):
+    with pytest.raises(ConfigError, match="prefix it with LongCTR/ or clone/"):
         resolve("elsewhere/DIN")
     with pytest.raises(ConfigError, match="'LongCTR/Rare' is not in the zoo"):
         resolve("LongCTR/Rare", zoo_root=zoo_root)

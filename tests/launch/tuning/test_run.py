@@ -111,7 +111,7 @@ def test_a_killed_tuner_leaves_no_orphan_and_resumes_where_it_was(sweep):
 
     done = sweep.run("--gpu", "-1", "-1")
     assert done.returncode == 0
-    assert f"{len(finished)} trials were finished before" in done.stdout
+    assert f"{len(finished)} trials are already finished" in done.stdout
     again = {start[0]: start[4:] for start in sweep.starts()[len(first) :]}
     assert set(again).isdisjoint(finished)
     assert set(again) | finished == completed(sweep) == set(rows(sweep))
@@ -123,7 +123,7 @@ def test_a_killed_tuner_leaves_no_orphan_and_resumes_where_it_was(sweep):
             assert path.stat().st_mtime_ns == stamp
 
     done = sweep.run("--gpu", "-1", "-1")
-    assert "6 trials were finished before" in done.stdout
+    assert "6 trials are already finished" in done.stdout
     assert len(sweep.starts()) == len(first) + len(again)
 
 

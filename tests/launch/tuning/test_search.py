@@ -217,7 +217,7 @@ def test_a_search_as_a_user_runs_it(sweep):
         assert load_config(folder, expid)["model_id"] == expid
     # A grid file is a search too, and a setting that is complete is not run again.
     done = sweep.run("--search", "tpe", "--trials", "6")
-    assert "6 trials were finished before" in done.stdout
+    assert "6 trials are already finished" in done.stdout
     assert len(sweep.starts()) == 6
 
 

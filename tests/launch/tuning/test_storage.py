@@ -148,7 +148,7 @@ def test_heartbeats_are_sent_while_a_trial_runs(machine, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("nowhere/study.journal", "the folder nowhere is not there"),
+        ("nowhere/study.journal", "the folder nowhere does not exist"),
         ("notes.txt", "is not an Optuna journal; SQLite is written as sqlite:///"),
         ("sqlite:///notes.txt", "file is not a database"),
         ("sqlite://", "has no file"),

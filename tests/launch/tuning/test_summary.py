@@ -145,7 +145,7 @@ def test_lines_where_there_is_no_terminal(space, records):
         board.on_change("tick", None)
         board.on_change("end", records[1])
     lines = console.file.getvalue().splitlines()
-    assert lines[0] == "1 trials were finished before and are not run again"
+    assert lines[0] == "1 trials are already finished and are not run again"
     assert lines[1].startswith(f"start   {records[0].trial.expid}  learning_rate=0.001 batch_size=32")
     assert "exit status 1: [bold] broke" in lines[2]
     assert "11 completed, 1 failed, 3 queued, best" in lines[2]
