@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from fuxictr_multimodal.cli.parser import add_config, command_parser
+from fuxictr_multimodal.cli.parser import add_config, add_set, command_parser
 from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.command import command
@@ -66,10 +66,7 @@ def _parser(prog: str, config: str | Path) -> argparse.ArgumentParser:
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=int, help="replace the seed; the run is then named <expid>_s<seed>")
     seeds.add_argument("--seeds", metavar="1,2,3", help="train these seeds in turn, or a range such as 1-3")
-    parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
-        help="replace a setting, nested keys with a dot (pairs.steps=100); may be repeated",
-    )  # fmt: skip
+    add_set(parser, "replace a setting, nested keys with a dot (pairs.steps=100); may be repeated")
     parser.add_argument("--resume", action="store_true", help="resume a stopped run; its steps may be increased")
     parser.add_argument("--overwrite", action="store_true", help="train again even if the stage is finished")
     parser.add_argument(

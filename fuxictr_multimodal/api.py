@@ -22,6 +22,7 @@ from fuxictr_multimodal.data.synthetic import build_from_config
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.scoring import scores
 from fuxictr_multimodal.training.report import Report
+from fuxictr_multimodal.training.run_names import without_seed
 from fuxictr_multimodal.training.runner import run_experiment
 
 # Where a run lies: all else about it is read from its report.
@@ -132,7 +133,7 @@ def predict(
     which: dict[str, Any] = {"expid": run}
     if isinstance(run, Report):
         place = {key: run.config[key] for key in PLACE if key in run.config}
-        name = run.run.removesuffix(f"_s{run.seed}")
+        name = without_seed(run.run, run.seed)
         seed = None if name == run.run else run.seed
         which = {"expid": run.experiment, "name": name, "seed": seed, "overrides": _overrides(place)}
     with tempfile.TemporaryDirectory(prefix="fxmm-") as folder:

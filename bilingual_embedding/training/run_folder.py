@@ -11,13 +11,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import filelock
-
 from bilingual_embedding.model.checkpoint import FILES as ENCODER_FILES
 from bilingual_embedding.model.checkpoint import WEIGHTS
 from bilingual_embedding.model.tokenizer import FILE_NAME
 from bilingual_embedding.training.settings import STAGES
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.system.files import held_alone
 from fuxictr_multimodal.training.run_names import seed_suffix, without_seed
 
 REPORT = "report.json"
@@ -77,11 +76,9 @@ class RunFolder:
             ConfigError: another process has the run.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            with filelock.FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0):
-                yield
-        except filelock.Timeout:
-            raise ConfigError(f"another process is running {self.path.name!r}; wait for it") from None
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        with held_alone(lock, f"another process is running {self.path.name!r}; wait for it"):
+            yield
 
     def trained(self, stage: str) -> bool:
         """Whether the weights of a stage are there."""

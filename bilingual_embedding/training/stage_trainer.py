@@ -21,8 +21,7 @@ from bilingual_embedding.training.optimisation import OptimiserSettings, make_op
 from fuxictr_multimodal.errors import DataError, TrainingDiverged
 from fuxictr_multimodal.system.progress import Line
 from fuxictr_multimodal.training.state_file import (
-    DAMAGE,
-    damaged,
+    damage_named,
     random_state,
     read_state,
     set_random_state,
@@ -119,7 +118,7 @@ class StageTrainer:
         """
         if self.state_file is None or (state := read_state(self.state_file)) is None:
             return False
-        try:
+        with damage_named(self.state_file):
             name, steps = state["name"], state["steps"]
             if name != self.name or steps > self.steps:
                 raise DataError(
@@ -130,10 +129,6 @@ class StageTrainer:
             self.optimiser.load_state_dict(state["optimiser"])
             set_random_state(state["random"], state["random_cuda"])
             self.progress = StageProgress(**state["progress"])
-        except DataError:
-            raise
-        except DAMAGE as error:
-            raise damaged(self.state_file, error) from None
         logging.info("stage %s resumes after step %d of %d", self.name, self.progress.step, self.steps)
         return True
 

@@ -59,18 +59,16 @@ def add_config(parser: argparse._ActionsContainer, config: str | Path) -> None:
     parser.add_argument("--config", default=config, type=path_argument, metavar="DIR", help="the config folder")
 
 
+def add_set(parser: argparse._ActionsContainer, purpose: str) -> None:
+    """Add --set, which may be repeated; `purpose` is its help."""
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=purpose)
+
+
 def add_trained_run(parser: argparse.ArgumentParser, config: str | Path) -> None:
     """Add --config, --expid, --gpu, --seed, --set and --name, which identify the trained run."""
     add_config(parser, config)
     parser.add_argument("--expid", required=True, help="the experiment id of a trained run")
     parser.add_argument("--gpu", default=-1, type=int, help="the GPU index, -1 for the CPU")
     parser.add_argument("--seed", type=int, help="the seed, if training had one")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a setting changed by --set in training",
-    )
+    add_set(parser, "a setting changed by --set in training")
     parser.add_argument("--name", help="the run name, if training had one; settings are read from the run's report")

@@ -29,7 +29,7 @@ def compare(comparison: Comparison, *, gpus: Sequence[int]) -> list[Outcome]:
         gpus: one GPU index a slot, -1 for the CPU.
 
     Returns:
-        The runs of all seeds and what became of them, winners first.
+        The outcomes of the runs of all seeds, winners first.
 
     Raises:
         InputError: a file, an experiment or the data is wrong, or a model has no completed trial.

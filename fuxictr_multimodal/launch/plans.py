@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fuxictr_multimodal.config.expids import list_expids
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.training.run_names import seed_suffix
 
 GLOB_CHARACTERS = frozenset("*?[")
 
@@ -34,7 +35,7 @@ class Plan:
         >>> Plan("DIN_demo", 3).name
         'DIN_demo_s3'
         """
-        return self.expid if self.seed is None else f"{self.expid}_s{self.seed}"
+        return self.expid + seed_suffix(self.seed)
 
 
 def is_one_run(expid: str, seeds: str | None) -> bool:

@@ -180,7 +180,7 @@ class Pool:
         return running.outcome is not None and not running.process.is_alive()
 
     def _finish(self, running: _Running) -> Outcome:
-        """Kill what is left of a job, free its slot and say what became of it."""
+        """Kill the remaining processes of a job, free its slot and return its outcome."""
         process, job = running.process, running.job
         supervisor.kill_group(running.pid)
         if process.is_alive():

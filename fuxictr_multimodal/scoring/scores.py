@@ -142,7 +142,7 @@ def _rows(
         store=experiment.store,
         feature_map=feature_map,
         batch_size=experiment.params["batch_size"],
-        max_len=experiment.params.get("max_len") or experiment.store.manifest.max_len,
+        max_len=experiment.max_len,
         device=torch.device(model.device),
         history_column=history_column,
     )

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import psutil
 
-from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.errors import ConfigError, DataError
 
 # Clocks of machines that share a file system differ by less.
 CLOCK_SECONDS = 60.0
@@ -29,6 +30,24 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held_alone(lock: Path, taken: str) -> Iterator[None]:
+    """Hold a lock file, or refuse at once; the system frees the lock of a killed process.
+
+    Raises:
+        ConfigError: another process holds it; `taken` is the text.
+    """
+    held = filelock.FileLock(lock, timeout=0)
+    try:
+        held.acquire()
+    except filelock.Timeout:
+        raise ConfigError(taken) from None
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def remove_stale_temporaries(paths: Iterable[Path]) -> list[Path]:

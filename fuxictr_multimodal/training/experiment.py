@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -121,6 +120,11 @@ class Experiment:
         """Where the run's files go: `<model_root>/<dataset_id>`."""
         return Path(self.params["model_root"]) / self.params["dataset_id"]
 
+    @property
+    def max_len(self) -> int:
+        """History slots of the model: the experiment's, or the dataset's."""
+        return self.params.get("max_len") or self.store.manifest.max_len
+
     def feature_map(self) -> FeatureMap:
         """FuxiCTR's feature map of the dataset, with this expid's `use_features` and `feature_specs`."""
         # FuxiCTR computes widths from the parameter alone; a model has a default of its own.
@@ -130,8 +134,7 @@ class Experiment:
 
     def item_table(self, feature_map: FeatureMap, device: Any) -> ItemTable:
         """The item table of the dataset on a device: the features with `source: item`."""
-        names = [name for name, spec in feature_map.features.items() if spec.get("source") == "item"]
-        return ItemTable.from_store(self.store.dir, names, device=device, feature_map=feature_map)
+        return ItemTable.from_store(self.store.dir, device=device, feature_map=feature_map)
 
     def build_model(
         self, feature_map: FeatureMap, *, item_table: Callable[[Any], ItemTable] | None = None
@@ -149,8 +152,7 @@ class Experiment:
 
         if self.params.get("note"):
             logging.info("Note on this experiment: %s", self.params["note"])
-        max_len = self.params.get("max_len") or self.store.manifest.max_len
-        return self.zoo_model.build(feature_map, item_table, {**self.params, "max_len": max_len})
+        return self.zoo_model.build(feature_map, item_table, {**self.params, "max_len": self.max_len})
 
     def split_loader(
         self, split: str, feature_map: FeatureMap, device: Any, *, shuffle: bool = False
@@ -201,7 +203,7 @@ def resumed_params(before: Report, params: Mapping[str, Any], named: Collection[
         named: keys that the command line names; see `own_settings`.
     """
     asked = computed(params)
-    own = own_settings(json.loads(json.dumps(computed(before.config))), asked, named)
+    own = own_settings(computed(before.config), asked, named)
     # In the order of the command's parameters.
     return {key: value for key, value in params.items() if key in own or key not in asked} | own
 

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.models import BaseModel
@@ -21,7 +20,7 @@ from fuxictr_multimodal.config.identity import config_hash
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.system.files import kept_if_possible, remove_stale_temporaries, replace_atomically
+from fuxictr_multimodal.system.files import held_alone, kept_if_possible, remove_stale_temporaries, replace_atomically
 from fuxictr_multimodal.system.machine import cpu_threads, keep_freed_memory
 from fuxictr_multimodal.system.reduced_precision import Choice
 from fuxictr_multimodal.training.curves import draw_curves_beside
@@ -244,17 +243,13 @@ def _score(split: str, trainer: Trainer, loader: MultimodalDataLoader, report: R
 @contextlib.contextmanager
 def _only_process(files: RunFiles) -> Iterator[None]:
     """Two processes must not write the files of one run; the system frees the lock of a killed one."""
-    lock = filelock.FileLock(files.lock, timeout=0)
-    try:
-        files.lock.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout:
-        raise ConfigError(
-            f"another process is running {files.run!r}; wait for it, or use another --seed or --name"
-        ) from None
-    except OSError as error:
-        raise DataError(f"{files.lock.parent} cannot be written: {error.strerror or error}; see model_root") from None
-    try:
+    taken = f"another process is running {files.run!r}; wait for it, or use another --seed or --name"
+    with contextlib.ExitStack() as held:
+        try:
+            files.lock.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(held_alone(files.lock, taken))
+        except OSError as error:
+            raise DataError(
+                f"{files.lock.parent} cannot be written: {error.strerror or error}; see model_root"
+            ) from None
         yield
-    finally:
-        lock.release()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.errors import DataError, InputError
 from fuxictr_multimodal.system.files import replace_atomically
 
 # What reading a file raises that is cut, empty, or of something else than it should be.
@@ -42,18 +43,26 @@ def read_state(path: Path) -> dict[str, Any] | None:
     """
     if not path.is_file():
         return None
-    try:
+    with damage_named(path):
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise TypeError(f"a {type(state).__name__} in place of a state")
-    except DAMAGE as error:
-        raise damaged(path, error) from None
     return state
 
 
-def damaged(path: Path, error: Exception) -> DataError:
-    """The error of a state that holds something else than it should."""
-    return DataError(f"{path} cannot be read ({first_line(error)}): --overwrite starts the run over")
+@contextlib.contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turn what a damaged state raises, while it is read or taken up, into the error that names its file.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except DAMAGE as error:
+        raise DataError(f"{path} cannot be read ({first_line(error)}): --overwrite starts the run over") from None
 
 
 def random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:

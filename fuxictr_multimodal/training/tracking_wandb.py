@@ -47,7 +47,7 @@ def open_sink(files: RunFiles, *, resumed: bool) -> WandbSink:
     """See `tracking.make_tracker`; the id of the run is kept in `<run>.wandb/run_id`.
 
     Raises:
-        ConfigError: nobody is logged in, and the mode is online.
+        ConfigError: no user is logged in, and the mode is online.
     """
     # Standard output is not captured, and no code is sent.
     settings = wandb.Settings(console="off", silent=True, disable_code=True, save_code=False)

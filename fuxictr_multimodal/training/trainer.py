@@ -30,8 +30,7 @@ from fuxictr_multimodal.system.progress import followed
 from fuxictr_multimodal.training.checkpoint import load_checkpoint, save_checkpoint
 from fuxictr_multimodal.training.progress import Evaluation, Predictions, Progress
 from fuxictr_multimodal.training.state_file import (
-    DAMAGE,
-    damaged,
+    damage_named,
     random_state,
     read_state,
     set_random_state,
@@ -160,7 +159,7 @@ class Trainer:
         """
         if self.state_file is None or (state := read_state(self.state_file)) is None:
             return False
-        try:
+        with damage_named(self.state_file):
             self.model.load_state_dict(state["model"])
             self.model.optimizer.load_state_dict(state["optimizer"])
             set_random_state(state["rng"], state["rng_cuda"])
@@ -168,10 +167,6 @@ class Trainer:
                 self.average.load_state_dict(state.get("average"))
             self.progress = Progress.from_dict(state["progress"])
             self._loader_state = state["loader"]
-        except ConfigError:
-            raise
-        except DAMAGE as error:
-            raise damaged(self.state_file, error) from None
         return True
 
     def _refuse_undefined_monitor(self, valid: MultimodalDataLoader) -> None:
@@ -179,7 +174,7 @@ class Trainer:
         monitored = self.model._monitor.get_metrics()
         labels, groups = valid.labels_and_groups()
         # Metrics that are not monitored are looked at too: their names must be known.
-        undefined = metrics.undefined([*monitored, *self.model.validation_metrics], labels, groups)
+        undefined = metrics.undefined(list(dict.fromkeys([*monitored, *self.model.validation_metrics])), labels, groups)
         for name in monitored:
             if name in undefined:
                 raise ConfigError(

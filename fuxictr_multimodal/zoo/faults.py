@@ -203,7 +203,7 @@ FAULTS = (
         where="fuxictr/pytorch/models/rank_model.py: load_weights",
         wrong="`torch.load` without `weights_only`",
         handling="tensors only",
-        handled_by="fuxictr_multimodal.training.trainer.load_checkpoint",
+        handled_by="fuxictr_multimodal.training.checkpoint.load_checkpoint",
         test="tests/zoo/test_faults.py::test_a_checkpoint_with_code_is_refused",
     ),
     Fault(

@@ -15,8 +15,6 @@ from fuxictr_multimodal.errors import ConfigError, did_you_mean
 from model_zoo.QIN.penalty import as_regularizer
 from model_zoo.QIN.precision import PRECISIONS
 
-FORMS = ("auto", "plain", "fast")
-
 
 def _choice(default: str, *others: str) -> Any:
     return field(default=default, metadata={"known": (default, *others)})
@@ -236,7 +234,7 @@ class ComputeOptions(_Group):
         precision: of the matrix products: `float32`, `tf32`, `bf16` or `auto` (`precision.py`).
     """
 
-    form: str = _choice(*FORMS)
+    form: str = _choice("auto", "plain", "fast")
     precision: str = _choice(*PRECISIONS)
 
 

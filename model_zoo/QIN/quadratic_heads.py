@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from model_zoo.QIN.dropout import Dropout
 from model_zoo.QIN.precision import own_types
+from model_zoo.QIN.quadratic import ACTIVATIONS
 
 
 class HeadsNetwork(nn.Module):
@@ -49,8 +50,8 @@ class HeadsNetwork(nn.Module):
         super().__init__()
         if num_layers < 1 or heads < 1:
             raise ValueError(f"num_layers and heads must be at least 1, got {num_layers} and {heads}")
-        if activation not in ("prelu", "relu"):
-            raise ValueError(f"activation must be one of prelu, relu, got {activation!r}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         self.heads = heads
         layers = range(num_layers)
         self.linear = nn.ModuleList(nn.Linear(width, heads * width) for _ in layers)

@@ -10,9 +10,8 @@ from typing import Any
 import filelock
 import yaml
 
-from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.launch.tuning.space import Trial
-from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.system.files import held_alone, replace_atomically
 
 
 class _Dumper(yaml.SafeDumper):
@@ -62,13 +61,9 @@ class SweepFolder:
     def only_tuner(self) -> Iterator[None]:
         """Refuse a second tuner; the system frees the lock of a killed one."""
         self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            with filelock.FileLock(self.path / ".tuner.lock", timeout=0):
-                yield
-        except filelock.Timeout:
-            raise ConfigError(
-                f"another tuner is running in {self.path}: wait for it, or give one tuner more slots with --gpu"
-            ) from None
+        taken = f"another tuner is running in {self.path}: wait for it, or give one tuner more slots with --gpu"
+        with held_alone(self.path / ".tuner.lock", taken):
+            yield
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:

@@ -69,7 +69,7 @@ def tune(
         console: shows the progress; standard output by default.
 
     Returns:
-        For each expid, its trials and what became of them.
+        For each expid, its trials and their outcomes.
 
     Raises:
         InputError: the tuner file, an experiment or its data is wrong; no trial was started.

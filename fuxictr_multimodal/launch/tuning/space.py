@@ -21,6 +21,7 @@ from fuxictr_multimodal.config.expids import (
 from fuxictr_multimodal.config.identity import config_hash, trial_hash
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 from fuxictr_multimodal.launch.tuning.settings import Axis, Range, SearchSettings, dataset_ids
+from fuxictr_multimodal.training.run_names import RunFiles
 
 # Keys of a dataset entry that say how a built dataset is read; the others say what is built.
 READ_KEYS = frozenset({"max_len", "group_id", "rebuild_dataset", "obtain"})
@@ -56,7 +57,7 @@ class Trial:
     @property
     def report(self) -> Path:
         """Where the runner writes the trial's report."""
-        return Path(self.params["model_root"]) / self.dataset_id / f"{self.expid}.report.json"
+        return RunFiles(Path(self.params["model_root"]) / self.dataset_id, self.expid).report
 
 
 @dataclass
