@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from bilingual_embedding.cli import run_embedding_main
-from fuxictr_multimodal.data.recipes.text_features import tfidf_svd
+from fuxictr_multimodal.data.recipes.text_features import tfidf_svd, unit_length
 
 MADE = """item_id,title
 1,red running shoes
@@ -48,8 +48,7 @@ def main() -> None:
         pl.DataFrame({"item_id": titles["item_id"], "vector": made.vectors}).write_parquet(args.out)
 
     table = pl.read_parquet(args.out)
-    vectors = np.stack(table[table.columns[-1]].to_list())
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    vectors = unit_length(np.stack(table[table.columns[-1]].to_list()))
     near = 1 + (vectors[1:] @ vectors[0]).argsort()[::-1][:3]
     print(f"{args.out}: {vectors.shape[0]} vectors of {vectors.shape[1]} numbers")
     print(f"nearest to {titles['title'][0]!r}: {titles['title'].gather(near).to_list()}")

@@ -20,10 +20,8 @@ from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.data.synthetic import build_from_config
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.scoring import scores
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.run_names import without_seed
-from fuxictr_multimodal.training.runner import run_experiment
 
 # Where a run lies: all else about it is read from its report.
 PLACE = ("dataset_id", "data_root", "model_root")
@@ -93,6 +91,9 @@ def train(
     Raises:
         InputError: whatever is wrong with the experiment, the settings or the data.
     """
+    # FuxiCTR, torch and Ray take seconds to import: only training and scoring need them.
+    from fuxictr_multimodal.training.runner import run_experiment
+
     report, _ = run_experiment(
         config_dir=_config(config),
         expid=expid,
@@ -130,6 +131,8 @@ def predict(
     """
     if not isinstance(data, pl.DataFrame | str | Path | None):
         raise DataError(f"data is a {type(data).__name__}: pass a polars DataFrame, or the path of a parquet file")
+    from fuxictr_multimodal.scoring import scores
+
     which: dict[str, Any] = {"expid": run}
     if isinstance(run, Report):
         place = {key: run.config[key] for key in PLACE if key in run.config}

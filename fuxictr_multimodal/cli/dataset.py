@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +16,9 @@ def build_main(argv: Sequence[str], *, prog: str, config: Path) -> None:
     """Build the dataset of an entry, or call a script of `datasets/`; exit status 2 on bad input."""
     scripts = {path.stem: path for path in sorted(packaged("datasets").glob("*.py"))}
     if argv and argv[0] in scripts:
-        _call_script(scripts[argv[0]], ["--config", str(config), *argv[1:]])
+        from fuxictr_multimodal.launch.job import run_script
+
+        run_script(scripts[argv[0]], ["--config", str(config), *argv[1:]])
         return
     parser = command_parser(
         prog,
@@ -55,9 +55,3 @@ def verify_main(argv: Sequence[str], *, prog: str) -> None:
     store = Store.open(args.data_root, check_plain_name(args.dataset_id, "--dataset-id"))
     store.verify()
     print(f"{store.dir}: {len(store.manifest.files)} files match the manifest")
-
-
-def _call_script(path: Path, argv: Sequence[str]) -> None:
-    """Run a script as Python does; the folder `datasets` is not an importable package."""
-    sys.argv = [str(path), *argv]
-    runpy.run_path(str(path), run_name="__main__")

@@ -15,6 +15,7 @@ from fuxictr_multimodal.comparison.statistics import Spread, paired_t_interval, 
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.training.report import Report
+from fuxictr_multimodal.training.run_names import without_seed
 
 DEFAULT_BASELINE = "DIN"
 
@@ -56,9 +57,9 @@ def make_board(
     entries = tuple(_entry(group, groups[0], base, compared, axis, aucs, evidence) for group in groups)
     marks = {mark for entry in entries for mark in entry.marks}
     seen = {run.name for group in groups for run in group.runs} | {run.run for run in collection.unfinished}
-    started = {name for name in not_run if any(run == name or run.startswith(f"{name}_s") for run in seen)}
+    seen |= {without_seed(run) for run in seen}
     unfinished = [*collection.unfinished]
-    unfinished += [Unfinished(name, "not run", "no report") for name in not_run if name not in started]
+    unfinished += [Unfinished(name, "not run", "no report") for name in not_run if name not in seen]
     metadata = groups[0].runs[0].report.dataset_facts if groups else {}
     notes = [*setting_notes(groups), *evidence.notes, *environment_notes(groups)] if groups else []
     return rounded(

@@ -85,8 +85,6 @@ class Comparison:
         Raises:
             ConfigError: naming the file, the key and what to write.
         """
-        if not path.is_file():
-            raise ConfigError(f"comparison file {path} does not exist; give it with --config")
         file = bind(ComparisonSettings, read_yaml(path), str(path))
         parse_seeds(file.seeds)
         config_dir = user_path(file.base_config)

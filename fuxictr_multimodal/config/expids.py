@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def load_config(
         if path == ["dataset_id"]:
             entry["dataset_id"] = value
     dataset = load_dataset_config(config_dir, entry["dataset_id"])
+    entry = give_way(entry, shared_keys(config_dir, expid), dataset)
     return merge_params(expid, entry, dataset, overrides=overrides, seed=seed)
 
 
@@ -63,15 +64,27 @@ def load_model_config(config_dir: str | Path, expid: str) -> dict[str, Any]:
     check_expid(expid, experiments, config_dir)
     where = f"expid {expid!r} in {config_dir}"
     entry = copy.deepcopy({**experiments.get("Base", {}), **experiments[expid]})
-    # What all experiments share gives way to the dataset, as to the experiment.
-    for key in _keys_of_dataset(config_dir, entry.get("dataset_id")) - experiments[expid].keys() - {"dataset_id"}:
-        entry.pop(key, None)
     for key in ("model", "dataset_id"):
         if entry.get(key) in (None, ""):
             raise ConfigError(f"{where} does not set `{key}`")
     _check_model_name(entry["model"], where)
     check_plain_name(entry["dataset_id"], f"{where}: dataset_id")
     return entry
+
+
+def shared_keys(config_dir: str | Path, expid: str) -> frozenset[str]:
+    """Keys of an experiment that `Base` alone sets."""
+    experiments = _read_entries(config_dir, "model_config")
+    return frozenset(experiments.get("Base", {}).keys() - experiments[expid].keys())
+
+
+def give_way(entry: Mapping[str, Any], shared: Collection[str], dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """An experiment's entry in which what all experiments share gives way to the dataset, as it does to the experiment.
+
+    >>> give_way({"group_id": "user_id", "epochs": 2}, {"group_id"}, {"group_id": "customer"})
+    {'epochs': 2}
+    """
+    return {key: value for key, value in entry.items() if key == "dataset_id" or not (key in shared and key in dataset)}
 
 
 def merge_params(
@@ -165,12 +178,6 @@ def _read_entries(config_dir: str | Path, kind: str) -> dict[str, dict[str, Any]
     if not files:
         raise ConfigError(f"{config_dir}: found neither {kind}.yaml nor {kind}/*.yaml; pass the folder with --config")
     return read_entries(files, "expid" if kind == "model_config" else "dataset_id")
-
-
-def _keys_of_dataset(config_dir: str | Path, dataset_id: Any) -> frozenset[str]:
-    if not any(user_path(config_dir).glob("dataset_config*")):
-        return frozenset()
-    return frozenset(_read_entries(config_dir, "dataset_config").get(dataset_id, ()))
 
 
 def _check_params(params: Mapping[str, Any], where: str) -> None:

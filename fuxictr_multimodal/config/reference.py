@@ -34,7 +34,7 @@ def reference() -> str:
     parts = [HEAD]
     for title, place, name in SECTIONS:
         parts.append(f"## {title}" + (f"\n\nIn `{place}`." if place else ""))
-        parts += _group(schema_of(pkgutil.resolve_name(name)), "", set())
+        parts.append(render(pkgutil.resolve_name(name)))
     return "\n\n".join(parts) + "\n"
 
 

@@ -15,8 +15,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from fuxictr_multimodal.errors import InputError
 from fuxictr_multimodal.system import supervisor
+from fuxictr_multimodal.system.command import refusal
 from fuxictr_multimodal.system.interruption import Interrupted, raised_on_signals
 from fuxictr_multimodal.system.progress import heard_by
 from fuxictr_multimodal.system.terminal import prepare_streams
@@ -122,9 +122,6 @@ def _outcome(job: Job, words: Connection) -> Outcome:
     try:
         with raised_on_signals(), heard_by(words.send):
             made = job.work()
-    except InputError as error:
-        print(f"error: {visible(str(error))}", file=sys.stderr)
-        return failed(str(error), exit_code=2)
     except KeyboardInterrupt as error:
         ended = Interrupted.of(error)
         return Outcome(job.name, "interrupted", None, str(ended), ended.number, ended.exit_status)
@@ -135,8 +132,12 @@ def _outcome(job: Job, words: Connection) -> Outcome:
             print(error.code, file=sys.stderr)
         return failed(exit_text(status), exit_code=status) if status else Outcome(job.name, "completed", exit_code=0)
     except Exception as error:
-        traceback.print_exc()
-        return failed(f"{type(error).__name__}: {error}", exit_code=1)
+        line = refusal(error)
+        if line is None:
+            traceback.print_exc()
+            return failed(f"{type(error).__name__}: {error}", exit_code=1)
+        print(f"error: {visible(line)}", file=sys.stderr)
+        return failed(line, exit_code=2)
     if made is None:
         return Outcome(job.name, "completed", exit_code=0)
     report, path = made

@@ -16,6 +16,19 @@ from fuxictr_multimodal.text.escape import visible
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM})
 
 
+def refusal(error: Exception) -> str | None:
+    """What to print in place of a traceback: wrong input, or a place that cannot be written; None for other errors.
+
+    >>> refusal(OSError(errno.ENOSPC, "No space left on device", "a.html")), refusal(ZeroDivisionError())
+    ('a.html cannot be written: No space left on device', None)
+    """
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return f"{error.filename} cannot be written: {error.strerror}" if error.filename else error.strerror
+    return None
+
+
 @contextlib.contextmanager
 def command() -> Iterator[None]:
     """Run the body of a command; also a decorator: `@command()`.
@@ -31,14 +44,11 @@ def command() -> Iterator[None]:
     try:
         with raised_on_signals():
             yield
-    except InputError as error:
-        print(f"error: {visible(str(error))}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
+    except (InputError, OSError) as error:
+        line = refusal(error)
+        if line is None:
             raise
-        where = f"{visible(str(error.filename))} cannot be written: " if error.filename else ""
-        print(f"error: {where}{error.strerror}", file=sys.stderr)
+        print(f"error: {visible(line)}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as error:
         interrupted = Interrupted.of(error)

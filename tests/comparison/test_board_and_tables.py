@@ -51,6 +51,12 @@ def test_no_run_is_dropped_silently(board, store, reports):
     assert [run.run for run in more.unfinished if run.status == "not run"] == ["TWIN_x"]
 
 
+def test_a_run_of_a_longer_name_is_no_run_of_the_shorter(store, tmp_path):
+    write_run(tmp_path, store, expid="QIN_x_softmax", model="QIN", seed=1)
+    more = make_board(collect(tmp_path), store=store, replicates=0, not_run=["QIN_x", "QIN_x_softmax"])
+    assert [run.run for run in more.unfinished] == ["QIN_x"]
+
+
 def test_configurations_of_one_expid_stay_apart_and_a_seed_counts_once(store, tmp_path):
     for seed in (1, 2):
         write_run(tmp_path, store, expid="DIN_x", model="DIN", seed=seed)

@@ -318,3 +318,8 @@ def test_what_all_experiments_share_gives_way_to_the_dataset(repository, tmp_pat
     path.write_text(path.read_text().replace("Synthetic_test: #", "Synthetic_test:\n    group_id: likes_level\n    #"))
     assert load_config(tmp_path / "config", "QIN_test")["group_id"] == "likes_level"
     assert load_config(tmp_path / "config", "QIN_demo")["group_id"] == "user_id"
+
+
+def test_what_gives_way_is_decided_by_the_dataset_that_the_run_reads(repository):
+    params = load_config(repository / "config", "QIN_MovieLens", overrides=["dataset_id=Synthetic_demo"])
+    assert params["group_id"] == "user_id"

@@ -159,9 +159,8 @@ class StoreBuilder:
         specs = [column for column in self._feature_cols if column.get("source") == "item"]
         own = next(column for column in specs if column["name"] == self._item_col)
         others = [column["name"] for column in specs if column is not own]
-        given = [name for name in (self._item_col, *others) if name in columns]
         rows = validation.check_columns(
-            columns, required=others or [self._item_col], optional=[self._item_col, *given], where=where
+            columns, required=others or [self._item_col], optional=[self._item_col], where=where
         )
         if rows < 2:
             raise DataError(f"{where}: the item table has {rows} rows; row 0 is padding, so it needs at least 2")

@@ -5,7 +5,6 @@ Every value that FuxiCTR would evaluate is checked first.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from fuxictr.preprocess.tokenizer import Tokenizer
 
 from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
 from fuxictr_multimodal.data.store.feature_cols import check_spec
-from fuxictr_multimodal.data.store.manifest import Manifest
+from fuxictr_multimodal.data.store.manifest import Manifest, read_json
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 
@@ -33,7 +32,7 @@ def load_feature_map(directory: str | Path, dataset_id: str, params: Mapping[str
         ConfigError: it, or `feature_specs`, names an encoder that is not allowed, or an unknown feature.
     """
     path = Path(directory) / FEATURE_MAP_NAME
-    stored = _read_json(path)
+    stored = read_json(path)
     try:
         features = {name: spec for entry in stored["features"] for name, spec in entry.items()}
         found, labels = stored["dataset_id"], stored["labels"]
@@ -84,7 +83,7 @@ def restore_processor(directory: str | Path) -> StoreFeatureProcessor:
     )
     processor.feature_map = load_feature_map(directory, manifest.dataset_id, {"group_id": manifest.group_id})
     processor.normalizers = manifest.normalizers
-    vocabularies = _read_json(directory / FEATURE_VOCAB_NAME)
+    vocabularies = read_json(directory / FEATURE_VOCAB_NAME)
     for column in processor.fitted_cols:
         name = column["name"]
         try:
@@ -122,12 +121,3 @@ def _restored_tokenizer(column: Mapping[str, Any], vocabulary: Mapping[str, int]
         token if token in ("__PAD__", "__OOV__") else as_token(token): int(code) for token, code in vocabulary.items()
     }
     return tokenizer
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: build the dataset first") from None
-    except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}): build the dataset again") from None

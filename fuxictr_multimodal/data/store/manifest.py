@@ -155,12 +155,7 @@ class Manifest:
             DataError: the file is missing, damaged or of another format version.
         """
         path = Path(directory) / MANIFEST_NAME
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise DataError(f"{path} is missing: build the dataset first") from None
-        except ValueError as error:
-            raise DataError(f"{path} is damaged ({error}): build the dataset again") from None
+        stored = read_json(path)
         version = stored.get("format_version") if isinstance(stored, dict) else None
         if version != FORMAT_VERSION:
             raise DataError(
@@ -211,3 +206,17 @@ def _split_counts(stored: Mapping[str, Any]) -> SplitCounts:
 
 def _column(stored: Mapping[str, Any]) -> Column:
     return Column(**{**stored, "shape": tuple(stored["shape"])})
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a dataset.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: build the dataset first") from None
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}): build the dataset again") from None

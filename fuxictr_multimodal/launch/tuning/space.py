@@ -14,9 +14,11 @@ from fuxictr_multimodal.config.dataset_settings import DATASET_KEYS
 from fuxictr_multimodal.config.expids import (
     KNOWN_KEYS,
     check_dataset_entry,
+    give_way,
     load_dataset_config,
     load_model_config,
     merge_params,
+    shared_keys,
 )
 from fuxictr_multimodal.config.identity import config_hash, trial_hash
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
@@ -84,6 +86,7 @@ class Space:
     entry: dict[str, Any]
     datasets: dict[str, dict[str, Any]] = field(repr=False)
     model_keys: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    shared: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, path: Path, *, expid: str | None = None) -> Space:
@@ -102,7 +105,7 @@ class Space:
         settings = SearchSettings.read(path)
         where = f"{path}: tuner_space"
         base_expid = expid or settings.base_expid
-        entry = _model_entry(settings, path, base_expid)
+        entry, shared = _model_entry(settings, path, base_expid)
         dataset_id = settings.dataset_id or entry.get("dataset_id")
         if not dataset_id or dataset_id == "TBD":
             raise ConfigError(f"{path}: base_expid {base_expid!r} has no dataset; set `dataset_id`")
@@ -114,7 +117,7 @@ class Space:
         model_keys = settings.keys_by_model(axes, str(path))
         lacking = {key for key, names in _names_of(model_keys, base_expid, entry["model"]).items() if not names}
         axes = {key: axis for key, axis in axes.items() if key not in lacking}
-        return cls(path, base_expid, axes, entry, datasets, model_keys)
+        return cls(path, base_expid, axes, entry, datasets, model_keys, shared)
 
     @property
     def varied(self) -> list[str]:
@@ -174,8 +177,8 @@ class Space:
             ConfigError: for a value that would fail late.
         """
         tuned = self._in_terms_of(settings.get("model", self.entry["model"]), settings)
-        entry = {**self.entry, **tuned}
-        given = self.datasets[entry["dataset_id"]]
+        given = self.datasets[tuned.get("dataset_id", self.entry["dataset_id"])]
+        entry = {**give_way(self.entry, self.shared, given), **tuned}
         built = {key: value for key, value in tuned.items() if key in BUILD_KEYS}
         # How a dataset is read belongs to the trial: trials with different `max_len` share one dataset and its entry.
         dataset = {k: v for k, v in {**given, **built}.items() if k not in READ_KEYS or k not in tuned}
@@ -200,15 +203,18 @@ class Space:
         return _digest([axes, self.base_expid, [trial_hash(trial.params) for trial in self.representatives()]])
 
 
-def _model_entry(settings: SearchSettings, path: Path, expid: str) -> dict[str, Any]:
+def _model_entry(settings: SearchSettings, path: Path, expid: str) -> tuple[dict[str, Any], frozenset[str]]:
+    """An experiment's entry, and which of its keys `Base` alone sets."""
     if settings.models is None:
-        return load_model_config(settings.config_dir(path), expid)
+        folder = settings.config_dir(path)
+        return load_model_config(folder, expid), shared_keys(folder, expid)
     if expid not in settings.models:
         raise ConfigError(f"{path}: model_config has no entry {expid!r}. {did_you_mean(expid, settings.models)}")
-    entry = {**settings.models.get("Base", {}), **settings.models[expid]}
+    base = settings.models.get("Base", {})
+    entry = {**base, **settings.models[expid]}
     if not isinstance(entry.get("model"), str):
         raise ConfigError(f"{path}: model_config: {expid!r} does not set `model` to a name")
-    return entry
+    return entry, frozenset(base.keys() - settings.models[expid].keys())
 
 
 def _dataset_entry(settings: SearchSettings, path: Path, dataset_id: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import polars as pl
 
 from fuxictr_multimodal.config.expids import load_dataset_config
 from fuxictr_multimodal.data.recipes.interactions import SPLITS, TRAIN
+from fuxictr_multimodal.data.recipes.microlens.files import LEVELS
 from fuxictr_multimodal.data.recipes.microlens.raw_files import Release, read_release
 from fuxictr_multimodal.data.recipes.microlens.raw_recipe import BY_USER, LAST_ITEM, Choices, Recipe
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, is_fitted
@@ -18,7 +19,6 @@ from fuxictr_multimodal.data.store.manifest import Manifest
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 DATASET_IDS = {"50k": "MicroLens_50k", "100k": "MicroLens_100k", "1m": "MicroLens_1M_raw"}
-LEVELS = ("likes_level", "views_level")
 
 
 def dataset_id_of(release: Release) -> str:
