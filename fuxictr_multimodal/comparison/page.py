@@ -163,7 +163,7 @@ def _cells(board: Board, entry: Entry) -> dict[str, Cell]:
     ranks = (board.compared, "AUC")
     pairs = sorted(measured(board), key=lambda pair: (pair != ranks, pair[0] != board.compared))
     metrics = {f"{split} {metric}": _metric(board, split, metric, entry) for split, metric in pairs}
-    difference = {} if board.baseline is None else {f"vs {board.baseline}": _difference(entry)}
+    difference = {} if board.baseline is None else {f"vs {board.baseline}": _difference(board, entry)}
     cells = {" ".join(ranks): metrics[" ".join(ranks)], **difference, **metrics}
     device = (f"GPU {count_text(entry.memory_mib.get('device'))}",) if has_device_memory(board) else ()
     cells |= {
@@ -184,11 +184,11 @@ def _metric(board: Board, split: str, metric: str, entry: Entry) -> Cell:
     return Cell(round(spread.mean, 6), f"{spread.mean:.4f}", under, css)
 
 
-def _difference(entry: Entry) -> Cell:
+def _difference(board: Board, entry: Entry) -> Cell:
     difference = entry.difference
     if difference is None:
         return Cell(0.0, "baseline")
-    intervals = {"rows": difference.rows, "seeds": difference.seeds}
+    intervals = {board.resampled: difference.rows, "seeds": difference.seeds}
     under = tuple(f"{over} {interval_text(interval)}" for over, interval in intervals.items() if interval)
     sure = difference.rows or difference.seeds
     css, sign = "", "≈ " if sure else ""
