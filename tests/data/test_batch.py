@@ -134,12 +134,12 @@ def test_events_behaviours_and_weights_follow_their_rows(kinds, data):
     start = data.draw(st.integers(0, len(rows)))
     stop = data.draw(st.integers(start, len(rows)))
     for picks in (torch.tensor(index, dtype=torch.int64), range(start, stop)):
-        taken = batch.take(picks)
-        assert as_lists(taken.history) == [rows[row] for row in picks]
-        assert as_lists(taken.behaviours["carts"]) == [others[row] for row in picks]
-        assert taken.weight.tolist() == batch.weight[list(picks)].tolist()
+        taken, numbers = batch.take(picks), [int(row) for row in picks]
+        assert as_lists(taken.history) == [rows[row] for row in numbers]
+        assert as_lists(taken.behaviours["carts"]) == [others[row] for row in numbers]
+        assert taken.weight.tolist() == [float(batch.weight[row]) for row in numbers]
         for history in (taken.history, taken.behaviours["carts"]):
-            assert_events_fit(history, list(picks))
+            assert_events_fit(history, numbers)
     length = data.draw(st.integers(1, 7))
     newest = batch.history.newest(length)
     assert as_lists(newest) == [row[-length:] for row in rows]
