@@ -132,8 +132,8 @@ class FeatureColumn(Settings):
 class DatasetSettings(Settings):
     """An entry of `dataset_config/*.yaml`, in FuxiCTR's form.
 
-    `train_data` (samples) or `interactions` (a log of events) make an entry from which the dataset is built at its first
-    use. Without them, and with `data_format: h5`, a script builds it.
+    With `train_data` (samples) or `interactions` (a log of events) the dataset is built from its entry at first use.
+    Without them, and with `data_format: h5`, a script builds it.
     """
 
     data_root: UserPath = Field(

@@ -1,4 +1,4 @@
-"""Settings of data of the user's own: splits, a log of events, negatives, event features, and which form an entry has."""
+"""Settings of data of the user's own: splits, a log of events, negatives, event features, and the form of an entry."""
 
 from __future__ import annotations
 
@@ -188,10 +188,9 @@ def check_form(entry: Mapping[str, Any]) -> None:
         raise ConfigError(f"`interactions` (a log) and `{min(both)}` (samples) exclude each other: keep one of them")
     for key, forms in _FORMS_OF_KEYS.items():
         if key in given and form not in forms:
-            raise ConfigError(
-                f"`{key}` means nothing for {_IN_WORDS[form]}; it is for {' or '.join(map(_IN_WORDS.__getitem__, forms))}"
-                + (". Is `data_format` missing?" if form == "built" and "data_format" not in given else "")
-            )
+            meant = " or ".join(_IN_WORDS[other] for other in forms)
+            hint = ". Is `data_format` missing?" if form == "built" and "data_format" not in given else ""
+            raise ConfigError(f"`{key}` means nothing for {_IN_WORDS[form]}; it is for {meant}{hint}")
     if form == "built" or form == "synthetic":
         return
     _check_files(entry, form)
