@@ -31,7 +31,8 @@ class RunSettings(Settings):
     batch_size: Count = Field(description="Samples of a batch.")
     metrics: SkipValidation[tuple[str, ...]] = Field(
         description="Metrics of the validation and test split: `AUC`, `gAUC`, `logloss`, `ECE`, `avgAUC`, `MRR`, "
-        "`NDCG(k=5)`. Grouped ones need `group_id`."
+        "`MAP`, `NDCG(k=5)`, `HR(k=5)`, `MAP(k=5)`, `Precision(k=5)`, `Recall(k=5)`. All but `AUC`, `logloss` and "
+        "`ECE` are computed within groups and need `group_id`."
     )
     monitor: SkipValidation[str | dict[str, float]] = Field(
         description="What selects on the validation split: a metric, or a weighted sum such as `{AUC: 1, logloss: -1}`."
