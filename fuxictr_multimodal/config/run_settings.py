@@ -59,6 +59,11 @@ class RunSettings(Settings):
     weight_averaging: Annotated[float, Field(ge=0, lt=1), AS_WRITTEN] = Field(
         0, description="Decay of the moving average of weights that is evaluated and saved. 0 means none."
     )
+    warm_start: UserPath = Field(
+        UNSET,
+        description="Start from the weights of a finished run of the same model: its name, `<dataset_id>/<name>`, its "
+        "report or its model file. Rows of embeddings are matched by id or token; new ones are initialised.",
+    )
     max_gradient_norm: Annotated[float, Field(gt=0), AS_WRITTEN] = Field(
         10, description="Gradients are clipped to this L2 norm."
     )
