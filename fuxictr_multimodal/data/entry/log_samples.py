@@ -166,7 +166,8 @@ class LogSamples:
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint8]]:
         """Each positive followed by its negatives."""
         negatives, ordinal = self._negatives[code]
-        ratio = negatives.ratio
+        assert self.choices.negatives is not None
+        ratio = self.choices.negatives.ratio
         before = int(np.searchsorted(ordinal, rows[0]))
         drawn = negatives.take(before, before + int(labels.sum()))
         group = np.where(labels > 0, 1 + ratio, 1)
