@@ -134,6 +134,8 @@ class Experiment:
 
     def item_table(self, feature_map: FeatureMap, device: Any) -> ItemTable:
         """The item table of the dataset on a device: the features with `source: item`."""
+        if self.store.manifest.item_col is None:
+            return ItemTable.without_items(device)
         return ItemTable.from_store(self.store.dir, device=device, feature_map=feature_map)
 
     def build_model(
