@@ -21,7 +21,7 @@ from fuxictr_multimodal.data.entry.lists import as_ids
 from fuxictr_multimodal.data.entry.sample_events import SampleEvents
 from fuxictr_multimodal.data.entry.sample_histories import HistoryReader, JaggedIds
 from fuxictr_multimodal.data.entry.sources import Source, open_sources
-from fuxictr_multimodal.data.entry.users import Users, read_users
+from fuxictr_multimodal.data.entry.users import read_users
 from fuxictr_multimodal.data.entry.values import values_of
 from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
@@ -30,12 +30,15 @@ from fuxictr_multimodal.errors import DataError
 MAX_LEN = 64
 
 
-def build_samples(entry: Entry, *, data_root: str | Path, recipe: Mapping[str, Any], overwrite: bool) -> None:
+def build_samples(
+    entry: Entry, *, data_root: str | Path, folder: str, recipe: Mapping[str, Any], overwrite: bool
+) -> None:
     """Build the dataset of an entry whose samples are ready, with items or without.
 
     Args:
         entry: of the form `samples` or `flat`.
         data_root: folder of the datasets.
+        folder: name of the dataset's folder.
         recipe: for the manifest.
         overwrite: replace an existing dataset.
 
@@ -55,12 +58,12 @@ def build_samples(entry: Entry, *, data_root: str | Path, recipe: Mapping[str, A
         seen = _first_pass(entry, sources, items, reader)
     store_columns = [*entry.columns.store, *(() if seen is None else seen.events.columns)]
     with StoreBuilder(
-        dataset_id=entry.dataset_id,
+        dataset_id=folder,
         data_root=data_root,
         feature_cols=store_columns,
         label_col=entry.settings.label_col,
         max_len=None if flat else entry.settings.max_len or MAX_LEN,
-        group_id=entry.settings.group_id,
+        group_id=_group_of(entry),
         item_col=None if flat else entry.settings.item_col,
         weight_col=entry.settings.weight_col,
         behaviours=entry.columns.histories[1:],
@@ -157,8 +160,8 @@ def _first_pass(entry: Entry, sources: list[Source], items: Items, reader: Histo
         items = Items(items.ids, shown.features(items.ids), items.files, tuple(shown.notes()), items.name)
     elif items.rows > known:
         items = items.noted(
-            f"{items.name} lacks {items.rows - known:,} items that occur ({of_targets - known:,} as targets): they have "
-            "an id and no features"
+            f"{items.name} lacks {items.rows - known:,} items that occur ({of_targets - known:,} as targets): they "
+            "have an id and no features"
         )
     if items.rows < 2:
         raise DataError(f"{entry.where}: there are no items in {sources[0].name}")
@@ -236,6 +239,16 @@ def _targets(entry: Entry, chunk: pl.DataFrame, source: Source, first_row: int) 
             f"{source.name}: column {name!r}, row {row} (counted from 0): the sample has no item: remove such samples"
         )
     return ids
+
+
+def _group_of(entry: Entry) -> str | None:
+    """The column of grouped metrics; one that a run's `Base` names, and the data has not, is none."""
+    name, columns = entry.settings.group_id, entry.columns
+    known = [c["name"] for c in (*columns.samples, *columns.users)]
+    if name is not None and name not in known:
+        print(f"group_id: {name!r} is no active column of the samples: there are no grouped metrics")
+        return None
+    return name
 
 
 def _distinct(found: pl.Series, more: pl.Series) -> pl.Series:
