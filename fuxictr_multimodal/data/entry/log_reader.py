@@ -13,7 +13,7 @@ from fuxictr_multimodal.config.entry_settings import InteractionSettings
 from fuxictr_multimodal.data.entry.files import Table, format_of
 from fuxictr_multimodal.data.entry.labels import Rule
 from fuxictr_multimodal.data.entry.splits import fold_codes
-from fuxictr_multimodal.data.entry.times import Clock, TimeReader
+from fuxictr_multimodal.data.entry.times import COUNTER, Clock, TimeReader
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.errors import DataError, did_you_mean
 
@@ -232,7 +232,7 @@ class _Reader:
             users=joined["users"],
             items=joined["items"],
             times=joined.get("times"),
-            clock=Clock(None) if self._times is None else self._times.clock,
+            clock=COUNTER if self._times is None else self._times.clock,
             positive=joined.get("positive", everything),
             target=joined["target"],
             kinds=joined.get("kinds"),
