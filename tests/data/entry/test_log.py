@@ -125,9 +125,7 @@ def samples_of(store: Store) -> pl.DataFrame:
 def histories_in_polars(log: pl.DataFrame, max_len: int) -> pl.DataFrame:
     """Each row's history by a join of the log with itself."""
     rows = log.with_row_index("row")
-    earlier = rows.filter(pl.col("rating") >= 3).select(
-        "user", past="ts", past_row="row", shown="item"
-    )
+    earlier = rows.filter(pl.col("rating") >= 3).select("user", past="ts", past_row="row", shown="item")
     both = rows.join(earlier, on="user").filter(pl.col("past") < pl.col("ts")).sort("past", "past_row")
     lists = both.group_by("row").agg(history=pl.col("shown").tail(max_len))
     return rows.join(lists, on="row", how="left").with_columns(pl.col("history").fill_null([])).sort("row")
@@ -270,7 +268,9 @@ def test_further_behaviours_are_in_the_dataset(raw, tmp_path):
         users, times = reader.read("user_id", 0, reader.rows), reader.read("ts", 0, reader.rows)
     items, own = store.ids("item_id"), store.ids("user_id").originals(users)
     for row in range(0, len(times), 7):
-        past = raw["log"].filter((pl.col("user") == own[row]) & (pl.col("ts") < times[row]) & (pl.col("action") == "cart"))
+        past = raw["log"].filter(
+            (pl.col("user") == own[row]) & (pl.col("ts") < times[row]) & (pl.col("action") == "cart")
+        )
         wanted = past.sort("ts", maintain_order=True)["item"].tail(5).to_list()
         assert items.originals(carts.values[carts.offsets[row] : carts.offsets[row + 1]]).to_list() == wanted
 
