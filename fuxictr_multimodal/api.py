@@ -17,8 +17,8 @@ from fuxictr_multimodal.config.expids import load_dataset_config
 from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.config.packaged import default_config
 from fuxictr_multimodal.config.user_paths import user_path
+from fuxictr_multimodal.data.entry.build import build_entry
 from fuxictr_multimodal.data.store import Store
-from fuxictr_multimodal.data.synthetic import build_from_config
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.run_names import without_seed
@@ -47,8 +47,7 @@ def build_dataset(
     """
     root = None if data_root is None else user_path(data_root)
     folder = _config(config)
-    build_from_config(dataset_id, config_dir=folder, data_root=root, overwrite=overwrite)
-    return Store.open(root or load_dataset_config(folder, dataset_id)["data_root"], dataset_id)
+    return build_entry(load_dataset_config(folder, dataset_id), data_root=root, overwrite=overwrite)
 
 
 def open_dataset(dataset_id: str, *, data_root: str | Path = "data") -> Store:

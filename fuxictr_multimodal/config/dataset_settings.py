@@ -192,8 +192,11 @@ class DatasetSettings(Settings):
     )
     history_col: str | ListOf[str] = Field(
         UNSET,
-        description="Column of item ids, newest last: lists, or text with `^` between ids (`splitter` of a column of "
-        "that name). Several have an attention each; the first is the main one.",
+        description="Column of item ids, newest last: lists, or text with `splitter` between ids. Several columns have "
+        "an attention each; the first is the main one.",
+    )
+    splitter: Annotated[str, Field(min_length=1)] = Field(
+        UNSET, description="Text between the values of histories that are written as text. By default `^`."
     )
     weight_col: str = Field(UNSET, description="Column of the weight of each sample in the loss.")
     event_cols: ListOf[EventColumn] = Field(

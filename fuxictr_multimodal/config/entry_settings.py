@@ -139,6 +139,7 @@ _FORMS_OF_KEYS: Mapping[str, tuple[Form, ...]] = {
     "history": ("log",),
     "negatives": ("log",),
     "history_col": ("samples",),
+    "splitter": ("samples",),
     "event_cols": ("log", "samples"),
     "item_data": ("log", "samples"),
     "user_data": ("log", "samples", "flat"),
@@ -197,15 +198,16 @@ def check_form(entry: Mapping[str, Any]) -> None:
 
 
 def _check_files(entry: Mapping[str, Any], form: Form) -> None:
-    data_format, split = entry.get("data_format"), entry.get("split")
-    by = split.get("by") if isinstance(split, Mapping) else getattr(split, "by", None)
+    data_format: str | None = entry.get("data_format")
+    split: SplitSettings | None = entry.get("split")
+    by = None if split is None else split.by
     if data_format == "npz" and form != "prepared":
         raise ConfigError(
             "`data_format: npz` is for data that FuxiCTR encoded, which its feature_map.json describes: leave out "
             "`feature_cols`, or write the data as parquet"
         )
     if form == "log":
-        if entry.get("data_format") not in (None, "csv", "parquet"):
+        if data_format not in (None, "csv", "parquet"):
             raise ConfigError(f"`interactions` are read from csv or parquet, not {data_format}")
         if by == "order":
             raise ConfigError("a log is split by time, user, last_item or column; `by: order` is for samples")
@@ -221,7 +223,7 @@ def _check_files(entry: Mapping[str, Any], form: Form) -> None:
         raise ConfigError("`split` cuts `train_data` into pieces: leave out `valid_data` and `test_data`, or `split`")
     if by == "last_item":
         raise ConfigError("`by: last_item` needs `interactions`; samples are split by time, user, order or column")
-    if by == "time" and split["time"] is None if isinstance(split, Mapping) else by == "time" and split.time is None:
+    if split is not None and by == "time" and split.time is None:
         raise ConfigError("split: `by: time` needs `time`, the column of times of the samples")
 
 

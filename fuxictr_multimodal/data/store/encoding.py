@@ -19,6 +19,7 @@ from fuxictr.preprocess import FeatureProcessor
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, is_fitted
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
+TYPES_OF_NOTHING = {"int": pl.Int64, "float": pl.Float64}
 FEATURE_MAP_NAME = "feature_map.json"
 FEATURE_VOCAB_NAME = "feature_vocab.json"
 
@@ -122,11 +123,17 @@ class StoreFeatureProcessor(FeatureProcessor):
         if column["type"] == "numeric":
             values = super().transform({name: series.cast(pl.Float64).to_numpy()})[name]
             return np.asarray(values, dtype=np.float32)
+        if not len(series):
+            return np.zeros((0, *self._row_shape(name)), dtype=np.int32)
         # Each distinct value goes through FuxiCTR once, then its code is scattered back.
         distinct = series.unique(maintain_order=True)
         codes = np.asarray(super().transform({name: distinct.to_list()})[name], dtype=np.int32)
         index = series.replace_strict(distinct, pl.int_range(len(distinct), eager=True), return_dtype=pl.Int64)
         return codes[index.to_numpy()]
+
+    def _row_shape(self, name: str) -> tuple[int, ...]:
+        spec = self.feature_map.features[name]
+        return (spec["max_len"],) if spec["type"] == "sequence" else ()
 
     def fit_categorical_col(self, col: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """FuxiCTR's own; a column with `vocab_size` takes its path without rebuilding."""
@@ -188,6 +195,10 @@ class StoreFeatureProcessor(FeatureProcessor):
             if name not in schema:
                 raise DataError(f"{where}: column {name!r} is missing. {did_you_mean(name, schema.names())}")
             found, wanted = schema[name], column["dtype"]
+            if found == pl.Null:
+                # A column without a value has no type of its own.
+                found = TYPES_OF_NOTHING.get(wanted, pl.String) if column["type"] != "sequence" else pl.String
+                rows = rows.with_columns(pl.col(name).cast(found))
             if column["type"] == "sequence":
                 fits = found == pl.String or isinstance(found, pl.List | pl.Array)
                 wanted = f"text with {column.get('splitter', '^')!r} between tokens, or lists"
@@ -243,4 +254,6 @@ def _series(values: Any) -> pl.Series:
         return values
     array = np.asarray(values)
     # polars would keep an array of Python objects as such, and not see the text in it.
-    return pl.Series(values=array.tolist() if array.dtype.kind in "OU" else array)
+    if array.dtype.kind == "U" and array.ndim == 1:
+        return pl.Series(values=array.tolist(), dtype=pl.String)
+    return pl.Series(values=array.tolist() if array.dtype.kind == "O" else array)

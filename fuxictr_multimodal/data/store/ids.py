@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -143,3 +144,19 @@ def _plain(values: pl.Series, *, fractions: bool = False) -> pl.Series:
     if not fits and not (fractions and dtype.is_float()):
         raise DataError(f"values of type {dtype} cannot be ids: ids are text, whole numbers or bytes")
     return values
+
+
+def as_texts(values: Any) -> pl.Series | None:
+    """A column of texts, some of them missing, as a series; None for a column of anything else."""
+    if isinstance(values, pl.Series):
+        series = values
+    else:
+        array = np.asarray(values)
+        if array.dtype.kind not in "OUT":
+            return None
+        try:
+            series = pl.Series(array.tolist(), dtype=pl.String, strict=True)
+        except (TypeError, pl.exceptions.PolarsError):
+            return None
+    series = _plain(series) if isinstance(series.dtype, pl.Categorical | pl.Enum) else series
+    return series if series.dtype == pl.String else None

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fuxictr_multimodal.data.recipes.microlens.negatives import NegativeSampler
+from fuxictr_multimodal.data.recipes.negatives import NegativeSampler
 from fuxictr_multimodal.data.recipes.microlens.raw import build
 from fuxictr_multimodal.data.recipes.microlens.raw_files import read_release
 from fuxictr_multimodal.data.recipes.microlens.raw_recipe import Choices, Recipe
