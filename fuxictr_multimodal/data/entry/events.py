@@ -30,11 +30,11 @@ class EventSpec(Protocol):
     """What of an entry's `event_cols` says how to encode."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str: ...
     @property
-    def bins(self) -> int | None: ...  # noqa: D102
+    def bins(self) -> int | None: ...
     @property
-    def min_categr_count(self) -> int | None: ...  # noqa: D102
+    def min_categr_count(self) -> int | None: ...
 
 
 def kind_of(spec: EventSpec) -> Kind:

@@ -22,7 +22,7 @@ from fuxictr_multimodal.data.entry.users import read_users
 from fuxictr_multimodal.data.recipes.interactions import TRAIN
 from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.data.store.manifest import Manifest
-from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.errors import ConfigError
 
 MAX_LEN = 64
 DEFAULT_SPLIT = SplitSettings(by="time")
