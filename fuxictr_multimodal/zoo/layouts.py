@@ -39,9 +39,16 @@ def as_longctr(
 
 def longctr_slots(batch: Batch, *, max_len: int | None = None, padding: str = "pre") -> tuple[Tensor, Tensor]:
     """Items of the LongCTR layout, padded history then target (B, T + 1), and the mask (B, T) of real history items."""
-    longest = int(batch.history.lengths.max()) if len(batch) else 0
-    padded_BT = pad(batch.history, max_len if max_len is not None else max(longest, 1), padding)
-    slots_BT1 = torch.cat([padded_BT, batch.target[:, None].to(padded_BT.dtype)], dim=1)
+    return slots_of(batch.history, batch.target, max_len=max_len, padding=padding)
+
+
+def slots_of(
+    history: Jagged, target_B: Tensor, *, max_len: int | None = None, padding: str = "pre"
+) -> tuple[Tensor, Tensor]:
+    """Like `longctr_slots`, of one kind of history and the targets."""
+    longest = int(history.lengths.max()) if len(history) else 0
+    padded_BT = pad(history, max_len if max_len is not None else max(longest, 1), padding)
+    slots_BT1 = torch.cat([padded_BT, target_B[:, None].to(padded_BT.dtype)], dim=1)
     return slots_BT1, (padded_BT > 0).float()
 
 

@@ -145,7 +145,9 @@ def _dtypes(entry: Entry, columns: LogColumns, choices: LogChoices) -> dict[str,
     log, own = choices.interactions, entry.columns.own
     assert own is not None
     users = {entry.columns.raw_name(c): c["dtype"] for c in columns.user}
-    found = {spec.name: "any" if spec.bins is None else "float" for spec in choices.event_cols if spec.name not in TIMES}
+    found = {
+        spec.name: "any" if spec.bins is None else "float" for spec in choices.event_cols if spec.name not in TIMES
+    }
     found |= columns.dtypes()
     if entry.settings.item_data is None:
         found |= entry.columns.dtypes(entry.columns.items)
@@ -188,9 +190,7 @@ def _show(shown: ShownItems, names: list[str], table: Table, events: Events, sam
 
 
 def _event_columns(samples: LogSamples, choices: LogChoices) -> list[dict[str, Any]]:
-    return [
-        samples.features[spec.name].column(embedding_dim=spec.embedding_dim) for spec in choices.event_cols
-    ]
+    return [samples.features[spec.name].column(embedding_dim=spec.embedding_dim) for spec in choices.event_cols]
 
 
 def _append(builder: StoreBuilder, entry: Entry, part: Samples, columns: dict[str, Any]) -> None:

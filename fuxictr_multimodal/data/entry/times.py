@@ -57,6 +57,10 @@ class Clock:
         return self.unit
 
 
+# Times that only count.
+COUNTER = Clock(None)
+
+
 class TimeReader:
     """Reads one column of times, piece by piece.
 
