@@ -25,7 +25,7 @@ from fuxictr_multimodal.data.store.manifest import Manifest
 from fuxictr_multimodal.errors import ConfigError
 
 MAX_LEN = 64
-DEFAULT_SPLIT = SplitSettings(by="time")
+DEFAULT_SPLIT = SplitSettings.model_validate({"by": "time"})
 
 
 def build_log(
@@ -65,12 +65,13 @@ def build_log(
     for note in notes:
         print(note)
 
-    files = named_files("interactions", table.files) | items.files | vector_files(entry)
+    files = {**named_files("interactions", table.files), **items.files, **vector_files(entry)}
+    label: Any = entry.settings.label_col
     with StoreBuilder(
         dataset_id=entry.dataset_id,
         data_root=data_root,
         feature_cols=[*columns.entry.columns.store, *_event_columns(samples, choices)],
-        label_col=entry.settings.label_col,
+        label_col=label,
         max_len=choices.max_len,
         group_id=entry.settings.group_id,
         item_col=entry.settings.item_col,
@@ -125,8 +126,8 @@ def choices_of(entry: Entry) -> LogChoices:
             )
         if spec.target not in (None, spec.name) or (spec.target is not None and spec.name in TIMES):
             raise ConfigError(
-                f"{entry.where}: event_cols: {spec.name}: `target` can only be {spec.name!r} itself, for a column of the "
-                "log whose value is known before the event, such as the page"
+                f"{entry.where}: event_cols: {spec.name}: `target` can only be {spec.name!r} itself, for a column of "
+                "the log whose value is known before the event, such as the page"
             )
         taken.add(spec.name)
     return LogChoices(

@@ -54,8 +54,8 @@ class LogColumns:
             raw = columns.raw_name(column)
             if log.label is not None and raw == log.label and column["type"] != "meta":
                 raise ConfigError(
-                    f"{entry.where}: column {column['name']!r} is the label of the log: as a feature it would tell what "
-                    "is predicted; leave it out, or make it `type: meta`"
+                    f"{entry.where}: column {column['name']!r} is the label of the log: as a feature it would tell "
+                    "what is predicted; leave it out, or make it `type: meta`"
                 )
             kind = next((kind for kind, name in by_name.items() if raw == name), "context")
             if kind == "time" and column["type"] != "meta":

@@ -161,14 +161,14 @@ class _Reader:
         if self._rule is not None and settings.label is not None:
             found["positive"] = self._labels(self._rule, chunk[settings.label], target, first)
         if self._fold_column is not None:
-            values = chunk[self._fold_column].cast(pl.String)
-            found["folds"] = fold_codes(values.to_list(), where=self._where(self._fold_column), first_row=first)
+            folds = chunk[self._fold_column].cast(pl.String).to_list()
+            found["folds"] = fold_codes(folds, where=self._where(self._fold_column), first_row=first)
         if not kept.all():
             found = {name: values[kept] for name, values in found.items()}
         for name, values in (found | {"kept": kept}).items():
             self._pieces.setdefault(name, []).append(values)
-        for name, pieces in self._column_pieces.items():
-            pieces.append(chunk[name] if kept.all() else chunk[name].filter(pl.Series(kept)))
+        for name, columns in self._column_pieces.items():
+            columns.append(chunk[name] if kept.all() else chunk[name].filter(pl.Series(kept)))
         self._rows += len(chunk)
 
     def _codes(self, column: str, chunk: pl.DataFrame, *, padding: bool) -> NDArray[np.int64]:

@@ -269,9 +269,7 @@ def test_further_behaviours_are_in_the_dataset(raw, tmp_path):
         users, times = reader.read("user_id", 0, reader.rows), reader.read("ts", 0, reader.rows)
     items, own = store.ids("item_id"), store.ids("user_id").originals(users)
     for row in range(0, len(times), 7):
-        past = raw["log"].filter(
-            (pl.col("user") == own[row]) & (pl.col("ts") < times[row]) & (pl.col("action") == "cart")
-        )
+        past = raw["log"].filter(user=own[row], action="cart").filter(pl.col("ts") < times[row])
         wanted = past.sort("ts", maintain_order=True)["item"].tail(5).to_list()
         assert items.originals(carts.values[carts.offsets[row] : carts.offsets[row + 1]]).to_list() == wanted
 
