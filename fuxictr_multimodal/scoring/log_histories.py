@@ -113,7 +113,8 @@ class LogHistories:
 def user_dtype(entry: Entry) -> dict[str, str]:
     """Type of the log's column of users, where the entry declares it."""
     columns, log = entry.columns, entry.settings.interactions
-    return {log.user: c["dtype"] for c in columns.samples if columns.raw_name(c) == log.user}
+    found = [c["dtype"] for c in columns.samples if columns.raw_name(c) == log.user]
+    return {log.user: found[0]} if found else {}
 
 
 def _longer(values: NDArray, rows: int) -> NDArray:
