@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fuxictr_multimodal.config.of_settings import BASE
 from fuxictr_multimodal.data.proposal.lines import Noted
 from fuxictr_multimodal.data.proposal.roles import Roles
 
@@ -57,30 +58,13 @@ def propose_experiments(roles: Roles, dataset_id: str, *, with_base: bool) -> di
     """
     size = Size.of(training_samples(roles))
     grouped = roles.user is not None
-    found: dict[str, Any] = {"Base": _base()} if with_base else {}
+    found: dict[str, Any] = {"Base": dict(BASE)} if with_base else {}
     found[f"QIN_{dataset_id}"] = _qin(roles, dataset_id, size, grouped=grouped)
     if roles.form == "flat":
         return found
     found[f"DIN_{dataset_id}"] = _din(dataset_id, size, grouped=grouped)
     found[f"DCNv2_{dataset_id}"] = _dcnv2(dataset_id, size, grouped=grouped)
     return found
-
-
-def _base() -> dict[str, Any]:
-    return {
-        "model_root": "./checkpoints/",
-        "verbose": 1,
-        "seed": 2026,
-        "task": "binary_classification",
-        "loss": "binary_crossentropy",
-        "optimizer": "adam",
-        "metrics": ["AUC", "logloss"],
-        "monitor": "AUC",
-        "monitor_mode": "max",
-        "shuffle": True,
-        "save_best_only": True,
-        "early_stop_patience": 2,
-    }
 
 
 def _shared(dataset_id: str, size: Size, *, grouped: bool) -> dict[str, Any]:
