@@ -38,7 +38,11 @@ class ComparisonSettings(Settings):
 
     base_config: UserPath = Field("./config/", description="The config folder.")
     dataset_id: PlainName = Field(description="The dataset. Globs of expids take the experiments of this one only.")
-    expids: str = Field(description="Names and globs of the experiments that run as they are.")
+    expids: str | None = Field(
+        None,
+        description="Names and globs of the experiments that run as they are. It may be left out beside `tuning`.",
+        examples=['"*_demo"'],
+    )
     tuning: TuningSettings | None = Field(
         None, description="Experiments that run with the best of their trials, as `<expid>_tuned`."
     )
@@ -87,6 +91,8 @@ class Comparison:
         """
         file = bind(ComparisonSettings, read_yaml(path), str(path))
         parse_seeds(file.seeds)
+        if file.expids is None and file.tuning is None:
+            raise ConfigError(f"{path} sets neither `expids` nor `tuning`; write for example expids: '*_demo'")
         config_dir = user_path(file.base_config)
         tuning = None
         if file.tuning is not None:
@@ -100,7 +106,7 @@ class Comparison:
         return cls(
             config_dir=config_dir,
             dataset_id=file.dataset_id,
-            expids=_expids_of(config_dir, file.expids, file.dataset_id),
+            expids=() if file.expids is None else _expids_of(config_dir, file.expids, file.dataset_id),
             tuning=tuning,
             seeds=file.seeds,
             baseline=file.baseline,

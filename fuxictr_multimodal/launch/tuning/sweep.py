@@ -19,10 +19,11 @@ from fuxictr_multimodal.launch.tuning.summary import write_summary
 
 
 class Source(Protocol):
-    """Gives trials: the list of a grid, or a search."""
+    """Gives trials: the list of a grid, or a search; `trials` is how many there are, at most, in all."""
 
     name: str
     records: list[Record]
+    trials: int
 
     def next(self) -> Record | None:
         """The next trial to run; None when there is none."""
