@@ -87,7 +87,8 @@ def simulate(seconds, budget, *, estimates=None, seeds=2, slots=1):
     waiting = list(sweeps)
     while waiting:
         turn = waiting.pop(0)
-        if len(turn.source.records) < max(1, turn.source.trials) and rounds.may_draw(sweeps, turn):
+        # As the scheduler: the turn first, for it says how many trials there are.
+        if rounds.may_draw(sweeps, turn) and len(turn.source.records) < turn.source.trials:
             watch.elapsed += seconds[turn.space.base_expid]
             turn.source.records.append(trial(seconds=seconds[turn.space.base_expid] - START_SECONDS))
             waiting.append(turn)
