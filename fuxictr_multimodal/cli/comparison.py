@@ -175,7 +175,7 @@ def _compare_file(config: Path, gpus: list[int], prog: str) -> None:
         out = comparison.out
         chosen = ["--dataset", comparison.dataset_id, "--expid", ",".join(comparison.names)]
         chosen += ["--baseline", comparison.baseline] if comparison.baseline else []
-        chosen += ["--resample", comparison.resample]
+        chosen += ["--resample", comparison.resample, "--model-root", str(comparison.model_root)]
         run_leaderboard_main([*chosen, "--export", f"{out}.json", "--out", f"{out}.md"])
         leaderboard = "fxmm leaderboard" if prog.startswith("fxmm") else "python run_leaderboard.py"
         print(f"the page: {leaderboard} --from {out}.json --out {out.name}.html")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from fuxictr_multimodal.config.binder import Count, PlainName, Settings, UserPath, bind
-from fuxictr_multimodal.config.expids import load_model_config
+from fuxictr_multimodal.config.expids import base_entry, load_model_config
 from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.config.yaml_files import read_yaml
 from fuxictr_multimodal.errors import ConfigError
@@ -113,6 +113,11 @@ class Comparison:
             resample=file.resample,
             out=user_path(file.out),
         )
+
+    @property
+    def model_root(self) -> Path:
+        """Where the runs write, as the config folder has it for all."""
+        return user_path(base_entry(self.config_dir).get("model_root", "checkpoints"))
 
     @property
     def names(self) -> list[str]:

@@ -20,12 +20,14 @@ class Speed:
     Attributes:
         train: samples a second.
         score: samples a second.
-        start: seconds until the first step.
+        start: seconds until the first step, from the start of the process where the caller knows it.
+        worked: seconds of the probe that were not its start.
     """
 
     train: float
     score: float
     start: float
+    worked: float = 0.0
 
     def seconds(self, *, rows: int, valid_rows: int, test_rows: int, epochs: int) -> float:
         """Seconds of a run of so many epochs, its start included.
@@ -80,7 +82,8 @@ def probe(config_dir: Path, expid: str, *, gpu: int, seconds: float, path: Path)
         model.eval()
         with torch.no_grad():
             scored = _rate(valid, lambda batch: model.forward(to_inputs(batch)), seconds / 3, model.device)
-    write_json(path, asdict(Speed(train=trained, score=scored, start=start)))
+    worked = time.perf_counter() - started - start
+    write_json(path, asdict(Speed(train=trained, score=scored, start=start, worked=worked)))
 
 
 def _rate(batches: Any, work: Any, seconds: float, device: Any) -> float:

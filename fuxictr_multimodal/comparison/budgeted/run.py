@@ -6,7 +6,7 @@ import functools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from fuxictr_multimodal.comparison.budgeted.generate import (
 )
 from fuxictr_multimodal.comparison.budgeted.plan import Cost, Plan, Planner, counted, minutes, table
 from fuxictr_multimodal.comparison.budgeted.probe import Speed, probe
-from fuxictr_multimodal.comparison.budgeted.searching import START_SECONDS, Rounds
+from fuxictr_multimodal.comparison.budgeted.searching import Rounds
 from fuxictr_multimodal.comparison.budgeted.shape import Shape
 from fuxictr_multimodal.comparison.budgeted.sizes import Sizes
 from fuxictr_multimodal.comparison.budgeted.winners import (
@@ -49,6 +49,8 @@ from fuxictr_multimodal.system.interruption import Interrupted
 from fuxictr_multimodal.system.terminal import plain_console
 
 HOUR = 3600.0
+# Of a process before its run begins, where no probe has measured it.
+START_SECONDS = 3.0
 # A trial may search a smaller batch or a wider embedding than the probe measured.
 CAUTION = 1.5
 PROBE_SECONDS = (0.5, 10.0)
@@ -185,6 +187,12 @@ class _Comparison:
         experiments = len(self.clock.known.get("plan", {}).get("names", ())) or known_models.CORE
         return min(5.0 + experiments * self.shape.test_rows * 4e-5, 0.2 * self.clock.budget) + START_SECONDS
 
+    @property
+    def start(self) -> float:
+        """Seconds of a process before its run begins; the first probe waits for the server that imports PyTorch."""
+        speeds = self.clock.known.get("speeds", {}).values()
+        return min((speed["start"] for speed in speeds), default=START_SECONDS)
+
     def generate(self, *, group_id: str | None) -> None:
         """Write the files, once: a user may have changed them since."""
         if "models" in self.clock.known:
@@ -214,7 +222,7 @@ class _Comparison:
         plan = self._plan()
         expids = sorted(plan.names, key=lambda name: next(c.trial for c in plan.costs if c.name == name))
         planner = Planner(slots=len(self.gpus), seeds=len(self.seeds), trials=self.request.trials)
-        rounds = Rounds(self.clock, planner, plan, self.reserve, self.say)
+        rounds = Rounds(self.clock, planner, plan, self.reserve, self.start, self.say)
         sweeps = tune(
             self.files.search,
             expids,
@@ -226,6 +234,7 @@ class _Comparison:
             console=console,
             turns=rounds.may_draw,
             is_over=rounds.is_over,
+            pictures=False,
         )
         winners = choose_winners(dict(zip(expids, sweeps, strict=True)))
         for expid in [expid for expid in expids if expid not in winners.records]:
@@ -234,13 +243,23 @@ class _Comparison:
             raise DataError(f"no trial was completed within the time: give more --hours; {RESUME}")
         write_winners(self.files.winners, winners)
         self.say(f"the best of {winners.trials} trials of each of {len(winners.records)} models run with their seeds")
-        return self._run_seeds(winners)
+        return self._run_seeds(winners, overhead=rounds.overhead)
 
-    def _run_seeds(self, winners: Winners) -> Result:
-        gate = Seeds(self.clock, winners, len(self.gpus), self.reserve)
+    def _run_seeds(self, winners: Winners, *, overhead: float) -> Result:
+        gate = Seeds(self.clock, winners, len(self.gpus), self.reserve, overhead)
         plans = gate.plans(self.files.winners, self.seeds)
-        outcomes = run_many(
-            plans, {}, gpus=self.gpus, run=train_winner, may_start=gate.may_start, is_over=gate.is_over, quiet=True
+        complete = gate.complete(plans)
+        outcomes = list(complete.values())
+        if complete:
+            self.say(f"complete before, and not run again: {counted(len(complete), 'run')}")
+        outcomes += run_many(
+            [plan for plan in plans if plan not in complete],
+            {},
+            gpus=self.gpus,
+            run=train_winner,
+            may_start=gate.may_start,
+            is_over=gate.is_over,
+            quiet=True,
         )
         names = self.clock.known["models"]
         best = write_best(
@@ -284,7 +303,7 @@ class _Comparison:
             return Plan(tuple(taking_part), kept["trials"], kept["seeds"], 0.0)
         # What an earlier plan has done counts as time of this one.
         spent = 0.0 if kept is not None else self.clock.elapsed
-        seconds = self.clock.budget - spent - self.reserve - 2 * START_SECONDS
+        seconds = self.clock.budget - spent - self.reserve - 2 * self.start
         plan = planner.plan(costs, seconds=seconds)
         if plan is None:
             needed = planner.least_seconds(costs) + self.reserve + self.clock.elapsed
@@ -313,7 +332,7 @@ class _Comparison:
         for expid in self.clock.known["models"]:
             if expid not in speeds:
                 continue
-            seconds = START_SECONDS + CAUTION * speeds[expid].seconds(
+            seconds = CAUTION * replace(speeds[expid], start=self.start).seconds(
                 rows=self.shape.rows,
                 valid_rows=self.shape.valid_rows,
                 test_rows=self.shape.test_rows,
@@ -357,7 +376,9 @@ class _Comparison:
         def on_end(job: Job, outcome: Outcome) -> None:
             path = folder / f"{job.name}.json"
             if outcome.status == "completed" and path.is_file():
-                known["speeds"][job.name] = asdict(Speed(**json.loads(path.read_text(encoding="utf-8"))))
+                speed = Speed(**json.loads(path.read_text(encoding="utf-8")))
+                start = max(speed.start, outcome.seconds - speed.worked)
+                known["speeds"][job.name] = asdict(replace(speed, start=start))
             elif outcome.status == "failed":
                 known["failed"][job.name] = f"its probe ended with {outcome.error}; see {folder / job.name}.log"
             self.clock.save()

@@ -10,9 +10,9 @@ from fuxictr_multimodal.comparison.budgeted.plan import FEW, Cost, Plan, Planner
 from fuxictr_multimodal.launch.tuning.outcome import Record, best_record
 from fuxictr_multimodal.launch.tuning.sweep import Sweep
 
+# A seed of each model may take longer than its trial did.
+SAFETY = 1.25
 ENDED = ("completed", "failed", "pruned")
-# Of a run: a process, its imports, and the report.
-START_SECONDS = 3.0
 
 
 @dataclass
@@ -27,21 +27,27 @@ class Rounds:
         planner: of its plan.
         plan: to begin with.
         reserve: seconds to keep for the leaderboard.
-        round: the round that may be drawn from.
+        start: seconds of a process before its run begins.
         say: prints a line.
+        round: the round that may be drawn from.
+        overhead: seconds of the wall clock that a run takes beside those of its report: `start`, or what was measured.
     """
 
     clock: Clock
     planner: Planner
     plan: Plan
     reserve: float
+    start: float
     say: Callable[[str], None]
     round: int = 0
+    overhead: float = 0.0
     costs: Mapping[str, Cost] = field(default_factory=dict)
     _records: list[Sequence[Record]] = field(default_factory=list)
     _stopped: bool = False
+    _before: tuple[float, int, float] | None = None
 
     def __post_init__(self) -> None:
+        self.overhead = self.start
         self.costs = {cost.name: cost for cost in self.plan.costs}
 
     @property
@@ -52,8 +58,9 @@ class Rounds:
     def may_draw(self, sweeps: Sequence[Sweep], sweep: Sweep) -> bool:
         """Whether a sweep may draw its next trial; plans again where that begins a round."""
         self._records = [other.source.records for other in sweeps]
+        self._measure_overhead()
         self.costs = {
-            other.space.base_expid: measured(self.costs[other.space.base_expid], other.source.records)
+            other.space.base_expid: measured(self.costs[other.space.base_expid], other.source.records, start=self.start)
             for other in sweeps
         }
         number = 1 + sum(record.status != "queued" for record in sweep.source.records)
@@ -91,21 +98,32 @@ class Rounds:
         left = minutes(max(0.0, self.left))
         self.say(f"round {number} of {rounds} of the trials; {minutes(self.clock.elapsed)} used, {left} left for runs")
 
+    def _measure_overhead(self) -> None:
+        """What the wall clock says beside the reports: starts, evaluations of test, and a machine that others use."""
+        done = [record for records in self._records for record in records if record.status == "completed"]
+        now = self.clock.elapsed, len(done), sum(record.seconds for record in done)
+        if self._before is None:
+            self._before = now
+        wall, count, seconds = (later - earlier for later, earlier in zip(now, self._before, strict=True))
+        if count:
+            slots = min(self.planner.slots, count)
+            self.overhead = max(self.start, (slots * wall - seconds) / count)
+
     def _seeds_seconds(self) -> float:
-        """One seed of every model that has a completed trial."""
+        """One seed of every model that has a completed trial, and some more, for the plan must not end without."""
         tried = [
             self.costs[name].run
             for name, records in zip(self.costs, self._records, strict=False)
             if any(record.status == "completed" for record in records)
         ]
-        return makespan(tried, self.planner.slots)
+        return SAFETY * makespan(tried, self.planner.slots)
 
 
-def measured(cost: Cost, records: Sequence[Record]) -> Cost:
-    """A cost by what the trials of a model took, where some are complete."""
+def measured(cost: Cost, records: Sequence[Record], *, start: float) -> Cost:
+    """A cost by what the trials of a model took, where some are complete, and the start of a process."""
     done = [record for record in records if record.status == "completed"]
     best = best_record(list(records))
     if best is None:
         return cost
     mean = sum(record.seconds for record in done) / len(done)
-    return Cost(cost.name, mean + START_SECONDS, best.seconds + START_SECONDS)
+    return Cost(cost.name, mean + start, best.seconds + start)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from fuxictr_multimodal.comparison.budgeted.clock import Clock
 from fuxictr_multimodal.comparison.budgeted.plan import makespan
-from fuxictr_multimodal.comparison.budgeted.searching import ENDED, START_SECONDS
+from fuxictr_multimodal.comparison.budgeted.searching import ENDED
 from fuxictr_multimodal.config.expids import load_config
 from fuxictr_multimodal.config.identity import config_hash
+from fuxictr_multimodal.launch.job import Outcome
 from fuxictr_multimodal.launch.plans import Plan
 from fuxictr_multimodal.launch.run_many import train
 from fuxictr_multimodal.launch.tuning.folder import write_yaml
@@ -79,14 +80,24 @@ def write_winners(directory: Path, winners: Winners) -> None:
     write_yaml(directory / "model_config.yaml", models)
 
 
-def report_of(config_dir: Path, expid: str, seed: int) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+def files_of(expid: str, seed: int | None, params: Mapping[str, Any]) -> RunFiles:
+    """The files of the run of a seed."""
+    return RunFiles(Path(params["model_root"]) / params["dataset_id"], expid + seed_suffix(seed))
+
+
+def report_of(config_dir: Path, expid: str, seed: int | None) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """The report of a run if it is of these settings, and its parameters."""
     params = load_config(config_dir, expid, seed=seed)
-    files = RunFiles(Path(params["model_root"]) / params["dataset_id"], expid + seed_suffix(seed))
-    report = read_report(files.report)
+    report = read_report(files_of(expid, seed, params).report)
     if report is None or config_hash(report.get("config") or {}) != config_hash(params):
         return None, params
     return report, params
+
+
+def complete_report(plan: Plan) -> dict[str, Any] | None:
+    """The report of a run that is complete."""
+    report, _ = report_of(plan.config_dir, plan.expid, plan.seed)
+    return report if report is not None and report.get("status") == "completed" else None
 
 
 def train_winner(*, config_dir: Path, expid: str, seed: int, gpu: int) -> tuple[Report, Path]:
@@ -112,6 +123,7 @@ class Seeds:
         winners: what is run.
         slots: that run side by side.
         reserve: seconds to keep for the leaderboard.
+        start: seconds of a process before its run begins.
         stopped: whether runs were ended for lack of time.
     """
 
@@ -119,6 +131,7 @@ class Seeds:
     winners: Winners
     slots: int
     reserve: float
+    start: float
     stopped: bool = False
     _fits: dict[int, bool] = field(default_factory=dict)
 
@@ -126,10 +139,16 @@ class Seeds:
         """The runs in their order."""
         return [Plan(expid, seed, config_dir) for seed in seeds for expid in self.winners.expids]
 
+    def complete(self, plans: Sequence[Plan]) -> dict[Plan, Outcome]:
+        """The outcomes of those runs that are complete already."""
+        return {
+            plan: Outcome(plan.name, "completed", report=files_of(plan.expid, plan.seed, report["config"]).report)
+            for plan in plans
+            if (report := complete_report(plan)) is not None
+        }
+
     def may_start(self, plan: Plan) -> bool:
         """Whether there is time for a run and, but for the first seed, for the same seed of all models."""
-        if self._is_complete(plan):
-            return True
         seed, left = plan.seed, self.clock.left - self.reserve
         assert seed is not None
         if seed not in self._fits:
@@ -144,14 +163,9 @@ class Seeds:
         return self.stopped
 
     def _seconds(self, plan: Plan) -> float:
-        if self._is_complete(plan):
+        if complete_report(plan) is not None:
             return 0.0
-        return self.winners.records[plan.expid.removesuffix("_tuned")].seconds + START_SECONDS
-
-    def _is_complete(self, plan: Plan) -> bool:
-        assert plan.seed is not None
-        report, _ = report_of(plan.config_dir, plan.expid, plan.seed)
-        return report is not None and report.get("status") == "completed"
+        return self.winners.records[plan.expid.removesuffix("_tuned")].seconds + self.start
 
 
 @dataclass(frozen=True)

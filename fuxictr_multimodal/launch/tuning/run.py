@@ -48,6 +48,7 @@ def tune(
     console: Console | None = None,
     turns: Callable[[Sequence[Sweep], Sweep], bool] | None = None,
     is_over: Callable[[], bool] = lambda: False,
+    pictures: bool = True,
 ) -> list[list[Record]]:
     """Run the same sweep of several models on the same slots, and write the summary of each at its end.
 
@@ -72,6 +73,7 @@ def tune(
         turns: makes the models take turns; it is called with all sweeps and the one whose turn it is, and says
             whether that one may draw another trial. See `Scheduler`.
         is_over: once it is true, running trials are interrupted and no more start. See `Scheduler`.
+        pictures: whether the summaries have pictures and the importance of parameters, which take seconds a model.
 
     Returns:
         For each expid, its trials and their outcomes.
@@ -128,7 +130,7 @@ def tune(
             sweeps,
             pool,
             on_change=board.on_change,
-            on_end=lambda sweep: sweep.summarise(console),
+            on_end=lambda sweep: sweep.summarise(console, pictures=pictures),
             deadline=deadline,
             turns=None if turns is None else functools.partial(turns, sweeps),
             is_over=is_over,
@@ -140,7 +142,7 @@ def tune(
             raise Interrupted.of(error, "complete trials are kept; the same command resumes the rest") from None
         finally:
             for sweep in scheduler.unended:
-                sweep.summarise(console)
+                sweep.summarise(console, pictures=pictures)
     return [sweep.source.records for sweep in sweeps]
 
 

@@ -78,10 +78,17 @@ class Sweep:
         work = functools.partial(run_script, self.script, [*arguments, *self.restart.options(trial)])
         return Job(trial.expid, work, self.folder.log(trial.expid))
 
-    def summarise(self, console: Console) -> None:
+    def summarise(self, console: Console, *, pictures: bool = True) -> None:
         """Write the summary of the trials so far, and print where it is."""
         self.source.refresh()
-        best = write_summary(self.folder, self.space, self.source.records, search=self.search, script=self.script)
+        best = write_summary(
+            self.folder,
+            self.space,
+            self.source.records,
+            search=self.search,
+            script=self.script,
+            pictures=pictures,
+        )
         fates = ", ".join(f"{n} {status}" for status, n in count(self.source.records).items() if n)
         console.print(f"{fates or 'no trial'}; summary in {self.folder.path / 'summary.md'}", soft_wrap=True)
         if best is not None:

@@ -9,11 +9,12 @@ import pytest
 from fuxictr_multimodal.comparison.budgeted import winners as winners_module
 from fuxictr_multimodal.comparison.budgeted.clock import Clock
 from fuxictr_multimodal.comparison.budgeted.plan import FEW, Cost, Plan, Planner
-from fuxictr_multimodal.comparison.budgeted.searching import START_SECONDS, Rounds, measured
+from fuxictr_multimodal.comparison.budgeted.searching import SAFETY, Rounds, measured
 from fuxictr_multimodal.comparison.budgeted.winners import Seeds, Winners, choose_winners
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.launch.plans import Plan as Run
 
+START_SECONDS = 3.0
 ARGUMENTS = {"dataset": "Shop", "models": ["DIN", "QIN"], "trials": None}
 
 
@@ -82,7 +83,7 @@ def simulate(seconds, budget, *, estimates=None, seeds=2, slots=1):
     plan = planner.plan(costs, seconds=budget)
     assert plan is not None
     watch, said = Watch(budget), []
-    rounds = Rounds(watch, planner, plan, 0.0, said.append)
+    rounds = Rounds(watch, planner, plan, 0.0, START_SECONDS, said.append)
     sweeps = [sweep(name) for name in plan.names]
     waiting = list(sweeps)
     while waiting:
@@ -123,11 +124,11 @@ def test_few_trials_come_before_further_seeds():
 def test_running_trials_end_in_time_for_one_seed_of_each():
     watch = Watch(100.0)
     plan = Plan((Cost("a", 30, 30), Cost("b", 30, 30)), 4, 1, 0.0)
-    rounds = Rounds(watch, Planner(slots=1, seeds=1), plan, 5.0, lambda line: None)
+    rounds = Rounds(watch, Planner(slots=1, seeds=1), plan, 5.0, START_SECONDS, lambda line: None)
     assert not rounds.is_over()
     done, running = sweep("a", trial(seconds=20.0)), sweep("b", trial("running"))
     assert rounds.may_draw([done, running], done) is False  # 23 s a trial: no round of both fits
-    watch.elapsed = 100 - 5 - (20 + START_SECONDS) - 1
+    watch.elapsed = 100 - 5 - SAFETY * (20 + START_SECONDS) - 1
     assert not rounds.is_over()
     watch.elapsed += 1
     assert rounds.is_over()
@@ -135,10 +136,26 @@ def test_running_trials_end_in_time_for_one_seed_of_each():
     assert rounds.is_over(), "once it is over, it stays so"
 
 
+def test_a_busy_machine_is_noticed():
+    plan = Plan((Cost("a", 10, 10),), 10, 1, 0.0)
+    watch = Watch(1000.0)
+    rounds = Rounds(watch, Planner(slots=1, seeds=1), plan, 0.0, START_SECONDS, lambda line: None)
+    one = sweep("a")
+    assert rounds.may_draw([one], one)
+    assert rounds.overhead == START_SECONDS
+    # Two trials of 7 s by their reports took 50 s by the clock.
+    watch.elapsed = 50.0
+    one.source.records += [trial(seconds=7.0), trial(seconds=7.0)]
+    rounds.may_draw([one], one)
+    assert rounds.overhead == (50 - 14) / 2
+    assert rounds.costs["a"].trial == 25.0
+
+
 def test_costs_are_measured_on_completed_trials():
     before = Cost("a", 100, 100)
-    assert measured(before, [trial("running"), trial("failed")]) == before
-    found = measured(before, [trial(value=0.8, seconds=30), trial(value=0.6, seconds=10), trial("pruned", None)])
+    assert measured(before, [trial("running"), trial("failed")], start=START_SECONDS) == before
+    trials = [trial(value=0.8, seconds=30), trial(value=0.6, seconds=10), trial("pruned", None)]
+    found = measured(before, trials, start=START_SECONDS)
     assert (found.trial, found.run) == (20 + START_SECONDS, 30 + START_SECONDS)
 
 
@@ -164,7 +181,7 @@ def nothing_complete(monkeypatch):
 def seeds_gate(left):
     winners = Winners(3, {"a": trial(seconds=7.0), "b": trial(seconds=17.0)})
     watch = Watch(left)
-    return Seeds(watch, winners, 1, 0.0), watch
+    return Seeds(watch, winners, 1, 0.0, START_SECONDS), watch
 
 
 def test_a_seed_begins_only_where_all_models_fit(nothing_complete, tmp_path):
@@ -191,10 +208,20 @@ def test_the_first_seed_runs_as_far_as_it_fits(nothing_complete, tmp_path):
     assert gate.stopped
 
 
-def test_complete_runs_need_no_time(monkeypatch, tmp_path):
-    monkeypatch.setattr(winners_module, "report_of", lambda *names: ({"status": "completed"}, {}))
+def test_complete_runs_are_not_run_again(monkeypatch, tmp_path):
+    config = {"model_root": "runs", "dataset_id": "Shop"}
+    states = {"a_tuned": "completed", "b_tuned": "running"}
+    monkeypatch.setattr(
+        winners_module,
+        "report_of",
+        lambda folder, expid, seed: ({"status": states[expid], "config": config}, {}),
+    )
     gate, _ = seeds_gate(0.0)
-    assert all(gate.may_start(plan) for plan in gate.plans(tmp_path, [1, 2, 3]))
+    done = gate.complete(gate.plans(tmp_path, [1, 2]))
+    assert {plan.name: str(outcome.report) for plan, outcome in done.items()} == {
+        "a_tuned_s1": "runs/Shop/a_tuned_s1.report.json",
+        "a_tuned_s2": "runs/Shop/a_tuned_s2.report.json",
+    }
 
 
 def test_the_clock_counts_real_time(tmp_path):
