@@ -62,7 +62,7 @@ def main() -> None:
 
         setattr(owner, name, stamped)
 
-    between(experiment, "open_store", before="config", after="open_store")
+    between(experiment, "open_or_build", before="config", after="open_store")
     between(Experiment, "build_model", before="report_and_log", after="build_model")
     between(Experiment, "loaders", after="open_loaders")
 

@@ -31,8 +31,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fuxictr_multimodal.config.expids import load_dataset_config
+from fuxictr_multimodal.data.entry.build import open_or_build
 from fuxictr_multimodal.errors import ConfigError
-from fuxictr_multimodal.training.experiment import Experiment, open_store
+from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.zoo import clone as fuxictr_clone
 from fuxictr_multimodal.zoo import models as zoo
 
@@ -177,7 +178,7 @@ def try_model(name: str, params: dict[str, Any], zoo_root: Path | None) -> Outco
     try:
         zoo_model = zoo.resolve(name, zoo_root=zoo_root)
         outcome.layout = zoo_model.layout
-        experiment = Experiment({**params, "model_id": name.replace("/", "_")}, zoo_model, open_store(params))
+        experiment = Experiment({**params, "model_id": name.replace("/", "_")}, zoo_model, open_or_build(params))
         torch.manual_seed(params["seed"])
         model, to_inputs = experiment.build_model(experiment.feature_map())
         read = set(getattr(getattr(model, "feature_map", None), "features", ()))

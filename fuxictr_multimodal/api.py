@@ -17,8 +17,8 @@ from fuxictr_multimodal.config.expids import load_dataset_config
 from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.config.packaged import default_config
 from fuxictr_multimodal.config.user_paths import user_path
+from fuxictr_multimodal.data.entry.build import build_entry
 from fuxictr_multimodal.data.store import Store
-from fuxictr_multimodal.data.synthetic import build_from_config
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.run_names import without_seed
@@ -47,8 +47,7 @@ def build_dataset(
     """
     root = None if data_root is None else user_path(data_root)
     folder = _config(config)
-    build_from_config(dataset_id, config_dir=folder, data_root=root, overwrite=overwrite)
-    return Store.open(root or load_dataset_config(folder, dataset_id)["data_root"], dataset_id)
+    return build_entry(load_dataset_config(folder, dataset_id), data_root=root, overwrite=overwrite)
 
 
 def open_dataset(dataset_id: str, *, data_root: str | Path = "data") -> Store:
@@ -113,6 +112,7 @@ def predict(
     *,
     gpu: int = -1,
     config: str | Path | None = None,
+    calibrate: str | None = None,
 ) -> pl.DataFrame:
     """Score samples with a trained model.
 
@@ -122,6 +122,7 @@ def predict(
             the history as lists of items, newest last. By default the test split.
         gpu: index of the GPU, -1 for the CPU.
         config: the config folder, as in `train`.
+        calibrate: `platt` or `isotonic` calibrates the scores on the valid split; `score_raw` has the model's own.
 
     Returns:
         One row a sample, in the order of `data`: the user and item columns and `score`, a probability.
@@ -146,7 +147,8 @@ def predict(
         elif data is not None:
             source = user_path(data)
         out = Path(folder, "scores.parquet")
-        scores.predict(config_dir=_config(config), gpu=gpu, data=None if data is None else source, out=out, **which)
+        samples = None if data is None else source
+        scores.predict(config_dir=_config(config), gpu=gpu, data=samples, out=out, calibrate=calibrate, **which)
         return pl.read_parquet(out, memory_map=False)
 
 

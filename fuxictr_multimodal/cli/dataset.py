@@ -27,15 +27,17 @@ def build_main(argv: Sequence[str], *, prog: str, config: Path) -> None:
         examples=["--dataset-id Synthetic_demo", "movielens --raw ml-1m.zip"],
     )
     add_config(parser, config)
-    parser.add_argument("--dataset-id", "--dataset_id", required=True, help="the entry; it needs a `synthetic:` block")
+    parser.add_argument("--dataset-id", "--dataset_id", required=True, help="the entry; see docs/own_data.md")
     parser.add_argument(
         "--data-root", type=path_argument, metavar="DIR", help="write here, in place of the entry's folder"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
     args = parser.parse_args(argv)
-    from fuxictr_multimodal.data.synthetic import build_from_config
+    from fuxictr_multimodal.config.expids import load_dataset_config
+    from fuxictr_multimodal.data.entry.build import build_entry
 
-    build_from_config(args.dataset_id, config_dir=args.config, data_root=args.data_root, overwrite=args.overwrite)
+    entry = load_dataset_config(args.config, args.dataset_id)
+    build_entry(entry, data_root=args.data_root, overwrite=args.overwrite)
 
 
 @command()

@@ -49,6 +49,8 @@ class ItemCounts:
 def partitions(store: Store, split: str) -> list[Partition]:
     """The partitions of a split that its dataset allows; empty bins are dropped."""
     manifest = store.manifest
+    if manifest.item_col is None:  # without items and histories there is nothing to slice by
+        return []
     with store.reader(split) as rows:
         target = rows.read(manifest.item_col, 0, rows.rows)
         lengths = np.concatenate([np.diff(rows.read_history(start, stop)[1]) for start, stop in rows.blocks])

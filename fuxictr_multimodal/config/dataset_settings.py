@@ -6,12 +6,22 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, SkipValidation, model_validator
 
-from fuxictr_multimodal.config.binder import AS_WRITTEN, UNSET, Count, Settings, UserPath
+from fuxictr_multimodal.config.binder import AS_WRITTEN, UNSET, Count, ListOf, Settings, UserPath
+from fuxictr_multimodal.config.entry_settings import (
+    EventColumn,
+    InteractionSettings,
+    NegativeSettings,
+    SplitSettings,
+    check_form,
+    form_of,
+)
 from fuxictr_multimodal.errors import ConfigError
 
 MOST_ROWS = 2**31 - 1
 FeatureType = Literal["meta", "categorical", "sequence", "numeric", "embedding"]
 FEATURE_TYPES = get_args(FeatureType)
+# Texts become an embedding while the dataset is built.
+RawFeatureType = Literal["meta", "categorical", "sequence", "numeric", "embedding", "text"]
 Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 
 
@@ -63,12 +73,15 @@ class FeatureColumn(Settings):
     )
     active: bool = Field(True, description="Whether the column is part of the dataset.")
     dtype: Literal["int", "float", "str", "list"] = Field(description="Type of its values in the raw files.")
-    type: FeatureType = Field(
+    type: RawFeatureType = Field(
         description="`categorical` is one id, `sequence` a list of ids, `numeric` a number, `embedding` a pretrained "
-        "vector. `meta` travels with the sample and is not a model input."
+        "vector, `text` a text of the item that becomes a vector of `pretrain_dim` numbers. `meta` travels with the "
+        "sample and is not a model input."
     )
     source: SkipValidation[str] = Field(
-        "", description="`item` for a column of the item table. By default the column is part of the samples."
+        "",
+        description="`item` for a column of the item table, `user` for one of `user_data`, `event` for a feature of "
+        "history events. By default the column is part of the samples.",
     )
     vocab_size: Annotated[int, Field(ge=2)] = Field(
         UNSET,
@@ -94,21 +107,46 @@ class FeatureColumn(Settings):
     normalizer: Literal["StandardScaler", "MinMaxScaler"] = Field(
         UNSET, description="How numbers are scaled, fitted on the training split."
     )
+    category_processor: Literal["quantile_bucket", "hash_bucket"] = Field(
+        UNSET,
+        description="Makes `num_buckets` categories: of a number by quantiles of the training split, of an id by a "
+        "hash.",
+    )
+    num_buckets: Annotated[int, Field(ge=2)] = Field(UNSET, description="Number of buckets; see `category_processor`.")
+    preprocess: SkipValidation[str] = Field(
+        UNSET, description="`copy_from(<column>)` makes this column of another one. FuxiCTR's other functions are code."
+    )
+    embedding_file: SkipValidation[str] = Field(
+        UNSET,
+        description="Vectors by item id for a column of `type: embedding`: `.npz` or `.h5` with `key` and `value`, or "
+        "`.parquet` with a column of ids and one of lists.",
+    )
+    encoder: Literal["tfidf"] = Field(
+        UNSET, description="How a column of `type: text` becomes vectors: `tfidf` with a truncated SVD."
+    )
     remap: SkipValidation[bool] = Field(
         True, description="FuxiCTR's. `False` works for `meta` columns only; give `vocab_size` for encoded ids."
     )
 
 
 class DatasetSettings(Settings):
-    """An entry of `dataset_config/*.yaml`, in FuxiCTR's form."""
+    """An entry of `dataset_config/*.yaml`, in FuxiCTR's form.
+
+    With `train_data` (samples) or `interactions` (a log of events) the dataset is built from its entry at first use.
+    Without them, and with `data_format: h5`, a script builds it.
+    """
 
     data_root: UserPath = Field(
         description="Folder of the datasets. This one is in `<data_root>/<dataset_id>/`.", examples=["./data/"]
     )
     feature_cols: SkipValidation[tuple[FeatureColumn, ...]] = Field(
-        description="The columns, in the order in which models read them."
+        UNSET,
+        description="The columns, in the order in which models read them. Data that FuxiCTR prepared has them in its "
+        "feature_map.json.",
     )
-    label_col: SkipValidation[LabelColumn | tuple[LabelColumn, ...]] = Field(description="The label.")
+    label_col: SkipValidation[LabelColumn | tuple[LabelColumn, ...]] = Field(
+        UNSET, description="The label. Data that FuxiCTR prepared has it in its feature_map.json."
+    )
     max_len: Count = Field(UNSET, description="Number of history slots. The newest items are kept.")
     item_col: SkipValidation[str] = Field(
         "item_id", description="Column of the target item's id; histories hold ids of the same vocabulary."
@@ -123,13 +161,61 @@ class DatasetSettings(Settings):
     obtain: SkipValidation[str] = Field(
         UNSET, description="How to get the data. The text is part of the error when the dataset is missing."
     )
-    rebuild_dataset: SkipValidation[bool] = Field(UNSET, description="FuxiCTR's. Accepted and not read.")
-    data_format: SkipValidation[str] = Field(UNSET, description="FuxiCTR's. Accepted and not read.")
-    train_data: SkipValidation[str] = Field(
-        UNSET, description="FuxiCTR's. Accepted and not read: a built dataset knows its own files."
+    data_format: SkipValidation[str] = Field(
+        UNSET,
+        description="Format of the files: `csv`, `parquet`, or `npz` (data that FuxiCTR encoded). Others are accepted "
+        "and not read.",
     )
-    valid_data: SkipValidation[str] = Field(UNSET, description="As `train_data`.")
-    test_data: SkipValidation[str] = Field(UNSET, description="As `train_data`.")
+    train_data: SkipValidation[str] = Field(
+        UNSET, description="Training samples: a file, a glob or a folder of parts. Not read with `data_format: h5`."
+    )
+    valid_data: SkipValidation[str] = Field(UNSET, description="Validation samples, as `train_data`.")
+    test_data: SkipValidation[str] = Field(UNSET, description="Test samples, as `train_data`; labels may be missing.")
+    interactions: InteractionSettings = Field(UNSET, description="A log of events instead of samples.")
+    split: SplitSettings = Field(
+        UNSET, description="How `train_data` alone, or a log, is cut into splits. A log is cut by time by default."
+    )
+    samples: Literal["all", "last"] = Field(
+        UNSET, description="Samples of a log: `all` events, or the `last` positive of a user and split."
+    )
+    history: Literal["positive", "all"] = Field(
+        UNSET, description="Events of a log that are history: `positive` ones (the default), or `all`."
+    )
+    negatives: NegativeSettings = Field(UNSET, description="Draw negatives, for a log that has positives only.")
+    item_data: str = Field(
+        UNSET,
+        description="One row an item, with the columns of `source: item`. Without it they are taken from the samples.",
+    )
+    user_data: str = Field(UNSET, description="One row a user, with the columns of `source: user`.")
+    user_col: str = Field(
+        UNSET, description="Column by which `user_data` is joined. By default `group_id`, else `user_id`."
+    )
+    history_col: str | ListOf[str] = Field(
+        UNSET,
+        description="Column of item ids, newest last: lists, or text with `splitter` between ids. Several columns have "
+        "an attention each; the first is the main one.",
+    )
+    splitter: Annotated[str, Field(min_length=1)] = Field(
+        UNSET, description="Text between the values of histories that are written as text. By default `^`."
+    )
+    weight_col: str = Field(UNSET, description="Column of the weight of each sample in the loss.")
+    event_cols: ListOf[EventColumn] = Field(
+        UNSET, description="Features of history events, such as their age; models read them where they are told to."
+    )
+    sep: Annotated[str, Field(min_length=1, max_length=1)] = Field(UNSET, description="Separator of csv files.")
+    rebuild_dataset: SkipValidation[bool] = Field(UNSET, description="FuxiCTR's. Accepted and not read.")
+    data_block_size: SkipValidation[int] = Field(UNSET, description="FuxiCTR's. Accepted and not read.")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> DatasetSettings:
+        # A merged run has the keys that its dataset's entry has.
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        if form_of(values) != "prepared":
+            for key in ("feature_cols", "label_col"):
+                if values[key] is None:
+                    raise ConfigError(f"does not set `{key}`")
+        check_form(values)
+        return self
 
 
 DATASET_KEYS = frozenset(DatasetSettings.model_fields)

@@ -31,7 +31,8 @@ class RunSettings(Settings):
     batch_size: Count = Field(description="Samples of a batch.")
     metrics: SkipValidation[tuple[str, ...]] = Field(
         description="Metrics of the validation and test split: `AUC`, `gAUC`, `logloss`, `ECE`, `avgAUC`, `MRR`, "
-        "`NDCG(k=5)`. Grouped ones need `group_id`."
+        "`MAP`, `NDCG(k=5)`, `HR(k=5)`, `MAP(k=5)`, `Precision(k=5)`, `Recall(k=5)`. All but `AUC`, `logloss` and "
+        "`ECE` are computed within groups and need `group_id`."
     )
     monitor: SkipValidation[str | dict[str, float]] = Field(
         description="What selects on the validation split: a metric, or a weighted sum such as `{AUC: 1, logloss: -1}`."
@@ -57,6 +58,11 @@ class RunSettings(Settings):
     )
     weight_averaging: Annotated[float, Field(ge=0, lt=1), AS_WRITTEN] = Field(
         0, description="Decay of the moving average of weights that is evaluated and saved. 0 means none."
+    )
+    warm_start: UserPath = Field(
+        UNSET,
+        description="Start from the weights of a finished run of the same model: its name, `<dataset_id>/<name>`, its "
+        "report or its model file. Rows of embeddings are matched by id or token; new ones are initialised.",
     )
     max_gradient_norm: Annotated[float, Field(gt=0), AS_WRITTEN] = Field(
         10, description="Gradients are clipped to this L2 norm."
@@ -84,6 +90,12 @@ class RunSettings(Settings):
     )
     feature_specs: SkipValidation[tuple[dict[str, Any], ...]] = Field(
         UNSET, description="Changes of single features, such as `[{name: item_emb_d128, feature_encoder: ...}]`."
+    )
+    event_features: Names = Field(
+        UNSET,
+        description="Event features of the dataset that the model reads, such as the age of each history item: `all`, or "
+        "their names. QIN reads them of histories and target, models of a clone too, LongCTR models only of the "
+        "target. By default none.",
     )
     zoo_root: UserPath = Field(
         UNSET, description="Folder of a FuxiCTR clone whose `model_zoo` holds the model. Its code is run."

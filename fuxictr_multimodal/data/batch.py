@@ -5,8 +5,8 @@ Shape legend: B rows, T padded history slots, N history items of all rows togeth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -20,21 +20,31 @@ class Jagged:
     """Rows of different lengths, stored end to end without padding.
 
     `values` (N,) holds row b at `values[offsets[b]:offsets[b + 1]]`; `offsets` (B + 1,) is int64 and starts at 0.
+    `events` are more columns of the same rows by name, each (N,): what is known of each value, such as its age. They
+    move along with the values.
 
-    >>> rows = Jagged(torch.tensor([7, 8, 9]), torch.tensor([0, 2, 2, 3]))
+    >>> rows = Jagged(torch.tensor([7, 8, 9]), torch.tensor([0, 2, 2, 3]), {"age": torch.tensor([3, 1, 2])})
     >>> rows.lengths.tolist()
     [2, 0, 1]
     >>> rows.to_padded().tolist()
     [[7, 8], [0, 0], [0, 9]]
+    >>> rows.event("age").to_padded().tolist()
+    [[3, 1], [0, 0], [0, 2]]
     """
 
     values: Tensor
     offsets: Tensor
+    events: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def from_lengths(cls, values: Tensor, lengths: Tensor) -> Jagged:
+    def from_lengths(cls, values: Tensor, lengths: Tensor, events: Mapping[str, Tensor] | None = None) -> Jagged:
         """Rows that hold `lengths` (B,) of the values each, in their order."""
-        return cls(values, F.pad(lengths.cumsum(0), (1, 0)))
+        return cls(values, F.pad(lengths.cumsum(0), (1, 0)), events or {})
+
+    @classmethod
+    def empty(cls, rows: int) -> Jagged:
+        """Rows without a value, on the host."""
+        return cls(torch.empty(0, dtype=torch.int32), torch.zeros(rows + 1, dtype=torch.int64))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -43,6 +53,10 @@ class Jagged:
     def lengths(self) -> Tensor:
         """Items of each row, (B,) int64."""
         return self.offsets.diff()
+
+    def event(self, name: str) -> Jagged:
+        """The same rows with one column of events as their values."""
+        return Jagged(self.events[name], self.offsets)
 
     def row_index(self) -> Tensor:
         """The row that each value belongs to, (N,) int64."""
@@ -78,7 +92,8 @@ class Jagged:
         """
         if isinstance(rows, range):
             offsets = self.offsets[rows.start : rows.stop + 1]
-            return Jagged(self.values[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0])._together()
+            span = slice(int(offsets[0]), int(offsets[-1]))
+            return self._with(offsets - offsets[0], lambda column: column[span])._together()
         starts = _take(self.offsets, rows)
         return self._gather(starts, _take(self.offsets, rows + 1) - starts)
 
@@ -107,23 +122,28 @@ class Jagged:
         device = self.values.device
         if device.type == "cpu":
             where, offsets = map(torch.from_numpy, jagged.slices(starts.numpy(), lengths.numpy()))
-            return Jagged(_take(self.values, where), offsets)
+            return self._with(offsets, lambda column: _take(column, where))
         # The same on the device, without a wait where the offsets are on the host.
         offsets = F.pad(lengths.cumsum(0), (1, 0))
         total = int(offsets[-1])
         where = torch.repeat_interleave(send(starts - offsets[:-1], device), send(lengths, device), output_size=total)
         where += torch.arange(total, device=device)
-        return Jagged(self.values.index_select(0, where), offsets)._together()
+        return self._with(offsets, lambda column: column.index_select(0, where))._together()
 
     def _together(self) -> Jagged:
-        return Jagged(self.values, send(self.offsets, self.values.device))
+        return replace(self, offsets=send(self.offsets, self.values.device))
+
+    def _with(self, offsets: Tensor, change: Callable[[Tensor], Tensor]) -> Jagged:
+        """Rows of these offsets, with `change` done to the values and to every column of events."""
+        return Jagged(change(self.values), offsets, {name: change(column) for name, column in self.events.items()})
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Jagged:
         """The same rows on another device."""
-        return Jagged(
-            self.values.to(device, non_blocking=non_blocking),
-            self.offsets.to(device, non_blocking=non_blocking),
-        )
+
+        def move(values: Tensor) -> Tensor:
+            return values.to(device, non_blocking=non_blocking)
+
+        return self._with(move(self.offsets), move)
 
 
 @dataclass(frozen=True)
@@ -131,16 +151,21 @@ class Batch:
     """Rows of one training or scoring step; only ids travel, item features live in an `ItemTable`.
 
     Attributes:
-        features: context features and labels by column name, (B,) or (B, T).
-        target: item ids, (B,).
-        history: ids of real history items, newest last, at most `max_len` of them a row.
+        features: context features, event features of the target, and labels by column name, (B,) or (B, T).
+        target: item ids, (B,); all 0 in a dataset without items.
+        history: ids of real history items, newest last, at most `max_len` of them a row; empty in a dataset without
+            histories. Its events are the event features of the dataset.
         group: group id for grouped metrics, (B,), or None.
+        behaviours: further kinds of history by name, such as carts beside clicks, each like `history`.
+        weight: weight of each sample in the loss, (B,) float32, or None where the dataset has no weights.
     """
 
     features: dict[str, Tensor]
     target: Tensor
     history: Jagged
     group: Tensor | None = None
+    behaviours: Mapping[str, Jagged] = field(default_factory=dict)
+    weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -148,7 +173,7 @@ class Batch:
     def take(self, rows: Tensor | range) -> Batch:
         """The given rows, in the given order; `rows` is on the host, a range of step 1 gives views.
 
-        Every tensor stays on its own device; only `history.offsets` joins `history.values`.
+        Every tensor stays on its own device; only the offsets of histories join their values.
         """
         index: dict[torch.device, Tensor] = {}
 
@@ -164,16 +189,24 @@ class Batch:
             target=pick(self.target),
             history=self.history.take(rows),
             group=None if self.group is None else pick(self.group),
+            behaviours={name: rows_of.take(rows) for name, rows_of in self.behaviours.items()},
+            weight=None if self.weight is None else pick(self.weight),
         )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same rows on another device."""
+
+        def move(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.to(device, non_blocking=non_blocking)
+
         return replace(
             self,
             features={k: v.to(device, non_blocking=non_blocking) for k, v in self.features.items()},
             target=self.target.to(device, non_blocking=non_blocking),
             history=self.history.to(device, non_blocking=non_blocking),
-            group=None if self.group is None else self.group.to(device, non_blocking=non_blocking),
+            group=move(self.group),
+            behaviours={k: v.to(device, non_blocking=non_blocking) for k, v in self.behaviours.items()},
+            weight=move(self.weight),
         )
 
 
@@ -201,8 +234,21 @@ def join(parts: Sequence[Batch]) -> Batch:
     return Batch(
         features={name: torch.cat([part.features[name] for part in parts]) for name in first.features},
         target=torch.cat([part.target for part in parts]),
-        history=Jagged.from_lengths(
-            torch.cat([part.history.values for part in parts]), torch.cat([part.history.lengths for part in parts])
-        ),
-        group=None if first.group is None else torch.cat([part.group for part in parts if part.group is not None]),
+        history=_join_jagged([part.history for part in parts]),
+        group=_join_optional([part.group for part in parts]),
+        behaviours={name: _join_jagged([part.behaviours[name] for part in parts]) for name in first.behaviours},
+        weight=_join_optional([part.weight for part in parts]),
     )
+
+
+def _join_jagged(parts: Sequence[Jagged]) -> Jagged:
+    return Jagged.from_lengths(
+        torch.cat([part.values for part in parts]),
+        torch.cat([part.lengths for part in parts]),
+        {name: torch.cat([part.events[name] for part in parts]) for name in parts[0].events},
+    )
+
+
+def _join_optional(parts: Sequence[Tensor | None]) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if there else None

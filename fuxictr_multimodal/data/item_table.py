@@ -26,8 +26,14 @@ class ItemTable:
     Args:
         features: ids (N,), tags (N, T) or embeddings (N, d) by column name, all on one device.
 
+    Attributes:
+        features: the same.
+        num_items: rows of the table, the padding row included.
+        device: where the table lives; `gather` takes ids of the same device.
+
     Raises:
-        DataError: there is no feature, or the features disagree about the number of items.
+        DataError: there is no feature, or the features disagree about the number of items. A dataset without items
+            has the table of `without_items`.
 
     >>> table = ItemTable({"item_id": torch.arange(3), "item_tags": torch.tensor([[0, 0], [4, 5], [0, 6]])})
     >>> table.gather(torch.tensor([[2, 0]]))["item_tags"].tolist()
@@ -41,6 +47,15 @@ class ItemTable:
         if len(set(rows.values())) > 1:
             raise DataError(f"the features of an item table must have one row per item, but have {rows} rows")
         self.features = dict(features)
+        first = next(iter(features.values()))
+        self.num_items, self.device = len(first), first.device
+
+    @classmethod
+    def without_items(cls, device: torch.device | str = "cpu") -> ItemTable:
+        """The table of a dataset without items: no feature, and the padding row alone."""
+        table = cls.__new__(cls)
+        table.features, table.num_items, table.device = {}, 1, torch.empty(0, device=device).device
+        return table
 
     @classmethod
     def from_store(
@@ -73,18 +88,10 @@ class ItemTable:
                 _check_against(feature_map.features.get(name, {}), stored[name], f"{path}: item feature {name!r}")
         return cls({name: torch.from_numpy(_compact(stored[name])).to(device) for name in names})
 
-    @property
-    def num_items(self) -> int:
-        """Rows of the table, the padding row included."""
-        return len(next(iter(self.features.values())))
-
-    @property
-    def device(self) -> torch.device:
-        """Where the table lives; `gather` takes ids of the same device."""
-        return next(iter(self.features.values())).device
-
     def to(self, device: torch.device | str) -> ItemTable:
         """The same table on another device."""
+        if not self.features:
+            return ItemTable.without_items(device)
         return ItemTable({name: feature.to(device) for name, feature in self.features.items()})
 
     def gather(self, ids: Tensor) -> dict[str, Tensor]:

@@ -6,12 +6,22 @@ any device are `Jagged` of `batch.py`, which calls this module on the host.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.integer]
+
+
+class JaggedArrays(NamedTuple):
+    """Histories of some rows as arrays: values (N,), offsets (R + 1,), and columns of events by name, each (N,)."""
+
+    values: Ints
+    offsets: Ints
+    events: Mapping[str, Ints] = MappingProxyType({})
 
 
 def offsets_from_lengths(lengths: Ints | Sequence[int]) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import numbers
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ Picks = np.ndarray | range
 class MultimodalDataLoader:
     """Batches of one split, in stored order or shuffled.
 
-    Labels are float32, numbers float32, ids int32 and meta columns as stored. Meta columns and the group id stay on
+    Labels, weights and numbers are float32, ids int32 and meta columns as stored. Meta columns and the group id stay on
     the host, since nothing computes with them on a device and FuxiCTR calls `.numpy()` on them. Batches of an
     unshuffled resident loader share memory with it: do not write into them.
 
@@ -46,7 +47,8 @@ class MultimodalDataLoader:
     shuffled (see `order.py`). With a window of all blocks an epoch is one permutation.
 
     Args:
-        feature_map: names the columns: labels, features whose source is not `item`, and `group_id`.
+        feature_map: names the columns: labels, features whose source is not `item`, and `group_id`. Those whose source
+            is `event` are read of the histories too.
         data_path: `train.h5`, the folder `train` of parts, or either without its suffix.
         split: `train`, `valid` or `test`; only a test split may lack the labels.
         batch_size: rows of a batch; the last batch of a pass holds what is left, see `least_rows`.
@@ -109,7 +111,7 @@ class MultimodalDataLoader:
         with SplitReader(self.data_path) as reader:
             self._blocks = list(reader.blocks)
             self.num_samples = reader.rows
-            self._target, self._columns = _columns_to_read(reader, feature_map, split, self.data_path)
+            self._stored = _stored_columns(reader, feature_map, split, self.data_path)
             self.mode = _choose_mode(self.data_path) if mode == "auto" else mode
             self._resident = self._keep(self._pool(reader, self._blocks)) if self.mode == "resident" else None
 
@@ -210,17 +212,31 @@ class MultimodalDataLoader:
             pieces = (reader.read(name, start, stop) for start, stop in blocks)
             return _fill(np.empty((rows, *stored.shape), stored.dtype), pieces)
 
-        histories = [self._read_history(reader, *block) for block in blocks]
-        lengths = torch.cat([history.lengths for history in histories])
-        # Each block is let go as soon as it is copied, so the histories are never in memory twice.
-        histories.reverse()
-        pieces = (histories.pop().values.numpy() for _ in blocks)
-        history = Jagged.from_lengths(_fill(np.empty(int(lengths.sum()), np.int32), pieces), lengths)
-        return Batch({name: column(name) for name in self._columns}, column(self._target), history)
+        def history(behaviour: str | None) -> Jagged:
+            histories = [self._read_history(reader, *block, behaviour) for block in blocks]
+            lengths = torch.cat([history.lengths for history in histories])
+            total = int(lengths.sum())
+            events = {
+                name: _fill(np.empty(total, np.int32), (history.events[name].numpy() for history in histories))
+                for name in self._stored.events
+            }
+            # Each block is let go as soon as it is copied, so the histories are never in memory twice.
+            histories.reverse()
+            pieces = (histories.pop().values.numpy() for _ in blocks)
+            return Jagged.from_lengths(_fill(np.empty(total, np.int32), pieces), lengths, events)
 
-    def _read_history(self, reader: SplitReader, start: int, stop: int) -> Jagged:
-        values, offsets = reader.read_history(start, stop)
-        history = Jagged(torch.from_numpy(values), torch.from_numpy(offsets))
+        stored = self._stored
+        features = {name: column(name) for name in stored.columns}
+        weight = None if stored.weight is None else column(stored.weight)
+        if stored.target is None:
+            return Batch(features, torch.zeros(rows, dtype=torch.int32), Jagged.empty(rows), weight=weight)
+        behaviours = {name: history(name) for name in stored.behaviours}
+        return Batch(features, column(stored.target), history(None), behaviours=behaviours, weight=weight)
+
+    def _read_history(self, reader: SplitReader, start: int, stop: int, behaviour: str | None) -> Jagged:
+        found = reader.read_jagged(start, stop, behaviour=behaviour, events=self._stored.events)
+        events = {name: torch.from_numpy(values) for name, values in found.events.items()}
+        history = Jagged(torch.from_numpy(found.values), torch.from_numpy(found.offsets), events)
         return history if self.max_len is None else history.newest(self.max_len)
 
     def _keep(self, rows: Batch) -> Batch:
@@ -228,13 +244,22 @@ class MultimodalDataLoader:
         if self.device.type != "cuda":
             return rows
         features = {name: values for name, values in rows.features.items() if name not in self._on_host}
-        size = sum(values.nbytes for values in (*features.values(), rows.target, rows.history.values))
-        if size > torch.cuda.mem_get_info(self.device)[0] // 4:
+        jagged = (rows.history, *rows.behaviours.values())
+        columns = [*features.values(), rows.target, *(column for one in jagged for column in _columns_of(one))]
+        if rows.weight is not None:
+            columns.append(rows.weight)
+        if sum(values.nbytes for values in columns) > torch.cuda.mem_get_info(self.device)[0] // 4:
             return rows
+
+        def keep(history: Jagged) -> Jagged:
+            return replace(history.to(self.device), offsets=history.offsets)
+
         return Batch(
             rows.features | {name: values.to(self.device) for name, values in features.items()},
             rows.target.to(self.device),
-            Jagged(rows.history.values.to(self.device), rows.history.offsets),
+            keep(rows.history),
+            behaviours={name: keep(history) for name, history in rows.behaviours.items()},
+            weight=None if rows.weight is None else rows.weight.to(self.device),
         )
 
     def _finish(self, batch: Batch) -> Batch:
@@ -250,9 +275,15 @@ class MultimodalDataLoader:
         return Batch(
             features,
             self._send(batch.target),
-            Jagged(self._send(batch.history.values), self._send(batch.history.offsets)),
+            self._send_jagged(batch.history),
             group,
+            {name: self._send_jagged(history) for name, history in batch.behaviours.items()},
+            None if batch.weight is None else self._send(batch.weight),
         )
+
+    def _send_jagged(self, history: Jagged) -> Jagged:
+        events = {name: self._send(column) for name, column in history.events.items()}
+        return Jagged(self._send(history.values), self._send(history.offsets), events)
 
     def _send(self, values: Tensor) -> Tensor:
         return send(values, self.device)
@@ -296,12 +327,33 @@ def _fill(filled: np.ndarray, pieces: Iterable[np.ndarray]) -> Tensor:
     return torch.from_numpy(filled)
 
 
-def _columns_to_read(reader: SplitReader, feature_map: FeatureMap, split: str, path: Path) -> tuple[str, list[str]]:
-    """The target column, and the labels, context and meta columns of the feature map, all known to be there."""
-    targets = [name for name, column in reader.columns.items() if column.role == "target"]
-    if not targets:
+@dataclass(frozen=True)
+class _Stored:
+    """What a loader reads of a split.
+
+    Attributes:
+        target: column of the target item, or None in a flat dataset.
+        columns: labels, context and meta columns, and event features of the target.
+        events: event features of the histories.
+        behaviours: names of the further kinds of history.
+        weight: column of the weights, or None.
+    """
+
+    target: str | None
+    columns: list[str]
+    events: list[str]
+    behaviours: Sequence[str]
+    weight: str | None
+
+
+def _stored_columns(reader: SplitReader, feature_map: FeatureMap, split: str, path: Path) -> _Stored:
+    """What the feature map names, all known to be there."""
+    roles = {column.role: name for name, column in reader.columns.items()}
+    target = roles.get("target")
+    if target is None and reader.has_history:
         raise DataError(f"{path}: no column of the split has the role of the target item; build the dataset again")
-    names = [name for name, spec in feature_map.features.items() if spec.get("source") != "item"]
+    # A flat dataset has the columns of items in its splits too.
+    names = [n for n, spec in feature_map.features.items() if target is None or spec.get("source") != "item"]
     names += [name for name in feature_map.labels if split != "test" or name in reader.columns]
     if feature_map.group_id is not None:
         names.append(feature_map.group_id)
@@ -309,7 +361,16 @@ def _columns_to_read(reader: SplitReader, feature_map: FeatureMap, split: str, p
         if name not in reader.columns:
             known = did_you_mean(name, reader.columns)
             raise DataError(f"{path}: the split {split!r} has no column {name!r} of the feature map. {known}")
-    return targets[0], list(dict.fromkeys(names))
+    events = [name for name in names if feature_map.features.get(name, {}).get("source") == "event"]
+    for name in events:
+        if name not in reader.events:
+            known = did_you_mean(name, reader.events)
+            raise DataError(f"{path}: the histories of split {split!r} have no event column {name!r}. {known}")
+    return _Stored(target, list(dict.fromkeys(names)), events, reader.behaviours, roles.get("weight"))
+
+
+def _columns_of(history: Jagged) -> list[Tensor]:
+    return [history.values, *history.events.values()]
 
 
 def _choose_mode(path: Path) -> str:

@@ -74,12 +74,16 @@ class NewRows:
         self._specs = {
             column["name"]: column
             for column in manifest.feature_cols
-            if column["name"] in feature_map.features and column.get("source") != "item" and column["type"] != "meta"
+            if column["name"] in feature_map.features
+            and column["type"] != "meta"
+            and (self._target is None or column.get("source") != "item")
         }
         self._sizes = {name: feature_map.features[name].get("vocab_size") for name in self._specs}
         forms = {name: _form(spec, feature_map.features[name]) for name, spec in self._specs.items()}
-        self._history = history_column or self._find_history()
-        self._file = ParquetInput(path, {**forms, self._target: Scalars(int), self._history: Lists()})
+        if self._target is not None:
+            self._history = history_column or self._find_history()
+            forms |= {self._target: Scalars(int), self._history: Lists()}
+        self._file = ParquetInput(path, forms)
         self.num_samples = self._file.rows
         if not self.num_samples:
             raise DataError(f"{path}: the file has no samples to score")
@@ -129,8 +133,12 @@ class NewRows:
                 features[name] = validation.as_floats(
                     columns[name], name=name, shape=shape, where=str(self.path), first_row=first
                 )
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in features.items()}
+        if self._target is None:
+            rows = len(next(iter(tensors.values())))
+            return Batch(tensors, torch.zeros(rows, dtype=torch.int32), Jagged.empty(rows))
         return Batch(
-            features={name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in features.items()},
+            features=tensors,
             target=torch.from_numpy(self._known_ids(self._target, columns[self._target], self._num_items, low=1)),
             history=self._jagged(*columns[self._history], first=first),
         )

@@ -49,7 +49,7 @@ def last_fraction_within(keys: Ints, timestamps: Ints, *, fraction: float) -> ND
     [False, False]
     """
     order = np.lexsort((timestamps, keys))
-    key_start, time_start = _run_starts(keys[order], timestamps[order])
+    key_start, time_start = run_starts(keys[order], timestamps[order])
     rows = np.arange(len(order))
     key_change = np.flatnonzero(key_start == rows)
     sizes = np.diff(np.append(key_change, len(order)))
@@ -96,7 +96,7 @@ def earlier_items(users: Ints, timestamps: Ints, items: Ints, *, keep: NDArray[n
     ([9, 9, 9, 8], [0, 0, 1, 2, 4])
     """
     order = np.lexsort((timestamps, users))
-    user_start, time_start = _run_starts(users[order], timestamps[order])
+    user_start, time_start = run_starts(users[order], timestamps[order])
     kept = keep[order]
     kept_before: Ints = np.cumsum(kept) - kept
     start = np.empty(len(order), dtype=np.int64)
@@ -121,7 +121,7 @@ def sums_before(
     """
     rows = np.flatnonzero(counted)
     order = rows[np.lexsort((timestamps[rows], keys[rows]))]
-    key_start, time_start = _run_starts(keys[order], timestamps[order])
+    key_start, time_start = run_starts(keys[order], timestamps[order])
     total_before = np.concatenate([[0.0], np.cumsum(values[order], dtype=np.float64)])
 
     count = np.bincount(keys[rows], minlength=num_keys)[keys]
@@ -180,7 +180,7 @@ def additive_scores(
     return tuple(scores)
 
 
-def _run_starts(major: Ints, minor: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def run_starts(major: Ints, minor: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For rows sorted by (major, minor): the first row of each row's major run and of its (major, minor) run."""
     rows = np.arange(len(major))
     new_major = np.ones(len(major), dtype=bool)

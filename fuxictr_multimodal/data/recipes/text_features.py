@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from polars.exceptions import PanicException
 
+from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.text.words import drop_invisible, word_characters
 
@@ -144,6 +146,35 @@ def pretrained_vectors(path: Path, *, item_ids: NDArray[np.integer], dim: int) -
         DataError: if the file is unreadable, keys repeat or are not integers, a value is not finite, or no item is in
             the table.
     """
+    keys, values = _checked_table(path)
+    keys = _integer_keys(path, keys)
+    return _placed(path, keys, values, item_ids=item_ids, dim=dim, shown=keys)
+
+
+def vectors_of_ids(path: Path, *, ids: IdMap, dim: int | None) -> TextVectors:
+    """`pretrained_vectors` of items with ids of any type: row i of the result is the item of code i.
+
+    Args:
+        path: the table; its keys are the user's ids.
+        ids: of the items, (N,).
+        dim: width of the result; by default that of the table.
+
+    Raises:
+        DataError: as `pretrained_vectors`.
+    """
+    keys, values = _checked_table(path)
+    texts = [key.decode() if isinstance(key, bytes) else key for key in keys.tolist()]
+    series = pl.Series(keys) if keys.dtype.kind in "iu" else pl.Series(texts, strict=False)
+    codes = ids.codes(series)
+    known = codes > 0
+    placed = _placed(
+        path, codes[known], values[known], item_ids=np.arange(len(ids)), dim=dim or values.shape[1], shown=keys[known]
+    )
+    placed.metadata["keys"] = len(keys)
+    return placed
+
+
+def _checked_table(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     keys, values = (np.asarray(array) for array in _read_table(path))
     if keys.ndim != 1 or values.ndim != 2 or len(keys) != len(values):
         raise DataError(
@@ -154,11 +185,24 @@ def pretrained_vectors(path: Path, *, item_ids: NDArray[np.integer], dim: int) -
     width = values.shape[1]
     if len(keys) and not width:
         raise DataError(f"{path}: the vectors have width 0")
-    keys = _integer_keys(path, keys)
+    return keys, values
+
+
+def _placed(
+    path: Path,
+    keys: NDArray[np.int64],
+    values: NDArray[Any],
+    *,
+    item_ids: NDArray[np.integer],
+    dim: int,
+    shown: NDArray[Any],
+) -> TextVectors:
+    """Vectors of `item_ids` (N,) from rows of a table with whole numbers as keys; `shown` are the keys for messages."""
+    width = values.shape[1]
     order = np.argsort(keys, kind="stable")
     repeated = np.flatnonzero(keys[order][1:] == keys[order][:-1])
     if len(repeated):
-        raise DataError(f"{path}: key {keys[order][repeated[0]]} occurs more than once")
+        raise DataError(f"{path}: key {shown[order][repeated[0]]} occurs more than once")
     place = np.minimum(np.searchsorted(keys[order], item_ids), len(keys) - 1) if len(keys) else item_ids * 0
     present = keys[order][place] == item_ids if len(keys) else np.zeros(len(item_ids), dtype=bool)
     if not present.any():
@@ -168,7 +212,7 @@ def pretrained_vectors(path: Path, *, item_ids: NDArray[np.integer], dim: int) -
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
         raise DataError(
-            f"{path}: the vector of key {keys[bad[0]]} (row {bad[0]}) has a value that is not finite in float32"
+            f"{path}: the vector of key {shown[bad[0]]} (row {bad[0]}) has a value that is not finite in float32"
         )
     vectors = np.zeros((len(item_ids), max(width, dim)), dtype=np.float32)
     vectors[present, :width] = values[order[place[present]]]
@@ -227,8 +271,6 @@ def _check_names(path: Path, found: Sequence[str], arrays: Sequence[str]) -> Non
 
 
 def _read_parquet(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    import polars as pl
-
     frame = pl.read_parquet(path, use_pyarrow=True)  # on a damaged file the reader of polars may end the process
     lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List | pl.Array)]
     others = [name for name in frame.columns if name not in lists]

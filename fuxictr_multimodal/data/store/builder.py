@@ -15,15 +15,24 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fuxictr_multimodal.data.store import validation
 from fuxictr_multimodal.data.store.disk_columns import DiskColumns
-from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
-from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, check_roles, is_fitted
+from fuxictr_multimodal.data.store.encoding import (
+    FEATURE_MAP_NAME,
+    FEATURE_VOCAB_NAME,
+    StoreFeatureProcessor,
+    raw_frame,
+)
+from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, check_roles
 from fuxictr_multimodal.data.store.h5_writer import write_item_file
-from fuxictr_multimodal.data.store.item_rows import check_padding_row, check_zero_row, complete_width, order_items
-from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS, Manifest
+from fuxictr_multimodal.data.store.history_checks import HistoryChecks
+from fuxictr_multimodal.data.store.id_columns import IdColumns
+from fuxictr_multimodal.data.store.ids import IDS_FOLDER, IdMap
+from fuxictr_multimodal.data.store.item_rows import check_size, complete_width, encoded_items, order_items
+from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS, Column, Manifest
 from fuxictr_multimodal.data.store.reader import ITEM_FILE, TITLES_FILE, SplitReader
 from fuxictr_multimodal.data.store.split_builder import SplitBuilder
 from fuxictr_multimodal.data.store.staging import Staging, StoreExistsError
@@ -33,14 +42,23 @@ from fuxictr_multimodal.system.files import sha256
 __all__ = ["StoreBuilder", "StoreExistsError", "order_items"]
 
 STORE_NAMES = frozenset(
-    {MANIFEST_NAME, FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, ITEM_FILE, TITLES_FILE, *SPLITS, *(f"{s}.h5" for s in SPLITS)}
+    {
+        MANIFEST_NAME,
+        FEATURE_MAP_NAME,
+        FEATURE_VOCAB_NAME,
+        ITEM_FILE,
+        TITLES_FILE,
+        IDS_FOLDER,
+        *SPLITS,
+        *(f"{s}.h5" for s in SPLITS),
+    }
 )
 
 
 class StoreBuilder:
     """Builds `<data_root>/<dataset_id>`; use it in a `with` block.
 
-    Call `fit` (only where columns come raw), `write_items` once, `append` often, `finish` once. If
+    Call `fit` (only where columns come raw), `write_items` once (not without items), `append` often, `finish` once. If
     the block ends without `finish`, or by an exception, nothing is left on disk.
 
     Args:
@@ -49,9 +67,12 @@ class StoreBuilder:
         feature_cols: FuxiCTR's columns. Those with `source: item` go to the item table, the others and the label
             to the splits. A column without `vocab_size` comes raw; that of `item_col` is known from the item table.
         label_col: FuxiCTR's label column.
-        max_len: maximum number of items in a history.
+        max_len: maximum number of items in a history; not read without items.
         group_id: column of grouped metrics, or None.
-        item_col: the item's own id; also the target column of a split.
+        item_col: the item's own id; also the target column of a split. None for a flat dataset: without items and
+            histories, every column in the splits.
+        weight_col: column of the weights of samples in the loss, or None.
+        behaviours: names of the further kinds of history, such as carts beside clicks.
         recipe: arguments of the caller, kept in the manifest as JSON.
         sources: raw files by name; their SHA-256 goes into the manifest.
         overwrite: replace an existing dataset.
@@ -69,10 +90,12 @@ class StoreBuilder:
         data_root: str | Path,
         feature_cols: Sequence[Mapping[str, Any]],
         label_col: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        max_len: int,
         recipe: Mapping[str, Any],
+        max_len: int | None = None,
         group_id: str | None = "user_id",
-        item_col: str = "item_id",
+        item_col: str | None = "item_id",
+        weight_col: str | None = None,
+        behaviours: Sequence[str] = (),
         sources: Mapping[str, str | Path] | None = None,
         overwrite: bool = False,
         rows_per_part: int = 8_000_000,
@@ -81,19 +104,28 @@ class StoreBuilder:
         where = f"dataset {dataset_id!r}"
         if not re.fullmatch(r"\w[\w.-]*", dataset_id):
             raise ConfigError(f"{where}: a dataset_id has letters, digits, _, . and - only")
-        for name, value in (("max_len", max_len), ("rows_per_part", rows_per_part)):
-            if not isinstance(value, int) or value < 1:
+        slots = 0 if item_col is None else max_len
+        for name, value, least in (("max_len", slots, int(item_col is not None)), ("rows_per_part", rows_per_part, 1)):
+            if not isinstance(value, int) or value < least:
                 raise ConfigError(f"{where}: {name} must be an integer of at least 1, not {value!r}")
         self.dataset_id = dataset_id
         self._where = where
         self._label_col = check_label_col(label_col, where)
         self._feature_cols = [column for column in check_feature_cols(feature_cols, where) if column["active"]]
         check_roles(
-            self._feature_cols, label=self._label_col["name"], item_col=item_col, group_id=group_id, where=self._where
+            self._feature_cols,
+            label=self._label_col["name"],
+            item_col=item_col,
+            group_id=group_id,
+            where=self._where,
+            weight_col=weight_col,
+            behaviours=behaviours,
         )
-        self._max_len = max_len
+        self._max_len = slots or 0
         self._group_id = group_id
         self._item_col = item_col
+        self._weight_col = weight_col
+        self._behaviours = tuple(behaviours)
         self._recipe = _as_json(recipe) or {}
         self._sources = {name: Path(path) for name, path in (sources or {}).items()}
         self._rows_per_part = rows_per_part
@@ -101,8 +133,10 @@ class StoreBuilder:
         self._staging = Staging(Path(data_root) / dataset_id, overwrite=overwrite, owned=STORE_NAMES)
 
         self._train_rows: pl.DataFrame | pl.LazyFrame | None = None
+        self._item_counts: NDArray[np.integer] | None = None
         self._processor: StoreFeatureProcessor | None = None
         self._columns: DiskColumns
+        self._ids = IdColumns(self._feature_cols, item_col=item_col, where=self._where)
         self._splits: dict[str, SplitBuilder] = {}
         self._bar: tqdm
         self._finished = False
@@ -136,25 +170,49 @@ class StoreBuilder:
         if kind is None and not self._finished:
             raise RuntimeError(f"{self._where}: the build ended without finish(): nothing was written")
 
-    def fit(self, train_rows: pl.DataFrame | pl.LazyFrame | None) -> None:
-        """Set the training rows, joined with item features, on which FuxiCTR fits the raw columns in `write_items`.
+    def fit(
+        self, train_rows: pl.DataFrame | pl.LazyFrame | None, item_counts: NDArray[np.integer] | None = None
+    ) -> None:
+        """Set the training rows on which FuxiCTR fits the raw columns in `write_items`.
 
         Not needed (or None) if every column is already encoded.
+
+        Args:
+            train_rows: columns of the training samples, joined with the raw item features where `item_counts` is not
+                given.
+            item_counts: how often each item is the target of a training sample, (items,), 0 for the padding. Raw item
+                features are then fitted on the item table itself, to the same result as on joined samples.
         """
         assert self._processor is None, "fit comes before write_items"
-        self._train_rows = train_rows
+        self._train_rows, self._item_counts = train_rows, item_counts
 
-    def write_items(self, columns: Mapping[str, np.ndarray], *, titles: Sequence[str] | None = None) -> None:
+    def write_ids(self, ids: Mapping[str, IdMap]) -> None:
+        """Keep what the codes of columns stand for: of the item column, of meta columns, of encoded categories.
+
+        Called before the first `append` that has such codes. Meta columns of `dtype: str` may come as texts instead;
+        they are then numbered here, in the order in which they come.
+
+        Raises:
+            DataError: there is no such column, it was numbered already, or an id has no place for padding.
+        """
+        self._ids.add(ids)
+
+    def write_items(self, columns: Mapping[str, np.ndarray] | None, *, titles: Sequence[str] | None = None) -> None:
         """Write the item table: arrays of equal length by name; row i is item i, row 0 is padding.
 
         The column of `item_col` may be omitted. Raw columns are encoded by the fitted processor. `titles` are shown to
-        people, one per row; no model reads them.
+        people, one per row; no model reads them. A flat dataset has no item table: None, or no call.
 
         Raises:
             DataError: a column is missing or of a wrong dtype or shape, an id is out of range, an embedding is not
                 finite, row 0 is not all zero, or there are more or fewer titles than items.
         """
         assert self._processor is None, "write_items is called once"
+        if self._item_col is None:
+            assert columns is None, "a flat dataset has no items"
+            self._fit_columns(rows=1)
+            return
+        assert columns is not None, "only a flat dataset has no items"
         where = ITEM_FILE
         specs = [column for column in self._feature_cols if column.get("source") == "item"]
         own = next(column for column in specs if column["name"] == self._item_col)
@@ -162,19 +220,21 @@ class StoreBuilder:
         rows = validation.check_columns(
             columns, required=others or [self._item_col], optional=[self._item_col], where=where
         )
-        if rows < 2:
-            raise DataError(f"{where}: the item table has {rows} rows; row 0 is padding, so it needs at least 2")
-        declared = own.setdefault("vocab_size", rows)
-        if declared != rows:
-            raise DataError(
-                f"{where}: column {self._item_col!r} is declared with vocab_size {declared}, but the item table "
-                f"has {rows} rows"
-            )
+        check_size(own, rows, where=where)
+        self._ids.check_items(rows)
         if titles is not None and len(titles) != rows:
             raise DataError(f"{TITLES_FILE}: {len(titles)} titles for an item table of {rows} rows")
         for column in specs:
             if column is not own:
                 complete_width(column, columns[column["name"]], where=where)
+        processor = self._fit_columns(rows, columns)
+        data = encoded_items(columns, specs, columns_on_disk=self._columns, processor=processor, where=where)
+        write_item_file(self.dir / ITEM_FILE, self._columns.of_items(), data)
+        if titles is not None:
+            (self.dir / TITLES_FILE).write_text(json.dumps(list(titles), ensure_ascii=False), encoding="utf-8")
+
+    def _fit_columns(self, rows: int, items: Mapping[str, np.ndarray] | None = None) -> StoreFeatureProcessor:
+        """Fit the raw columns; `rows` is the number of rows of the item table `items`."""
         processor = StoreFeatureProcessor(
             feature_cols=self._feature_cols,
             label_col=self._label_col,
@@ -182,7 +242,12 @@ class StoreBuilder:
             data_dir=self.dir,
             group_id=self._group_id,
         )
-        processor.fit(self._train_rows)
+        raw = [column["name"] for column in processor.fitted_cols if items is not None and column["name"] in items]
+        if self._item_counts is None or items is None:
+            processor.fit(self._train_rows)
+        else:
+            counts = validation.as_counts(self._item_counts, rows=rows, where=self._where)
+            processor.fit(self._train_rows, items=raw_frame(items, raw), item_counts=counts)
         self._processor, self._train_rows = processor, None
         self._columns = DiskColumns(
             feature_cols=self._feature_cols,
@@ -190,70 +255,59 @@ class StoreBuilder:
             label=self._label_col["name"],
             item_col=self._item_col,
             items=rows,
+            weight=self._weight_col,
         )
-
-        data, item_columns = {}, self._columns.of_items()
-        for column, on_disk in zip(specs, item_columns, strict=True):
-            name = column["name"]
-            if column is own:
-                values = columns.get(name, np.arange(rows))
-            elif is_fitted(column):
-                check_padding_row(columns[name], name=name, where=where)
-                values = processor.transform({name: columns[name]}, where=where)[name]
-                values[0] = 0
-            else:
-                values = columns[name]
-            data[name] = self._columns.checked(on_disk, values, where=where, first_row=0)
-            check_zero_row(data[name], name=name, where=where)
-        wrong = np.flatnonzero(data[self._item_col] != np.arange(rows))
-        if len(wrong):
-            raise DataError(
-                f"{where}: row {wrong[0]}, column {self._item_col!r}: item {data[self._item_col][wrong[0]]} is not in "
-                f"its own row; order_items places rows by id"
-            )
-        write_item_file(self.dir / ITEM_FILE, item_columns, data)
-        if titles is not None:
-            (self.dir / TITLES_FILE).write_text(json.dumps(list(titles), ensure_ascii=False), encoding="utf-8")
+        return processor
 
     def append(
         self,
         split: str,
         columns: Mapping[str, np.ndarray],
-        history_values: np.ndarray,
-        history_offsets: np.ndarray,
+        history_values: np.ndarray | None = None,
+        history_offsets: np.ndarray | None = None,
+        *,
+        events: Mapping[str, np.ndarray] | None = None,
+        behaviours: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         """Append rows to a split: any number of rows, any number of calls.
 
         Args:
             split: `train`, `valid` or `test`.
-            columns: context and meta columns, the target under the name of `item_col`, and the label (which `test`
+            columns: context and meta columns, the event features of the target, the target under the name of
+                `item_col`, the weight (which `valid` and `test` may lack, in every call) and the label (which `test`
                 may lack, in every call), each (rows, ...).
-            history_values: item ids of all rows end to end, newest last in a row, (N,).
+            history_values: item ids of all rows end to end, newest last in a row, (N,). None in a flat dataset.
             history_offsets: row b owns values `history_offsets[b]` to `history_offsets[b + 1]`, (rows + 1,).
+            events: the event features of the history's items by name, each (N,).
+            behaviours: values, offsets and events of each further history, such as `JaggedArrays`.
 
         Raises:
             DataError: a column or a value is wrong; nothing of these rows is written.
         """
         if split not in SPLITS:
             raise DataError(f"{self._where}: split {split!r} is unknown. {did_you_mean(split, SPLITS)}")
+        if self._processor is None and self._item_col is None:
+            self.write_items(None)
         assert self._processor is not None, "write_items comes before append"
-        where, label, state = f"{split}.h5", self._label_col["name"], self._splits.get(split)
-        labelled = label in columns or split != "test"
-        if state is not None and labelled != state.labelled:
-            given, before = ("is present", "did not have it") if labelled else ("is missing", "had it")
-            raise DataError(f"{where}: column {label!r} {given}, but earlier rows {before}")
-        on_disk = self._columns.of_split(labelled=labelled)
+        where, state = f"{split}.h5", self._splits.get(split)
+        labelled = _is_given(
+            self._label_col["name"], columns, split != "test", None if state is None else state.labelled, where
+        )
+        weighted = self._weight_col is not None and _is_given(
+            self._weight_col, columns, split == "train", None if state is None else state.weighted, where
+        )
+        on_disk = self._columns.of_split(labelled=labelled, weighted=weighted)
         rows = validation.check_columns(columns, required=[c.name for c in on_disk], optional=(), where=where)
         first = 0 if state is None else state.rows
         encoded = self._processor.transform(columns, where=where)
-        data = {c.name: self._columns.checked(c, encoded[c.name], where=where, first_row=first) for c in on_disk}
-        values, offsets = validation.as_history(
-            history_values,
-            history_offsets,
+        data = {c.name: self._checked(c, encoded[c.name], where=where, first_row=first) for c in on_disk}
+        checks = HistoryChecks(
+            self._columns, self._processor, behaviours=self._behaviours, max_len=self._max_len, where=where
+        )
+        history, others = checks.checked(
+            None if history_values is None else (history_values, history_offsets, events or {}),
+            behaviours or {},
             rows=rows,
-            items=self._columns.items,
-            max_len=self._max_len,
-            where=where,
             first_row=first,
         )
         if state is None:
@@ -264,9 +318,19 @@ class StoreBuilder:
                 items=self._columns.items,
                 max_len=self._max_len,
                 group_id=self._group_id,
+                events=[column.name for column in self._columns.of_events()],
+                behaviours=self._behaviours,
             )
-        state.append(data, values, offsets)
+        state.append(data, history, others)
         self._bar.update(rows)
+
+    def _checked(self, column: Column, values: np.ndarray, *, where: str, first_row: int) -> np.ndarray:
+        """The values as on disk; texts of a meta column become codes."""
+        values = self._ids.numbered(column.name, values)
+        checked = self._columns.checked(column, values, where=where, first_row=first_row)
+        if column.role == "meta":
+            self._ids.check_codes(column.name, checked, where=where, first_row=first_row)
+        return checked
 
     def finish(
         self,
@@ -292,6 +356,8 @@ class StoreBuilder:
             DataError: a split is empty or has a single class, `disjoint` columns share a value, or times are not in
                 order.
         """
+        if self._processor is None and self._item_col is None:
+            self.write_items(None)
         assert self._processor is not None, "write_items comes before finish"
         for split in ("train", "valid", *self._splits):
             if split not in self._splits or not self._splits[split].rows:
@@ -301,6 +367,7 @@ class StoreBuilder:
             state.close()
         self._bar.close()
         self._check_promises(splits, disjoint, ordered_by, ordered_within)
+        self._ids.write(self.dir)
         manifest = Manifest(
             dataset_id=self.dataset_id,
             max_len=self._max_len,
@@ -322,6 +389,9 @@ class StoreBuilder:
             ),
             recipe=self._recipe,
             facts=_as_json(facts) or {},
+            behaviours=list(self._behaviours),
+            event_columns=self._columns.of_events(),
+            ids=self._ids.names,
         )
         manifest.write(self.dir)
         self._staging.commit()
@@ -341,9 +411,9 @@ class StoreBuilder:
         readers = {split: SplitReader(self.dir / split) for split in splits}
         try:
             for name in disjoint:
-                validation.check_disjoint(readers, name)
+                validation.check_disjoint(readers, name, self._ids.get(name))
             if ordered_by is not None:
-                validation.check_ordered(readers, ordered_by, within)
+                validation.check_ordered(readers, ordered_by, within, self._ids.get(within))
         finally:
             for reader in readers.values():
                 reader.close()
@@ -351,6 +421,15 @@ class StoreBuilder:
     def _hashes(self, paths: Mapping[str, Path], what: str) -> dict[str, str]:
         bar = tqdm(paths.items(), desc=f"checksums of {what}", disable=not self._progress or not paths, leave=False)
         return {name: sha256(path) for name, path in bar}
+
+
+def _is_given(name: str, columns: Mapping[str, np.ndarray], required: bool, before: bool | None, where: str) -> bool:
+    """Whether rows have a column that some splits may lack; a split has it in every call or in none."""
+    given = name in columns or required
+    if before is not None and given != before:
+        now, then = ("is present", "did not have it") if given else ("is missing", "had it")
+        raise DataError(f"{where}: column {name!r} {now}, but earlier rows {then}")
+    return given
 
 
 def _as_json(values: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -23,29 +23,42 @@ class DiskColumns:
         feature_cols: FuxiCTR's columns, complete.
         features: the same in the feature map, by name, after fitting.
         label: name of the label.
-        item_col: the item's own id, and the target column of a split.
+        item_col: the item's own id, and the target column of a split; None in a flat dataset, whose columns are all
+            in the splits.
         items: rows of the item table.
+        weight: name of the weight of a sample, or None.
     """
 
     feature_cols: Sequence[Mapping[str, Any]]
     features: Mapping[str, Mapping[str, Any]]
     label: str
-    item_col: str
+    item_col: str | None
     items: int
+    weight: str | None = None
 
     def of_items(self) -> list[Column]:
         """Columns of the item table, in the order of `feature_cols`."""
-        return [self._column(column, "item") for column in self.feature_cols if column.get("source") == "item"]
+        return [self._column(column, "item") for column in self.feature_cols if self._of_item(column)]
 
-    def of_split(self, *, labelled: bool) -> list[Column]:
-        """Columns of a split: the label, the target, then the others in the order of `feature_cols`."""
-        label = [Column(self.label, "uint8", "label")] if labelled else []
-        others = [
-            self._column(column, "meta" if column["type"] == "meta" else "context")
-            for column in self.feature_cols
-            if column.get("source") != "item"
+    def of_events(self) -> list[Column]:
+        """Columns that go with the items of each history, in the order of `feature_cols`."""
+        return [self._column(column, "event") for column in self.feature_cols if column.get("source") == "event"]
+
+    def of_split(self, *, labelled: bool, weighted: bool = False) -> list[Column]:
+        """Columns of a split: label, weight and target, then the others in the order of `feature_cols`."""
+        first = [Column(self.label, "uint8", "label")] if labelled else []
+        if weighted:
+            assert self.weight is not None
+            first.append(Column(self.weight, "float32", "weight"))
+        if self.item_col is not None:
+            first.append(Column(self.item_col, "int32", "target"))
+        return [
+            *first,
+            *(self._column(column, _role(column)) for column in self.feature_cols if not self._of_item(column)),
         ]
-        return [*label, Column(self.item_col, "int32", "target"), *others]
+
+    def _of_item(self, column: Mapping[str, Any]) -> bool:
+        return self.item_col is not None and column.get("source") == "item"
 
     def checked(self, column: Column, values: np.ndarray, *, where: str, first_row: int) -> np.ndarray:
         """The values in the dtype on disk.
@@ -61,6 +74,8 @@ class DiskColumns:
         """
         if column.role == "label":
             return validation.as_labels(values, name=column.name, where=where, first_row=first_row)
+        if column.role == "weight":
+            return validation.as_weights(values, name=column.name, where=where, first_row=first_row)
         if column.role == "meta":
             return validation.as_meta(values, name=column.name, where=where, first_row=first_row)
         place: dict[str, Any] = {"name": column.name, "shape": column.shape, "where": where, "first_row": first_row}
@@ -77,3 +92,9 @@ class DiskColumns:
         width = WIDTHS.get(spec["type"])
         shape = () if width is None else (spec[width],)
         return Column(column["name"], DTYPES.get(spec["type"], "int32"), role, shape)
+
+
+def _role(column: Mapping[str, Any]) -> str:
+    if column["type"] == "meta":
+        return "meta"
+    return "event" if column.get("source") == "event" else "context"

@@ -6,6 +6,7 @@ imports no FuxiCTR, so a configuration is checked in no time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,13 +17,15 @@ from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
 # What FuxiCTR would crash on, with what to do instead.
 REFUSED_KEYS = {
-    "category_processor": "FuxiCTR's quantile and hash buckets do not work; put bucket numbers into the data",
-    "num_buckets": "FuxiCTR's quantile and hash buckets do not work; put bucket numbers into the data",
     "preprocess": "prepare the column in the recipe; FuxiCTR calls whatever method it names",
     "pretrained_emb": "put the vectors into the item table as a column of type embedding",
     "pretrain_usage": "put the vectors into the item table as a column of type embedding",
     "freeze_emb": "put the vectors into the item table as a column of type embedding",
 }
+
+
+# Groups of a split on disk.
+RESERVED = frozenset({"history", "behaviours"})
 
 
 def check_feature_cols(feature_cols: Sequence[Mapping[str, Any]], where: str) -> list[dict[str, Any]]:
@@ -43,7 +46,7 @@ def check_feature_cols(feature_cols: Sequence[Mapping[str, Any]], where: str) ->
             raise ConfigError(f"{where}: feature_cols: {column!r} has no name")
         names = column["name"] if isinstance(column["name"], list) else [column["name"]]
         for name in names:
-            if not isinstance(name, str) or not name or "/" in name or name == "history":
+            if not isinstance(name, str) or not name or "/" in name or name in RESERVED:
                 raise ConfigError(f"{where}: feature_cols: {name!r} cannot be the name of a column")
             if any(name == other["name"] for other in complete):
                 raise ConfigError(f"{where}: feature_cols: column {name!r} is given twice")
@@ -69,11 +72,30 @@ def _check_column(column: dict[str, Any], where: str) -> None:
     for key in column.keys() & REFUSED_KEYS.keys():
         raise ConfigError(f"{where}: {key} is not supported: {REFUSED_KEYS[key]}")
     bind(FeatureColumn, column, where)
-    if column["type"] in ("categorical", "meta") and column["dtype"] not in ("int", "str"):
+    processor = column.get("category_processor")
+    if processor is None and "num_buckets" in column:
+        raise ConfigError(f"{where}: num_buckets means nothing without category_processor")
+    if processor is not None:
+        _check_buckets(column, where)
+    elif column["type"] in ("categorical", "meta") and column["dtype"] not in ("int", "str"):
         raise ConfigError(f"{where}: a column of type {column['type']} needs dtype int or str, not {column['dtype']}")
     if column.get("remap", True) is not True and column["type"] != "meta":
         raise ConfigError(f"{where}: remap: False does not work in FuxiCTR; give vocab_size for encoded ids")
     check_feature_encoder(column.get("feature_encoder"), where)
+
+
+def _check_buckets(column: Mapping[str, Any], where: str) -> None:
+    processor, wanted = (
+        column["category_processor"],
+        {"quantile_bucket": ("int", "float"), "hash_bucket": ("int", "str")},
+    )
+    if column["type"] != "categorical":
+        raise ConfigError(f"{where}: category_processor needs a column of type categorical, not {column['type']}")
+    if column["dtype"] not in wanted[processor]:
+        raise ConfigError(f"{where}: {processor} needs dtype {' or '.join(wanted[processor])}, not {column['dtype']}")
+    for key in ("share_embedding", "vocab_size"):
+        if key in column:
+            raise ConfigError(f"{where}: {key} means nothing beside category_processor: leave one of them out")
 
 
 def _check_shared(columns: list[dict[str, Any]], where: str) -> None:
@@ -91,22 +113,45 @@ def _check_shared(columns: list[dict[str, Any]], where: str) -> None:
 
 
 def check_roles(
-    columns: Sequence[Mapping[str, Any]], *, label: str, item_col: str, group_id: str | None, where: str
+    columns: Sequence[Mapping[str, Any]],
+    *,
+    label: str,
+    item_col: str | None,
+    group_id: str | None,
+    where: str,
+    weight_col: str | None = None,
+    behaviours: Sequence[str] = (),
 ) -> None:
     """Check that active columns fit together: an item column, a group column, widths known before the first row.
+
+    Args:
+        columns: complete columns.
+        label: name of the label.
+        item_col: the item's own id, or None in a flat dataset.
+        group_id: column of grouped metrics, or None.
+        where: the dataset, for the message.
+        weight_col: column of the weights of samples, or None.
+        behaviours: names of the further kinds of history.
 
     Raises:
         ConfigError: naming the column and what to do.
     """
     by_name = {column["name"]: column for column in columns}
-    own = by_name.get(item_col)
-    if own is None or own.get("source") != "item" or own["type"] != "categorical":
-        raise ConfigError(
-            f"{where}: item_col {item_col!r} must be an active column of type categorical with source: item. "
-            f"{did_you_mean(item_col, by_name)}"
-        )
-    if label in by_name:
-        raise ConfigError(f"{where}: {label!r} is both the label and a feature")
+    if item_col is not None:
+        own = by_name.get(item_col)
+        if own is None or own.get("source") != "item" or own["type"] != "categorical":
+            raise ConfigError(
+                f"{where}: item_col {item_col!r} must be an active column of type categorical with source: item. "
+                f"{did_you_mean(item_col, by_name)}"
+            )
+    for name, what in ((label, "label"), (weight_col, "weight")):
+        if name in by_name:
+            raise ConfigError(f"{where}: {name!r} is both the {what} and a feature")
+    if weight_col == label:
+        raise ConfigError(f"{where}: {label!r} is both the label and the weight")
+    _check_histories(by_name, item_col=item_col, behaviours=behaviours, where=where)
+    if item_col is None:
+        by_name = {name: {**column, "source": ""} for name, column in by_name.items()}
     in_splits = [n for n, column in by_name.items() if column.get("source") != "item" or n == item_col]
     if group_id is not None and group_id not in in_splits:
         raise ConfigError(
@@ -117,10 +162,39 @@ def check_roles(
             raise ConfigError(f"{where}: column {name!r}: a meta column travels with the row, not the item")
         if column.get("source") == "item":
             continue
-        if column["type"] == "sequence" and "max_len" not in column:
+        if (
+            column["type"] == "sequence"
+            and "max_len" not in column
+            and (item_col is not None or "vocab_size" in column)
+        ):
             raise ConfigError(f"{where}: column {name!r}: a sequence outside the item table needs max_len")
         if column["type"] == "embedding" and "pretrain_dim" not in column:
             raise ConfigError(f"{where}: column {name!r}: an embedding outside the item table needs pretrain_dim")
+
+
+def _check_histories(
+    by_name: Mapping[str, Mapping[str, Any]], *, item_col: str | None, behaviours: Sequence[str], where: str
+) -> None:
+    """Event features and further histories need items; an event feature is one category."""
+    for name, column in by_name.items():
+        if column.get("source") != "event":
+            continue
+        if item_col is None:
+            raise ConfigError(
+                f"{where}: column {name!r}: `source: event` needs items and histories, but there are none"
+            )
+        if column["type"] != "categorical":
+            raise ConfigError(
+                f"{where}: column {name!r}: an event feature is categorical, not {column['type']}: put numbers into "
+                f"bins"
+            )
+    if behaviours and item_col is None:
+        raise ConfigError(f"{where}: behaviours need items, but there are none")
+    for name in behaviours:
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name) or name in RESERVED:
+            raise ConfigError(f"{where}: {name!r} cannot be the name of a behaviour: use letters, digits, _, . and -")
+        if list(behaviours).count(name) > 1:
+            raise ConfigError(f"{where}: behaviour {name!r} is given twice")
 
 
 def is_fitted(column: Mapping[str, Any]) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from fuxictr_multimodal.data.jagged import offsets_from_lengths
+from fuxictr_multimodal.data.jagged import JaggedArrays, offsets_from_lengths
 from fuxictr_multimodal.data.store.manifest import FORMAT_VERSION, Column
-from fuxictr_multimodal.data.store.reader import CHUNK_ROWS, HISTORY_OFFSETS, HISTORY_VALUES
+from fuxictr_multimodal.data.store.reader import BEHAVIOURS, CHUNK_ROWS, HISTORY
 
 CHUNK_BYTES = 4 << 20
 CHUNK_VALUES = 4 * CHUNK_ROWS
@@ -27,28 +28,55 @@ class SplitWriter:
         folder: folder of the parts, `<dataset>/<split>`.
         columns: columns of the split; `append` must get exactly these, in their dtypes.
         rows_per_part: maximum number of rows in one file.
+        events: names of the columns that go with the items of each history.
+        behaviours: names of the further kinds of history.
+        history: whether the rows have histories.
     """
 
-    def __init__(self, *, folder: Path, columns: list[Column], rows_per_part: int) -> None:
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        columns: list[Column],
+        rows_per_part: int,
+        events: Sequence[str] = (),
+        behaviours: Sequence[str] = (),
+        history: bool = True,
+    ) -> None:
         self._folder = folder
         self._columns = columns
         self._rows_per_part = rows_per_part
+        self._events = tuple(events)
         self._pending: dict[str, list[np.ndarray]] = {column.name: [] for column in columns}
-        self._pending_values: list[np.ndarray] = []
-        self._pending_lengths: list[np.ndarray] = []
+        self._histories: dict[str, _Pending] = {}
+        if history:
+            groups = (HISTORY, *(f"{BEHAVIOURS}/{name}" for name in behaviours))
+            self._histories = {group: _Pending(self._events) for group in groups}
         self._pending_rows = 0
         self._file: h5py.File | None = None
         self._parts: list[Path] = []
         self._part_rows = 0
         folder.mkdir()
 
-    def append(self, columns: Mapping[str, np.ndarray], values: np.ndarray, offsets: np.ndarray) -> None:
-        """Take rows: columns (rows, ...), history values (N,) and offsets (rows + 1,) from 0."""
+    def append(
+        self,
+        columns: Mapping[str, np.ndarray],
+        values: np.ndarray | None = None,
+        offsets: np.ndarray | None = None,
+        *,
+        events: Mapping[str, np.ndarray] | None = None,
+        behaviours: Mapping[str, JaggedArrays] | None = None,
+    ) -> None:
+        """Take rows: columns (rows, ...), and histories from 0: values (N,), offsets (rows + 1,), events (N,)."""
         for name, pending in self._pending.items():
             pending.append(columns[name].copy())
-        self._pending_values.append(values.copy())
-        self._pending_lengths.append(np.diff(offsets))
-        self._pending_rows += len(offsets) - 1
+        if self._histories:
+            assert values is not None
+            assert offsets is not None
+            self._histories[HISTORY].add(JaggedArrays(values, offsets, events or {}))
+        for behaviour, rows in (behaviours or {}).items():
+            self._histories[f"{BEHAVIOURS}/{behaviour}"].add(rows)
+        self._pending_rows += len(columns[self._columns[0].name])
         self._drain(final=False)
 
     def close(self) -> None:
@@ -71,42 +99,47 @@ class SplitWriter:
         columns = {name: np.concatenate(pieces) for name, pieces in self._pending.items() if pieces}
         if not columns:
             return
-        values, lengths = np.concatenate(self._pending_values), np.concatenate(self._pending_lengths)
-        offsets = offsets_from_lengths(lengths)
+        histories = {group: pending.joined() for group, pending in self._histories.items()}
         row = 0
         while left := self._pending_rows - row:
             count = min(CHUNK_ROWS, self._room())
             if left < count and not final:
                 break
             stop = row + min(count, left)
-            self._write({name: data[row:stop] for name, data in columns.items()}, values, offsets[row : stop + 1])
+            self._write(
+                {name: data[row:stop] for name, data in columns.items()},
+                {group: _rows_of(history, row, stop) for group, history in histories.items()},
+            )
             row = stop
         # Copies, so that the rest does not keep the whole piece alive.
         self._pending = {name: [data[row:].copy()] for name, data in columns.items()}
-        self._pending_values, self._pending_lengths = [values[offsets[row] :].copy()], [lengths[row:].copy()]
+        for group, pending in self._histories.items():
+            pending.keep(_rows_of(histories[group], row, self._pending_rows))
         self._pending_rows -= row
 
     def _room(self) -> int:
         """Rows that fit into the open part, or into the next one where it is full."""
         return self._rows_per_part - self._part_rows % self._rows_per_part
 
-    def _write(self, columns: Mapping[str, np.ndarray], values: np.ndarray, offsets: np.ndarray) -> None:
-        """Append rows; their histories are `values[offsets[0]:offsets[-1]]`."""
-        rows, values = len(offsets) - 1, values[offsets[0] : offsets[-1]]
+    def _write(self, columns: Mapping[str, np.ndarray], histories: Mapping[str, JaggedArrays]) -> None:
+        rows = len(columns[self._columns[0].name])
         if self._file is None or self._part_rows == self._rows_per_part:
             self._close_part(last=False)
-            self._open_part(first_rows=rows, first_values=len(values))
+            self._open_part(rows, {group: len(history.values) for group, history in histories.items()})
         assert self._file is not None
         start = self._part_rows
         for name, data in columns.items():
             _extend(self._file[name], data, start)
-        stored_values, stored_offsets = self._file[HISTORY_VALUES], self._file[HISTORY_OFFSETS]
-        written = stored_values.shape[0]
-        _extend(stored_values, values, written)
-        _extend(stored_offsets, written + offsets[1:] - offsets[0], start + 1)
+        for group, history in histories.items():
+            stored = self._file[f"{group}/values"]
+            written = stored.shape[0]
+            _extend(stored, history.values, written)
+            _extend(self._file[f"{group}/offsets"], written + history.offsets[1:], start + 1)
+            for name, data in history.events.items():
+                _extend(self._file[f"{group}/events/{name}"], data, written)
         self._part_rows += rows
 
-    def _open_part(self, *, first_rows: int, first_values: int) -> None:
+    def _open_part(self, first_rows: int, first_values: Mapping[str, int]) -> None:
         path = self._folder / f"part-{len(self._parts):05d}.h5"
         self._parts.append(path)
         self._part_rows = 0
@@ -114,14 +147,19 @@ class SplitWriter:
         self._file = h5py.File(path, "w", rdcc_nbytes=4 * CHUNK_BYTES)
         for position, column in enumerate(self._columns):
             _create(self._file, column, position, rows=0, chunk_rows=min(CHUNK_ROWS, first_rows))
-        history = {"maxshape": (None,), "fletcher32": True, "track_times": False}
-        self._file.create_dataset(
-            HISTORY_VALUES, (0,), np.int32, chunks=(max(1, min(CHUNK_VALUES, first_values)),), **history
-        )
-        offsets = self._file.create_dataset(
-            HISTORY_OFFSETS, (1,), np.int64, chunks=(min(CHUNK_ROWS, first_rows + 1),), **history
-        )
-        offsets[0] = 0
+        stored: dict[str, Any] = {"maxshape": (None,), "fletcher32": True, "track_times": False}
+        for position, (group, count) in enumerate(first_values.items()):
+            chunks = (max(1, min(CHUNK_VALUES, count)),)
+            self._file.create_dataset(f"{group}/values", (0,), np.int32, chunks=chunks, **stored)
+            offsets = self._file.create_dataset(
+                f"{group}/offsets", (1,), np.int64, chunks=(min(CHUNK_ROWS, first_rows + 1),), **stored
+            )
+            offsets[0] = 0
+            for place, name in enumerate(self._events):
+                column = self._file.create_dataset(f"{group}/events/{name}", (0,), np.int32, chunks=chunks, **stored)
+                column.attrs["position"] = place
+            if group != HISTORY:
+                self._file[group].attrs["position"] = position - 1
 
     def _close_part(self, *, last: bool) -> None:
         if self._file is not None:
@@ -130,6 +168,38 @@ class SplitWriter:
             self._file.attrs["last"] = last
             self._file.close()
             self._file = None
+
+
+class _Pending:
+    """Histories of one kind that wait for a full chunk."""
+
+    def __init__(self, events: Sequence[str]) -> None:
+        self._values: list[np.ndarray] = []
+        self._lengths: list[np.ndarray] = []
+        self._events: dict[str, list[np.ndarray]] = {name: [] for name in events}
+
+    def add(self, rows: JaggedArrays) -> None:
+        self._values.append(rows.values.copy())
+        self._lengths.append(np.diff(rows.offsets))
+        for name, pending in self._events.items():
+            pending.append(rows.events[name].copy())
+
+    def joined(self) -> JaggedArrays:
+        events = {name: np.concatenate(pieces) for name, pieces in self._events.items()}
+        return JaggedArrays(np.concatenate(self._values), offsets_from_lengths(np.concatenate(self._lengths)), events)
+
+    def keep(self, rows: JaggedArrays) -> None:
+        """Go on with these rows alone."""
+        self._values, self._lengths = [rows.values.copy()], [np.diff(rows.offsets)]
+        self._events = {name: [column.copy()] for name, column in rows.events.items()}
+
+
+def _rows_of(history: JaggedArrays, start: int, stop: int) -> JaggedArrays:
+    """Some rows, with offsets from 0 again; values and events are views."""
+    offsets = history.offsets[start : stop + 1]
+    first, last = offsets[0], offsets[-1]
+    events = {name: column[first:last] for name, column in history.events.items()}
+    return JaggedArrays(history.values[first:last], offsets - first, events)
 
 
 def write_item_file(path: Path, columns: list[Column], data: Mapping[str, np.ndarray]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fuxictr_multimodal.data.store import validation
+from fuxictr_multimodal.data.store.disk_columns import DiskColumns
+from fuxictr_multimodal.data.store.encoding import StoreFeatureProcessor
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
 from fuxictr_multimodal.errors import DataError
 
@@ -71,6 +73,62 @@ def complete_width(column: dict[str, Any], values: np.ndarray, *, where: str) ->
     declared = column.setdefault(key, shape[1])
     if declared != shape[1]:
         raise DataError(f"{where}: column {name!r} is {shape[1]} wide, but its {key} is declared as {declared}")
+
+
+def check_size(own: dict[str, Any], rows: int, *, where: str) -> None:
+    """Set `vocab_size` of the item's own id to the rows of the item table; refuse another one."""
+    if rows < 2:
+        raise DataError(f"{where}: the item table has {rows} rows; row 0 is padding, so it needs at least 2")
+    declared = own.setdefault("vocab_size", rows)
+    if declared != rows:
+        raise DataError(
+            f"{where}: column {own['name']!r} is declared with vocab_size {declared}, but the item table has {rows} "
+            f"rows"
+        )
+
+
+def encoded_items(
+    columns: Mapping[str, np.ndarray],
+    specs: Sequence[Mapping[str, Any]],
+    *,
+    columns_on_disk: DiskColumns,
+    processor: StoreFeatureProcessor,
+    where: str,
+) -> dict[str, np.ndarray]:
+    """Columns of the item table as on disk, by name; that of the item's own id may be omitted.
+
+    Args:
+        columns: arrays of equal length by name; row i is item i.
+        specs: the columns of `feature_cols` with `source: item`.
+        columns_on_disk: of the dataset.
+        processor: encodes raw columns.
+        where: the file, for messages.
+
+    Raises:
+        DataError: a value is wrong, row 0 is not padding, or an item is not in its own row.
+    """
+    own, rows = columns_on_disk.item_col, columns_on_disk.items
+    data = {}
+    for column, on_disk in zip(specs, columns_on_disk.of_items(), strict=True):
+        name = column["name"]
+        if name == own:
+            values = columns.get(name, np.arange(rows))
+        elif is_fitted(column):
+            check_padding_row(columns[name], name=name, where=where)
+            values = processor.transform({name: columns[name]}, where=where)[name]
+            values[0] = 0
+        else:
+            values = columns[name]
+        data[name] = columns_on_disk.checked(on_disk, values, where=where, first_row=0)
+        check_zero_row(data[name], name=name, where=where)
+    assert own is not None
+    wrong = np.flatnonzero(data[own] != np.arange(rows))
+    if len(wrong):
+        raise DataError(
+            f"{where}: row {wrong[0]}, column {own!r}: item {data[own][wrong[0]]} is not in its own row; order_items "
+            f"places rows by id"
+        )
+    return data
 
 
 def check_zero_row(values: np.ndarray, *, name: str, where: str) -> None:

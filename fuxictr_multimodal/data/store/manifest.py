@@ -18,6 +18,8 @@ from fuxictr_multimodal.system.files import replace_atomically
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "valid", "test")
+# Keys that are written only where they hold something.
+LATER = frozenset({"behaviours", "event_columns", "ids"})
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,10 @@ class Column:
     """One column on disk: an HDF5 dataset.
 
     Attributes:
-        name: the name in `feature_cols` or `label_col`.
+        name: the name in `feature_cols` or `label_col`, or `weight_col`.
         dtype: `uint8` for labels, `int32` for ids, `int64` for meta columns, `float32` for numbers.
-        role: `label`, `target`, `context` or `meta` in a split, `item` in the item table.
+        role: `label`, `weight`, `target`, `event` (of the target), `context` or `meta` in a split, `item` in the item
+            table, `event` in the histories.
         shape: shape of one row: `()` for a scalar, `(T,)` for tags, `(d,)` for an embedding.
     """
 
@@ -97,13 +100,14 @@ class Manifest:
 
     Attributes:
         dataset_id: name of the dataset, also of its folder.
-        max_len: maximum number of items in a history.
+        max_len: maximum number of items in a history; 0 in a dataset without histories.
         group_id: column of grouped metrics, or None.
-        item_col: the item's own id in the item table, and the target column of a split.
+        item_col: the item's own id in the item table, and the target column of a split; None in a flat dataset, which
+            has neither items nor histories.
         splits: statistics by split name.
         columns: columns of the split files, in order.
         item_columns: columns of the item table, in order.
-        items: rows of the item table, with row 0, the padding.
+        items: rows of the item table, with row 0, the padding; 1 without an item table.
         split_method: how the samples were split, in words.
         negative_sampling: ratio, pool and seed of sampled negatives, or None.
         feature_cols: FuxiCTR's feature columns, completed with sizes found in the data.
@@ -113,12 +117,15 @@ class Manifest:
         files: SHA-256 of the dataset's files, by name relative to its folder.
         recipe: arguments that built the dataset.
         facts: other metadata, such as the AUC of the true click probability.
+        behaviours: names of the further kinds of history, in order.
+        event_columns: columns of each history that go with its items, in order.
+        ids: columns whose codes stand for ids of the user, kept in `ids/`.
     """
 
     dataset_id: str
     max_len: int
     group_id: str | None
-    item_col: str
+    item_col: str | None
     splits: dict[str, SplitCounts]
     columns: list[Column]
     item_columns: list[Column]
@@ -133,19 +140,30 @@ class Manifest:
     recipe: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    behaviours: list[str] = field(default_factory=list)
+    event_columns: list[Column] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+
+    @property
+    def weight_col(self) -> str | None:
+        """Column of the weights of training samples, or None."""
+        return next((column.name for column in self.columns if column.role == "weight"), None)
+
+    def _as_dict(self) -> dict[str, Any]:
+        """As JSON holds it: what came after the first release only where it is there, so that old hashes stay."""
+        stored = dataclasses.asdict(self)
+        return {name: value for name, value in stored.items() if value or name not in LATER}
 
     @property
     def hash(self) -> str:
         """SHA-256 of the canonical JSON: the identity of the dataset in a report."""
-        canonical = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        canonical = json.dumps(self._as_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def write(self, directory: str | Path) -> None:
         """Write `manifest.json` in one step: a reader sees all of it or none."""
         with replace_atomically(Path(directory) / MANIFEST_NAME) as temporary:
-            temporary.write_text(
-                json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n", encoding="utf-8"
-            )
+            temporary.write_text(json.dumps(self._as_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, directory: str | Path) -> Manifest:
@@ -169,6 +187,7 @@ class Manifest:
                     "splits": {name: _split_counts(counts) for name, counts in stored["splits"].items()},
                     "columns": [_column(column) for column in stored["columns"]],
                     "item_columns": [_column(column) for column in stored["item_columns"]],
+                    "event_columns": [_column(column) for column in stored.get("event_columns", [])],
                 }
             )
         except (KeyError, TypeError, AttributeError) as error:
@@ -196,7 +215,8 @@ class Manifest:
             )
         widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
         rows = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-        title = f"{self.dataset_id}: {self.items - 1:,} items, max_len {self.max_len}, {self.split_method}"
+        what = "no items" if self.item_col is None else f"{self.items - 1:,} items, max_len {self.max_len}"
+        title = f"{self.dataset_id}: {what}, {self.split_method}"
         return "\n".join([title, *rows])
 
 

@@ -1,13 +1,15 @@
 """Read a dataset: its manifest, its splits (one file or parts), its item table, and their integrity.
 
 A split is one HDF5 dataset a column, with `history/values` (N,) and `history/offsets` (rows + 1,) for the jagged
-histories. This file knows no torch: the loader turns what it reads into tensors.
+histories, `history/events/<name>` (N,) for what goes with their items, and the same in `behaviours/<name>/` for each
+further kind of history. This file knows no torch: the loader turns what it reads into tensors.
 """
 
 from __future__ import annotations
 
 import bisect
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +17,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from fuxictr_multimodal.data.jagged import offsets_from_lengths
+from fuxictr_multimodal.data.jagged import JaggedArrays, offsets_from_lengths
+from fuxictr_multimodal.data.store.ids import IdMap, ids_name
 from fuxictr_multimodal.data.store.manifest import FORMAT_VERSION, MANIFEST_NAME, SPLITS, Column, Manifest
 from fuxictr_multimodal.errors import DataError, did_you_mean
 from fuxictr_multimodal.system.files import sha256
@@ -24,8 +27,9 @@ CHUNK_ROWS = 65_536
 ITEM_FILE = "item.h5"
 # JSON list: entry i is the title of item i; the padding item has "".
 TITLES_FILE = "item_titles.json"
-HISTORY_VALUES = "history/values"
-HISTORY_OFFSETS = "history/offsets"
+# Groups of a split: the first history, and the folder of the others.
+HISTORY = "history"
+BEHAVIOURS = "behaviours"
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,14 @@ class Store:
         if path is None:
             raise DataError(f"{self.dir} has no split {split!r}. {did_you_mean(split, self.manifest.splits)}")
         return SplitReader(path)
+
+    def ids(self, column: str) -> IdMap | None:
+        """The user's own ids of a column's codes, or None where the column holds what the user gave.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        return IdMap.read(self.dir / ids_name(column)) if column in self.manifest.ids else None
 
     def verify(self) -> None:
         """Compare every file with its SHA-256 in the manifest.
@@ -152,15 +164,48 @@ class SplitReader:
         pieces = [_read(self._files[part], name, low, high) for part, low, high in self._ranges(start, stop)]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
+    @cached_property
+    def has_history(self) -> bool:
+        """Whether the rows have histories; those of a flat dataset have none."""
+        return HISTORY in self._files[0]
+
+    @cached_property
+    def behaviours(self) -> tuple[str, ...]:
+        """Names of the further kinds of history."""
+        return _in_order(self._files[0].get(BEHAVIOURS))
+
+    @cached_property
+    def events(self) -> tuple[str, ...]:
+        """Names of the columns that go with the items of each history."""
+        return _in_order(self._files[0].get(f"{HISTORY}/events"))
+
     def read_history(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Histories of rows `start` to `stop`: values (N,) int32 and offsets (stop - start + 1,) int64 from 0."""
-        values, lengths = [], []
+        history = self.read_jagged(start, stop)
+        return history.values, history.offsets
+
+    def read_jagged(
+        self, start: int, stop: int, *, behaviour: str | None = None, events: Sequence[str] = ()
+    ) -> JaggedArrays:
+        """Histories of rows `start` to `stop` as `read_history`, with columns of events, each (N,) int32.
+
+        Args:
+            start, stop: rows.
+            behaviour: one of the further kinds of history; None is the first.
+            events: names of the columns to read.
+        """
+        group = HISTORY if behaviour is None else f"{BEHAVIOURS}/{behaviour}"
+        names = [f"{group}/values", *(f"{group}/events/{name}" for name in events)]
+        pieces: list[list[np.ndarray]] = [[] for _ in names]
+        lengths = []
         for part, low, high in self._ranges(start, stop):
-            stored = _read(self._files[part], HISTORY_OFFSETS, low, high + 1)
-            values.append(_read(self._files[part], HISTORY_VALUES, int(stored[0]), int(stored[-1])))
+            stored = _read(self._files[part], f"{group}/offsets", low, high + 1)
+            for name, found in zip(names, pieces, strict=True):
+                found.append(_read(self._files[part], name, int(stored[0]), int(stored[-1])))
             lengths.append(np.diff(stored))
         offsets = offsets_from_lengths(np.concatenate(lengths))
-        return values[0] if len(values) == 1 else np.concatenate(values), offsets
+        values, *columns = (found[0] if len(found) == 1 else np.concatenate(found) for found in pieces)
+        return JaggedArrays(values, offsets, dict(zip(events, columns, strict=True)))
 
     def close(self) -> None:
         """Close the files."""
@@ -250,6 +295,13 @@ def _columns(file: h5py.File) -> dict[str, Column]:
         name = node.name.lstrip("/")
         columns[name] = Column(name, str(node.dtype), str(node.attrs["role"]), node.shape[1:])
     return columns
+
+
+def _in_order(group: h5py.Group | None) -> tuple[str, ...]:
+    """Names in a group of histories or events, in the order in which they were written."""
+    if group is None:
+        return ()
+    return tuple(sorted(group, key=lambda name: int(group[name].attrs["position"])))
 
 
 def _read(file: h5py.File, name: str, start: int, stop: int) -> np.ndarray:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from fuxictr_multimodal.data.jagged import JaggedArrays
 from fuxictr_multimodal.data.store import validation
 from fuxictr_multimodal.data.store.h5_writer import SplitWriter
 from fuxictr_multimodal.data.store.manifest import Column, HistoryLength, SplitCounts
@@ -22,49 +23,91 @@ class SplitBuilder:
         columns: columns of the split; that of role `label` may be absent, that of role `target` is the item id.
         rows_per_part: maximum number of rows in one file.
         items: rows of the item table.
-        max_len: maximum number of items in a history.
+        max_len: maximum number of items in a history; 0 where the rows have no histories.
         group_id: column whose distinct values are counted as users, or None.
+        events: names of the columns that go with the items of each history.
+        behaviours: names of the further kinds of history.
     """
 
     def __init__(
-        self, *, folder: Path, columns: list[Column], rows_per_part: int, items: int, max_len: int, group_id: str | None
+        self,
+        *,
+        folder: Path,
+        columns: list[Column],
+        rows_per_part: int,
+        items: int,
+        max_len: int,
+        group_id: str | None,
+        events: Sequence[str] = (),
+        behaviours: Sequence[str] = (),
     ) -> None:
         self.columns = columns
         self.rows = 0
         self._folder = folder
-        self._label = next((column.name for column in columns if column.role == "label"), None)
-        self._target = next(column.name for column in columns if column.role == "target")
+        self._label = _of_role(columns, "label")
+        self._target = _of_role(columns, "target")
+        self._weight = _of_role(columns, "weight")
         self._group_id = group_id
         self._max_len = max_len
         self._positives = 0
+        self._weighted = False
         self._items_seen = np.zeros(items, dtype=bool)
         self._length_counts = np.zeros(max_len + 1, dtype=np.int64)
-        self._writer = SplitWriter(folder=folder, columns=columns, rows_per_part=rows_per_part)
+        self._writer = SplitWriter(
+            folder=folder,
+            columns=columns,
+            rows_per_part=rows_per_part,
+            events=events,
+            behaviours=behaviours,
+            history=self._target is not None,
+        )
 
     @property
     def labelled(self) -> bool:
         """Whether the rows have labels."""
         return self._label is not None
 
-    def append(self, data: Mapping[str, np.ndarray], values: np.ndarray, offsets: np.ndarray) -> None:
-        """Take rows: columns (rows, ...), history values (N,) and offsets (rows + 1,)."""
-        self._writer.append(data, values, offsets)
-        self.rows += len(offsets) - 1
-        self._items_seen[data[self._target]] = True
-        self._length_counts += np.bincount(np.diff(offsets), minlength=len(self._length_counts))
+    @property
+    def weighted(self) -> bool:
+        """Whether the rows have weights."""
+        return self._weight is not None
+
+    def append(
+        self,
+        data: Mapping[str, np.ndarray],
+        history: JaggedArrays | None = None,
+        behaviours: Mapping[str, JaggedArrays] | None = None,
+    ) -> None:
+        """Take rows: columns (rows, ...), and histories with their events."""
+        rows = len(data[self.columns[0].name])
+        self.rows += rows
+        if history is None:
+            self._writer.append(data)
+            self._length_counts[0] += rows
+        else:
+            self._writer.append(data, history.values, history.offsets, events=history.events, behaviours=behaviours)
+            self._length_counts += np.bincount(np.diff(history.offsets), minlength=len(self._length_counts))
+        if self._target is not None:
+            self._items_seen[data[self._target]] = True
         if self._label is not None:
             self._positives += int(data[self._label].sum())
+        if self._weight is not None:
+            self._weighted |= bool(data[self._weight].any())
 
     def close(self) -> None:
         """Write the buffered rows.
 
         Raises:
-            DataError: the labels are of a single class, so AUC is not defined.
+            DataError: the labels are of a single class, so AUC is not defined; or every weight is 0.
         """
         if self.labelled and self._positives in (0, self.rows):
             raise DataError(
                 f"{self._folder.name}.h5: column {self._label!r} is {int(self._positives > 0)} in all {self.rows} "
                 f"rows: AUC is undefined with a single class"
+            )
+        if self.weighted and not self._weighted:
+            raise DataError(
+                f"{self._folder.name}.h5: column {self._weight!r} is 0 in all {self.rows} rows: no sample has a weight"
             )
         self._writer.close()
 
@@ -86,5 +129,9 @@ class SplitBuilder:
             users=users,
             items=int(self._items_seen.sum()),
             history_length=HistoryLength.from_counts(self._length_counts),
-            padding_share=(slots - filled) / slots,
+            padding_share=(slots - filled) / slots if slots else 0.0,
         )
+
+
+def _of_role(columns: Sequence[Column], role: str) -> str | None:
+    return next((column.name for column in columns if column.role == role), None)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from fuxictr_multimodal.data.jagged import row_at
+from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.data.store.reader import SplitReader
 from fuxictr_multimodal.errors import DataError, did_you_mean
 
@@ -67,6 +68,12 @@ def as_meta(values: np.ndarray, *, name: str, where: str, first_row: int = 0) ->
     return values.astype(np.int64, copy=False)
 
 
+def check_codes(codes: np.ndarray, count: int, *, name: str, where: str, first_row: int = 0) -> None:
+    """Refuse a code that stands for no id; -1 is a missing one."""
+    wrong = (codes < -1) | (codes >= count)
+    _refuse(wrong, codes, name, where, first_row, f"has no id: codes go from 0 to {count - 1}")
+
+
 def as_floats(values: np.ndarray, *, name: str, shape: tuple[int, ...], where: str, first_row: int = 0) -> np.ndarray:
     """Finite numbers as float32 (rows, *shape)."""
     values = _shaped(values, name=name, shape=shape, where=where)
@@ -85,30 +92,56 @@ def as_labels(values: np.ndarray, *, name: str, where: str, first_row: int = 0) 
     return values.astype(np.uint8)
 
 
+def as_counts(counts: np.ndarray, *, rows: int, where: str) -> np.ndarray:
+    """How often each of `rows` items is a training target, int64 (rows,); row 0, the padding, never."""
+    counts = _shaped(counts, name="item_counts", shape=(), where=where)
+    _check_kind(counts, "iu", "integers", name="item_counts", where=where)
+    if len(counts) != rows:
+        raise DataError(f"{where}: item_counts has {len(counts)} entries, but the item table has {rows} rows")
+    if counts.min() < 0 or counts[0] != 0:
+        raise DataError(f"{where}: item_counts must not be negative, and 0 for item 0, which is padding")
+    return counts.astype(np.int64, copy=False)
+
+
+def as_weights(values: np.ndarray, *, name: str, where: str, first_row: int = 0) -> np.ndarray:
+    """Weights in the loss, finite and not negative, as float32 (rows,)."""
+    weights = as_floats(values, name=name, shape=(), where=where, first_row=first_row)
+    _refuse(weights < 0, np.asarray(values), name, where, first_row, "is negative: a weight is at least 0")
+    return weights
+
+
 def as_history(
-    values: np.ndarray, offsets: np.ndarray, *, rows: int, items: int, max_len: int, where: str, first_row: int = 0
+    values: np.ndarray,
+    offsets: np.ndarray,
+    *,
+    rows: int,
+    items: int,
+    max_len: int,
+    where: str,
+    first_row: int = 0,
+    name: str = "history",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Jagged histories as int32 values (N,) and int64 offsets (rows + 1,) from 0."""
-    values = _shaped(values, name="history values", shape=(), where=where)
-    offsets = _shaped(offsets, name="history offsets", shape=(), where=where)
+    """Jagged histories as int32 values (N,) and int64 offsets (rows + 1,) from 0; `name` is what messages call them."""
+    values = _shaped(values, name=f"{name} values", shape=(), where=where)
+    offsets = _shaped(offsets, name=f"{name} offsets", shape=(), where=where)
     if len(values):  # an empty list becomes an array of floats
-        _check_kind(values, "iu", "integers", name="history values", where=where)
-    _check_kind(offsets, "iu", "integers", name="history offsets", where=where)
+        _check_kind(values, "iu", "integers", name=f"{name} values", where=where)
+    _check_kind(offsets, "iu", "integers", name=f"{name} offsets", where=where)
     if len(offsets) != rows + 1:
-        raise DataError(f"{where}: history offsets have {len(offsets)} entries, but {rows} rows need {rows + 1}")
+        raise DataError(f"{where}: {name} offsets have {len(offsets)} entries, but {rows} rows need {rows + 1}")
     offsets = offsets.astype(np.int64, copy=False)
     if offsets[0] != 0 or offsets[-1] != len(values):
         raise DataError(
-            f"{where}: history offsets go from {offsets[0]} to {offsets[-1]}, but there are {len(values)} history "
+            f"{where}: {name} offsets go from {offsets[0]} to {offsets[-1]}, but there are {len(values)} {name} "
             f"values: they must go from 0 to {len(values)}"
         )
     lengths = np.diff(offsets)
     if (lengths < 0).any():
-        raise DataError(f"{where}: row {first_row + int(np.argmax(lengths < 0))}: history offsets decrease")
+        raise DataError(f"{where}: row {first_row + int(np.argmax(lengths < 0))}: {name} offsets decrease")
     if (lengths > max_len).any():
         row = int(np.argmax(lengths > max_len))
         raise DataError(
-            f"{where}: row {first_row + row}: the history has {lengths[row]} items, more than max_len {max_len}: keep "
+            f"{where}: row {first_row + row}: the {name} has {lengths[row]} items, more than max_len {max_len}: keep "
             f"the newest {max_len}"
         )
     wrong = (values < 1) | (values >= items)
@@ -116,12 +149,53 @@ def as_history(
         at = int(np.argmax(wrong))
         row, item = first_row + row_at(offsets, at), int(values[at])
         problem = "item 0, which is padding: leave it out" if item == 0 else f"item {item}"
-        raise DataError(f"{where}: row {row}: the history holds {problem}; the item table has items 1 to {items - 1}")
+        raise DataError(f"{where}: row {row}: the {name} holds {problem}; the item table has items 1 to {items - 1}")
     return values.astype(np.int32, copy=False), offsets
 
 
-def check_disjoint(readers: Mapping[str, SplitReader], name: str) -> None:
-    """Refuse a value of column `name` that occurs in two splits."""
+def as_events(
+    values: np.ndarray,
+    offsets: np.ndarray,
+    *,
+    name: str,
+    history: str,
+    size: int,
+    where: str,
+    first_row: int = 0,
+) -> np.ndarray:
+    """One event column of the items of a history, codes of 0 to `size - 1`, as int32 (N,).
+
+    Args:
+        values: one code for each item, (N,).
+        offsets: checked offsets of the history, (rows + 1,).
+        name: of the event column.
+        history: what messages call the history.
+        size: `vocab_size` of the column.
+        where: the file, for the message.
+        first_row: row number of the first row, for the message.
+    """
+    column = f"{name} of the {history}"
+    values = _shaped(values, name=column, shape=(), where=where)
+    if len(values) != offsets[-1]:
+        raise DataError(
+            f"{where}: rows {first_row} to {first_row + len(offsets) - 2}, event column {name!r}: {len(values)} values "
+            f"for {offsets[-1]} items of the {history}: give one value for each item, in the same order"
+        )
+    if len(values):
+        _check_kind(values, "iu", "integers", name=column, where=where)
+    wrong = (values < 0) | (values >= size)
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        row = row_at(offsets, at)
+        raise DataError(
+            f"{where}: row {first_row + row}, event column {name!r}, item {at - int(offsets[row])} of the {history}: "
+            f"value {values[at]} is not in 0 to {size - 1}: its vocab_size is {size}"
+        )
+    return values.astype(np.int32, copy=False)
+
+
+def check_disjoint(readers: Mapping[str, SplitReader], name: str, ids: IdMap | None = None) -> None:
+    """Refuse a value of column `name` that occurs in two splits; `ids` says what its codes stand for."""
     seen: dict[str, np.ndarray] = {}
     for split, reader in readers.items():
         found = distinct_values(reader, name)
@@ -129,14 +203,17 @@ def check_disjoint(readers: Mapping[str, SplitReader], name: str) -> None:
             shared = np.intersect1d(values, found, assume_unique=True)
             if len(shared):
                 raise DataError(
-                    f"column {name!r}: value {shared[0]} occurs in splits {other!r} and {split!r} ({len(shared)} such "
-                    f"values), but these splits must not share any"
+                    f"column {name!r}: value {_shown(shared[0], ids)} occurs in splits {other!r} and {split!r} "
+                    f"({len(shared)} such values), but these splits must not share any"
                 )
         seen[split] = found
 
 
-def check_ordered(readers: Mapping[str, SplitReader], time: str, within: str | None) -> None:
-    """Refuse a row of a split that is older than a row of an earlier split, overall or within a value of `within`."""
+def check_ordered(readers: Mapping[str, SplitReader], time: str, within: str | None, ids: IdMap | None = None) -> None:
+    """Refuse a row of a split that is older than a row of an earlier split, overall or within a value of `within`.
+
+    `ids` says what the codes of `within` stand for.
+    """
     earlier: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     for split, reader in readers.items():
         groups, first, last = time_ranges(reader, time, within)
@@ -145,7 +222,7 @@ def check_ordered(readers: Mapping[str, SplitReader], time: str, within: str | N
             wrong = other_last[theirs] > first[mine]
             if wrong.any():
                 at = int(np.argmax(wrong))
-                inside = "" if within is None else f" for {within} {shared[at]}"
+                inside = "" if within is None else f" for {within} {_shown(shared[at], ids)}"
                 raise DataError(
                     f"column {time!r}: split {other!r} reaches {other_last[theirs][at]}{inside}, but split {split!r} "
                     f"starts earlier, at {first[mine][at]}: the splits are not in order of time"
@@ -192,6 +269,10 @@ def _merged(pieces: Iterator[np.ndarray], reduce: Callable[[np.ndarray], np.ndar
 
 def _pieces(reader: SplitReader) -> Iterator[tuple[int, int]]:
     return ((start, min(start + SCAN_ROWS, reader.rows)) for start in range(0, reader.rows, SCAN_ROWS))
+
+
+def _shown(value: np.integer, ids: IdMap | None) -> str:
+    return str(value) if ids is None else repr(ids.originals(np.array([value]))[0])
 
 
 def _shaped(values: np.ndarray, *, name: str, shape: Sequence[int], where: str) -> np.ndarray:

@@ -13,6 +13,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from fuxictr_multimodal.config.expids import load_dataset_config
+from fuxictr_multimodal.data.entry.build import open_or_build
 from fuxictr_multimodal.data.store import SplitReader, Store, read_item_table
 from fuxictr_multimodal.data.synthetic import (
     SyntheticSpec,
@@ -25,7 +26,6 @@ from fuxictr_multimodal.data.synthetic import (
 from fuxictr_multimodal.data.synthetic.dataset import GENERATOR_VERSION
 from fuxictr_multimodal.data.synthetic.rule import expected_auc, expected_logloss, level_codes, match_strength
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.training.experiment import open_store
 
 SPEC = SyntheticSpec(rows=3000, valid_rows=1500, test_rows=1001, items=300, seed=5)
 EXPECTED_SUMS = {"label": 1164, "item_id": 447944, "history": 4595096, "tags": 10776, "embedding": 4499.455}
@@ -331,10 +331,10 @@ def entry(store, columns):
 
 
 def test_a_dataset_of_the_same_spec_is_opened(store, entry):
-    assert open_store(entry) == store
+    assert open_or_build(entry) == store
     spelt_out = {**entry["synthetic"], "rows_per_user": 4, "mean_history": 9.6, "tags": 0}
-    assert open_store({**entry, "synthetic": spelt_out}) == store
-    assert open_store({**entry, "synthetic": None}) == store
+    assert open_or_build({**entry, "synthetic": spelt_out}) == store
+    assert open_or_build({**entry, "synthetic": None}) == store
 
 
 @pytest.mark.parametrize(
@@ -356,15 +356,15 @@ def test_a_dataset_of_another_spec_is_an_error(store, entry, change, told, as_it
         rf"again, or .* --set data_root=FOLDER or under another dataset_id; {as_it_is} reads it as it is"
     )
     with pytest.raises(DataError, match=message):
-        open_store({**entry, "synthetic": {**entry["synthetic"], **change}})
+        open_or_build({**entry, "synthetic": {**entry["synthetic"], **change}})
     assert {path: path.read_bytes() for path in before} == before
 
 
 def test_the_other_spec_is_generated_in_another_folder(entry, tmp_path):
     block = {"rows": 200, "valid_rows": 400, "test_rows": 400, "items": 30}
     smaller = {**entry, "data_root": str(tmp_path / "new"), "synthetic": block}
-    assert open_store(smaller).manifest.splits["train"].rows == 200
-    assert open_store(smaller).manifest.splits["train"].rows == 200
+    assert open_or_build(smaller).manifest.splits["train"].rows == 200
+    assert open_or_build(smaller).manifest.splits["train"].rows == 200
 
 
 def test_a_dataset_that_was_not_generated_is_not_taken_for_one(store, entry, tmp_path):
@@ -373,7 +373,7 @@ def test_a_dataset_that_was_not_generated_is_not_taken_for_one(store, entry, tmp
     with pytest.raises(
         DataError, match="Known is not a synthetic dataset, but its entry has a `synthetic:` block: remove"
     ):
-        open_store({**entry, "data_root": str(tmp_path)})
+        open_or_build({**entry, "data_root": str(tmp_path)})
 
 
 def test_shipped_entries_are_valid(repository):

@@ -6,6 +6,7 @@ Symbols: P positives of a call, R negatives for each, N items, U users (codes fr
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.errors import DataError
@@ -38,9 +39,11 @@ class NegativeSampler:
     [[3, 4], [3, 4]]
     """
 
-    def __init__(self, *, users: Ints, items: Ints, weights: Ints, ratio: int, seed: int, names: Ints) -> None:
+    def __init__(
+        self, *, users: Ints, items: Ints, weights: Ints, ratio: int, seed: int, names: Ints | pl.Series
+    ) -> None:
         self._num_items = len(weights)
-        self._ratio = ratio
+        self.ratio = ratio
         self._weights = weights.astype(np.int64)
         self._ends = np.cumsum(self._weights)
         self._seen = np.unique(users.astype(np.int64) * self._num_items + items)
@@ -57,25 +60,26 @@ class NegativeSampler:
                 f"are drawn from, but {ratio} are wanted for each positive: lower the ratio"
             )
 
-    def draw(self, users: Ints) -> NDArray[np.int64]:
-        """Negatives (P, R) for positives of these users (P,)."""
-        drawn = self._draw(len(users) * self._ratio).reshape(len(users), self._ratio)
+    def draw(self, users: Ints, generator: np.random.Generator | None = None) -> NDArray[np.int64]:
+        """Negatives (P, R) for positives of these users (P,), by the sampler's generator unless another is given."""
+        rng = generator or self._rng
+        drawn = self._draw(len(users) * self.ratio, rng).reshape(len(users), self.ratio)
         wrong = np.flatnonzero(self._wrong(users, drawn).any(axis=1))
         for _ in range(ROUNDS):
             if not len(wrong):
                 return drawn
             bad = self._wrong(users[wrong], drawn[wrong])
             again = drawn[wrong]
-            again[bad] = self._draw(int(bad.sum()))
+            again[bad] = self._draw(int(bad.sum()), rng)
             drawn[wrong] = again
             wrong = wrong[self._wrong(users[wrong], again).any(axis=1)]
         # Few rows are left, of users who have seen most of the weight: they draw from what is left for them.
         for row in wrong:
-            drawn[row] = self._exactly(int(users[row]))
+            drawn[row] = self._exactly(int(users[row]), rng)
         return drawn
 
-    def _draw(self, count: int) -> NDArray[np.int64]:
-        ticket = self._rng.integers(0, self._ends[-1], count)
+    def _draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        ticket = rng.integers(0, self._ends[-1], count)
         return np.searchsorted(self._ends, ticket, side="right")
 
     def _wrong(self, users: Ints, drawn: Ints) -> NDArray[np.bool_]:
@@ -89,9 +93,9 @@ class NegativeSampler:
         np.put_along_axis(repeats, order[:, 1:], in_order[:, 1:] == in_order[:, :-1], axis=1)
         return wrong | repeats
 
-    def _exactly(self, user: int) -> NDArray[np.int64]:
+    def _exactly(self, user: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """R draws without replacement from the items that the user has left."""
         low, high = np.searchsorted(self._seen, [user * self._num_items, (user + 1) * self._num_items])
         weights = self._weights.copy()
         weights[self._seen[low:high] % self._num_items] = 0
-        return self._rng.choice(self._num_items, self._ratio, replace=False, p=weights / weights.sum())
+        return rng.choice(self._num_items, self.ratio, replace=False, p=weights / weights.sum())

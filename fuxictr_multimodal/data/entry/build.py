@@ -1,0 +1,163 @@
+"""The dataset of an entry: opened, or built first where it is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from fuxictr_multimodal.config.entry_settings import form_of
+from fuxictr_multimodal.data.entry.entry import BESIDE, FEATURE_MAP, Entry
+from fuxictr_multimodal.data.entry.recipe import check_unchanged, recipe_of
+from fuxictr_multimodal.data.store.feature_cols import check_feature_cols
+from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME
+from fuxictr_multimodal.data.store.reader import Store
+from fuxictr_multimodal.data.synthetic import SyntheticSpec, build_synthetic, spec_of
+from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.system.files import make_folder
+
+
+def build_entry(
+    params: Mapping[str, Any],
+    *,
+    data_root: str | Path | None = None,
+    overwrite: bool = False,
+    frames: Mapping[str, Any] | None = None,
+) -> Store:
+    """Build the dataset of an entry.
+
+    Args:
+        params: the entry with its `dataset_id`, or the parameters of a run.
+        data_root: folder of the datasets, instead of the entry's.
+        overwrite: replace a dataset that is there.
+        frames: data frames of polars or pandas in place of the entry's files: `train_data`, `valid_data`, `test_data`,
+            `interactions`, `item_data`, `user_data`.
+
+    Raises:
+        InputError: the entry is wrong or names no files, a value in the files is wrong, or the dataset is there and
+            `overwrite` is not set.
+    """
+    dataset_id = params["dataset_id"]
+    root = Path(data_root if data_root is not None else params["data_root"])
+    where = f"dataset {dataset_id!r}"
+    form = form_of(params) if not frames else "samples"
+    if form == "built":
+        remedy = " ".join(params.get("obtain", "see docs/own_data.md for one that does").split())
+        raise ConfigError(
+            f"{where}: synthetic: the entry has no such block, nor does it name files (`train_data` with `data_format` "
+            f"csv or parquet, or `interactions`), so the dataset cannot be built from it. {remedy}"
+        )
+    make_folder(root)
+    if form == "synthetic":
+        build_synthetic(
+            SyntheticSpec.from_dict(params["synthetic"], where=f"{where}: synthetic"),
+            dataset_id=dataset_id,
+            data_root=root,
+            feature_cols=params["feature_cols"],
+            label_col=params["label_col"],
+            overwrite=overwrite,
+        )
+        return Store.open(root, dataset_id)
+    entry = Entry.of(params, frames)
+    folder = folder_name(root, dataset_id)
+    try:
+        _build(entry, root, folder, overwrite=overwrite)
+    except DataError as error:
+        if params.get("obtain") and "does not exist" in str(error):
+            raise DataError(f"{error}. {' '.join(params['obtain'].split())}") from None
+        raise
+    return Store.open(root, folder)
+
+
+def open_or_build(params: Mapping[str, Any]) -> Store:
+    """Open the dataset of a run's parameters; build it first where it is missing and its entry says how.
+
+    Raises:
+        InputError: the data is missing (with the entry's `obtain` text), or what is there was built from another entry.
+    """
+    root, dataset_id = Path(params["data_root"]), params["dataset_id"]
+    form = form_of(params)
+    folder = folder_name(root, dataset_id)
+    missing = not (root / folder).exists()
+    if form == "built":
+        if missing and params.get("obtain"):
+            raise DataError(f"dataset {dataset_id!r} is not in {root}. {' '.join(params['obtain'].split())}")
+        return Store.open(root, folder)
+    if missing:
+        make_folder(root)
+        # Of several runs that start together, one builds and the others wait.
+        with filelock.FileLock(root / f".{folder}.request.lock"):
+            if not (root / folder).exists():
+                build_entry(params)
+    store = Store.open(root, folder)
+    if form == "synthetic":
+        where = f"dataset {dataset_id!r}: synthetic"
+        _refuse_another_spec(store, SyntheticSpec.from_dict(params["synthetic"], where=where))
+    else:
+        check_unchanged(store, Entry.of(params))
+    return store
+
+
+def check_columns(params: Mapping[str, Any]) -> None:
+    """Check the columns of a run's dataset, before anything is built.
+
+    Raises:
+        ConfigError: a column is wrong.
+    """
+    form = form_of(params)
+    if form in ("built", "synthetic"):
+        check_feature_cols(params["feature_cols"], f"dataset {params['dataset_id']!r}")
+    elif form != "prepared":
+        _ = Entry.of(params).columns
+
+
+def is_flat(params: Mapping[str, Any]) -> bool:
+    """Whether a run's dataset has no items, by its entry."""
+    return form_of(params) in ("flat", "prepared")
+
+
+def folder_name(data_root: Path, dataset_id: str) -> str:
+    """Name of the dataset's folder: the dataset_id, with `_h5` where FuxiCTR's own files occupy that folder."""
+    folder = data_root / dataset_id
+    taken = (folder / FEATURE_MAP).is_file() and not (folder / MANIFEST_NAME).is_file()
+    return f"{dataset_id}{BESIDE}" if taken else dataset_id
+
+
+def _build(entry: Entry, root: Path, folder: str, *, overwrite: bool) -> None:
+    # What builds is imported where it is needed: a run that finds its dataset starts without it.
+    options: dict[str, Any] = {"data_root": root, "recipe": recipe_of(entry), "overwrite": overwrite}
+    entry = replace(entry, dataset_id=folder)
+    if entry.form == "log":
+        from fuxictr_multimodal.data.entry.log import build_log
+
+        build_log(entry, **options)
+    elif entry.form == "prepared":
+        from fuxictr_multimodal.data.entry.prepared import build_prepared
+
+        build_prepared(entry, **options)
+    else:
+        from fuxictr_multimodal.data.entry.samples import build_samples
+
+        build_samples(entry, **options)
+
+
+def _refuse_another_spec(store: Store, spec: SyntheticSpec) -> None:
+    """A report must not state sizes and a seed that the data does not have."""
+    found = spec_of(store.manifest.recipe)
+    remedy = (
+        f"remove the folder {store.dir} to generate it again, or keep it and generate the other one elsewhere "
+        "with --set data_root=FOLDER or under another dataset_id"
+    )
+    if found is None:
+        raise DataError(f"{store.dir} is not a synthetic dataset, but its entry has a `synthetic:` block: {remedy}")
+    there, wanted = found.model_dump(), spec.model_dump()
+    differs = {name: value for name, value in wanted.items() if there[name] != value}
+    if differs:
+        told = ", ".join(f"{name}: {there[name]} there, {value} configured" for name, value in differs.items())
+        as_it_is = " ".join(f"--set synthetic.{name}={there[name]}" for name in differs)
+        raise DataError(
+            f"{store.dir} was generated by another `synthetic:` block ({told}): {remedy}; {as_it_is} reads it as it is"
+        )

@@ -1,0 +1,77 @@
+"""A table with one row an id, such as items or users: repeated rows dropped, contradictory ones refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from fuxictr_multimodal.data.entry.files import Table
+from fuxictr_multimodal.errors import DataError
+
+
+def read_keyed(table: Table, key: str, *, absent: object = None) -> tuple[pl.DataFrame, list[str]]:
+    """Read a table in which each id has one row.
+
+    Args:
+        table: with the column `key`.
+        key: column of ids.
+        absent: an id that stands for none, such as that of padding; its row is left out.
+
+    Returns:
+        The rows in the table's order, each id once, and what to tell the user.
+
+    Raises:
+        DataError: an id is missing, or has rows that contradict each other.
+    """
+    frame, notes = table.read(), []
+    if frame[key].null_count():
+        row = int(frame[key].is_null().arg_max() or 0)
+        raise DataError(f"{table.name}: column {key!r}: row {row} (counted from 0) has no id: fill it in, or remove it")
+    if absent is not None:
+        frame = frame.filter(pl.col(key) != absent)
+    if frame.is_empty():
+        raise DataError(f"{table.name}: there are no rows")
+    if frame[key].n_unique() < frame.height:
+        once = frame.unique(key, keep="first", maintain_order=True)
+        _refuse_contradictions(frame, once, key, table.name)
+        notes.append(f"{table.name}: {frame.height - once.height:,} rows repeat an earlier one of the same {key}")
+        frame = once
+    return frame, notes
+
+
+def _refuse_contradictions(frame: pl.DataFrame, once: pl.DataFrame, key: str, name: str) -> None:
+    rows = frame.with_row_index("row").filter(pl.col(key).is_duplicated())
+    both = rows.join(once, on=key, how="left", suffix=" first", maintain_order="left")
+    for column in frame.columns:
+        if column != key:
+            differs = both.filter(pl.col(column).ne_missing(pl.col(f"{column} first")))
+            if differs.height:
+                raise DataError(
+                    f"{name}: {key} {differs[key][0]!r} occurs more than once with different values of {column!r}, "
+                    f"again in row {differs['row'][0]} (counted from 0): keep one row of each id"
+                )
+
+
+def same_type(frame: pl.LazyFrame, keyed: pl.DataFrame, key: str, name: str) -> pl.DataFrame:
+    """The keyed table with its ids in the type of the frame's.
+
+    Raises:
+        DataError: the types cannot be compared.
+    """
+    wanted, found = frame.collect_schema()[key], keyed[key].dtype
+    if wanted == found:
+        return keyed
+    if not all(kind == pl.String or kind.is_integer() for kind in (wanted, found)):
+        raise DataError(f"{name}: column {key!r} holds {found}, but {wanted} in the samples: use one type")
+    cast = keyed.with_columns(pl.col(key).cast(wanted, strict=False))
+    return cast.drop_nulls(key)
+
+
+def listed(names: Sequence[object], most: int = 3) -> str:
+    """The first of some names.
+
+    >>> listed(["a", "b"]), listed(range(5))
+    ("'a', 'b'", '0, 1, 2 ...')
+    """
+    return ", ".join(map(repr, list(names)[:most])) + (" ..." if len(names) > most else "")

@@ -1,0 +1,89 @@
+"""The entry in a dataset's manifest, and whether an entry still is the one that the dataset was built from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from fuxictr_multimodal.config.changes import changes
+from fuxictr_multimodal.data.entry.entry import FRAME, TABLES, Entry
+from fuxictr_multimodal.data.store.reader import Store
+from fuxictr_multimodal.errors import DataError
+
+# Where data lies, how it is got, and what a run may choose for itself.
+_NOT_OF_DATA = frozenset(
+    "data_root obtain rebuild_dataset data_block_size data_format group_id max_len use_features feature_specs".split()
+)
+_LONGEST = 80
+
+
+def recipe_of(entry: Entry) -> dict[str, Any]:
+    """What the manifest keeps of the entry: all that decides what the dataset holds; `check_unchanged` reads it."""
+    written = {key: value for key, value in entry.written.items() if key not in _NOT_OF_DATA}
+    return {"builder": "entry", "entry": json.loads(json.dumps(written))}
+
+
+def check_unchanged(store: Store, entry: Entry) -> None:
+    """Refuse an entry that was edited since its dataset was built; datasets of scripts are not compared.
+
+    Raises:
+        DataError: naming the first key that differs, with both values.
+    """
+    built = store.manifest.recipe.get("entry")
+    if not isinstance(built, Mapping):
+        return
+    then, now = _comparable(built), _comparable(recipe_of(entry)["entry"])
+    found = [(change.key, change.then, change.now) for change in changes(then, now)]
+    found = [change for change in found if not _same_file(*change)]
+    slots = entry.settings.max_len
+    if slots is not None and slots > store.manifest.max_len > 0:
+        found.append(("max_len", store.manifest.max_len, slots))
+    if not found:
+        return
+    key, before, after = found[0]
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    raise DataError(
+        f"{store.dir} was built from another entry ({key}: {_short(before)} then, {_short(after)} now{more}): build it "
+        f"again with `fxmm build --dataset-id {entry.dataset_id} --overwrite`, or give the edited entry another "
+        "dataset_id"
+    )
+
+
+def _comparable(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns by name, so that a change names its column; what is off is not there, and the order counts."""
+    columns: dict[str, Any] = {}
+    for column in entry.get("feature_cols") or ():
+        names = column["name"] if isinstance(column["name"], list) else [column["name"]]
+        for name in names:
+            if column.get("active", True):
+                columns[name] = {key: value for key, value in column.items() if key not in ("name", "active")}
+    label = entry.get("label_col")
+    label = label[0] if isinstance(label, list) and label else label
+    return {**entry, "feature_cols": columns, "order of feature_cols": list(columns), "label_col": label}
+
+
+def _same_file(key: str, then: Any, now: Any) -> bool:
+    """Whether two paths may be one file: a data frame, or one path is the end of the other.
+
+    >>> _same_file("train_data", "./raw/train.csv", "/home/me/raw/train.csv")
+    True
+    >>> _same_file("train_data", "./raw/train.csv", "./raw/train_2.csv")
+    False
+    """
+    table = key.removesuffix(".file")
+    if table not in TABLES:
+        return False
+    if FRAME in (then, now):
+        return True
+    if not (isinstance(then, str) and isinstance(now, str)):
+        return False
+    one, other = ([part for part in PurePath(path).parts if part not in (".", "..")] for path in (then, now))
+    shorter = min(len(one), len(other))
+    return one[-shorter:] == other[-shorter:]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

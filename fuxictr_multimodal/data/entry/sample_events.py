@@ -1,0 +1,146 @@
+"""Event features of samples that are ready: learnt in the first pass, encoded in the second one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from fuxictr_multimodal.config.entry_settings import TIME_FEATURES, EventColumn
+from fuxictr_multimodal.data.entry.entry import Entry
+from fuxictr_multimodal.data.entry.events import EventFeature, EventFitter
+from fuxictr_multimodal.data.entry.sample_histories import JaggedIds
+from fuxictr_multimodal.data.entry.sources import Source
+from fuxictr_multimodal.data.entry.times import TimeReader
+from fuxictr_multimodal.data.jagged import row_numbers
+from fuxictr_multimodal.errors import ConfigError
+
+
+class SampleEvents:
+    """The event features of an entry whose samples are ready.
+
+    Args:
+        entry: with `event_cols`, or without.
+
+    Raises:
+        ConfigError: an age has no time of the sample.
+    """
+
+    def __init__(self, entry: Entry) -> None:
+        self._where = entry.where
+        self._specs = entry.settings.event_cols or ()
+        for spec in self._specs:
+            if spec.name == "age" and spec.target is None:
+                raise ConfigError(
+                    f"{entry.where}: event_cols: 'age' needs `target`, the column of the sample's time: an age is the "
+                    "time between the event and the sample"
+                )
+        self._fitters: dict[str, EventFitter] = {}
+        self._fitted: dict[str, EventFeature] = {}
+        self._times: dict[tuple[str, str], TimeReader] = {}
+        self._pending: dict[str, list[Any]] = {}
+
+    @property
+    def targets(self) -> set[str]:
+        """Columns of the samples that are read."""
+        return {spec.target for spec in self._specs if spec.target is not None}
+
+    @property
+    def columns(self) -> list[dict[str, Any]]:
+        """The features as columns of `feature_cols`."""
+        return [self._fitted[spec.name].column(embedding_dim=spec.embedding_dim) for spec in self._specs]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What encodes new samples, for the manifest."""
+        if not self._fitted:
+            return {}
+        return {"event_features": {name: feature.to_json() for name, feature in self._fitted.items()}}
+
+    def learn(
+        self,
+        chunk: pl.DataFrame,
+        histories: Mapping[str, JaggedIds],
+        rows: NDArray[np.int64] | None,
+        *,
+        source: Source,
+        first_row: int,
+    ) -> None:
+        """Take training samples: `rows` of the chunk, or all."""
+        for spec in self._specs:
+            for history in histories.values():
+                if spec.name not in history.raw:
+                    continue
+                values = self._values(spec, chunk, history, source, first_row)
+                if rows is not None:
+                    inside = np.zeros(len(chunk), dtype=bool)
+                    inside[rows] = True
+                    values = values.filter(pl.Series(inside[row_numbers(np.diff(history.offsets))]))
+                self._fitter(spec).add(values)
+
+    def fit(self) -> None:
+        """End the first pass.
+
+        Raises:
+            DataError: a feature has no values in the training split.
+        """
+        for spec in self._specs:
+            self._fitted[spec.name] = self._fitter(spec).fit()
+
+    def encode(
+        self, chunk: pl.DataFrame, histories: Mapping[str, JaggedIds], *, source: Source, first_row: int
+    ) -> tuple[dict[str, NDArray[np.int32]], dict[str, JaggedIds]]:
+        """Codes of the targets by name, each (rows,), and the histories with the codes of their events."""
+        targets = {}
+        for spec in self._specs:
+            feature = self._fitted[spec.name]
+            if spec.target is None or spec.name == "age":
+                targets[spec.name] = feature.without_value(len(chunk))
+            else:
+                values = chunk[spec.target]
+                if spec.name in TIME_FEATURES:
+                    values = self._read_times(spec, "target", values, source, first_row)
+                targets[spec.name] = feature.codes(values)
+        coded = {}
+        for name, history in histories.items():
+            events = {}
+            for spec in self._specs:
+                if spec.name in history.raw:
+                    values = self._values(spec, chunk, history, source, first_row)
+                    events[spec.name] = self._fitted[spec.name].codes(values)
+                else:
+                    events[spec.name] = np.zeros(len(history.ids), dtype=np.int32)
+            coded[name] = history.with_events(events)
+        return targets, coded
+
+    def _values(
+        self, spec: EventColumn, chunk: pl.DataFrame, history: JaggedIds, source: Source, first_row: int
+    ) -> pl.Series:
+        """What is encoded of each event of a history, (N,)."""
+        raw = history.raw[spec.name]
+        if spec.name not in TIME_FEATURES:
+            return raw.cast(pl.Float64) if spec.bins is not None and raw.dtype != pl.Float64 else raw
+        times = self._read_times(spec, "history", raw, source, first_row)
+        if spec.name != "age":
+            return times
+        assert spec.target is not None
+        now = self._read_times(spec, "target", chunk[spec.target], source, first_row)
+        return now.gather(pl.Series(row_numbers(np.diff(history.offsets)))) - times
+
+    def _fitter(self, spec: EventColumn) -> EventFitter:
+        """The one that learns a feature; it knows the unit of the times that came until then."""
+        if spec.name not in self._fitters:
+            reader = self._times.get((spec.name, "history"))
+            clock = {} if reader is None else {"clock": reader.clock}
+            self._fitters[spec.name] = EventFitter(spec, where=self._where, **clock)
+        return self._fitters[spec.name]
+
+    def _read_times(self, spec: EventColumn, side: str, values: pl.Series, source: Source, first_row: int) -> pl.Series:
+        reader = self._times.get((spec.name, side))
+        if reader is None:
+            what = f"the times of {spec.name!r} ({'history' if side == 'history' else spec.target})"
+            reader = self._times[spec.name, side] = TimeReader(f"{source.name}: {what}", spec.time_unit)
+        return pl.Series(reader.read(values, first_row=first_row))

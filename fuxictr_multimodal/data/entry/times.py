@@ -1,0 +1,179 @@
+"""Times of events in any usual form to whole numbers of one unit, and their weekday and hour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from fuxictr_multimodal.errors import DataError
+
+# Units of a day in each unit of time; `d` are days.
+PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000, "d": 1}
+# The greatest time that is still in the unit: seconds up to the year 5138, and so on.
+_LIMITS = (("s", 10**11), ("ms", 10**14), ("us", 10**17))
+# Before 1973 in seconds: a counter rather than a date.
+_LEAST_SECONDS = 10**8
+_EPOCH_WEEKDAY = 3  # 1 January 1970 was a Thursday; Monday is 0
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What times are: their unit (`s`, `ms`, `us`, `ns` or `d`), or None where they only count, as row numbers do."""
+
+    unit: str | None
+
+    def weekdays(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Weekday in UTC, 0 for Monday to 6, (N,).
+
+        >>> Clock("s").weekdays(np.array([0, 4 * 86_400 - 1, 4 * 86_400])).tolist()
+        [3, 6, 0]
+        """
+        return (times // PER_DAY[self._calendar()] + _EPOCH_WEEKDAY) % 7
+
+    def hours(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Hour of the day in UTC, 0 to 23, (N,).
+
+        >>> Clock("ms").hours(np.array([0, 3_599_999, 3_600_000, -1])).tolist()
+        [0, 0, 1, 23]
+        """
+        day = PER_DAY[self._calendar()]
+        return times % day * 24 // day
+
+    def text(self, time: int) -> str:
+        """A time as people read it."""
+        if self.unit is None:
+            return str(time)
+        values = pl.Series([time], dtype=pl.Int64)
+        kind = pl.Date() if self.unit == "d" else pl.Datetime("ms")
+        factor = {"s": 1000, "ms": 1, "d": 1}.get(self.unit)
+        scaled = values * factor if factor else values // {"us": 1000, "ns": 1_000_000}[self.unit]
+        return str(scaled.cast(pl.Int32).cast(kind)[0] if self.unit == "d" else scaled.cast(kind)[0])
+
+    def _calendar(self) -> str:
+        assert self.unit is not None, "a counter has no calendar"
+        return self.unit
+
+
+_DATETIMES = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M")
+# Times that only count.
+COUNTER = Clock(None)
+
+
+class TimeReader:
+    """Reads one column of times, piece by piece.
+
+    Whole numbers stay as they are; dates are days; datetimes are counted in their own unit; texts are whole numbers or
+    ISO dates and datetimes, all of the same kind.
+
+    Args:
+        where: file and column, for messages.
+        unit: of whole numbers; by default it is recognised by their size.
+    """
+
+    def __init__(self, where: str, unit: str | None = None) -> None:
+        self._where = where
+        self._given = unit
+        self._unit: str | None = None
+        self._kind: str | None = None
+        self._most = 0
+
+    def read(self, values: pl.Series, *, first_row: int = 0) -> NDArray[np.int64]:
+        """Times of the next rows, (rows,) int64.
+
+        Raises:
+            DataError: a value is missing or is no time, or the column's type has no times.
+        """
+        if values.null_count():
+            row = first_row + int(np.argmax(values.is_null().to_numpy()))
+            raise DataError(
+                f"{self._where}, row {row}: the time is missing, so that the event has no place in a history: fill it "
+                "in or remove the row"
+            )
+        kind, times = self._parse(values, first_row)
+        if len(times) and kind != (self._kind or kind):
+            raise DataError(f"{self._where}: times are {self._kind} first and {kind} from row {first_row}")
+        if len(times):
+            self._kind = kind
+            if kind == "whole numbers":
+                self._most = max(self._most, int(np.abs(times).max()))
+        return times
+
+    @property
+    def clock(self) -> Clock:
+        """The unit of the times that were read."""
+        if self._kind != "whole numbers":
+            return Clock(self._unit)
+        return Clock(self._given or unit_of(self._most))
+
+    @property
+    def guessed(self) -> bool:
+        """Whether the unit was recognised by size."""
+        return self._kind == "whole numbers" and self._given is None
+
+    def _parse(self, values: pl.Series, first_row: int) -> tuple[str, NDArray[np.int64]]:
+        dtype = values.dtype
+        if dtype.is_integer():
+            return "whole numbers", values.cast(pl.Int64).to_numpy()
+        if dtype.is_float():
+            numbers = values.to_numpy()
+            wrong = ~np.isfinite(numbers) | (np.abs(numbers) >= 2**63)
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                raise DataError(f"{self._where}, row {first_row + row}: {numbers[row]} is no time")
+            if (numbers != np.floor(numbers)).any():
+                raise DataError(
+                    f"{self._where} has fractions: give times as whole numbers, such as milliseconds, or datetimes"
+                )
+            return "whole numbers", numbers.astype(np.int64)
+        if dtype == pl.Date:
+            self._unit = "d"
+            return "dates", values.cast(pl.Int32).cast(pl.Int64).to_numpy()
+        if isinstance(dtype, pl.Datetime):
+            self._unit = dtype.time_unit
+            return "datetimes", values.cast(pl.Int64).to_numpy()
+        if dtype == pl.String:
+            return self._parse_text(values, first_row)
+        raise DataError(f"{self._where} holds {dtype}, but times are whole numbers, dates or datetimes")
+
+    def _parse_text(self, values: pl.Series, first_row: int) -> tuple[str, NDArray[np.int64]]:
+        text = values.str.strip_chars()
+        numbers = text.cast(pl.Int64, strict=False)
+        if not numbers.null_count():
+            return "whole numbers", numbers.to_numpy()
+        wrong = numbers.is_null()
+        if self._kind != "whole numbers" and wrong.all():
+            found = min((_as_dates(text), _as_datetimes(text)), key=pl.Series.null_count)
+            if not found.null_count():
+                return self._parse(found, first_row)
+            wrong = found.is_null()
+        row = int(np.argmax(wrong.to_numpy()))
+        raise DataError(
+            f"{self._where}, row {first_row + row}: {values[row]!r} is no time: give whole numbers, or dates such as "
+            "2026-01-31 or 2026-01-31 12:30:00, in every row alike"
+        )
+
+
+def unit_of(most: int) -> str | None:
+    """The unit of whole numbers by the greatest of them; None for a counter.
+
+    >>> unit_of(1_700_000_000), unit_of(1_700_000_000_000), unit_of(5_000)
+    ('s', 'ms', None)
+    """
+    if most < _LEAST_SECONDS:
+        return None
+    return next((unit for unit, limit in _LIMITS if most < limit), "ns")
+
+
+def _as_dates(text: pl.Series) -> pl.Series:
+    return text.str.to_date("%Y-%m-%d", strict=False, exact=True)
+
+
+def _as_datetimes(text: pl.Series) -> pl.Series:
+    """ISO datetimes, to the microsecond; with a zone in UTC."""
+    plain = text.str.replace("T", " ", literal=True)
+    zoned = plain.str.replace("Z$", "+00:00").str.to_datetime("%Y-%m-%d %H:%M:%S%.f%z", strict=False, time_unit="us")
+    found = [plain.str.to_datetime(form, strict=False, time_unit="us") for form in _DATETIMES]
+    return min((*found, zoned), key=pl.Series.null_count)

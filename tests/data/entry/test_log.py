@@ -1,0 +1,323 @@
+"""A log of events to a dataset, read back and compared with a computation in polars; files of every kind; errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fuxictr_multimodal.data.entry.entry import Entry
+from fuxictr_multimodal.data.entry.events import EventFeature
+from fuxictr_multimodal.data.entry.log import build_log
+from fuxictr_multimodal.data.store.reader import Store, read_item_table
+from fuxictr_multimodal.errors import ConfigError, DataError, InputError
+
+COLUMNS = [
+    {"name": "user_id", "active": True, "dtype": "str", "type": "meta"},
+    {"name": "ts", "active": True, "dtype": "int", "type": "meta"},
+    {"name": "item_id", "active": True, "dtype": "str", "type": "categorical", "source": "item"},
+    {"name": "brand", "active": True, "dtype": "str", "type": "categorical", "source": "item"},
+    {"name": "device", "active": True, "dtype": "str", "type": "categorical"},
+    {"name": "city", "active": True, "dtype": "str", "type": "categorical", "source": "user"},
+    {"name": "hours", "active": True, "dtype": "float", "type": "numeric"},
+]
+
+
+@pytest.fixture
+def raw() -> dict[str, pl.DataFrame]:
+    """A log in random order, its items and its users."""
+    rng = np.random.default_rng(3)
+    n, users, items = 600, 20, 80
+    return {
+        "log": pl.DataFrame(
+            {
+                "user": [f"user {u}" for u in rng.integers(0, users, n)],
+                "item": [f"item-{i}" for i in rng.integers(0, items, n)],
+                "ts": rng.integers(1_700_000_000, 1_700_400_000, n) // 3600 * 3600,
+                "rating": rng.integers(1, 6, n),
+                "device": rng.choice(["ios", "android", "web"], n),
+                "hours": rng.normal(size=n).round(3),
+                "weight": rng.random(n).round(2),
+            }
+        ),
+        "items": pl.DataFrame(
+            {"item_id": [f"item-{i}" for i in range(items)], "brand": [f"b{i % 7}" for i in range(items)]}
+        ),
+        "users": pl.DataFrame(
+            {"user": [f"user {u}" for u in range(users)], "city": [f"c{u % 3}" for u in range(users)]}
+        ),
+    }
+
+
+def written(folder: Path, raw: dict[str, pl.DataFrame], kind: str = "parquet") -> dict[str, str]:
+    paths = {}
+    for name, frame in raw.items():
+        path = folder / f"{name}.{kind}"
+        frame.write_parquet(path) if kind == "parquet" else frame.write_csv(path)
+        paths[name] = str(path)
+    return paths
+
+
+def entry_of(paths: dict[str, str], *, kind: str = "parquet", **changes: Any) -> dict[str, Any]:
+    entry = {
+        "dataset_id": "Shop",
+        "data_root": "unused",
+        "data_format": kind,
+        "interactions": {
+            "file": paths["log"], "user": "user", "item": "item", "time": "ts", "label": "rating", "positive": ">= 3",
+        },
+        "item_data": paths["items"],
+        "user_data": paths["users"],
+        "user_col": "user",
+        "max_len": 5,
+        "group_id": "user_id",
+        "feature_cols": [
+            {**c, "preprocess": "copy_from(user)"} if c["name"] == "user_id" else dict(c) for c in COLUMNS
+        ],
+        "label_col": {"name": "label", "dtype": "float"},
+    }  # fmt: skip
+    for key, value in changes.items():
+        if key == "interactions":
+            value = {name: given for name, given in {**entry[key], **value}.items() if given is not None}
+        entry[key] = value
+    return {key: value for key, value in entry.items() if value is not None}
+
+
+def build(entry: dict[str, Any], folder: Path) -> Store:
+    build_log(Entry.of(entry), data_root=folder, recipe={}, overwrite=False, progress=False)
+    return Store.open(folder, "Shop")
+
+
+def texts_of(store: Store, column: str, codes: np.ndarray) -> list[str | None]:
+    """Categories of codes, by the vocabulary that the dataset keeps; None for one that train does not have."""
+    vocabulary = json.loads((store.dir / "feature_vocab.json").read_text())[column]
+    texts = {code: text for text, code in vocabulary.items() if text not in ("__PAD__", "__OOV__")}
+    return [texts.get(code) for code in codes.tolist()]
+
+
+def samples_of(store: Store) -> pl.DataFrame:
+    """All samples with the user's own ids and categories."""
+    frames = []
+    items, users = store.ids("item_id"), store.ids("user_id")
+    brands = texts_of(store, "brand", read_item_table(store.dir / "item.h5")["brand"])
+    events = [column.name for column in store.manifest.event_columns]
+    for split in store.manifest.splits:
+        with store.reader(split) as reader:
+            columns = {c.name: reader.read(c.name, 0, reader.rows) for c in store.manifest.columns}
+            taken = reader.read_jagged(0, reader.rows, events=events)
+        spans = [slice(a, b) for a, b in zip(taken.offsets, taken.offsets[1:], strict=False)]
+        own = items.originals(taken.values).to_list()
+        columns |= {
+            "split": [split] * len(spans),
+            "brand": [brands[item] for item in columns["item_id"]],
+            "user_id": users.originals(columns["user_id"]),
+            "item_id": items.originals(columns["item_id"]),
+            **{name: texts_of(store, name, columns[name]) for name in ("device", "city")},
+            "history": [own[span] for span in spans],
+            **{f"history.{name}": [taken.events[name][span].tolist() for span in spans] for name in events},
+        }
+        frames.append(pl.DataFrame(columns))
+    return pl.concat(frames)
+
+
+def histories_in_polars(log: pl.DataFrame, max_len: int) -> pl.DataFrame:
+    """Each row's history by a join of the log with itself."""
+    rows = log.with_row_index("row")
+    earlier = rows.filter(pl.col("rating") >= 3).select("user", past="ts", past_row="row", shown="item")
+    both = rows.join(earlier, on="user").filter(pl.col("past") < pl.col("ts")).sort("past", "past_row")
+    lists = both.group_by("row").agg(history=pl.col("shown").tail(max_len))
+    return rows.join(lists, on="row", how="left").with_columns(pl.col("history").fill_null([])).sort("row")
+
+
+def test_the_dataset_reads_back_as_polars_computes_it(raw, tmp_path):
+    store = build(entry_of(written(tmp_path, raw)), tmp_path)
+    log = raw["log"]
+    found = samples_of(store)
+    wanted = histories_in_polars(log, 5).join(raw["users"], on="user", how="left")
+    wanted = wanted.join(raw["items"], left_on="item", right_on="item_id", how="left").sort("row")
+    times = log["ts"].sort()
+    first, second = times[round(0.8 * len(log)) - 1], times[round(0.9 * len(log)) - 1]
+    split = pl.when(pl.col("ts") <= first).then(pl.lit("train"))
+    split = split.when(pl.col("ts") <= second).then(pl.lit("valid")).otherwise(pl.lit("test"))
+    wanted = wanted.with_columns(split=split, label=(pl.col("rating") >= 3).cast(pl.UInt8))
+    wanted = pl.concat([wanted.filter(split=name) for name in ("train", "valid", "test")])
+    same = {"user_id": "user", "item_id": "item"}
+    for name in ("split", "user_id", "item_id", "ts", "label", "brand", "device", "city", "history"):
+        assert found[name].to_list() == wanted[same.get(name, name)].to_list(), name
+    assert found["hours"].to_list() == pytest.approx(wanted["hours"].to_list(), abs=1e-6)
+    assert store.ids("item_id").ids.to_list() == [None, *raw["items"]["item_id"]]
+    store.verify()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parts", "frames"])
+def test_files_of_every_kind_give_the_same_samples(raw, tmp_path, kind):
+    parquet = samples_of(build(entry_of(written(tmp_path, raw)), tmp_path / "a"))
+    (tmp_path / "b").mkdir()
+    if kind == "csv":
+        store = build(entry_of(written(tmp_path / "b", raw, "csv"), kind="csv"), tmp_path / "b")
+    elif kind == "parts":
+        paths = written(tmp_path / "b", raw)
+        (tmp_path / "b" / "parts").mkdir()
+        for part in range(3):
+            raw["log"][200 * part : 200 * part + 200].write_parquet(tmp_path / "b" / "parts" / f"part-{part}.parquet")
+        store = build(entry_of({**paths, "log": str(tmp_path / "b" / "parts")}), tmp_path / "b")
+    else:
+        frames = {"interactions": raw["log"], "item_data": raw["items"], "user_data": raw["users"]}
+        entry = Entry.of(entry_of({"log": "x", "items": "x", "users": "x"}), frames)
+        build_log(entry, data_root=tmp_path / "b", recipe={}, overwrite=False, progress=False)
+        store = Store.open(tmp_path / "b", "Shop")
+    assert samples_of(store).equals(parquet)
+
+
+def test_rows_without_a_user_or_an_item_are_left_out_and_counted(raw, tmp_path, capsys):
+    log = raw["log"]
+    holes = pl.DataFrame({"row": [5, 6, 7], "user": [None, None, "user 1"], "item": ["item-1", None, None]})
+    whole = samples_of(build(entry_of(written(tmp_path, raw)), tmp_path / "a"))
+    gaps = log[:3].with_columns(user=holes["user"], item=holes["item"])
+    (tmp_path / "b").mkdir()
+    paths = written(tmp_path / "b", {**raw, "log": pl.concat([log[:100], gaps, log[100:]])})
+    capsys.readouterr()
+    assert samples_of(build(entry_of(paths), tmp_path / "b")).equals(whole)
+    printed = capsys.readouterr().out
+    assert "2 rows without 'user' are left out\n1 rows without 'item' are left out" in printed
+    assert "times go from 2023-11-14 22:00:00 to 2023-11-19" in printed
+    assert "(taken as seconds; `time_unit` says otherwise)" in printed
+
+
+def test_items_and_users_that_their_tables_lack_are_told_and_have_missing_features(raw, tmp_path, capsys):
+    few = {**raw, "items": raw["items"][:-2], "users": raw["users"][1:]}
+    store = build(entry_of(written(tmp_path, few)), tmp_path)
+    printed = capsys.readouterr().out
+    assert "items.parquet lacks 2 items that occur in the log: they have an id and no features" in printed
+    assert "users.parquet lacks 1 of 20 users of the log: their features are missing values" in printed
+    found = samples_of(store)
+    gone = ["item-78", "item-79"]
+    assert sorted(store.ids("item_id").ids.to_list()[-2:]) == gone
+    assert {*found.filter(pl.col("item_id").is_in(gone))["brand"]} == {None}
+    assert {*found.filter(pl.col("user_id") == "user 0")["city"]} == {None}
+
+
+def test_without_item_data_the_log_shows_the_items_features(raw, tmp_path):
+    log = raw["log"].join(raw["items"], left_on="item", right_on="item_id", how="left")
+    store = build(entry_of(written(tmp_path, {**raw, "log": log}), item_data=None), tmp_path)
+    assert store.ids("item_id").ids.to_list() == [None, *log["item"].unique(maintain_order=True)]
+    whole = samples_of(build(entry_of(written(tmp_path, raw)), tmp_path / "b"))
+    assert samples_of(store).equals(whole)
+
+
+def test_negatives_weights_and_event_features_in_the_dataset(raw, tmp_path):
+    store = build(
+        entry_of(
+            written(tmp_path, raw),
+            interactions={"label": None, "positive": None},
+            negatives={"ratio": 2, "by": "popularity", "seed": 4},
+            weight_col="weight",
+            event_cols=[{"name": "age", "bins": 4}, {"name": "weekday"}, {"name": "rating", "embedding_dim": 4}],
+        ),
+        tmp_path,
+    )
+    found, log = samples_of(store), raw["log"]
+    assert len(found) == 3 * len(log)
+    groups = [found[start : start + 3] for start in range(0, len(found), 3)]
+    seen = {user: {*items} for user, items in log.group_by("user").agg("item").iter_rows()}
+    train = {*found.filter(split="train", label=1)["item_id"]}
+    for group in groups:
+        assert group["label"].to_list() == [1, 0, 0]
+        shared = group.drop("label", "item_id", "brand")
+        assert len(shared.unique()) == 1
+        for item in group["item_id"][1:]:
+            assert item in train - seen[group["user_id"][0]]
+    positives = found.filter(label=1)
+    brands = dict(raw["items"].iter_rows())
+    assert found["brand"].to_list() == [brands[item] for item in found["item_id"]]
+    weights = positives.select("user_id", "item_id", "ts", pl.col("weight").cast(pl.Float64).round(2))
+    assert sorted(weights.rows()) == sorted(log.select("user", "item", "ts", "weight").rows())
+    manifest = store.manifest
+    assert manifest.weight_col == "weight"
+    assert manifest.negative_sampling["by"] == "popularity"
+    assert [column.name for column in manifest.event_columns] == ["age", "weekday", "rating"]
+    stored = manifest.facts["event_features"]
+    features = {name: EventFeature.from_json(name, stored[name]) for name in stored}
+    sizes = {c["name"]: c["vocab_size"] for c in manifest.feature_cols if c.get("source") == "event"}
+    assert sizes == {name: feature.vocab_size for name, feature in features.items()}
+    days = features["weekday"].codes(found["ts"])
+    assert found["weekday"].to_list() == days.tolist() == ((found["ts"] // 86_400 + 3) % 7 + 1).to_list()
+    assert next(c for c in manifest.feature_cols if c["name"] == "rating")["embedding_dim"] == 4
+
+
+def test_further_behaviours_are_in_the_dataset(raw, tmp_path):
+    actions = np.random.default_rng(0).choice(["view", "cart", "buy"], len(raw["log"]))
+    raw["log"] = raw["log"].with_columns(action=pl.Series(actions))
+    store = build(
+        entry_of(
+            written(tmp_path, raw),
+            interactions={
+                "label": None, "positive": None, "behaviour": "action", "target_behaviour": "buy",
+                "behaviours": ["view", "cart"],
+            },
+            negatives={"ratio": 1},
+        ),
+        tmp_path,
+    )  # fmt: skip
+    assert store.manifest.behaviours == ["cart"]
+    with store.reader("test") as reader:
+        carts = reader.read_jagged(0, reader.rows, behaviour="cart")
+        users, times = reader.read("user_id", 0, reader.rows), reader.read("ts", 0, reader.rows)
+    items, own = store.ids("item_id"), store.ids("user_id").originals(users)
+    for row in range(0, len(times), 7):
+        past = raw["log"].filter(user=own[row], action="cart").filter(pl.col("ts") < times[row])
+        wanted = past.sort("ts", maintain_order=True)["item"].tail(5).to_list()
+        assert items.originals(carts.values[carts.offsets[row] : carts.offsets[row + 1]]).to_list() == wanted
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"interactions": {"time": "tss"}}, r"log.parquet: column 'tss' is missing. Did you mean 'ts'\?"),
+        ({"interactions": {"positive": "high"}}, r"positive is 'high', but must be a rule such as"),
+        ({"interactions": {"label": None, "positive": None}}, r"the log has positives only: draw negatives"),
+        ({"event_cols": [{"name": "city"}]}, r"event_cols: 'city' is the name of another column"),
+        ({"event_cols": [{"name": "rating", "target": "hours"}]}, r"`target` can only be 'rating' itself"),
+        ({"split": {"by": "column", "column": "device"}}, r"log.parquet: column 'device', row 0: '\w+' is no split"),
+        ({"split": {"by": "time", "valid": 0.0001, "test": 0.0001}}, r"the (valid|test) split is empty"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence_and_nothing_is_left(raw, tmp_path, changes, message):
+    paths = written(tmp_path, raw)
+    with pytest.raises(InputError, match=message):
+        build(entry_of(paths, **changes), tmp_path)
+    assert not [path for path in tmp_path.iterdir() if "Shop" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("ts", None, r"log.csv: column 'ts', row 8: the time is missing"),
+        ("ts", "yesterday", r"log.csv: column 'ts', row 8: 'yesterday' is no time: give whole numbers, or dates"),
+        ("rating", None, r"log.csv: column 'rating', row 8: the label is missing"),
+        ("rating", "good", r"log.csv: column 'rating', row 8: label 'good' is no number"),
+        ("weight", None, r"log.csv: column 'weight', row 8: the weight is missing"),
+    ],
+)
+def test_a_wrong_value_is_named_with_file_column_and_row(raw, tmp_path, column, value, message):
+    text = raw["log"].with_columns(pl.col(column).cast(pl.String))
+    text[7, column] = value
+    paths = written(tmp_path, {**raw, "log": text}, "csv")
+    with pytest.raises(DataError, match=message):
+        build(entry_of(paths, kind="csv", weight_col="weight"), tmp_path)
+
+
+def test_the_label_is_no_feature(raw, tmp_path):
+    columns = [*COLUMNS[1:], {"name": "rating", "active": True, "dtype": "int", "type": "categorical"}]
+    with pytest.raises(ConfigError, match="column 'rating' is the label of the log"):
+        build(entry_of(written(tmp_path, raw), feature_cols=columns, group_id=None), tmp_path)
+
+
+def test_the_same_entry_gives_the_same_bytes(raw, tmp_path):
+    entry = entry_of(written(tmp_path, raw), negatives={"ratio": 1, "seed": 2}, event_cols=[{"name": "age"}])
+    first, second = build(entry, tmp_path / "a"), build(entry, tmp_path / "b")
+    assert first.manifest == second.manifest
