@@ -64,6 +64,8 @@ def _recommended(shape: Shape, sizes: Sizes) -> Entry:
     entry = {**_quadratic(shape, sizes), "num_row": 3}
     if shape.mean_history:
         entry["contrastive_loss"] = 1.0
+    if shape.events:
+        entry["event_features"] = "all"
     steps = shape.rows / sizes.batch_size
     if steps >= 20:
         # The average spans about a quarter of an epoch of 800 steps, and less of a longer one.

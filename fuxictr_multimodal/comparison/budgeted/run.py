@@ -38,6 +38,7 @@ from fuxictr_multimodal.comparison.budgeted.winners import (
     write_winners,
 )
 from fuxictr_multimodal.config.expids import base_entry, load_dataset_config
+from fuxictr_multimodal.data.entry.build import open_or_build
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.launch.job import Job, Outcome
 from fuxictr_multimodal.launch.plans import parse_seeds
@@ -137,7 +138,7 @@ def compare_dataset(request: Request, *, gpus: Sequence[int], console: Console |
     seeds = parse_seeds(request.seeds)
     files = Files(request.out)
     clock = Clock.open(files.state, budget=request.hours * HOUR, arguments=request.arguments())
-    store = _open(dataset)
+    store = open_or_build(dataset)
     shape = Shape.of(store)
     make_folder(files.out)
     with held_alone(files.lock, f"another command is comparing in {files.out}: wait for it, or give another --out"):
@@ -154,14 +155,6 @@ def compare_dataset(request: Request, *, gpus: Sequence[int], console: Console |
             raise Interrupted.of(error, f"{minutes(clock.elapsed)} of {minutes(clock.budget)} used; {RESUME}") from None
         finally:
             clock.save()
-
-
-def _open(dataset: Mapping[str, Any]) -> Any:
-    """The dataset, built first where its entry says how."""
-    # Imports torch, and so only when the arguments are checked.
-    from fuxictr_multimodal.training.experiment import open_store
-
-    return open_store(dataset)
 
 
 @dataclass

@@ -60,7 +60,9 @@ class Rounds:
         self._records = [other.source.records for other in sweeps]
         self._measure_overhead()
         self.costs = {
-            other.space.base_expid: measured(self.costs[other.space.base_expid], other.source.records, start=self.start)
+            other.space.base_expid: measured(
+                self.costs[other.space.base_expid], other.source.records, start=self.overhead
+            )
             for other in sweeps
         }
         number = 1 + sum(record.status != "queued" for record in sweep.source.records)

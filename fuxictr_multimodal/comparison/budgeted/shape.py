@@ -31,6 +31,7 @@ class Shape:
         item_content: features of items beside the id.
         user: the categorical feature that names the user, if there is one, with the size of its vocabulary.
         known_users: fraction of the samples of valid whose `user` occurs in train.
+        events: whether the items of histories have event features, such as their age.
     """
 
     rows: int
@@ -45,6 +46,7 @@ class Shape:
     item_content: tuple[str, ...] = ()
     user: tuple[str, int] | None = None
     known_users: float = 0.0
+    events: bool = False
 
     @property
     def informative_rows(self) -> int:
@@ -83,6 +85,7 @@ class Shape:
             item_content=tuple(c["name"] for c in of_items if c["name"] != manifest.item_col),
             user=user,
             known_users=_known_fraction(store, user[0]) if user else 0.0,
+            events=bool(manifest.event_columns),
         )
 
 

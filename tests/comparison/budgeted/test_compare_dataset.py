@@ -13,7 +13,8 @@ from fuxictr_multimodal.cli.comparison import run_comparison_main
 from fuxictr_multimodal.comparison.budgeted.shape import Shape
 from fuxictr_multimodal.config.expids import load_config
 from fuxictr_multimodal.config.yaml_files import read_yaml
-from fuxictr_multimodal.data.store import Store, StoreBuilder
+from fuxictr_multimodal.data.store import Store
+from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.data.store.manifest import HistoryLength, Manifest, SplitCounts
 from fuxictr_multimodal.errors import DataError
 from tests.helpers.typed_command import Command, type_command
@@ -189,7 +190,8 @@ def test_a_feature_that_names_the_user_is_found(tmp_path):
         {"name": "user_id", "active": True, "dtype": "int", "type": "meta"},
         {"name": "level", "active": True, "dtype": "int", "type": "categorical", "vocab_size": 5},
         {"name": "user", "active": True, "dtype": "int", "type": "categorical", "vocab_size": 61},
-        {"name": "item_id", "active": True, "dtype": "int", "type": "categorical", "source": "item", "vocab_size": 9},
+        {"name": "item_id", "active": True, "dtype": "int", "type": "categorical", "source": "item"},
+        {"name": "emb", "active": True, "dtype": "float", "type": "embedding", "source": "item"},
     ]
     builder = StoreBuilder(
         dataset_id="Shop",
@@ -198,10 +200,11 @@ def test_a_feature_that_names_the_user_is_found(tmp_path):
         label_col={"name": "label", "dtype": "float"},
         max_len=4,
         group_id="user_id",
-        split_method="by hand",
+        recipe={},
+        progress=False,
     )
     with builder:
-        builder.write_items({"item_id": np.arange(9)})
+        builder.write_items({"emb": np.arange(18.0).reshape(9, 2) * (np.arange(9) > 0)[:, None]})
         for split, users in (("train", np.arange(1, 51)), ("valid", np.arange(41, 61)), ("test", np.arange(1, 21))):
             builder.append(
                 split,
@@ -215,7 +218,7 @@ def test_a_feature_that_names_the_user_is_found(tmp_path):
                 np.ones(len(users), dtype=np.int32),
                 np.arange(len(users) + 1),
             )
-        builder.finish()
+        builder.finish(split_method="by hand")
     shape = Shape.of(Store.open(tmp_path, "Shop"))
     assert shape.user == ("user", 61)
     assert shape.known_users == 0.5

@@ -1,5 +1,6 @@
 """Sizes follow the counts of a dataset, and every model of a comparison takes its entry and the search space."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -91,6 +92,10 @@ def test_options_of_the_recommended_form_follow_the_counts():
     assert "contrastive_loss" in new
     assert not {"contrastive_loss", "feature_dropout", "first_order"} & set(flat)
     assert "weight_averaging" not in tiny
+    assert not any("event_features" in entry for entry in (known, new, flat, tiny))
+    timed = dataclasses.replace(SHAPES["new users"], events=True)
+    entry = models.experiment(BY_LABEL["QIN_best"], timed, Sizes.of(timed), dataset_id="d")
+    assert entry["event_features"] == "all"
     for entry in (known, new, flat, tiny):
         QINOptions.of(entry)
 
