@@ -32,6 +32,7 @@ class Subcommand:
 
 
 SUBCOMMANDS = {
+    "init": Subcommand("fuxictr_multimodal.cli.init:init_main", "propose the configuration of your own files"),
     "build": Subcommand("fuxictr_multimodal.cli.dataset:build_main", "build a dataset ahead of its first use", ""),
     "run": Subcommand("fuxictr_multimodal.cli.experiment:run_expid_main", "train and evaluate an experiment", ""),
     "tune": Subcommand("fuxictr_multimodal.cli.tuner:run_param_tuner_main", "search the settings of a model"),
@@ -47,6 +48,7 @@ EXAMPLES = """examples:
   fxmm run --expid QIN_demo
   fxmm predict --expid QIN_demo --out scores.parquet
   fxmm leaderboard --dataset Synthetic_demo
+  fxmm init log.parquet items.parquet --dataset-id Shop    # your own data
   fxmm config --copy    # then edit ./config and run your own experiments"""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fuxictr_multimodal.comparison.board import Board, Entry, Reference
 from fuxictr_multimodal.comparison.statistics import Interval, Spread
 
+# These come first; others follow in the order of `metrics`.
 METRICS = ("AUC", "gAUC", "logloss", "ECE")
 
 
@@ -82,7 +83,8 @@ def columns(board: Board, *, short: bool = False) -> list[Column]:
 def measured(board: Board) -> list[tuple[str, str]]:
     """Split and metric of the values that any entry has, valid first."""
     splits = dict.fromkeys(("valid", board.compared))
-    return [(s, m) for s in splits for m in METRICS if any(entry.value(s, m) for entry in board.entries)]
+    found = dict.fromkeys([*METRICS, *(m for e in board.entries for s in splits for m in e.metrics.get(s, {}))])
+    return [(s, m) for s in splits for m in found if any(entry.value(s, m) for entry in board.entries)]
 
 
 def has_device_memory(board: Board) -> bool:

@@ -33,8 +33,12 @@ LOSSES = (
 TASKS = ("binary_classification", "regression")
 # Optimizers of torch that need parameters and a learning rate only.
 OPTIMIZERS = ("Adam", "ASGD", "Adadelta", "Adagrad", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD")
-METRICS = ("AUC", "logloss", "binary_crossentropy", "ECE", "gAUC", "avgAUC", "MRR", "NDCG(k=5)")
-NDCG = re.compile(r"NDCG\((?:k *= *)?(?P<k>[1-9]\d{0,5})\)", re.ASCII)
+METRICS = (
+    *("AUC", "logloss", "binary_crossentropy", "ECE", "gAUC", "avgAUC", "MRR", "MAP"),
+    *("NDCG(k=5)", "HR(k=5)", "MAP(k=5)", "Precision(k=5)", "Recall(k=5)"),
+)
+# Those of a list that is cut after k, any k.
+METRIC_AT_K = re.compile(r"(?P<name>NDCG|HR|MAP|Precision|Recall)\((?:k *= *)?(?P<k>[1-9]\d{0,5})\)", re.ASCII)
 INITIALIZERS = tuple(
     f"{name}_"
     for name in (
@@ -189,7 +193,7 @@ def _names(*names: str, several: bool = False) -> Callable[[Any], str | None]:
 
 
 def _is_metric(name: str) -> bool:
-    return name in METRICS or bool(NDCG.fullmatch(name))
+    return name in METRICS or bool(METRIC_AT_K.fullmatch(name))
 
 
 def _is_activation(name: str) -> bool:

@@ -31,7 +31,8 @@ class RunSettings(Settings):
     batch_size: Count = Field(description="Samples of a batch.")
     metrics: SkipValidation[tuple[str, ...]] = Field(
         description="Metrics of the validation and test split: `AUC`, `gAUC`, `logloss`, `ECE`, `avgAUC`, `MRR`, "
-        "`NDCG(k=5)`. Grouped ones need `group_id`."
+        "`MAP`, `NDCG(k=5)`, `HR(k=5)`, `MAP(k=5)`, `Precision(k=5)`, `Recall(k=5)`. All but `AUC`, `logloss` and "
+        "`ECE` are computed within groups and need `group_id`."
     )
     monitor: SkipValidation[str | dict[str, float]] = Field(
         description="What selects on the validation split: a metric, or a weighted sum such as `{AUC: 1, logloss: -1}`."
@@ -57,6 +58,11 @@ class RunSettings(Settings):
     )
     weight_averaging: Annotated[float, Field(ge=0, lt=1), AS_WRITTEN] = Field(
         0, description="Decay of the moving average of weights that is evaluated and saved. 0 means none."
+    )
+    warm_start: UserPath = Field(
+        UNSET,
+        description="Start from the weights of a finished run of the same model: its name, `<dataset_id>/<name>`, its "
+        "report or its model file. Rows of embeddings are matched by id or token; new ones are initialised.",
     )
     max_gradient_norm: Annotated[float, Field(gt=0), AS_WRITTEN] = Field(
         10, description="Gradients are clipped to this L2 norm."

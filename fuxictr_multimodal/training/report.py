@@ -27,6 +27,8 @@ class Report(RunReport):
         run: the run's name, as its files carry it.
         experiment: the expid in the YAML.
         precision: of a model that has a choice: what was `asked`, what is `used` and `why`.
+        warm_start: the earlier run whose weights it began with, and by column how many rows were `kept`, `new` and
+            `dropped`.
         dataset_facts: metadata of the dataset that bound its metrics, such as `bayes_auc`.
     """
 
@@ -46,6 +48,7 @@ class Report(RunReport):
     peak_memory_mib: dict[str, float | None] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
     precision: dict[str, str] = field(default_factory=dict)
+    warm_start: dict[str, Any] = field(default_factory=dict)
     dataset_facts: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
@@ -81,6 +84,12 @@ class Report(RunReport):
             shown = [f"{part} {number:.4f}".strip() for part, number in parts.items() if isinstance(number, float)]
             if shown:
                 yield f"{name}: {', '.join(shown)}"
+        if self.warm_start:
+            rows = [
+                f"{column} {', '.join(f'{count:,} {what}' for what, count in counts.items())}"
+                for column, counts in self.warm_start["rows"].items()
+            ]
+            yield f"warm start from {self.warm_start['run']}, rows: {'; '.join(rows)}"
         if self.config.get("note"):
             yield f"note: {self.config['note']}"
         yield (

@@ -35,6 +35,8 @@ from fuxictr_multimodal.training.run_log import log_to
 from fuxictr_multimodal.training.run_names import RunFiles
 from fuxictr_multimodal.training.tracking import Tracking, make_tracker
 from fuxictr_multimodal.training.trainer import Progress, Trainer
+from fuxictr_multimodal.training.vocabularies import keep_build
+from fuxictr_multimodal.training.warm_start import Source, find_source, start_from
 
 
 def run_experiment(
@@ -113,6 +115,8 @@ def _run(
     """Train and test, from the state if there is one, under the run's log; whatever happens, the report says so."""
     resumed = before if files.state.is_file() else None
     params, manifest = experiment.params, experiment.store.manifest
+    # Before the report of an earlier run may be replaced. What is resumed has begun.
+    source = None if resumed else find_source(params, experiment.store, files)
     report = Report(
         expid=experiment.run,
         experiment=experiment.expid,
@@ -120,6 +124,7 @@ def _run(
         dataset_id=params["dataset_id"],
         seed=params["seed"],
         seconds=resumed.seconds if resumed else 0.0,
+        warm_start=resumed.warm_start if resumed else {},
         dataset_facts=manifest.facts,
         config=params,
         config_hash=config_hash(params),
@@ -140,7 +145,7 @@ def _run(
         try:
             with recorder.recording(lambda: _left(files)):
                 tracking.started(report.config)
-                scores = _train_and_score(experiment, files, report, publish, resumed=resumed)
+                scores = _train_and_score(experiment, files, report, publish, resumed=resumed, source=source)
                 with kept_if_possible(files.predictions):
                     _write_predictions(files.predictions, scores)
                 tracking.finished(report.metrics)
@@ -169,10 +174,13 @@ def _train_and_score(
     publish: Callable[[Progress], None],
     *,
     resumed: Report | None,
+    source: Source | None,
 ) -> dict[str, np.ndarray]:
     """Train, then score valid and test once each; their metrics go into the report."""
     params = experiment.params
     model, to_inputs, feature_map = _build(experiment, report, resumed)
+    if source is not None:
+        report.warm_start = start_from(source, model, experiment.store, params)
     trainer = Trainer(
         model,
         to_inputs=to_inputs,
@@ -190,6 +198,7 @@ def _train_and_score(
     train, valid = experiment.loaders("train", feature_map, model.device)
     publish(trainer.fit(train, valid))
     del train
+    keep_build(experiment.store.dir, experiment.store.manifest, files.directory)
     scores = {}
     logging.info("****** Validation evaluation ******")
     scores["valid_scores"] = _score("valid", trainer, valid, report)

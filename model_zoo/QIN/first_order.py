@@ -16,6 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -97,6 +98,35 @@ class FirstOrder(nn.Module):
     def penalty(self) -> Tensor:
         """The penalty of all weights but the bias, a scalar."""
         return (self._strength * self.weight.square()).sum() / 2
+
+    @property
+    def vocabularies(self) -> tuple[str, ...]:
+        """The features whose values have weights."""
+        return tuple(dict.fromkeys(name for sizes in self.factors.values() for name in sizes))
+
+    @property
+    def row_weights(self) -> tuple[str, ...]:
+        """The tensors that have a row for each value."""
+        return ("weight", "averaged_weight") if self.averaging else ("weight",)
+
+    def rows_of(self, sizes: Mapping[str, int], codes: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Rows of some values and of all their crosses, term by term, in the order of the codes.
+
+        Another dataset has other rows: with the codes that the same values have there, its rows are in the same order.
+
+        Args:
+            sizes: of the vocabularies, padding included, by feature.
+            codes: of the values, by feature; padding is left out.
+        """
+        rows, end = [], 1
+        for factors in self.factors.values():
+            values = np.zeros(1, dtype=np.int64)
+            for name in factors:
+                real = codes[name][codes[name] > 0]
+                values = (values[:, None] * sizes[name] + real).reshape(-1)
+            rows.append(values + end - 1)
+            end += math.prod(sizes[name] for name in factors) - 1
+        return np.concatenate(rows)
 
     @torch.no_grad()
     def average(self) -> None:

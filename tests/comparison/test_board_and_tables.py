@@ -132,6 +132,28 @@ def test_numbers_are_those_of_the_reports(board, reports):
     assert board.best("test", "logloss") == {"QIN_full"}
 
 
+def test_further_metrics_of_the_reports_have_columns(store, tmp_path):
+    for expid, (values, loss) in {"QIN_x": ((0.5, 0.25), 0.4), "DIN_x": ((0.75, 0.125), 0.3)}.items():
+        report = write_run(tmp_path, store, expid=expid, model=expid[:3], predictions=False)
+        extra = dict(zip(("NDCG(k=5)", "HR(k=10)"), values, strict=True)) | {"binary_crossentropy": loss}
+        report.metrics = {split: extra | found | {"MAP": None} for split, found in report.metrics.items()}
+        report.write(tmp_path / f"{report.expid}.report.json")
+    board = make_board(collect(tmp_path), store=store)
+    titles = {column.title: column for column in columns.columns(board)}
+    assert [title for title in titles if title.startswith("test ")] == [
+        *("test AUC", "test gAUC", "test logloss"),
+        *("test NDCG(k=5)", "test HR(k=10)", "test binary_crossentropy"),
+    ]
+    best = {"NDCG(k=5)": "DIN_x", "HR(k=10)": "QIN_x", "binary_crossentropy": "DIN_x"}
+    for metric, name in best.items():
+        assert titles[f"test {metric}"].best == {name}
+    frame = list(csv.DictReader(tables.as_csv(board).splitlines()))
+    assert {row["experiment"]: row["test_HR(k=10)_mean"] for row in frame if row["kind"] == "experiment"} == {
+        "QIN_x": "0.25",
+        "DIN_x": "0.125",
+    }
+
+
 def test_an_entry_too_close_to_the_best_is_named(store, tmp_path):
     for seed in (1, 2):
         write_run(tmp_path, store, expid="A", model="QIN", seed=seed, strength=0.6, config={"learning_rate": seed})

@@ -239,3 +239,20 @@ def test_a_cross_of_too_many_values_is_refused():
     specs = {name: {"type": "categorical", "vocab_size": 20_000} for name in ("user", "item")}
     with pytest.raises(ConfigError, match=r"'user\*item' would have 400,000,000 weights"):
         FirstOrder(specs, ["user*item"])
+
+
+def test_rows_of_values_are_those_that_the_logit_reads():
+    terms = FirstOrder(SPECS, ["level", "user*level"]).double()
+    terms.weight.data = torch.arange(len(terms.weight)).double()[:, None]
+    users, levels = np.array([0, 6, 2]), np.array([3, 1])
+    rows = terms.rows_of(
+        {name: SPECS[name]["vocab_size"] for name in terms.vocabularies}, {"user": users, "level": levels}
+    )
+    read = [terms({"user": torch.tensor([0]), "level": torch.tensor([level])}, NO_ITEMS).item() for level in levels]
+    for user in users[users > 0]:
+        for level, own in zip(levels, read[:2], strict=True):
+            both = terms({"user": torch.tensor([user]), "level": torch.tensor([level])}, NO_ITEMS).item()
+            read.append(both - own)
+    assert rows.tolist() == read
+    assert terms.row_weights == ("weight",)
+    assert FirstOrder(SPECS, ["level"], averaging=0.5).row_weights == ("weight", "averaged_weight")

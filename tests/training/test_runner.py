@@ -35,6 +35,16 @@ def losses(report: Report) -> list[float]:
     return [row["train_loss"] for row in report.curve]
 
 
+def test_a_ranking_metric_selects_and_is_reported(run_qin):
+    names = ["AUC", "NDCG(k=5)", "HR(k=1)", "MAP", "Precision(k=2)", "Recall(k=2)"]
+    report, _ = run_qin(f"metrics={json.dumps(names)}", "monitor=HR(k=1)", "epochs=2")
+    assert list(report.metrics["test"]) == names
+    assert all(0 < value < 1 for value in report.metrics["test"].values())
+    reached = [row["monitor"] for row in report.curve]
+    assert reached == [row["metrics"]["HR(k=1)"] for row in report.curve]
+    assert report.metrics["valid"]["HR(k=1)"] == pytest.approx(max(reached))
+
+
 def test_report_files_and_result_line(run_qin, tmp_path, data_root):
     report, path = run_qin("epochs=2", seed=3)
     run = "QIN_test@epochs=2_s3"
