@@ -18,6 +18,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
+import resource
 import tempfile
 import threading
 import time
@@ -172,14 +174,18 @@ def build(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     from fuxictr_multimodal.data.entry.build import build_entry
 
     imported, imported_mib = time.perf_counter(), peak_rss_mib()
+    before = resource.getrusage(resource.RUSAGE_SELF)
     store = build_entry(entry_of(folder, options))
-    built = time.perf_counter()
+    built, load = time.perf_counter(), os.getloadavg()[0]
+    spent = resource.getrusage(resource.RUSAGE_SELF)
     for path in store.dir.rglob("*"):
         sync(path)
     splits = store.manifest.splits
     return {
         "build_s": built - imported,
         "sync_s": time.perf_counter() - built,
+        "cpu_s": spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime,
+        "load_average": load,
         "import_s": imported - started,
         "peak_rss_mib": peak_rss_mib(),
         "peak_rss_mib_of_imports": imported_mib,

@@ -15,7 +15,7 @@ from fuxictr_multimodal.data.entry.entry import Entry
 from fuxictr_multimodal.data.entry.events import TIMES
 from fuxictr_multimodal.data.entry.files import Table
 from fuxictr_multimodal.data.entry.items import Items, ShownItems, item_table, named_files, read_items, vector_files
-from fuxictr_multimodal.data.entry.log_columns import LogColumns, LogRows
+from fuxictr_multimodal.data.entry.log_columns import PIECE_ROWS, LogColumns, LogRows
 from fuxictr_multimodal.data.entry.log_reader import Events, log_dtypes, read_events
 from fuxictr_multimodal.data.entry.log_samples import LogChoices, LogSamples, Samples
 from fuxictr_multimodal.data.entry.users import read_users
@@ -85,7 +85,8 @@ def build_log(
         builder.write_ids({entry.settings.item_col: items.ids, **columns.ids(events)})
         builder.fit(rows.fitted(samples.split.of == TRAIN), item_counts=counts)
         builder.write_items({entry.settings.item_col: np.arange(items.rows), **made.columns}, titles=made.titles)
-        for start, stop, chunk in rows.pieces(task=""):
+        group = 1 if choices.negatives is None else 1 + choices.negatives.ratio
+        for start, stop, chunk in rows.pieces(rows=-(-PIECE_ROWS // group)):
             for part in samples.take(start, stop):
                 _append(builder, entry, part, rows.take(start, chunk, part.events))
         return builder.finish(
