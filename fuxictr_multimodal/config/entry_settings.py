@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from fuxictr_multimodal.config.binder import AS_WRITTEN, UNSET, Count, ListOf, Settings
 from fuxictr_multimodal.errors import ConfigError
 
-DataFormat = Literal["csv", "parquet", "npz", "h5"]
 READ_FORMATS = ("csv", "parquet", "npz")
+KNOWN_FORMATS = (*READ_FORMATS, "h5")
 Form = Literal["synthetic", "log", "samples", "flat", "prepared", "built"]
 TIME_FEATURES = ("age", "weekday", "hour")
 TimeUnit = Literal["s", "ms", "us", "ns"]
