@@ -10,15 +10,27 @@ from pydantic import Field, model_validator
 from fuxictr_multimodal.config.binder import AS_WRITTEN, UNSET, Count, ListOf, Settings
 from fuxictr_multimodal.errors import ConfigError
 
-DataFormat = Literal["csv", "parquet", "npz", "h5"]
 READ_FORMATS = ("csv", "parquet", "npz")
+KNOWN_FORMATS = (*READ_FORMATS, "h5")
 Form = Literal["synthetic", "log", "samples", "flat", "prepared", "built"]
 TIME_FEATURES = ("age", "weekday", "hour")
 TimeUnit = Literal["s", "ms", "us", "ns"]
 Fraction = Annotated[float, Field(ge=0, lt=1), AS_WRITTEN]
 
 
-class SplitSettings(Settings):
+class Group(Settings):
+    """Settings of which those with a default may be null, as FuxiCTR's files write what is not set."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {key: value for key, value in values.items() if value is not None or key not in optional}
+
+
+class SplitSettings(Group):
     """How one table becomes the training, validation and test splits."""
 
     by: Literal["time", "user", "order", "last_item", "column"] = Field(
@@ -45,7 +57,7 @@ class SplitSettings(Settings):
         return self
 
 
-class InteractionSettings(Settings):
+class InteractionSettings(Group):
     """A log of events, of which samples and histories are made without a look ahead."""
 
     file: str = Field(
@@ -86,7 +98,7 @@ class InteractionSettings(Settings):
         return self
 
 
-class NegativeSettings(Settings):
+class NegativeSettings(Group):
     """Negatives that are drawn, for a log that has positives only."""
 
     ratio: Count = Field(3, description="Negatives for each positive.")
@@ -96,7 +108,7 @@ class NegativeSettings(Settings):
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(1, description="Seed of the draws.")
 
 
-class EventColumn(Settings):
+class EventColumn(Group):
     """A feature of each history event that has a matching one on the target."""
 
     name: str = Field(

@@ -73,7 +73,7 @@ def build_log(
         feature_cols=[*columns.entry.columns.store, *_event_columns(samples, choices)],
         label_col=label,
         max_len=choices.max_len,
-        group_id=entry.settings.group_id,
+        group_id=entry.group_col,
         item_col=entry.settings.item_col,
         weight_col=columns.weight,
         behaviours=samples.behaviours[1:],
@@ -94,8 +94,8 @@ def build_log(
             negative_sampling=_sampling(choices),
             facts={
                 "events": len(events),
+                "events_left_out": len(events.kept) - len(events),
                 "users": len(events.user_ids),
-                "notes": list(notes),
                 **({"vectors": made.facts} if made.facts else {}),
                 **(
                     {"event_features": {name: feature.to_json() for name, feature in samples.features.items()}}
