@@ -235,7 +235,7 @@ def test_event_features_go_with_their_items(shop):
     events = [
         {"name": "age", "history": "times", "target": "time", "bins": 8},
         {"name": "weekday", "history": "times", "target": "time"},
-        {"name": "dwell", "history": "dwell", "bins": 4},
+        {"name": "dwell", "history": "dwell", "target": None, "bins": 4},
         {"name": "where", "history": "pages", "target": "page"},
     ]
     store = build_entry(entry_of(shop, event_cols=events))
