@@ -9,10 +9,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fuxictr_multimodal.data.recipes.negatives import NegativeSampler
 from fuxictr_multimodal.data.recipes.microlens.raw import build
 from fuxictr_multimodal.data.recipes.microlens.raw_files import read_release
 from fuxictr_multimodal.data.recipes.microlens.raw_recipe import Choices, Recipe
+from fuxictr_multimodal.data.recipes.negatives import NegativeSampler
 from fuxictr_multimodal.data.store import SplitReader, Store, read_item_table
 from fuxictr_multimodal.errors import ConfigError, DataError
 from tests.helpers.raw_release import ITEMS, USERS, write_release
