@@ -35,7 +35,7 @@ class SplitSettings(Group):
 
     by: Literal["time", "user", "order", "last_item", "column"] = Field(
         description="`time` cuts at points in time, `user` gives each user to one split, `order` cuts in the order of "
-        "the rows, `last_item` takes each user's last positive for test and the one before for valid, `column` reads "
+        "the rows, `last_item` takes each user's last sample for test and the one before for valid, `column` reads "
         "the name of the split in a column. `last_item` needs `interactions`, `order` needs `train_data`.",
         examples=["time"],
     )
@@ -124,8 +124,8 @@ class EventColumn(Group):
     )
     target: str = Field(
         UNSET,
-        description="Column of the sample with the target's own time or value. Null where it has none. Only for "
-        "samples; a log has it.",
+        description="Column of the sample with the target's own time or value. Null where it has none. In a log the "
+        "column itself, where its value is known before the event, such as the page; a dwell time or a rating is not.",
     )
     bins: Annotated[int, Field(ge=2, le=2**16)] = Field(
         UNSET,
