@@ -21,7 +21,7 @@ from fuxictr_multimodal.config.expids import (
 )
 from fuxictr_multimodal.config.identity import computed
 from fuxictr_multimodal.data.batch import Batch
-from fuxictr_multimodal.data.entry.build import check_columns, open_or_build
+from fuxictr_multimodal.data.entry.build import check_columns, is_flat, open_or_build
 from fuxictr_multimodal.data.item_table import ItemTable
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.data.store import Store
@@ -98,7 +98,7 @@ class Experiment:
     @classmethod
     def of(cls, params: dict[str, Any], expid: str) -> Experiment:
         """Check parameters against the model, and open the dataset that they name."""
-        zoo_model = resolve(params["model"], zoo_root=params.get("zoo_root"))
+        zoo_model = resolve(params["model"], zoo_root=params.get("zoo_root"), flat=is_flat(params))
         check_model_keys(params, zoo_model.model_class)
         check_columns(params)
         return cls(params, zoo_model, open_or_build(params), expid)
@@ -124,7 +124,7 @@ class Experiment:
         return self.params.get("max_len") or self.store.manifest.max_len
 
     def feature_map(self) -> FeatureMap:
-        """FuxiCTR's feature map of the dataset, with this expid's `use_features`, `feature_specs` and event features."""
+        """FuxiCTR's feature map of the dataset, with the features that this expid chooses."""
         # FuxiCTR computes widths from the parameter alone; a model has a default of its own.
         own = inspect.signature(self.zoo_model.model_class).parameters.get("embedding_dim")
         default = {"embedding_dim": own.default} if own is not None and isinstance(own.default, int) else {}

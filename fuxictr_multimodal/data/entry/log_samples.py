@@ -112,9 +112,7 @@ class LogSamples:
         self.events, self.choices, self._where = events, choices, where
         self.times: NDArray = np.arange(len(events)) if events.times is None else events.times
         self.split = self._split()
-        self._fitters = {
-            spec.name: EventFitter(spec, where=where, clock=events.clock) for spec in choices.event_cols
-        }
+        self._fitters = {spec.name: EventFitter(spec, where=where, clock=events.clock) for spec in choices.event_cols}
         # Codes of each event, and which features a target has.
         self._codes: dict[str, NDArray[np.int32]] = {}
         self._of_target: set[str] = set()

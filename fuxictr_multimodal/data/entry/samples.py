@@ -30,15 +30,12 @@ from fuxictr_multimodal.errors import DataError
 MAX_LEN = 64
 
 
-def build_samples(
-    entry: Entry, *, data_root: str | Path, folder: str, recipe: Mapping[str, Any], overwrite: bool
-) -> None:
+def build_samples(entry: Entry, *, data_root: str | Path, recipe: Mapping[str, Any], overwrite: bool) -> None:
     """Build the dataset of an entry whose samples are ready, with items or without.
 
     Args:
         entry: of the form `samples` or `flat`.
         data_root: folder of the datasets.
-        folder: name of the dataset's folder.
         recipe: for the manifest.
         overwrite: replace an existing dataset.
 
@@ -56,12 +53,13 @@ def build_samples(
     seen = None
     if items is not None and reader is not None:
         seen = _first_pass(entry, sources, items, reader)
+    labels: Any = entry.settings.label_col
     store_columns = [*entry.columns.store, *(() if seen is None else seen.events.columns)]
     with StoreBuilder(
-        dataset_id=folder,
+        dataset_id=entry.dataset_id,
         data_root=data_root,
         feature_cols=store_columns,
-        label_col=entry.settings.label_col,
+        label_col=labels,
         max_len=None if flat else entry.settings.max_len or MAX_LEN,
         group_id=_group_of(entry),
         item_col=None if flat else entry.settings.item_col,

@@ -39,7 +39,9 @@ class NegativeSampler:
     [[3, 4], [3, 4]]
     """
 
-    def __init__(self, *, users: Ints, items: Ints, weights: Ints, ratio: int, seed: int, names: Ints | pl.Series) -> None:
+    def __init__(
+        self, *, users: Ints, items: Ints, weights: Ints, ratio: int, seed: int, names: Ints | pl.Series
+    ) -> None:
         self._num_items = len(weights)
         self.ratio = ratio
         self._weights = weights.astype(np.int64)

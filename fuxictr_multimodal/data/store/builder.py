@@ -15,11 +15,17 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fuxictr_multimodal.data.store import validation
 from fuxictr_multimodal.data.store.disk_columns import DiskColumns
-from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
+from fuxictr_multimodal.data.store.encoding import (
+    FEATURE_MAP_NAME,
+    FEATURE_VOCAB_NAME,
+    StoreFeatureProcessor,
+    raw_frame,
+)
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, check_roles
 from fuxictr_multimodal.data.store.h5_writer import write_item_file
 from fuxictr_multimodal.data.store.history_checks import HistoryChecks
@@ -127,6 +133,7 @@ class StoreBuilder:
         self._staging = Staging(Path(data_root) / dataset_id, overwrite=overwrite, owned=STORE_NAMES)
 
         self._train_rows: pl.DataFrame | pl.LazyFrame | None = None
+        self._item_counts: NDArray[np.integer] | None = None
         self._processor: StoreFeatureProcessor | None = None
         self._columns: DiskColumns
         self._ids = IdColumns(self._feature_cols, item_col=item_col, where=self._where)
@@ -163,13 +170,21 @@ class StoreBuilder:
         if kind is None and not self._finished:
             raise RuntimeError(f"{self._where}: the build ended without finish(): nothing was written")
 
-    def fit(self, train_rows: pl.DataFrame | pl.LazyFrame | None) -> None:
-        """Set the training rows, joined with item features, on which FuxiCTR fits the raw columns in `write_items`.
+    def fit(
+        self, train_rows: pl.DataFrame | pl.LazyFrame | None, item_counts: NDArray[np.integer] | None = None
+    ) -> None:
+        """Set the training rows on which FuxiCTR fits the raw columns in `write_items`.
 
         Not needed (or None) if every column is already encoded.
+
+        Args:
+            train_rows: columns of the training samples, joined with the raw item features where `item_counts` is not
+                given.
+            item_counts: how often each item is the target of a training sample, (items,), 0 for the padding. Raw item
+                features are then fitted on the item table itself, to the same result as on joined samples.
         """
         assert self._processor is None, "fit comes before write_items"
-        self._train_rows = train_rows
+        self._train_rows, self._item_counts = train_rows, item_counts
 
     def write_ids(self, ids: Mapping[str, IdMap]) -> None:
         """Keep what the codes of columns stand for: of the item column, of meta columns, of encoded categories.
@@ -212,15 +227,14 @@ class StoreBuilder:
         for column in specs:
             if column is not own:
                 complete_width(column, columns[column["name"]], where=where)
-        processor = self._fit_columns(rows)
-
+        processor = self._fit_columns(rows, columns)
         data = encoded_items(columns, specs, columns_on_disk=self._columns, processor=processor, where=where)
         write_item_file(self.dir / ITEM_FILE, self._columns.of_items(), data)
         if titles is not None:
             (self.dir / TITLES_FILE).write_text(json.dumps(list(titles), ensure_ascii=False), encoding="utf-8")
 
-    def _fit_columns(self, rows: int) -> StoreFeatureProcessor:
-        """Fit the raw columns; `rows` is the number of rows of the item table."""
+    def _fit_columns(self, rows: int, items: Mapping[str, np.ndarray] | None = None) -> StoreFeatureProcessor:
+        """Fit the raw columns; `rows` is the number of rows of the item table `items`."""
         processor = StoreFeatureProcessor(
             feature_cols=self._feature_cols,
             label_col=self._label_col,
@@ -228,7 +242,12 @@ class StoreBuilder:
             data_dir=self.dir,
             group_id=self._group_id,
         )
-        processor.fit(self._train_rows)
+        raw = [column["name"] for column in processor.fitted_cols if items is not None and column["name"] in items]
+        if self._item_counts is None or items is None:
+            processor.fit(self._train_rows)
+        else:
+            counts = validation.as_counts(self._item_counts, rows=rows, where=self._where)
+            processor.fit(self._train_rows, items=raw_frame(items, raw), item_counts=counts)
         self._processor, self._train_rows = processor, None
         self._columns = DiskColumns(
             feature_cols=self._feature_cols,

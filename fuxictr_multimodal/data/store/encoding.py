@@ -1,7 +1,8 @@
 """FuxiCTR's `FeatureProcessor` behind checks: fits vocabularies, writes the feature map, encodes raw columns.
 
-A column with `vocab_size` is already encoded; FuxiCTR fits the others on training rows. The encoding is FuxiCTR's
-own. Input that it would crash on, or evaluate as code, is refused first.
+A column with `vocab_size` is already encoded; FuxiCTR fits the others on training rows. The vocabularies and the codes
+are FuxiCTR's own; only quantile and hash buckets, which do not work there, are ours (`buckets.py`). Input that FuxiCTR
+would crash on, or evaluate as code, is refused first.
 """
 
 from __future__ import annotations
@@ -16,10 +17,15 @@ import numpy as np
 import polars as pl
 from fuxictr.preprocess import FeatureProcessor
 
+from fuxictr_multimodal.data.store.buckets import bucket_codes, bucket_tokens, fit_buckets, is_bucketed
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, is_fitted
+from fuxictr_multimodal.data.store.fit_statistics import number_statistics, weighted_statistics
+from fuxictr_multimodal.data.store.token_codes import TokenCodes, token_codes
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
-TYPES_OF_NOTHING = {"int": pl.Int64, "float": pl.Float64}
+# FuxiCTR's values in place of missing ones, where a column has no `fill_na`.
+FILL_NA = {"str": "", "int": 0, "float": 0.0}
+TYPES_OF_NOTHING: dict[str, pl.DataType] = {"int": pl.Int64(), "float": pl.Float64(), "str": pl.String()}
 FEATURE_MAP_NAME = "feature_map.json"
 FEATURE_VOCAB_NAME = "feature_vocab.json"
 
@@ -35,7 +41,8 @@ class StoreFeatureProcessor(FeatureProcessor):
         group_id: column of grouped metrics.
 
     Attributes:
-        normalizers: statistics of each normalised numeric column after `fit`, for the manifest.
+        normalizers: after `fit`, for the manifest: statistics of each normalised numeric column, and the boundaries or
+            the number of buckets of each bucketed one.
     """
 
     def __init__(
@@ -63,6 +70,8 @@ class StoreFeatureProcessor(FeatureProcessor):
         self.vocab_file = str(Path(data_dir) / FEATURE_VOCAB_NAME)
         self.normalizers: dict[str, dict[str, Any]] = {}
         self.rebuild_dataset = False
+        self._statistics: dict[str, dict[str, Any]] = {}
+        self._codes: dict[str, TokenCodes] = {}
         self._check_shared()
 
     @property
@@ -70,30 +79,73 @@ class StoreFeatureProcessor(FeatureProcessor):
         """Columns that arrive raw and are fitted on training rows."""
         return [column for column in self.feature_cols if is_fitted(column)]
 
-    def fit(self, train_rows: pl.DataFrame | pl.LazyFrame | None = None) -> None:
+    def fit(
+        self,
+        train_rows: pl.DataFrame | pl.LazyFrame | None = None,
+        *,
+        items: pl.DataFrame | None = None,
+        item_counts: np.ndarray | None = None,
+    ) -> None:
         """Fit the raw columns, then write `feature_map.json` and `feature_vocab.json`.
 
         Args:
-            train_rows: training rows joined with item features; it must hold the raw columns, and may be None where
-                every column comes encoded. A column's `min_categr_count` is the least count of its categories.
+            train_rows: training rows; it must hold the raw columns, and may be None where every column comes encoded.
+                A column's `min_categr_count` is the least count of its categories.
+            items: raw columns of the item table. Without `item_counts`, item features are columns of `train_rows`.
+            item_counts: how often each item is the target of a training row, (items,).
 
         Raises:
             DataError: a raw column is missing, of the wrong dtype, or has nothing to fit.
         """
         fitted = self.fitted_cols
-        if not fitted:
-            super().fit(None, rebuild_dataset=False)
-            return
-        if train_rows is None:
+        of_items = [column for column in fitted if item_counts is not None and column.get("source") == "item"]
+        names = {column["name"] for column in of_items}
+        of_rows = [column for column in fitted if column["name"] not in names]
+        needed = [column for column in of_rows if column.get("category_processor") != "hash_bucket"]
+        if needed and train_rows is None:
             raise DataError(
-                f"dataset {self.feature_map.dataset_id!r}: column {fitted[0]['name']!r} is raw (it has no "
+                f"dataset {self.feature_map.dataset_id!r}: column {needed[0]['name']!r} is raw (it has no "
                 f"vocab_size, or a normalizer): pass training rows with it to fit, or set its vocab_size"
             )
-        with self._only(fitted):
-            rows = self.preprocess(self._check_frame(train_rows.lazy(), "training rows"))
-        if rows.head(1).collect().is_empty():
-            raise DataError("there are no training rows to fit the raw columns on")
-        super().fit(rows, rebuild_dataset=True)
+        rows = item_rows = None
+        if needed:
+            assert train_rows is not None
+            rows = self._raw_rows(train_rows.lazy(), needed, "training rows")
+            if rows.head(1).collect().is_empty():
+                raise DataError("there are no training rows to fit the raw columns on")
+        if of_items:
+            assert items is not None
+            assert item_counts is not None
+            item_rows = self._raw_rows(items.lazy(), of_items, "item.h5").collect()
+            if not item_counts.any():
+                raise DataError("there are no training rows to fit the raw columns of the items on: all counts are 0")
+        for column in filter(is_bucketed, fitted):
+            name = column["name"]
+            if name in names:
+                assert item_rows is not None
+                state = fit_buckets(column, item_rows[name], item_counts)
+            else:
+                values = None if rows is None or column not in needed else rows.select(name).collect()[name]
+                state = fit_buckets(column, values)
+            self.normalizers[name] = state
+        learnt = [column for column in needed if not is_bucketed(column)]
+        self._statistics = {} if not learnt or rows is None else self._row_statistics(rows, learnt)
+        if item_rows is not None and item_counts is not None:
+            plain = [column for column in of_items if not is_bucketed(column)]
+            self._statistics |= weighted_statistics(item_rows, item_counts, plain)
+        self._check_statistics()
+        self._codes.clear()
+        # To FuxiCTR a bucketed column is an encoded one.
+        with self._only([self._as_encoded(column) for column in self.feature_cols], labels=self.label_cols):
+            super().fit(rows, rebuild_dataset=bool(self._statistics))
+
+    def _as_encoded(self, column: dict[str, Any]) -> dict[str, Any]:
+        if not is_bucketed(column):
+            return column
+        size = max(bucket_tokens(self.normalizers[column["name"]]).values()) + 1
+        return {k: v for k, v in column.items() if k not in ("category_processor", "num_buckets")} | {
+            "vocab_size": size
+        }
 
     def transform(self, batch: Mapping[str, Any], *, where: str = "rows") -> dict[str, np.ndarray]:
         """Encode the raw columns of `batch`; columns that come encoded are returned as they are.
@@ -113,32 +165,31 @@ class StoreFeatureProcessor(FeatureProcessor):
         encoded = {name: values for name, values in batch.items() if name not in {c["name"] for c in raw}}
         if not raw:
             return dict(encoded)
-        frame = pl.DataFrame({column["name"]: _series(batch[column["name"]]) for column in raw})
-        with self._only(raw):
-            frame = self.preprocess(self._check_frame(frame.lazy(), where)).collect()
-        return {**encoded, **{column["name"]: self._encode(column, frame[column["name"]]) for column in raw}}
+        frame = raw_frame(batch, [column["name"] for column in raw])
+        rows = self._raw_rows(frame.lazy(), raw, where).collect()
+        return {**encoded, **{column["name"]: self._encode(column, rows[column["name"]]) for column in raw}}
 
     def _encode(self, column: dict[str, Any], series: pl.Series) -> np.ndarray:
         name = column["name"]
+        if is_bucketed(column):
+            return bucket_codes(column, self.normalizers[name], series)
         if column["type"] == "numeric":
+            if not len(series):  # scikit-learn refuses to scale nothing
+                return np.empty(0, dtype=np.float32)
             values = super().transform({name: series.cast(pl.Float64).to_numpy()})[name]
             return np.asarray(values, dtype=np.float32)
-        if not len(series):
-            return np.zeros((0, *self._row_shape(name)), dtype=np.int32)
-        # Each distinct value goes through FuxiCTR once, then its code is scattered back.
-        distinct = series.unique(maintain_order=True)
-        codes = np.asarray(super().transform({name: distinct.to_list()})[name], dtype=np.int32)
-        index = series.replace_strict(distinct, pl.int_range(len(distinct), eager=True), return_dtype=pl.Int64)
-        return codes[index.to_numpy()]
-
-    def _row_shape(self, name: str) -> tuple[int, ...]:
-        spec = self.feature_map.features[name]
-        return (spec["max_len"],) if spec["type"] == "sequence" else ()
+        if name not in self._codes:
+            self._codes[name] = token_codes(self.processor_dict[f"{name}::tokenizer"], column)
+        codes = self._codes[name]
+        return codes.of_sequences(series) if column["type"] == "sequence" else codes.of_categories(series)
 
     def fit_categorical_col(self, col: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """FuxiCTR's own; a column with `vocab_size` takes its path without rebuilding."""
         with self._encoded(col):
             super().fit_categorical_col(col, *args, **kwargs)
+        state = self.normalizers.get(col["name"])
+        if state is not None:
+            self.processor_dict[f"{col['name']}::tokenizer"].vocab = bucket_tokens(state)
 
     def fit_sequence_col(self, col: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """FuxiCTR's own; a column with `vocab_size` takes its path without rebuilding."""
@@ -162,22 +213,33 @@ class StoreFeatureProcessor(FeatureProcessor):
         """Refuse: unpickling runs code."""
         raise DataError("a dataset has no pickled processor: use restore_processor")
 
-    def _collect_statistics(
-        self, train_ddf: pl.LazyFrame, meta_ddf: pl.LazyFrame | None = None
-    ) -> dict[str, dict[str, Any]]:
-        """FuxiCTR's own on the raw columns, refusing what its tokenizer and normaliser would crash on."""
-        with self._only(self.fitted_cols), warnings.catch_warnings():
+    def _collect_statistics(self, *_: Any) -> dict[str, dict[str, Any]]:
+        """What `fit` has collected: FuxiCTR's own statistics, and those of items."""
+        return self._statistics
+
+    def _row_statistics(self, rows: pl.LazyFrame, columns: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        with self._only(columns), warnings.catch_warnings():
             # Polars announces what polars 2, which FuxiCTR does not support, will change.
             warnings.filterwarnings("ignore", message="In Polars 2.0", category=DeprecationWarning)
-            statistics = super()._collect_statistics(train_ddf, meta_ddf)
-        for column in self.fitted_cols:
-            found, name = statistics[column["name"]], column["name"]
+            statistics = super()._collect_statistics(rows)
+        for column in columns:
             if column["type"] == "numeric":
                 # FuxiCTR's pass adds in the order in which its threads finish; equal input must give equal bytes.
-                values = train_ddf.select(pl.col(name).drop_nulls().cast(pl.Float64)).collect()[name].to_numpy()
-                if not len(values) or not np.isfinite(values).all():
+                name = column["name"]
+                values = rows.select(pl.col(name).drop_nulls().cast(pl.Float64)).collect()[name].to_numpy()
+                exact = number_statistics(values)
+                statistics[name] |= {"mean": exact["mean"], "std": exact["std"]}
+        return statistics
+
+    def _check_statistics(self) -> None:
+        """Refuse what FuxiCTR's tokenizer and normaliser would crash on."""
+        for column in self.feature_cols:
+            found, name = self._statistics.get(column["name"]), column["name"]
+            if found is None:
+                continue
+            if column["type"] == "numeric":
+                if not found["count"] or not np.isfinite([found[key] for key in ("min", "max", "mean", "std")]).all():
                     raise DataError(f"training rows: column {name!r} has no values, or a NaN or infinite one")
-                found |= {"mean": float(values.mean()), "std": float(values.std())}
                 continue
             least, empty = column.get("min_categr_count", 1), column.get("fill_na", "")
             if not any(count >= least and token != empty for token, count in found["value_counts"].items()):
@@ -185,7 +247,21 @@ class StoreFeatureProcessor(FeatureProcessor):
                     f"training rows: column {name!r} has no category that occurs {least} times (min_categr_count): "
                     "lower that, or leave the column out with `active: False`"
                 )
-        return statistics
+
+    def _raw_rows(self, frame: pl.LazyFrame, columns: list[dict[str, Any]], where: str) -> pl.LazyFrame:
+        """The columns as FuxiCTR's `preprocess` hands them on: checked, sequences as text, gaps filled.
+
+        Gaps of a bucketed column stay: a missing number is in no bin.
+        """
+        with self._only(columns):
+            checked = self._check_frame(frame, where)
+        filled = []
+        for column in columns:
+            expression = pl.col(column["name"])
+            if column["dtype"] in FILL_NA and not is_bucketed(column):
+                expression = expression.fill_null(column.get("fill_na", FILL_NA[column["dtype"]]))
+            filled.append(expression)
+        return checked.select(filled)
 
     def _check_frame(self, rows: pl.LazyFrame, where: str) -> pl.LazyFrame:
         """Refuse a missing column and one of another dtype than declared; make text of categories and lists."""
@@ -197,7 +273,7 @@ class StoreFeatureProcessor(FeatureProcessor):
             found, wanted = schema[name], column["dtype"]
             if found == pl.Null:
                 # A column without a value has no type of its own.
-                found = TYPES_OF_NOTHING.get(wanted, pl.String) if column["type"] != "sequence" else pl.String
+                found = TYPES_OF_NOTHING["str" if column["type"] == "sequence" else wanted]
                 rows = rows.with_columns(pl.col(name).cast(found))
             if column["type"] == "sequence":
                 fits = found == pl.String or isinstance(found, pl.List | pl.Array)
@@ -230,10 +306,10 @@ class StoreFeatureProcessor(FeatureProcessor):
                 )
 
     @contextmanager
-    def _only(self, columns: list[dict[str, Any]]) -> Iterator[None]:
-        """Let FuxiCTR's methods see these columns and no label for a while."""
+    def _only(self, columns: list[dict[str, Any]], *, labels: Sequence[dict[str, Any]] = ()) -> Iterator[None]:
+        """Let FuxiCTR's methods see these columns for a while, and no label where none is given."""
         kept = self.feature_cols, self.label_cols
-        self.feature_cols, self.label_cols = columns, []
+        self.feature_cols, self.label_cols = columns, list(labels)
         try:
             yield
         finally:
@@ -247,6 +323,11 @@ class StoreFeatureProcessor(FeatureProcessor):
             yield
         finally:
             self.rebuild_dataset = kept
+
+
+def raw_frame(batch: Mapping[str, Any], names: Sequence[str]) -> pl.DataFrame:
+    """Columns of a batch as a frame: arrays, lists or polars series."""
+    return pl.DataFrame({name: _series(batch[name]) for name in names})
 
 
 def _series(values: Any) -> pl.Series:

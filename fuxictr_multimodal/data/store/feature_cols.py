@@ -17,8 +17,6 @@ from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
 # What FuxiCTR would crash on, with what to do instead.
 REFUSED_KEYS = {
-    "category_processor": "FuxiCTR's quantile and hash buckets do not work; put bucket numbers into the data",
-    "num_buckets": "FuxiCTR's quantile and hash buckets do not work; put bucket numbers into the data",
     "preprocess": "prepare the column in the recipe; FuxiCTR calls whatever method it names",
     "pretrained_emb": "put the vectors into the item table as a column of type embedding",
     "pretrain_usage": "put the vectors into the item table as a column of type embedding",
@@ -74,11 +72,30 @@ def _check_column(column: dict[str, Any], where: str) -> None:
     for key in column.keys() & REFUSED_KEYS.keys():
         raise ConfigError(f"{where}: {key} is not supported: {REFUSED_KEYS[key]}")
     bind(FeatureColumn, column, where)
-    if column["type"] in ("categorical", "meta") and column["dtype"] not in ("int", "str"):
+    processor = column.get("category_processor")
+    if processor is None and "num_buckets" in column:
+        raise ConfigError(f"{where}: num_buckets means nothing without category_processor")
+    if processor is not None:
+        _check_buckets(column, where)
+    elif column["type"] in ("categorical", "meta") and column["dtype"] not in ("int", "str"):
         raise ConfigError(f"{where}: a column of type {column['type']} needs dtype int or str, not {column['dtype']}")
     if column.get("remap", True) is not True and column["type"] != "meta":
         raise ConfigError(f"{where}: remap: False does not work in FuxiCTR; give vocab_size for encoded ids")
     check_feature_encoder(column.get("feature_encoder"), where)
+
+
+def _check_buckets(column: Mapping[str, Any], where: str) -> None:
+    processor, wanted = (
+        column["category_processor"],
+        {"quantile_bucket": ("int", "float"), "hash_bucket": ("int", "str")},
+    )
+    if column["type"] != "categorical":
+        raise ConfigError(f"{where}: category_processor needs a column of type categorical, not {column['type']}")
+    if column["dtype"] not in wanted[processor]:
+        raise ConfigError(f"{where}: {processor} needs dtype {' or '.join(wanted[processor])}, not {column['dtype']}")
+    for key in ("share_embedding", "vocab_size"):
+        if key in column:
+            raise ConfigError(f"{where}: {key} means nothing beside category_processor: leave one of them out")
 
 
 def _check_shared(columns: list[dict[str, Any]], where: str) -> None:

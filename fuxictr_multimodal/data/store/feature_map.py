@@ -13,6 +13,7 @@ from fuxictr.features import FeatureMap
 from fuxictr.preprocess.normalizer import Normalizer
 from fuxictr.preprocess.tokenizer import Tokenizer
 
+from fuxictr_multimodal.data.store.buckets import is_bucketed
 from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
 from fuxictr_multimodal.data.store.feature_cols import check_spec
 from fuxictr_multimodal.data.store.manifest import Manifest, read_json
@@ -87,7 +88,9 @@ def restore_processor(directory: str | Path) -> StoreFeatureProcessor:
     for column in processor.fitted_cols:
         name = column["name"]
         try:
-            if column["type"] == "numeric":
+            if is_bucketed(column):
+                _check_buckets(manifest.normalizers[name])
+            elif column["type"] == "numeric":
                 statistics = dict(manifest.normalizers[name])
                 normalizer = Normalizer(statistics.pop("normalizer"))
                 normalizer.fit_from_stats(
@@ -105,6 +108,14 @@ def restore_processor(directory: str | Path) -> StoreFeatureProcessor:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{directory}: column {name!r} cannot be restored ({error!r}): build it again") from None
     return processor
+
+
+def _check_buckets(state: Mapping[str, Any]) -> None:
+    """The state of a bucketed column is of a form that `bucket_codes` reads."""
+    if state["category_processor"] == "hash_bucket":
+        int(state["num_buckets"])
+    else:
+        list(map(float, state["boundaries"]))
 
 
 def _restored_tokenizer(column: Mapping[str, Any], vocabulary: Mapping[str, int], *, max_len: int) -> Tokenizer:

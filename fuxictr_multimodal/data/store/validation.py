@@ -92,6 +92,17 @@ def as_labels(values: np.ndarray, *, name: str, where: str, first_row: int = 0) 
     return values.astype(np.uint8)
 
 
+def as_counts(counts: np.ndarray, *, rows: int, where: str) -> np.ndarray:
+    """How often each of `rows` items is a training target, int64 (rows,); row 0, the padding, never."""
+    counts = _shaped(counts, name="item_counts", shape=(), where=where)
+    _check_kind(counts, "iu", "integers", name="item_counts", where=where)
+    if len(counts) != rows:
+        raise DataError(f"{where}: item_counts has {len(counts)} entries, but the item table has {rows} rows")
+    if counts.min() < 0 or counts[0] != 0:
+        raise DataError(f"{where}: item_counts must not be negative, and 0 for item 0, which is padding")
+    return counts.astype(np.int64, copy=False)
+
+
 def as_weights(values: np.ndarray, *, name: str, where: str, first_row: int = 0) -> np.ndarray:
     """Weights in the loss, finite and not negative, as float32 (rows,)."""
     weights = as_floats(values, name=name, shape=(), where=where, first_row=first_row)

@@ -2,16 +2,17 @@
 
 import dataclasses
 import json
+import re
 import runpy
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from fuxictr_multimodal.data.recipes.negatives import NegativeSampler
 from fuxictr_multimodal.data.recipes.microlens.raw import build
 from fuxictr_multimodal.data.recipes.microlens.raw_files import read_release
 from fuxictr_multimodal.data.recipes.microlens.raw_recipe import Choices, Recipe
+from fuxictr_multimodal.data.recipes.negatives import NegativeSampler
 from fuxictr_multimodal.data.store import SplitReader, Store, read_item_table
 from fuxictr_multimodal.errors import ConfigError, DataError
 from tests.helpers.raw_release import ITEMS, USERS, write_release
@@ -251,6 +252,15 @@ def test_a_missing_file(tmp_path, make, file, message):
     folder = write_release(tmp_path / "raw")
     (folder / file).unlink()
     with pytest.raises(DataError, match=message):
+        make(folder)
+
+
+def test_a_file_of_another_name_is_named(tmp_path, make):
+    folder = write_release(tmp_path / "raw")
+    likes = folder / "MicroLens-50k_likes_and_views.txt"
+    likes.rename(folder / "MicroLens-50k_likes_views.txt")
+    message = f"{likes} does not exist. Did you mean 'MicroLens-50k_likes_views.txt'? Rename it."
+    with pytest.raises(DataError, match=re.escape(message)):
         make(folder)
 
 

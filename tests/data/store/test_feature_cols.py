@@ -83,9 +83,25 @@ def test_columns_are_completed():
         ({"dtype": None}, r"does not set `dtype`"),
         ({"active": "yes"}, r"active must be true or false, found 'yes'"),
         ({"remap": False}, r"remap: False does not work in FuxiCTR; give vocab_size"),
-        ({"category_processor": "quantile_bucket"}, r"category_processor is not supported: .* buckets do not work"),
-        ({"category_processor": "hash_bucket"}, r"category_processor is not supported"),
-        ({"num_buckets": 4}, r"num_buckets is not supported"),
+        ({"category_processor": "quantile_buckets"}, r"category_processor 'quantile_buckets' is unknown; .* Did you"),
+        (
+            {"category_processor": "quantile_bucket", "vocab_size": 9},
+            r"vocab_size means nothing beside category_processor",
+        ),
+        (
+            {"category_processor": "quantile_bucket", "dtype": "str"},
+            r"quantile_bucket needs dtype int or float, not str",
+        ),
+        ({"category_processor": "hash_bucket", "dtype": "float"}, r"hash_bucket needs dtype int or str, not float"),
+        (
+            {"category_processor": "hash_bucket", "type": "sequence"},
+            r"needs a column of type categorical, not sequence",
+        ),
+        (
+            {"category_processor": "hash_bucket", "num_buckets": 1},
+            r"num_buckets must be a whole number from 2, found 1",
+        ),
+        ({"num_buckets": 4}, r"num_buckets means nothing without category_processor"),
         ({"pretrained_emb": "emb.h5"}, r"pretrained_emb is not supported: put the vectors into the item table"),
         ({"preprocess": "save_pickle(x)"}, r"preprocess is not supported: prepare the column in the recipe"),
         ({"vocab_size": "9"}, r"vocab_size must be a whole number from 2, found '9'"),

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.jagged import places_in_rows
 from fuxictr_multimodal.data.recipes.interactions import SPLITS, TEST, TRAIN, VALID, Levels, earlier_items
-from fuxictr_multimodal.data.recipes.negatives import NegativeSampler
 from fuxictr_multimodal.data.recipes.microlens.raw_files import Release
+from fuxictr_multimodal.data.recipes.negatives import NegativeSampler
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.text.words import drop_invisible, word_characters
 
