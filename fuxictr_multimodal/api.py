@@ -112,6 +112,7 @@ def predict(
     *,
     gpu: int = -1,
     config: str | Path | None = None,
+    calibrate: str | None = None,
 ) -> pl.DataFrame:
     """Score samples with a trained model.
 
@@ -121,6 +122,7 @@ def predict(
             the history as lists of items, newest last. By default the test split.
         gpu: index of the GPU, -1 for the CPU.
         config: the config folder, as in `train`.
+        calibrate: `platt` or `isotonic` calibrates the scores on the valid split; `score_raw` has the model's own.
 
     Returns:
         One row a sample, in the order of `data`: the user and item columns and `score`, a probability.
@@ -145,7 +147,8 @@ def predict(
         elif data is not None:
             source = user_path(data)
         out = Path(folder, "scores.parquet")
-        scores.predict(config_dir=_config(config), gpu=gpu, data=None if data is None else source, out=out, **which)
+        samples = None if data is None else source
+        scores.predict(config_dir=_config(config), gpu=gpu, data=samples, out=out, calibrate=calibrate, **which)
         return pl.read_parquet(out, memory_map=False)
 
 

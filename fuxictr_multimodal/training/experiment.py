@@ -131,6 +131,7 @@ class Experiment:
         feature_map = load_feature_map(self.store.dir, self.store.manifest.dataset_id, {**default, **self.params})
         name_histories(feature_map, self.store.manifest)
         keep_events(feature_map, self.params.get("event_features"))
+        feature_map.without_items = self.store.manifest.item_col is None
         return feature_map
 
     def item_table(self, feature_map: FeatureMap, device: Any) -> ItemTable:
