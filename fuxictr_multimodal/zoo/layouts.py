@@ -69,7 +69,8 @@ def as_flat(batch: Batch, item_table: ItemTable, feature_map: FeatureMap, *, pad
     columns.update(item_table.gather(batch.target))
     ids_BL = None
     for name, spec in feature_map.features.items():
-        if is_history(name, spec):
+        # A dataset without items has its histories as columns.
+        if is_history(name, spec) and name not in columns:
             if ids_BL is None:
                 ids_BL = pad(batch.history, spec["max_len"], padding)
             shared = item_table.features[spec["share_embedding"]]
@@ -87,7 +88,8 @@ def flat_feature_map(feature_map: FeatureMap, max_len: int, pooled: bool, *, emb
     Args:
         feature_map: of the dataset; it is not changed.
         max_len: L.
-        pooled: average the embedded history, for models of feature interaction; else hand over all its slots.
+        pooled: average the embedded history, for models of feature interaction; else hand over all its slots. In a
+            dataset without items, histories are the sequences that share the embedding of another column.
         embeddings: keep features of `type: embedding`.
 
     Returns:
@@ -101,7 +103,9 @@ def flat_feature_map(feature_map: FeatureMap, max_len: int, pooled: bool, *, emb
         if spec["type"] == "embedding" and not embeddings:
             continue
         flat.features[name] = {**spec, "source": spec.get("source") or "context"}
-        if spec.get("source") == "item" and spec["type"] == "categorical":
+        if without_items(feature_map):
+            flat.features[name] |= _encoder_of_column(spec, pooled)
+        elif spec.get("source") == "item" and spec["type"] == "categorical":
             histories[HISTORY_PREFIX + name] = {
                 "source": "user",
                 "type": "sequence",
@@ -122,6 +126,33 @@ def flat_feature_map(feature_map: FeatureMap, max_len: int, pooled: bool, *, emb
 def is_history(name: str, spec: Mapping[str, Any]) -> bool:
     """Whether a column of a flat feature map holds histories."""
     return spec.get("share_embedding") is not None and name == HISTORY_PREFIX + spec["share_embedding"]
+
+
+def without_items(feature_map: FeatureMap) -> bool:
+    """Whether the feature map is of a dataset without items, whose columns all are in its samples."""
+    return bool(getattr(feature_map, "without_items", False))
+
+
+def histories_of(flat: FeatureMap) -> dict[str, str]:
+    """History columns of a flat feature map with the columns of the target whose embeddings they share."""
+    return {
+        name: spec["share_embedding"]
+        for name, spec in flat.features.items()
+        if is_history(name, spec) or (without_items(flat) and _shares(spec))
+    }
+
+
+def _shares(spec: Mapping[str, Any]) -> bool:
+    return spec["type"] == "sequence" and spec.get("share_embedding") is not None
+
+
+def _encoder_of_column(spec: Mapping[str, Any], pooled: bool) -> dict[str, Any]:
+    """How a sequence that is a column of the samples is embedded: averaged, or slot by slot where it is attended to."""
+    if spec["type"] != "sequence":
+        return {}
+    if pooled:
+        return {} if spec.get("feature_encoder") else {"feature_encoder": POOLING}
+    return {"feature_encoder": None} if _shares(spec) else {}
 
 
 def pad(history: Jagged, length: int, padding: str) -> Tensor:

@@ -18,7 +18,7 @@ from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 from fuxictr_multimodal.zoo import clone, repairs
 from fuxictr_multimodal.zoo.distinct_items import DistinctItems
-from fuxictr_multimodal.zoo.layouts import HISTORY_PREFIX, as_flat, as_longctr, flat_feature_map, is_history
+from fuxictr_multimodal.zoo.layouts import as_flat, as_longctr, flat_feature_map, histories_of
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -97,7 +97,7 @@ class ZooModel:
         return model, lambda batch: as_flat(batch, table, flat, padding=self.padding)
 
 
-def resolve(name: str, *, zoo_root: str | Path | None = None) -> ZooModel:
+def resolve(name: str, *, zoo_root: str | Path | None = None, flat: bool = False) -> ZooModel:
     """Find a model: in this project's zoo, then in the installed FuxiCTR's LongCTR, then in a FuxiCTR clone.
 
     A copy of this project's model in the clone (`model_zoo/QIN/QIN.py`) is taken instead of the installed one.
@@ -106,6 +106,8 @@ def resolve(name: str, *, zoo_root: str | Path | None = None) -> ZooModel:
         name: of the model; `LongCTR/DIN` or `clone/DIN` says where to look.
         zoo_root: folder of a FuxiCTR clone, by default that of the environment variable FUXICTR_ZOO_ROOT. Code is run
             from there only when the name resolves to one of its models.
+        flat: whether the dataset has no items: the clone's model of a name comes before LongCTR's then, which needs
+            them.
 
     Raises:
         ConfigError: no zoo has the name; lists the known ones.
@@ -119,11 +121,12 @@ def resolve(name: str, *, zoo_root: str | Path | None = None) -> ZooModel:
         copied = clone.find_copy(short, zoo_root) if zoo_root else None
         if copied or place == "":
             return ZooModel(clone.load_own(short, copied or _own_zoo() / short), "batch")
+    in_clone = clone.find_models(zoo_root) if zoo_root else {}
+    clone_first = place in CLONE or (place == "" and (flat or short not in longctr_models()))
+    if clone_first and short in in_clone:
+        return ZooModel(clone.load_model(short, in_clone[short]), "flat")
     if place in ("", "LongCTR") and short in longctr_models():
         return ZooModel(getattr(_longctr(), short), "longctr")
-    in_clone = clone.find_models(zoo_root) if zoo_root else {}
-    if place in ("", *CLONE) and short in in_clone:
-        return ZooModel(clone.load_model(short, in_clone[short]), "flat")
     raise ConfigError(_unresolved(name, zoo_root, in_clone))
 
 
@@ -168,8 +171,8 @@ def sequence_fields(model_class: type, flat: FeatureMap, given: Mapping[str, Any
             that are attended to together: `[[item_id, decade]]` becomes `[(item_id, decade)]`.
     """
     given = given or {}
-    targets = tuple(spec["share_embedding"] for name, spec in flat.features.items() if is_history(name, spec))
-    histories = tuple(HISTORY_PREFIX + name for name in targets)
+    found = histories_of(flat)
+    histories, targets = tuple(found), tuple(found.values())
     values: dict[str, Any] = {}
     for name in sequence_parameters(model_class):
         if name in given:

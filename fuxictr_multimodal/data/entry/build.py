@@ -114,6 +114,11 @@ def check_columns(params: Mapping[str, Any]) -> None:
         _ = Entry.of(params).columns
 
 
+def is_flat(params: Mapping[str, Any]) -> bool:
+    """Whether a run's dataset has no items, by its entry."""
+    return form_of(params) in ("flat", "prepared")
+
+
 def folder_name(data_root: Path, dataset_id: str) -> str:
     """Name of the dataset's folder: the dataset_id, with `_h5` where FuxiCTR's own files occupy that folder."""
     folder = data_root / dataset_id

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import runpy
 from itertools import pairwise
 
@@ -251,6 +252,15 @@ def test_a_missing_file(tmp_path, make, file, message):
     folder = write_release(tmp_path / "raw")
     (folder / file).unlink()
     with pytest.raises(DataError, match=message):
+        make(folder)
+
+
+def test_a_file_of_another_name_is_named(tmp_path, make):
+    folder = write_release(tmp_path / "raw")
+    likes = folder / "MicroLens-50k_likes_and_views.txt"
+    likes.rename(folder / "MicroLens-50k_likes_views.txt")
+    message = f"{likes} does not exist. Did you mean 'MicroLens-50k_likes_views.txt'? Rename it."
+    with pytest.raises(DataError, match=re.escape(message)):
         make(folder)
 
 
