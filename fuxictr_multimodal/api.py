@@ -126,6 +126,7 @@ def predict(
     *,
     gpu: int = -1,
     config: str | Path | None = None,
+    calibrate: str | None = None,
 ) -> Any:
     """Score samples with a trained model.
 
@@ -136,6 +137,7 @@ def predict(
             needs no history where the log is there: user, item and time are enough. By default the test split.
         gpu: index of the GPU, -1 for the CPU.
         config: the config folder, as in `train`.
+        calibrate: `platt` or `isotonic` calibrates the scores on the valid split; `score_raw` has the model's own.
 
     Returns:
         One row a sample, in the order of `data`: the user and item columns, as the user knows them, and `score`, a
@@ -161,9 +163,9 @@ def predict(
             data.write_parquet(source)
         elif data is not None:
             source = user_path(data)
-        out = folder / "scores.parquet"
+        out, samples = folder / "scores.parquet", None if data is None else source
         try:
-            scores.predict(gpu=gpu, data=None if data is None else source, out=out, **which)
+            scores.predict(gpu=gpu, data=samples, out=out, calibrate=calibrate, **which)
         except InputError as error:
             # The user knows no such file.
             raise type(error)(str(error).replace(str(folder / "samples.parquet"), "the samples")) from None

@@ -56,6 +56,12 @@ def run_predict_main(
         metavar="FILE",
         help="export the weights under their published names; without other options, nothing is scored",
     )
+    parser.add_argument(
+        "--calibrate",
+        choices=("platt", "isotonic", "none"),
+        default="none",
+        help="calibrate the scores on the valid split; the model's own are then in score_raw (default: none)",
+    )
     args = parser.parse_args(argv)
     # FuxiCTR, torch and Ray take seconds to import: so only after the arguments are checked.
     from fuxictr_multimodal.scoring.scores import predict
@@ -74,7 +80,8 @@ def run_predict_main(
         task=args.task,
         imported=args.import_weights,
         exported=args.export_weights,
-        score=bool(not args.export_weights or args.out or args.submission or args.data),
+        score=bool(not args.export_weights or args.out or args.submission or args.data or args.calibrate != "none"),
+        calibrate=None if args.calibrate == "none" else args.calibrate,
     )
     if args.export_weights:
         print(f"weights: {args.export_weights}")
@@ -82,6 +89,8 @@ def run_predict_main(
         return
     rate = scored.rows / scored.seconds
     print(f"{scored.rows:,} samples in {scored.seconds:.1f} s ({rate:,.0f} samples/s): {scored.out}")
+    if scored.calibrated:
+        print(f"{args.calibrate} calibration on the test split: {scored.calibrated}")
     if scored.submission:
         print(f"submission: {scored.submission}")
     for column, count in scored.unknown.items():

@@ -19,6 +19,7 @@ from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
 
 from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.scoring.calibration import Effect, calibration_of, check_method
 from fuxictr_multimodal.scoring.new_samples import new_samples
 from fuxictr_multimodal.scoring.published_weights import export_weights, import_weights
 from fuxictr_multimodal.scoring.raw_rows import ROW_ID, RawRows
@@ -43,6 +44,7 @@ class Scored:
         seconds: loading and scoring, without writing.
         unknown: values outside of the vocabulary or the item table, by column.
         cut_histories: histories that were longer than `max_len`.
+        calibrated: what a calibration changed on the test split, where it was scored and has labels.
     """
 
     out: Path
@@ -51,6 +53,7 @@ class Scored:
     seconds: float
     unknown: dict[str, int] = field(default_factory=dict)
     cut_histories: int = 0
+    calibrated: Effect | None = None
 
 
 def predict(
@@ -69,6 +72,7 @@ def predict(
     imported: Path | None = None,
     exported: Path | None = None,
     score: bool = True,
+    calibrate: str | None = None,
 ) -> Scored | None:
     """Score rows with an experiment's checkpoint, or with imported weights.
 
@@ -87,6 +91,8 @@ def predict(
         imported: published weights instead of the checkpoint.
         exported: write the weights under their published names.
         score: False only exports.
+        calibrate: `platt` or `isotonic`: scores are calibrated on the valid split, and the column `score_raw` has those
+            of the model.
 
     Raises:
         InputError: no checkpoint, one of another dataset, a wrong file, or an error in the configuration.
@@ -95,6 +101,8 @@ def predict(
         raise ConfigError(f"--out {out}: scores are written as {' or '.join(SUFFIXES)}")
     if out is not None and out.is_dir():
         raise ConfigError(f"--out {out} is a folder: pass a file")
+    if calibrate is not None:
+        check_method(calibrate)
     keep_freed_memory()
     experiment = Experiment.load(config_dir, expid, gpu=gpu, seed=seed, overrides=overrides, name=name)
     if score and data is None and experiment.store.split_path("test") is None:
@@ -118,9 +126,23 @@ def predict(
         _check_csv(kept, out)
     if submission:
         _check_ids(kept, data or experiment.store.dir)
+    trainer = Trainer(model, to_inputs=to_inputs, epochs=1)
+    calibration = None
+    if calibrate is not None:
+        # Before the samples, which may be many, are scored.
+        own = experiment.files
+        calibration = calibration_of(
+            experiment, trainer, calibrate, weights=imported or own.model, keep=None if imported else own.calibration
+        )
     started = time.perf_counter()
-    scores = Trainer(model, to_inputs=to_inputs, epochs=1).predict(rows).scores.astype(np.float32)
+    predictions = trainer.predict(rows)
+    scores = raw = predictions.scores.astype(np.float32)
     seconds = time.perf_counter() - started
+    effect = None
+    if calibration is not None:
+        scores = calibration.apply(raw).astype(np.float32)
+        kept = {**kept, "score_raw": pl.Series(raw)}
+        effect = None if predictions.labels is None else Effect.of(predictions.labels, raw, scores)
     _write(out, kept, scores)
     archive = out.with_suffix(".zip") if submission else None
     if archive is not None:
@@ -128,7 +150,7 @@ def predict(
     facts: dict[str, Any] = {}
     if isinstance(rows, RawRows):
         facts = {"unknown": dict(rows.unknown), "cut_histories": rows.cut_histories}
-    return Scored(out=out, submission=archive, rows=len(scores), seconds=seconds, **facts)
+    return Scored(out=out, submission=archive, rows=len(scores), seconds=seconds, calibrated=effect, **facts)
 
 
 def _rows(
