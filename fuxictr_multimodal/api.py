@@ -21,7 +21,7 @@ from fuxictr_multimodal.config.packaged import default_config
 from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.data.entry.build import build_entry
 from fuxictr_multimodal.data.store import Store
-from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.errors import ConfigError, DataError, InputError
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.run_names import without_seed
 
@@ -163,8 +163,12 @@ def predict(
             data.write_parquet(source)
         elif data is not None:
             source = user_path(data)
-        out = folder / "scores.parquet"
-        scores.predict(gpu=gpu, data=None if data is None else source, out=out, calibrate=calibrate, **which)
+        out, samples = folder / "scores.parquet", None if data is None else source
+        try:
+            scores.predict(gpu=gpu, data=samples, out=out, calibrate=calibrate, **which)
+        except InputError as error:
+            # The user knows no such file.
+            raise type(error)(str(error).replace(str(folder / "samples.parquet"), "the samples")) from None
         scored = pl.read_parquet(out, memory_map=False)
     return scored.to_pandas() if pandas else scored
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -28,14 +28,14 @@ class LogHistories:
     Args:
         entry: of a log.
         store: the dataset that was built from it.
-        features: event features that the model reads, by name.
+        features: event features that the model reads of the events.
         max_len: the newest events that are kept.
 
     Raises:
         DataError: the log is missing or wrong.
     """
 
-    def __init__(self, entry: Entry, store: Store, features: Mapping[str, EventFeature], *, max_len: int) -> None:
+    def __init__(self, entry: Entry, store: Store, features: Sequence[EventFeature], *, max_len: int) -> None:
         choices, own = choices_of(entry), entry.columns.own
         assert own is not None
         log = choices.interactions
@@ -46,7 +46,7 @@ class LogHistories:
             table, log, item_ids=store.ids(store.manifest.item_col or ""), columns=[*more], task="events of the log"
         )
         known = events.items < store.manifest.items
-        self._events, self._max_len, self._features = events, max_len, features
+        self._events, self._max_len, self._features = events, max_len, {feature.name: feature for feature in features}
         self._kept = {name: keep & known for name, keep in history_events(events, choices).items()}
         self._histories: dict[str, History] = {}
         self._times: NDArray[np.int64] | None = None

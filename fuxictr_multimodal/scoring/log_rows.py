@@ -54,6 +54,7 @@ class LogRows(RawRows):
         self._columns = LogColumns.of(entry)
         stored = store.manifest.facts.get("event_features", {})
         self._features = {name: EventFeature.from_json(name, stored.get(name, {})) for name in self._events}
+        self._of_history = [self._features[name] for name in self._history_events]
         # A feature of events that targets have as well.
         self._shown = {spec.name for spec in entry.settings.event_cols or () if spec.target is not None}
         ids = None if self._target is None else store.ids(self._target)
@@ -95,8 +96,8 @@ class LogRows(RawRows):
             for name in self._names():
                 found[name] = "list"
                 found |= dict.fromkeys(self._aligned(name).values(), "list")
-            if any(feature.kind in TIMES for feature in self._features.values()) and self._log.time is not None:
-                found[self._log.time] = "any"
+        if self._log.time is not None and any(feature.kind in TIMES for feature in self._features.values()):
+            found[self._log.time] = "any"
         found |= {name: "any" for name in self._shown if name in self._features}
         found[self._log.item] = own["dtype"]
         return found
@@ -112,7 +113,7 @@ class LogRows(RawRows):
         """The column of each event feature's values, for a history."""
         return {
             feature.name: f"{name}_time" if feature.kind in TIMES else f"{name}_{feature.name}"
-            for feature in self._features.values()
+            for feature in self._of_history
         }
 
     def _histories_of_log(self, store: Store) -> LogHistories:
@@ -122,7 +123,7 @@ class LogRows(RawRows):
             DataError: the log cannot be read either.
         """
         try:
-            found = LogHistories(self._entry, store, self._features, max_len=self._max_len)
+            found = LogHistories(self._entry, store, self._of_history, max_len=self._max_len)
         except DataError as error:
             raise DataError(
                 f"{self.path} has no column of histories ({' or '.join(HISTORY_NAMES)}), and they cannot be read off "
@@ -179,7 +180,7 @@ class LogRows(RawRows):
         check_aligned(aligned, lists, name, where=self._table.name, first_row=first)
         ids, _ = as_ids(lists.values, own["dtype"])
         events = {}
-        for feature in self._features.values():
+        for feature in self._of_history:
             column = self._aligned(name)[feature.name]
             values = aligned[column].values
             if feature.kind not in TIMES:
