@@ -15,6 +15,7 @@ from typing import Any
 
 from fuxictr_multimodal.config.binder import bind_known, check_keys, override, parse_override
 from fuxictr_multimodal.config.dataset_settings import DATASET_KEYS, DatasetSettings
+from fuxictr_multimodal.config.entry_paths import found_from
 from fuxictr_multimodal.config.known_values import check_known_values
 from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.config.run_settings import FUXICTR_KEYS, RUN_KEYS, ModelSettings, RunSettings
@@ -133,7 +134,7 @@ def load_dataset_config(config_dir: str | Path, dataset_id: str) -> dict[str, An
     datasets = _read_entries(config_dir, "dataset_config")
     if dataset_id not in datasets:
         raise ConfigError(f"dataset_id {dataset_id!r} is not in {config_dir}. {did_you_mean(dataset_id, datasets)}")
-    return check_dataset_entry(dataset_id, datasets[dataset_id], str(config_dir))
+    return found_from(check_dataset_entry(dataset_id, datasets[dataset_id], str(config_dir)), user_path(config_dir))
 
 
 def check_dataset_entry(dataset_id: str, entry: Mapping[str, Any], origin: str) -> dict[str, Any]:
@@ -153,6 +154,14 @@ def check_dataset_entry(dataset_id: str, entry: Mapping[str, Any], origin: str) 
 def list_expids(config_dir: str | Path) -> list[str]:
     """Names of all experiments of a config folder, sorted."""
     return experiment_names(_read_entries(config_dir, "model_config"))
+
+
+def base_entry(config_dir: str | Path) -> dict[str, Any]:
+    """What all experiments of a config folder share, its `Base`; nothing where it has none, or no experiments."""
+    directory = user_path(config_dir)
+    if not (directory / "model_config.yaml").is_file() and not any((directory / "model_config").glob("*.yaml")):
+        return {}
+    return copy.deepcopy(_read_entries(directory, "model_config").get("Base", {}))
 
 
 def check_model_keys(params: Mapping[str, Any], model_class: type) -> None:

@@ -27,11 +27,14 @@ _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _StrictLoader(_SafeLoader):
-    """Safe YAML that refuses a key written twice in one mapping, where plain YAML keeps the last."""
+    """Safe YAML that refuses a key written twice in one mapping, where plain YAML keeps the last.
+
+    A null that is replaced further down is no second value: FuxiCTR's own configs begin with such a list of defaults.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key_node, _ in node.value:
+        for key_node, value_node in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
             key, where = self.construct_object(key_node, deep=True), key_node.start_mark
@@ -39,7 +42,8 @@ class _StrictLoader(_SafeLoader):
                 raise ConfigError(f"{where.name}, line {where.line + 1}: a key must be a name, found {key!r}")
             if key in seen:
                 raise ConfigError(f"{where.name}, line {where.line + 1}: key {key!r} is written twice; keep one")
-            seen.add(key)
+            if value_node.tag != "tag:yaml.org,2002:null":
+                seen.add(key)
         return super().construct_mapping(node, deep)
 
 

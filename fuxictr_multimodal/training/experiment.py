@@ -21,7 +21,7 @@ from fuxictr_multimodal.config.expids import (
 )
 from fuxictr_multimodal.config.identity import computed
 from fuxictr_multimodal.data.batch import Batch
-from fuxictr_multimodal.data.entry.build import check_columns, open_or_build
+from fuxictr_multimodal.data.entry.build import check_columns, is_flat, open_or_build
 from fuxictr_multimodal.data.item_table import ItemTable
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.data.store import Store
@@ -32,6 +32,7 @@ from fuxictr_multimodal.training.find_runs import run_name
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.resume import named_keys, own_settings
 from fuxictr_multimodal.training.run_names import RunFiles, settings_given
+from fuxictr_multimodal.zoo.histories import keep_events, name_histories
 from fuxictr_multimodal.zoo.models import ZooModel, resolve
 
 
@@ -97,7 +98,7 @@ class Experiment:
     @classmethod
     def of(cls, params: dict[str, Any], expid: str) -> Experiment:
         """Check parameters against the model, and open the dataset that they name."""
-        zoo_model = resolve(params["model"], zoo_root=params.get("zoo_root"))
+        zoo_model = resolve(params["model"], zoo_root=params.get("zoo_root"), flat=is_flat(params))
         check_model_keys(params, zoo_model.model_class)
         check_columns(params)
         return cls(params, zoo_model, open_or_build(params), expid)
@@ -123,11 +124,15 @@ class Experiment:
         return self.params.get("max_len") or self.store.manifest.max_len
 
     def feature_map(self) -> FeatureMap:
-        """FuxiCTR's feature map of the dataset, with this expid's `use_features` and `feature_specs`."""
+        """FuxiCTR's feature map of the dataset, with the features that this expid chooses."""
         # FuxiCTR computes widths from the parameter alone; a model has a default of its own.
         own = inspect.signature(self.zoo_model.model_class).parameters.get("embedding_dim")
         default = {"embedding_dim": own.default} if own is not None and isinstance(own.default, int) else {}
-        return load_feature_map(self.store.dir, self.store.manifest.dataset_id, {**default, **self.params})
+        feature_map = load_feature_map(self.store.dir, self.store.manifest.dataset_id, {**default, **self.params})
+        name_histories(feature_map, self.store.manifest)
+        keep_events(feature_map, self.params.get("event_features"))
+        feature_map.without_items = self.store.manifest.item_col is None
+        return feature_map
 
     def item_table(self, feature_map: FeatureMap, device: Any) -> ItemTable:
         """The item table of the dataset on a device: the features with `source: item`."""

@@ -1,36 +1,34 @@
 """QIN, the Quadratic Interest Network (arXiv 2504.17699), as a model of the FuxiCTR zoo.
 
-Shape legend: B rows, T padded history slots, D item width, C context width, F = C + 2 D width of the interaction.
+Shape legend: B rows, T padded history slots, D width of the target, F width of the interaction.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import get_regularizer
-from fuxictr.utils import not_in_whitelist
 from torch import Tensor, nn
 
 from fuxictr_multimodal.data.batch import Batch, Jagged
-from fuxictr_multimodal.errors import InputError, did_you_mean
-from fuxictr_multimodal.zoo.layouts import as_longctr
-from model_zoo.QIN.attention import MeanPooling
+from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
+from model_zoo.QIN.attention import JaggedHistory, MeanPooling
 from model_zoo.QIN.contrastive import history_contrast
 from model_zoo.QIN.feature_dropout import FeatureDropout
+from model_zoo.QIN.fields import FIRST, Fields
 from model_zoo.QIN.first_order import FirstOrder
+from model_zoo.QIN.inputs import Inputs, RowReader, columns_of, columns_on, items_of
 from model_zoo.QIN.interest_network import Interest, InterestNetwork
 from model_zoo.QIN.item_vectors import ItemVectors
 from model_zoo.QIN.optimizer import own_optimizer, without
 from model_zoo.QIN.options import QINOptions, flat_signature
 from model_zoo.QIN.penalty import penalty, split_parameters
 from model_zoo.QIN.precision import Precision, in_precision
-from model_zoo.QIN.row_items import RowItems
 from model_zoo.QIN.rowwise import add_penalty, clip_gradients, update_rowwise
 from model_zoo.QIN.similarity import SimilarityTiers
 
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
 
     from fuxictr_multimodal.data.item_table import ItemTable
 
-# The batch of FuxiCTR's LongCTR models: context columns, flat item features (B * (T + 1), ...), mask (B, T).
-Triple = tuple[dict[str, Tensor], dict[str, Tensor], Tensor]
 MIN_LEARNING_RATE = 1e-6
 
 
@@ -48,12 +44,14 @@ class QIN(BaseModel):
     """Logit = head(x), x = [context features, x_t, out]: x_t the target item, out its history pooled for it.
 
     The defaults are the published configuration: on MicroLens_1M_MMCTR 31,244,293 parameters and a valid AUC of 0.9701.
-    Inputs are a `Batch` (ids; an item table must be attached) or FuxiCTR's LongCTR triple
-    `(batch_dict, item_dict, mask)`. Any number of pretrained embeddings, tags and ids of an item take part, as the
-    feature map says with `source: item`.
+    Inputs are a `Batch` (ids; an item table must be attached), FuxiCTR's LongCTR triple
+    `(batch_dict, item_dict, mask)`, or the flat columns of FuxiCTR's other models, by name. Any number of pretrained
+    embeddings, tags and ids of an item take part, as the feature map says with `source: item`. In flat columns
+    histories are the sequences that share the embedding of a target field, or `din_sequence_field`; without any, QIN is
+    the quadratic network over the features. Each of several kinds of history has an attention of its own.
 
     Args:
-        feature_map: features and labels; `source: item` marks what an item has.
+        feature_map: features and labels; `source: item` marks what an item has, `event` what a history event has.
         **params: the options of `options.py` by name, and the rest of FuxiCTR's parameter dictionary (dataset, loader,
             seed), not read here.
 
@@ -75,19 +73,30 @@ class QIN(BaseModel):
         self._batch_index, self._steps_per_epoch, self._max_gradient_norm = 0, 1, 10.0
 
         specs = {name: spec for name, spec in feature_map.features.items() if spec["type"] != "meta"}
+        self.fields = fields = Fields.of(
+            feature_map,
+            params,
+            event_features=options.inputs.event_features,
+            target_fields=options.inputs.din_target_field,
+            sequence_fields=options.inputs.din_sequence_field,
+        )
+        if options.loss.contrastive_loss and not fields.behaviours:
+            raise ConfigError("contrastive_loss ties histories to targets, but the dataset has no history: set it to 0")
         tiers = options.inputs.similarity_tiers
-        self.similarity = SimilarityTiers(specs, tiers=tiers) if tiers else None
-        self.feature_dropout = FeatureDropout(options.inputs.feature_dropout or {}, specs)
+        self.similarity = SimilarityTiers({n: specs[n] for n in fields.items}, tiers=tiers) if tiers else None
+        read = {name: spec for name, spec in specs.items() if name in (*fields.context, *fields.target)}
+        self.feature_dropout = FeatureDropout(options.inputs.feature_dropout or {}, read, fields.target)
         histogram_width = 0 if self.similarity is None else self.similarity.width
         first, *others = self.networks = [
-            InterestNetwork(feature_map, options, histogram_width=histogram_width) for _ in range(loss.networks)
+            InterestNetwork(feature_map, options, fields, histogram_width=histogram_width) for _ in range(loss.networks)
         ]
         # The parts of the first one are the model's own: published weights have these names.
         self.embedding_layer, self.attention_layers = first.embedding_layer, first.attention_layers
+        self.behaviour_attention = first.behaviour_attention
         self.qnn, self.mlp, self.similarity_map = first.qnn, first.mlp, first.similarity_map
         self.item_vectors = first.item_vectors
         self.other_networks = nn.ModuleList(others)
-        self.context_features = first.context_features
+        self.context_features = fields.context
         self.rowwise_tables: dict[str, nn.Embedding] = {}
         if optimizer.embedding_update == "rowwise":
             tables = {
@@ -99,7 +108,7 @@ class QIN(BaseModel):
         self.first_order: FirstOrder | None = None
         if terms := options.first_order.first_order:
             self.first_order = FirstOrder(
-                specs,
+                read,
                 terms,
                 options.first_order.first_order_regularizer,
                 averaging=options.first_order.first_order_averaging,
@@ -114,6 +123,8 @@ class QIN(BaseModel):
         Raises:
             InputError: the table lacks a feature of the feature map.
         """
+        if self.fields.flat:
+            return
         for name in self.item_vectors.features:
             if name not in item_table.features:
                 raise InputError(f"the item table lacks {name!r}. {did_you_mean(name, item_table.features)}")
@@ -128,46 +139,37 @@ class QIN(BaseModel):
             network.forget()
 
     @in_precision
-    def forward(self, inputs: Batch | Triple) -> dict[str, Any]:
+    def forward(self, inputs: Inputs) -> dict[str, Any]:
         """Return `y_pred` (B, 1), a probability in classification, and `logit` (B, 1).
 
         Where several logits are trained, the logit is their mean (of the networks' mean and that of the first-order
         terms by `first_order_share`, if these have their own loss), and `parts` (K, B, 1) are their `y_pred`. With
         `self_ensemble`, in training, `parts` are those of two passes, and `y_pred` is the mean of them. With
-        `contrastive_loss`, in training, `contrasted` are target and mean history, each (B, D), of every network.
+        `contrastive_loss`, in training, `contrasted` are target and mean history, each (B, D) and of items alone, of
+        every network and its first behaviour.
         """
-        if self.form == "fast" and isinstance(inputs, Batch):
-            context = self._context(inputs.features)
-            # Meta columns stay on the host: copying them would wait for the device.
-            ids = replace(inputs, features={}, group=None).to(self.device)
-            table = self._table()
-            row_items = RowItems.of_batch(ids, table)
-
-            def items(vectors: ItemVectors) -> Interest:
-                return vectors.of_batch(ids, table, shown)
-        else:
-            context, item_dict, mask_BT = self.get_inputs(inputs)
-            row_items = RowItems.of_triple(item_dict, mask_BT)
-
-            def items(vectors: ItemVectors) -> Interest:
-                if self.form == "fast":
-                    return vectors.jagged(row_items, shown)
-                return vectors.padded(item_dict, mask_BT, shown)
-
+        columns = self._columns(inputs)
+        context = {name: columns[name] for name in self.context_features}
+        reader = self._read(inputs, columns)
         options = self.options.loss
         passes = 2 if options.self_ensemble and self.training else 1
-        histogram_BH = None if self.similarity is None else self.similarity(row_items)
+        histogram_BH = None if self.similarity is None else self.similarity(reader.row_items)
         seen, shown = self.feature_dropout(context), self.feature_dropout.of_items(self.device)
+
+        def read_items(vectors: ItemVectors) -> tuple[Tensor | None, Sequence[Interest]]:
+            return reader.interests(vectors, shown)
+
         logits, contrasted = [], []
         for network in self.networks:
-            x_BF, (target_BD, history) = network.read(seen, items, self.precision, histogram_BH=histogram_BH)
+            x_BF, interests = network.read(seen, read_items, self.precision, histogram_BH=histogram_BH)
             if options.contrastive_loss and self.training:
+                target_BD, history = items_of(*interests[0], None if self.fields.flat else network.item_width)
                 contrasted.append((target_BD, self.mean_history(target_BD, history)))
             logits += [network.interact(x_BF, form=self.form, precision=self.precision) for _ in range(passes)]
         logits_KB1 = torch.stack(logits)
         logit_B1 = logits_KB1.mean(dim=0)
         if self.first_order is not None:
-            linear_B1 = self.first_order(context, row_items)
+            linear_B1 = self.first_order(columns, reader.row_items)
             if self.options.first_order.own_loss:
                 logits_KB1 = torch.cat([logits_KB1, linear_B1[None]])
                 logit_B1 = torch.lerp(logit_B1, linear_B1, self.options.first_order.first_order_share)
@@ -183,38 +185,48 @@ class QIN(BaseModel):
         return found
 
     @torch.no_grad()
-    def attention_weights(self, batch: Batch) -> Jagged:
-        """The weight a_s of every history item, in the order of `batch.history`; dropout is off.
+    def attention_weights(self, batch: Batch, behaviour: str = FIRST) -> Jagged:
+        """The weight a_s of every item of a history, in the order of its values; dropout is off.
 
-        Those of `pooling: mean` are 1 / (length of the history); several networks give the mean of theirs.
+        Those of `pooling: mean` are 1 / (length of the history); several networks give the mean of theirs. In flat
+        columns the items are the slots that hold one.
+
+        Raises:
+            InputError: the dataset has no such history.
         """
-        batch = batch.to(self.device)
+        names = [known.name for known in self.fields.behaviours]
+        if behaviour not in names:
+            raise InputError(f"there are no weights of the history {behaviour!r}: QIN reads {names or 'none'}")
+        reader = self._read(batch, self._columns(batch), fast=True)
+        place = names.index(behaviour)
         weights = []
         for network in self.networks:
-            target_BD, history = network.item_vectors.of_batch(batch, self._table())
-            weights.append(network.attention_layers.weights(target_BD, history))
-        return Jagged(torch.stack(weights).mean(dim=0), batch.history.offsets)
+            target_BD, history = reader.interests(network.item_vectors)[1][place]
+            assert isinstance(history, JaggedHistory)
+            weights.append(Jagged(network.attentions[place].weights(target_BD, history), history.slots.offsets))
+        return Jagged(torch.stack([of.values for of in weights]).mean(dim=0), weights[0].offsets)
 
-    def get_inputs(self, inputs: Batch | Triple, feature_source: str | Sequence[str] | None = None) -> Triple:
-        """Return the LongCTR triple on the model's device; labels and meta columns are left out."""
-        if isinstance(inputs, Batch):
-            inputs = as_longctr(inputs.to(self.device), self._table())
-        batch_dict, item_dict, mask_BT = inputs
-        item_dict = {name: item_dict[name].to(self.device) for name in self.item_vectors.features}
-        return self._context(batch_dict, feature_source), item_dict, mask_BT.to(self.device)
+    def get_inputs(self, inputs: Inputs, feature_source: str | Sequence[str] | None = None) -> Any:
+        """The LongCTR triple on the model's device, or flat columns; labels and meta columns are left out."""
+        if self.fields.flat:
+            return super().get_inputs(
+                {name: v for name, v in columns_of(inputs).items() if name in self.feature_map.features}, feature_source
+            )
+        (slots,) = self._read(inputs, {}, fast=False).slots
+        return self._columns(inputs, feature_source), slots.features, slots.mask_BT
 
-    def get_labels(self, inputs: Batch | Triple) -> Tensor:
+    def get_labels(self, inputs: Inputs) -> Tensor:
         """Labels (B, 1), float32."""
-        return _columns(inputs)[self.feature_map.labels[0]].to(self.device).float().view(-1, 1)
+        return columns_of(inputs)[self.feature_map.labels[0]].to(self.device).float().view(-1, 1)
 
-    def get_group_id(self, inputs: Batch | Triple) -> Tensor:
+    def get_group_id(self, inputs: Inputs) -> Tensor:
         """Group ids (B,), on the CPU, where FuxiCTR reads them."""
         if isinstance(inputs, Batch) and inputs.group is not None:
             return inputs.group.cpu()
-        return _columns(inputs)[self.feature_map.group_id].cpu()
+        return columns_of(inputs)[self.feature_map.group_id].cpu()
 
     @in_precision
-    def train_step(self, batch_data: Batch | Triple) -> Tensor:
+    def train_step(self, batch_data: Inputs) -> Tensor:
         """Add one batch's gradients; at the end of an accumulation window clip them and step.
 
         The window at the end of an epoch may be shorter; its gradients are averaged over its true size and stepped, so
@@ -311,26 +323,25 @@ class QIN(BaseModel):
         """Load weights; tensors only, no code from the file is run."""
         self.load_state_dict(torch.load(checkpoint, map_location=self.device, weights_only=True))
 
-    def _context(
-        self, columns: Mapping[str, Tensor], feature_source: str | Sequence[str] | None = None
-    ) -> dict[str, Tensor]:
-        names = self.context_features
-        if feature_source:
-            specs = self.feature_map.features
-            names = [name for name in names if not not_in_whitelist(specs[name]["source"], feature_source)]
-        for name in names:
-            if name not in columns:
-                raise InputError(f"a batch lacks the feature {name!r}. {did_you_mean(name, columns)}")
-        return {name: columns[name].to(self.device) for name in names}
+    def _read(self, inputs: Inputs, columns: Mapping[str, Tensor], *, fast: bool | None = None) -> RowReader:
+        of_ids = isinstance(inputs, Batch) and not self.fields.flat
+        return RowReader.of(
+            inputs,
+            self.fields,
+            columns=columns,
+            table=self._table() if of_ids else None,
+            device=self.device,
+            fast=self.form == "fast" if fast is None else fast,
+        )
+
+    def _columns(self, inputs: Inputs, feature_source: str | Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Context features, and what else of a target is among the columns, on the device."""
+        return columns_on(self.device, inputs, self.fields, self.feature_map.features, feature_source)
 
     def _table(self) -> ItemTable:
         if self.item_table is None:
             raise InputError("a Batch holds item ids only: call attach(item_table) before the model reads one")
         return self.item_table
-
-
-def _columns(inputs: Batch | Triple) -> Mapping[str, Tensor]:
-    return inputs.features if isinstance(inputs, Batch) else inputs[0]
 
 
 # FuxiCTR, the runner and editors look here for the names of a model's parameters.

@@ -6,6 +6,7 @@ A attention width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from fuxictr_multimodal.data.batch import Jagged
 from model_zoo.QIN.dropout import Dropout
-from model_zoo.QIN.sparse_attend import activate, attend, bag, dots, segment_softmax
+from model_zoo.QIN.sparse_attend import Part, activate, attend, bag, scores, segment_softmax
 
 ACTIVATIONS = ("relu", "softmax", "relu2", "silu")
 
@@ -29,10 +30,20 @@ class PaddedHistory:
 
 @dataclass(frozen=True)
 class JaggedHistory:
-    """Item vectors `items_UD`, and which of them each row has: `slots.values` (N,) indexes `items_UD`."""
+    """Item vectors `items_UD`, and which of them each row has: `slots.values` (N,) indexes `items_UD`.
+
+    `events` are further parts of the history's vectors, behind the items': vectors (V, E) of the values of an event
+    feature, and which of them each slot has, (N,).
+    """
 
     items_UD: Tensor
     slots: Jagged
+    events: Sequence[Part] = ()
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts of the vectors, the items' first."""
+        return [(self.items_UD, self.slots.values), *self.events]
 
 
 class SparseTargetAttention(nn.Module):
@@ -44,7 +55,8 @@ class SparseTargetAttention(nn.Module):
 
     A `PaddedHistory` is computed as written. A `JaggedHistory` is computed with two exact identities: scores are
     h_s.(W_k^T W_q x_t) and out is W_o W_v (sum_s a_s h_s) + x_t, so history items are never projected, and items with
-    a_s = 0 are skipped. Both give the same values and gradients up to rounding (in float32 about 1e-6 relative).
+    a_s = 0 are skipped. Both split over the parts of h_s, an item and its event features. Both ways give the same
+    values and gradients up to rounding (in float32 about 1e-6 relative).
     An empty history gives out = x_t.
 
     NOTE[DIFF] The residual x_t is in the published code, not in the paper's formula.
@@ -82,13 +94,13 @@ class SparseTargetAttention(nn.Module):
         """Pool the history for the target, (B, D)."""
         if isinstance(history, PaddedHistory):
             return self._reference(target_BD, history.vectors_BTD, history.mask_BT)
-        return self._optimized(target_BD, history.items_UD, history.slots)
+        return self._optimized(target_BD, history)
 
     def weights(self, target_BD: Tensor, history: JaggedHistory) -> Tensor:
         """The weight a_s of every history item, (N,), without dropout."""
         slots = history.slots
         query_BD = _two_maps(target_BD, self.W_q.weight, self.W_k.weight.t(), scale=self.scale)
-        score_N = dots(query_BD, slots.row_index(), history.items_UD, slots.values)
+        score_N = scores(query_BD, slots.row_index(), history.parts)
         return segment_softmax(score_N, slots) if self.activation == "softmax" else activate(score_N, self.activation)
 
     def _reference(self, target_BD: Tensor, history_BTD: Tensor, mask_BT: Tensor) -> Tensor:
@@ -108,12 +120,13 @@ class SparseTargetAttention(nn.Module):
             weight_BT = weight_BT * keep_BT * self.dropout.scale
         return self.W_o(torch.einsum("bt,bta->ba", weight_BT, value_BTA)) + target_BD
 
-    def _optimized(self, target_BD: Tensor, items_UD: Tensor, slots: Jagged) -> Tensor:
+    def _optimized(self, target_BD: Tensor, history: JaggedHistory) -> Tensor:
+        items_UD, slots = history.items_UD, history.slots
         query_BD = _two_maps(target_BD, self.W_q.weight, self.W_k.weight.t(), scale=self.scale)
         keep_N = None
         if self.dropout.active:
             keep_N = self.dropout.draw((len(slots.values),), items_UD.device).to(items_UD.dtype) * self.dropout.scale
-        pooled_BD = attend(query_BD, items_UD, slots, activation=self.activation, keep_N=keep_N)
+        pooled_BD = attend(query_BD, items_UD, slots, activation=self.activation, keep_N=keep_N, events=history.events)
         return _two_maps(pooled_BD, self.W_v.weight, self.W_o.weight) + target_BD
 
 
@@ -129,7 +142,9 @@ class MeanPooling(nn.Module):
             mask_BT1 = history.mask_BT[:, :, None]
             count_B1 = mask_BT1.sum(dim=1).clamp(min=1)
             return (history.vectors_BTD * mask_BT1).sum(dim=1) / count_B1
-        return bag(history.items_UD, history.slots, mode="mean")
+        offsets = history.slots.offsets
+        parts = [bag(vectors, Jagged(index_N, offsets), mode="mean") for vectors, index_N in history.parts]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def weights(self, target_BD: Tensor, history: JaggedHistory) -> Tensor:
         """The weight of every history item, (N,)."""

@@ -9,7 +9,7 @@ Shape legend: B rows, T values of a sequence, V values of a feature, 0 (unknown)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ class FeatureDropout(nn.Module):
     Args:
         rates: fraction by the name of a context feature, or of a categorical feature of items.
         specs: of the feature map, by name.
+        items: names of the features of items and events; by default those with `source: item`.
 
     Raises:
         ConfigError: a feature that is not there or has no values that could be hidden, or a rate that is not a
@@ -41,9 +42,14 @@ class FeatureDropout(nn.Module):
     [3, 4, 5, 6]
     """
 
-    def __init__(self, rates: Mapping[str, float], specs: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        rates: Mapping[str, float],
+        specs: Mapping[str, Mapping[str, Any]],
+        items: Collection[str] | None = None,
+    ) -> None:
         super().__init__()
-        of_items = {name: spec for name, spec in specs.items() if spec.get("source") == "item"}
+        of_items = {n for n, spec in specs.items() if (spec.get("source") == "item" if items is None else n in items)}
         for name, rate in rates.items():
             if name not in specs:
                 raise ConfigError(f"feature_dropout: unknown feature {name!r}. {did_you_mean(name, list(specs))}")

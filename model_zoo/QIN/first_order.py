@@ -85,7 +85,7 @@ class FirstOrder(nn.Module):
             self.register_buffer("averaged_steps", torch.zeros(()))
 
     def forward(self, context: Mapping[str, Tensor], items: RowItems) -> Tensor:
-        """Logits (B, 1) of the context features, (B,) or (B, T), and of the targets among the items."""
+        """Logits (B, 1) of the columns of the samples, (B,) or (B, T), and of the targets among the items."""
         averaged = self.averaging and not self.training
         weight, bias = (self.averaged_weight, self.averaged_bias) if averaged else (self.weight, self.bias)
         rows = []

@@ -1,14 +1,16 @@
-"""One interest network: embeddings, history pooled for the target, and the interaction of all of it, to a logit.
+"""One interest network: embeddings, histories pooled for the target, and the interaction of all of it, to a logit.
 
-logit = interaction(x), x = [context features, x_t, out]: x_t the target item, out its history pooled for it. Where
+logit = interaction(x), x = [context features, x_t, out_1 .. out_K]: x_t the target, out_k its history of behaviour k
+pooled for it, each by an attention of its own. Mostly K = 1; without histories x has the features alone. Where
 similarities are counted (`similarity.py`), W log(1 + c) stands between the context features and x_t.
 
-Shape legend: B rows, D item width, C context width, F = C + 2 D width of the interaction, H numbers of a histogram.
+Shape legend: B rows, K behaviours, D width of a target, D_k that of its fields in behaviour k (mostly D), C context
+width, F = C + D + sum of D_k width of the interaction, H numbers of a histogram.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from fuxictr_multimodal.errors import ConfigError
 from model_zoo.QIN.attention import JaggedHistory, MeanPooling, PaddedHistory, SparseTargetAttention
+from model_zoo.QIN.fields import Fields
 from model_zoo.QIN.item_vectors import ItemVectors
 from model_zoo.QIN.options import AttentionOptions, InteractionOptions, QINOptions
 from model_zoo.QIN.precision import Precision
@@ -26,40 +29,44 @@ from model_zoo.QIN.quadratic_heads import HeadsNetwork
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
 
-# The target's vector (B, D) and its history.
+# The target's vector (B, D_k) and its history of a behaviour.
 Interest = tuple[Tensor, PaddedHistory | JaggedHistory]
-ReadItems = Callable[[ItemVectors], Interest]
+# From the vectors of a network to x_t (B, D), None where there is none, and the interest of each behaviour.
+ReadItems = Callable[[ItemVectors], tuple[Tensor | None, Sequence[Interest]]]
 
 
 class InterestNetwork(nn.Module):
     """From features to a logit.
 
     Args:
-        feature_map: features; `source: item` marks what an item has.
+        feature_map: features.
         options: of QIN.
+        fields: what the features are read as.
         histogram_width: numbers per row of `SimilarityTiers`; 0 for none.
 
     Attributes:
-        context_features, item_features: names, in the order of the feature map.
+        attention_layers: pools the first history; None without histories.
+        behaviour_attention: pool the further ones, by the name of the behaviour.
         qnn, mlp: the interaction; one of them is None.
 
     Raises:
-        ConfigError: a size that a layer refuses, or a feature map without items.
+        ConfigError: a size that a layer refuses.
     """
 
-    def __init__(self, feature_map: FeatureMap, options: QINOptions, *, histogram_width: int = 0) -> None:
+    def __init__(
+        self, feature_map: FeatureMap, options: QINOptions, fields: Fields, *, histogram_width: int = 0
+    ) -> None:
         super().__init__()
-        specs = {name: spec for name, spec in feature_map.features.items() if spec["type"] != "meta"}
-        self.item_features = [name for name, spec in specs.items() if spec.get("source") == "item"]
-        if not self.item_features:
-            raise ConfigError(
-                f"QIN pools histories of items: no feature of {feature_map.dataset_id} has `source: item`"
-            )
-        self.context_features = [name for name in specs if name not in self.item_features]
+        specs = feature_map.features
         dim = options.inputs.embedding_dim
         widths = {n: s.get("emb_output_dim", s.get("embedding_dim", dim)) for n, s in specs.items()}
-        item_width = sum(widths[name] for name in self.item_features)
-        width = sum(widths[name] for name in self.context_features) + 2 * item_width
+
+        def width_of(names: Sequence[str]) -> int:
+            return sum(widths[name] for name in names)
+
+        pooled = [width_of(behaviour.fields) for behaviour in fields.behaviours]
+        self.item_width = width_of(fields.items)
+        width = width_of(fields.context) + width_of(fields.target) + sum(pooled)
         self.similarity_map: nn.Linear | None = None
         if histogram_width:
             self.similarity_map = nn.Linear(histogram_width, dim, bias=False)
@@ -67,8 +74,16 @@ class InterestNetwork(nn.Module):
         self.qnn: QuadraticNetwork | HeadsNetwork | None = None
         self.mlp: MLP_Block | None = None
         try:
-            self.embedding_layer = FeatureEmbedding(feature_map, dim)
-            self.attention_layers = _pooling(item_width, options.attention)
+            self.embedding_layer = FeatureEmbedding(
+                feature_map, dim, not_required_feature_columns=list(fields.skipped) or None
+            )
+            self.attention_layers = _pooling(pooled[0], options.attention) if pooled else None
+            self.behaviour_attention = nn.ModuleDict(
+                {
+                    behaviour.name: _pooling(width_k, options.attention)
+                    for behaviour, width_k in zip(fields.behaviours[1:], pooled[1:], strict=True)
+                }
+            )
             interaction = _interaction(width, options.interaction)
         except ValueError as error:
             raise ConfigError(str(error)) from None
@@ -76,7 +91,13 @@ class InterestNetwork(nn.Module):
             self.mlp = interaction
         else:
             self.qnn = interaction
-        self.item_vectors = ItemVectors(self.embedding_layer, self.item_features)
+        self.item_vectors = ItemVectors(self.embedding_layer, fields)
+
+    @property
+    def attentions(self) -> list[SparseTargetAttention | MeanPooling]:
+        """What pools the history of each behaviour."""
+        first = [] if self.attention_layers is None else [self.attention_layers]
+        return [*first, *self.behaviour_attention.values()]  # type: ignore[list-item]
 
     def read(
         self,
@@ -85,20 +106,21 @@ class InterestNetwork(nn.Module):
         precision: Precision,
         *,
         histogram_BH: Tensor | None = None,
-    ) -> tuple[Tensor, Interest]:
-        """The input (B, F) of the interaction, and what it was read from.
+    ) -> tuple[Tensor, Sequence[Interest]]:
+        """The input (B, F) of the interaction, and the interests that it was read from.
 
-        `items` turns item vectors into the target's and a history.
+        `items` turns item vectors into x_t and the interest of each behaviour.
         """
-        target_BD, history = items(self.item_vectors)
+        target_BD, interests = items(self.item_vectors)
+        parts = [] if target_BD is None else [target_BD]
         with precision.layers():
-            parts = [target_BD, self.attention_layers(target_BD, history)]
+            parts += [pool(*interest) for pool, interest in zip(self.attentions, interests, strict=True)]
         if self.similarity_map is not None:
             assert histogram_BH is not None
-            parts.insert(0, self.similarity_map(histogram_BH.to(target_BD.dtype)))
+            parts.insert(0, self.similarity_map(histogram_BH.to(self.similarity_map.weight.dtype)))
         if context:
             parts.insert(0, self.embedding_layer(context, flatten_emb=True))
-        return torch.cat(parts, dim=-1), (target_BD, history)
+        return torch.cat(parts, dim=-1), interests
 
     def interact(self, x_BF: Tensor, *, form: str, precision: Precision) -> Tensor:
         """Logits (B, 1) of the interaction's input; dropout is drawn anew in each call."""

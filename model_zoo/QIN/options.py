@@ -81,11 +81,19 @@ class InputOptions(_Group):
         feature_dropout: names of features, each with the fraction of training in which the networks read it as unknown,
             as for users whom train does not know: of the samples, or of the values of a categorical item feature, such
             as the ids of items (`feature_dropout.py`); first-order terms still read it.
+        event_features: `all`, or names of event features (`source: event`) that are read of the target and of each
+            history item, such as its age at the time of the sample; none by default.
+        din_target_field: in FuxiCTR's flat columns, the fields of the target, a name or a list of names and of tuples,
+            one a behaviour; by default those whose embedding a sequence shares. `[]` reads no history.
+        din_sequence_field: the sequences that are the histories of these fields, in the same form.
     """
 
     embedding_dim: int = _number(128, least=1)
     similarity_tiers: int = 0
     feature_dropout: Mapping[str, float] | None = None
+    event_features: str | Sequence[str] | None = None
+    din_target_field: str | Sequence[Any] | None = None
+    din_sequence_field: str | Sequence[Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,17 @@
 """Weighted sums over jagged histories that touch each real item once and padding never.
 
-Shape legend: B rows, N history slots of all rows, K slots with a weight other than 0, U item vectors, D width.
+The vector of a slot may have several parts, its item's and those of its event (such as its age), each looked up in a
+table of its own: scores and sums split over the parts, so that the whole vectors, (N, D), are never there.
+
+Shape legend: B rows, N history slots of all rows, K slots with a weight other than 0, U item vectors, D width,
+V values of an event feature, E width of its embedding.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +21,25 @@ from torch.autograd.function import once_differentiable
 from fuxictr_multimodal.data.batch import Jagged
 from model_zoo.QIN.precision import own_types
 
+# Vectors of a feature, and which of them each slot has: (V, E) and (N,).
+Part = tuple[Tensor, Tensor]
+
 _CHUNK = 4096  # slots gathered at a time on the CPU, so that both factors stay in the cache
 
 
 def attend(
-    query_BD: Tensor, items_UD: Tensor, slots: Jagged, *, activation: str, keep_N: Tensor | None = None
+    query_BD: Tensor,
+    items_UD: Tensor,
+    slots: Jagged,
+    *,
+    activation: str,
+    keep_N: Tensor | None = None,
+    events: Sequence[Part] = (),
 ) -> Tensor:
     """pooled_b = sum over the slots s of row b of a_s h_s, with a = keep * activation(score) and score_s = query_b.h_s.
 
-    On a GPU with Triton, ReLU is computed by the kernels of `sparse_attend_triton.py`, everything else by PyTorch.
+    On a GPU with Triton, ReLU over items without events is computed by the kernels of `sparse_attend_triton.py`,
+    everything else by PyTorch.
 
     Args:
         query_BD: one query a row.
@@ -32,17 +47,20 @@ def attend(
         slots: `slots.values` (N,) says which vector each slot holds.
         activation: see `activate`, or `softmax` over the slots of a row.
         keep_N: what dropout multiplies the weights with.
+        events: further parts of the slots' vectors, behind those of the items.
 
     Returns:
-        (B, D), differentiable in query_BD and items_UD, in the type of items_UD also under autocast: sums of many
-        slots. Rows without slots are 0.
+        (B, D), differentiable in query_BD, items_UD and the vectors of events, in the type of items_UD also under
+        autocast: sums of many slots. Rows without slots are 0.
     """
     with own_types(items_UD):
-        return _attend(query_BD.to(items_UD.dtype), items_UD, slots, activation=activation, keep_N=keep_N)
+        return _attend(query_BD.to(items_UD.dtype), items_UD, slots, activation, keep_N, events)
 
 
-def _attend(query_BD: Tensor, items_UD: Tensor, slots: Jagged, *, activation: str, keep_N: Tensor | None) -> Tensor:
-    if activation == "relu" and _kernels_run_on(items_UD.device, items_UD.dtype, items_UD.shape[1]):
+def _attend(
+    query_BD: Tensor, items_UD: Tensor, slots: Jagged, activation: str, keep_N: Tensor | None, events: Sequence[Part]
+) -> Tensor:
+    if activation == "relu" and not events and _kernels_run_on(items_UD.device, items_UD.dtype, items_UD.shape[1]):
         from model_zoo.QIN.sparse_attend_triton import attend_relu
 
         return attend_relu(query_BD, items_UD, slots, keep_N)
@@ -53,7 +71,17 @@ def _attend(query_BD: Tensor, items_UD: Tensor, slots: Jagged, *, activation: st
 
     # How many slots have a weight is known on the device: on a GPU the host would wait for it to pass over the others.
     skip_zeros = activation in ("relu", "relu2") and items_UD.device.type == "cpu"
-    return _Attend.apply(query_BD, items_UD, slots, weigh, skip_zeros)
+    indexes = [slots.values, *(index_N for _, index_N in events)]
+    return _Attend.apply(
+        query_BD,
+        slots.offsets,
+        slots.row_index(),
+        weigh,
+        skip_zeros,
+        indexes,
+        items_UD,
+        *(table for table, _ in events),
+    )
 
 
 def activate(score: Tensor, activation: str) -> Tensor:
@@ -79,6 +107,17 @@ def segment_softmax(score_N: Tensor, slots: Jagged) -> Tensor:
     return exp_N / total_B[row_N]
 
 
+def scores(query_BD: Tensor, row_N: Tensor, parts: Sequence[Part]) -> Tensor:
+    """query_b.h_s for every slot, (N,): the sum over the parts of h_s; without gradients."""
+    first, *others = (
+        dots(query, row_N, table, index_N)
+        for query, (table, index_N) in zip(_split(query_BD, [table for table, _ in parts]), parts, strict=True)
+    )
+    for score_N in others:
+        first += score_N
+    return first
+
+
 class _Attend(torch.autograd.Function):
     """See `attend`. `weigh` maps scores (N,) to weights; it is called again in the backward pass, so it draws nothing.
 
@@ -86,45 +125,76 @@ class _Attend(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, query_BD, items_UD, slots, weigh, skip_zeros):
-        row_N = slots.row_index()
-        score_N = dots(query_BD, row_N, items_UD, slots.values)
+    def forward(ctx, query_BD, offsets, row_N, weigh, skip_zeros, indexes, *tables):
+        score_N = scores(query_BD, row_N, list(zip(tables, indexes, strict=True)))
         weight_N = weigh(score_N)
-        kept, row_K, weight_K, kept_K = slots, row_N, weight_N, None
+        row_K, weight_K, kept_K = row_N, weight_N, None
         if skip_zeros:
             keep_N = weight_N != 0
             kept_K = keep_N.nonzero().squeeze(1)
-            kept = Jagged(slots.values[kept_K], slots.offsets_where(keep_N))
+            offsets = Jagged(row_N, offsets).offsets_where(keep_N)
+            indexes = [index_N[kept_K] for index_N in indexes]
             row_K, weight_K = row_N[kept_K], weight_N[kept_K]
-        ctx.save_for_backward(query_BD, items_UD, score_N, kept.values, kept.offsets, row_K, weight_K, kept_K)
+        ctx.save_for_backward(query_BD, score_N, offsets, row_K, weight_K, kept_K, *indexes, *tables)
         ctx.weigh = weigh
-        return bag(items_UD, kept, mode="sum", weights_N=weight_K)
+        return _bags(tables, indexes, offsets, weight_K)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_BD):
-        query_BD, items_UD, score_N, index_K, offsets, row_K, weight_K, kept_K = ctx.saved_tensors
-        kept = Jagged(index_K, offsets)
-        grad_BD = grad_BD.contiguous()
-        dweight_K = dots(grad_BD, row_K, items_UD, index_K)
+        query_BD, score_N, offsets, row_K, weight_K, kept_K, *parts = ctx.saved_tensors
+        indexes, tables = parts[: len(parts) // 2], parts[len(parts) // 2 :]
+        dweight_K = scores(grad_BD.contiguous(), row_K, list(zip(tables, indexes, strict=True)))
         dweight_N = dweight_K if kept_K is None else torch.zeros_like(score_N).index_copy(0, kept_K, dweight_K)
         with torch.enable_grad():
             score_N = score_N.detach().requires_grad_()
             (dscore_N,) = torch.autograd.grad(ctx.weigh(score_N), score_N, dweight_N)
         dscore_K = dscore_N if kept_K is None else dscore_N[kept_K]
-        dquery_BD = bag(items_UD, kept, mode="sum", weights_N=dscore_K) if ctx.needs_input_grad[0] else None
-        ditems_UD = None
-        if ctx.needs_input_grad[1]:
-            # An item's gradient is sum a_s dpooled_b + dscore_s query_b over the slots that hold it: a bag again,
-            # over the slots sorted by item, with two entries a slot.
-            sorted_K, order_K = index_K.sort()
-            items = torch.arange(len(items_UD) + 1, device=index_K.device)
-            starts = 2 * torch.searchsorted(sorted_K, items)
-            row_K = row_K[order_K]
-            entries = torch.stack([row_K, row_K + len(grad_BD)], dim=1).view(-1)
-            weights = torch.stack([weight_K[order_K], dscore_K[order_K]], dim=1).view(-1)
-            ditems_UD = bag(torch.cat([grad_BD, query_BD]), Jagged(entries, starts), mode="sum", weights_N=weights)
-        return dquery_BD, ditems_UD, None, None, None
+        dquery_BD = _bags(tables, indexes, offsets, dscore_K) if ctx.needs_input_grad[0] else None
+        per_table = zip(tables, indexes, _split(grad_BD, tables), _split(query_BD, tables), strict=True)
+        dtables = [
+            _grad_of_table(table, index_K, row_K, weight_K, dscore_K, grad, query) if needed else None
+            for (table, index_K, grad, query), needed in zip(per_table, ctx.needs_input_grad[6:], strict=True)
+        ]
+        return dquery_BD, None, None, None, None, None, *dtables
+
+
+def _bags(tables: Sequence[Tensor], indexes: Sequence[Tensor], offsets: Tensor, weights_K: Tensor) -> Tensor:
+    """Weighted sums of each row, the parts side by side, (B, D)."""
+    parts = [
+        bag(table, Jagged(index_K, offsets), mode="sum", weights_N=weights_K)
+        for table, index_K in zip(tables, indexes, strict=True)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _split(values_BD: Tensor, tables: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The columns that belong to each table."""
+    if len(tables) == 1:
+        return [values_BD]
+    return [part.contiguous() for part in values_BD.split([table.shape[1] for table in tables], dim=1)]
+
+
+def _grad_of_table(
+    table: Tensor,
+    index_K: Tensor,
+    row_K: Tensor,
+    weight_K: Tensor,
+    dscore_K: Tensor,
+    grad_BD: Tensor,
+    query_BD: Tensor,
+) -> Tensor:
+    """An item's gradient is sum a_s dpooled_b + dscore_s query_b over the slots that hold it.
+
+    A bag again, over the slots sorted by item, with two entries a slot.
+    """
+    sorted_K, order_K = index_K.sort()
+    items = torch.arange(len(table) + 1, device=index_K.device)
+    starts = 2 * torch.searchsorted(sorted_K, items)
+    row_K = row_K[order_K]
+    entries = torch.stack([row_K, row_K + len(grad_BD)], dim=1).view(-1)
+    weights = torch.stack([weight_K[order_K], dscore_K[order_K]], dim=1).view(-1)
+    return bag(torch.cat([grad_BD, query_BD]), Jagged(entries, starts), mode="sum", weights_N=weights)
 
 
 def dots(left_BD: Tensor, row_N: Tensor, right_UD: Tensor, index_N: Tensor) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-from fuxictr_multimodal.config.entry_settings import form_of
-from fuxictr_multimodal.data.entry.entry import Entry
+from fuxictr_multimodal.config.entry_settings import form_of, unread_format
+from fuxictr_multimodal.data.entry.entry import BESIDE, FEATURE_MAP, Entry
 from fuxictr_multimodal.data.entry.recipe import check_unchanged, recipe_of
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols
 from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME
@@ -17,9 +18,6 @@ from fuxictr_multimodal.data.store.reader import Store
 from fuxictr_multimodal.data.synthetic import SyntheticSpec, build_synthetic, spec_of
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system.files import make_folder
-
-# FuxiCTR's own files of a dataset lie in `<data_root>/<dataset_id>`; ours are then beside them.
-BESIDE = "_h5"
 
 
 def build_entry(
@@ -87,6 +85,8 @@ def open_or_build(params: Mapping[str, Any]) -> Store:
     if form == "built":
         if missing and params.get("obtain"):
             raise DataError(f"dataset {dataset_id!r} is not in {root}. {' '.join(params['obtain'].split())}")
+        if missing and (problem := unread_format(params)):
+            raise ConfigError(f"dataset {dataset_id!r} is not in {root}{problem}")
         return Store.open(root, folder)
     if missing:
         make_folder(root)
@@ -116,16 +116,22 @@ def check_columns(params: Mapping[str, Any]) -> None:
         _ = Entry.of(params).columns
 
 
+def is_flat(params: Mapping[str, Any]) -> bool:
+    """Whether a run's dataset has no items, by its entry."""
+    return form_of(params) in ("flat", "prepared")
+
+
 def folder_name(data_root: Path, dataset_id: str) -> str:
     """Name of the dataset's folder: the dataset_id, with `_h5` where FuxiCTR's own files occupy that folder."""
     folder = data_root / dataset_id
-    taken = (folder / "feature_map.json").is_file() and not (folder / MANIFEST_NAME).is_file()
+    taken = (folder / FEATURE_MAP).is_file() and not (folder / MANIFEST_NAME).is_file()
     return f"{dataset_id}{BESIDE}" if taken else dataset_id
 
 
 def _build(entry: Entry, root: Path, folder: str, *, overwrite: bool) -> None:
     # What builds is imported where it is needed: a run that finds its dataset starts without it.
-    options: dict[str, Any] = {"data_root": root, "folder": folder, "recipe": recipe_of(entry), "overwrite": overwrite}
+    options: dict[str, Any] = {"data_root": root, "recipe": recipe_of(entry), "overwrite": overwrite}
+    entry = replace(entry, dataset_id=folder)
     if entry.form == "log":
         from fuxictr_multimodal.data.entry.log import build_log
 

@@ -19,6 +19,9 @@ TABLES = ("train_data", "valid_data", "test_data", "interactions", "item_data", 
 # A frame in place of a file, in the recipe of the dataset.
 FRAME = "a data frame"
 TEXT_WIDTH = 64
+# FuxiCTR's own files of a dataset lie in `<data_root>/<dataset_id>`; ours are then beside them, in `<dataset_id>_h5`.
+FEATURE_MAP = "feature_map.json"
+BESIDE = "_h5"
 _COPY = re.compile(r"copy_from\(\s*([^()\s]+)\s*\)")
 # Keys of a column that say how it is made; on disk it is made already.
 _MAKING = ("preprocess", "embedding_file", "encoder")
@@ -76,7 +79,17 @@ class Entry:
     @cached_property
     def columns(self) -> Columns:
         """The columns, complete."""
-        return Columns.of(self.settings, self.where)
+        return Columns.of(self.settings, self.where, flat=self.form == "flat")
+
+    @cached_property
+    def group_col(self) -> str | None:
+        """Column of grouped metrics; one that a run's `Base` names, and the data has not, is none."""
+        name = self.settings.group_id
+        known = [c["name"] for c in (*self.columns.samples, *self.columns.users)]
+        if name is not None and name not in known:
+            print(f"group_id: {name!r} is no active column of the samples: there are no grouped metrics")
+            return None
+        return name
 
     @property
     def user_col(self) -> str:
@@ -130,13 +143,12 @@ class Columns:
     splitters: Mapping[str, str]
 
     @classmethod
-    def of(cls, settings: DatasetSettings, where: str) -> Columns:
-        """Complete the columns of an entry.
+    def of(cls, settings: DatasetSettings, where: str, *, flat: bool) -> Columns:
+        """Complete the columns of an entry, which is `flat` without items.
 
         Raises:
             ConfigError: a column is wrong.
         """
-        form = form_of(settings.model_dump())
         given = _named(settings.feature_cols)
         making = {c["name"]: {key: c[key] for key in _MAKING if key in c} for c in given}
         raw = {name: _copied(keys["preprocess"], f"{where}: column {name!r}") for name, keys in making.items()
@@ -153,7 +165,7 @@ class Columns:
         # FuxiCTR's form describes a history as a sequence that shares the embedding of the item.
         columns = [c for c in columns if c["name"] not in histories]
         own = None
-        if form != "flat":
+        if not flat:
             own = next((c for c in columns if c["name"] == settings.item_col), None)
             if own is None or own["type"] != "categorical":
                 raise ConfigError(
@@ -163,7 +175,7 @@ class Columns:
             own["source"] = "item"
             own.pop("vocab_size", None)
         for column in columns:
-            _complete(column, making[column["name"]], settings, where, flat=own is None)
+            _complete(column, making[column["name"]], settings, where, flat=flat)
         others = [c for c in columns if c is not own]
         items = [c for c in others if own is not None and c.get("source") == "item"]
         joined = settings.user_data is not None

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.data.entry.times import Clock
+from fuxictr_multimodal.data.entry.times import COUNTER, Clock
 from fuxictr_multimodal.errors import DataError
 
 Ints = NDArray[np.integer]
@@ -30,11 +30,11 @@ class EventSpec(Protocol):
     """What of an entry's `event_cols` says how to encode."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str: ...
     @property
-    def bins(self) -> int | None: ...  # noqa: D102
+    def bins(self) -> int | None: ...
     @property
-    def min_categr_count(self) -> int | None: ...  # noqa: D102
+    def min_categr_count(self) -> int | None: ...
 
 
 def kind_of(spec: EventSpec) -> Kind:
@@ -58,7 +58,7 @@ class EventFeature:
 
     name: str
     kind: Kind
-    clock: Clock = Clock(None)
+    clock: Clock = COUNTER
     boundaries: NDArray[np.float64] | None = None
     vocabulary: tuple[str, ...] | None = None
 
@@ -170,7 +170,7 @@ class EventFitter:
         DataError: weekday or hour of times that only count.
     """
 
-    def __init__(self, spec: EventSpec, *, where: str, clock: Clock = Clock(None)) -> None:
+    def __init__(self, spec: EventSpec, *, where: str, clock: Clock = COUNTER) -> None:
         self._spec, self._where, self._clock = spec, where, clock
         self.kind = kind_of(spec)
         self._kept: list[NDArray[np.float64]] = []

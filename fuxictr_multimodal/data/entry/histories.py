@@ -79,12 +79,11 @@ class Timeline:
     def __init__(self, users: Ints, times: Ints | None) -> None:
         rows = len(users)
         size = np.int32 if rows <= MOST_INT32 else np.int64
-        in_order = times is None or not (np.diff(times) < 0).any()
-        order = np.argsort(users, kind="stable") if in_order else np.lexsort((times, users))
-        if times is None:
-            user_start, time_start = run_starts(users[order], order)
+        if times is None or not (np.diff(times) < 0).any():
+            order = np.argsort(users, kind="stable")
         else:
-            user_start, time_start = run_starts(users[order], times[order])
+            order = np.lexsort((times, users))
+        user_start, time_start = run_starts(users[order], order if times is None else times[order])
         self._order = order.astype(size)
         self._user_start, self._time_start = user_start.astype(size), time_start.astype(size)
 

@@ -38,6 +38,7 @@ class Lists:
             series = series.set(series == "", None).str.split(splitter)
         elif isinstance(series.dtype, pl.Array):
             series = series.arr.to_list()
+        assert isinstance(series.dtype, pl.List)
         lengths = series.list.len().fill_null(0)
         # Arrow leaves out lists that are missing, where polars makes a missing value of them.
         values = pl.Series(values=series.to_arrow().flatten(), dtype=series.dtype.inner)

@@ -15,17 +15,17 @@ from fuxictr_multimodal.data.entry.entry import Entry
 from fuxictr_multimodal.data.entry.events import TIMES
 from fuxictr_multimodal.data.entry.files import Table
 from fuxictr_multimodal.data.entry.items import Items, ShownItems, item_table, named_files, read_items, vector_files
-from fuxictr_multimodal.data.entry.log_columns import LogColumns, LogRows
+from fuxictr_multimodal.data.entry.log_columns import PIECE_ROWS, LogColumns, LogRows
 from fuxictr_multimodal.data.entry.log_reader import Events, log_dtypes, read_events
 from fuxictr_multimodal.data.entry.log_samples import LogChoices, LogSamples, Samples
 from fuxictr_multimodal.data.entry.users import read_users
 from fuxictr_multimodal.data.recipes.interactions import TRAIN
 from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.data.store.manifest import Manifest
-from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.errors import ConfigError
 
 MAX_LEN = 64
-DEFAULT_SPLIT = SplitSettings(by="time")
+DEFAULT_SPLIT = SplitSettings.model_validate({"by": "time"})
 
 
 def build_log(
@@ -65,14 +65,15 @@ def build_log(
     for note in notes:
         print(note)
 
-    files = named_files("interactions", table.files) | items.files | vector_files(entry)
+    files = {**named_files("interactions", table.files), **items.files, **vector_files(entry)}
+    label: Any = entry.settings.label_col
     with StoreBuilder(
         dataset_id=entry.dataset_id,
         data_root=data_root,
         feature_cols=[*columns.entry.columns.store, *_event_columns(samples, choices)],
-        label_col=entry.settings.label_col,
+        label_col=label,
         max_len=choices.max_len,
-        group_id=entry.settings.group_id,
+        group_id=entry.group_col,
         item_col=entry.settings.item_col,
         weight_col=columns.weight,
         behaviours=samples.behaviours[1:],
@@ -84,7 +85,8 @@ def build_log(
         builder.write_ids({entry.settings.item_col: items.ids, **columns.ids(events)})
         builder.fit(rows.fitted(samples.split.of == TRAIN), item_counts=counts)
         builder.write_items({entry.settings.item_col: np.arange(items.rows), **made.columns}, titles=made.titles)
-        for start, stop, chunk in rows.pieces(task=""):
+        group = 1 if choices.negatives is None else 1 + choices.negatives.ratio
+        for start, stop, chunk in rows.pieces(rows=-(-PIECE_ROWS // group)):
             for part in samples.take(start, stop):
                 _append(builder, entry, part, rows.take(start, chunk, part.events))
         return builder.finish(
@@ -92,8 +94,8 @@ def build_log(
             negative_sampling=_sampling(choices),
             facts={
                 "events": len(events),
+                "events_left_out": len(events.kept) - len(events),
                 "users": len(events.user_ids),
-                "notes": list(notes),
                 **({"vectors": made.facts} if made.facts else {}),
                 **(
                     {"event_features": {name: feature.to_json() for name, feature in samples.features.items()}}
@@ -125,8 +127,8 @@ def choices_of(entry: Entry) -> LogChoices:
             )
         if spec.target not in (None, spec.name) or (spec.target is not None and spec.name in TIMES):
             raise ConfigError(
-                f"{entry.where}: event_cols: {spec.name}: `target` can only be {spec.name!r} itself, for a column of the "
-                "log whose value is known before the event, such as the page"
+                f"{entry.where}: event_cols: {spec.name}: `target` can only be {spec.name!r} itself, for a column of "
+                "the log whose value is known before the event, such as the page"
             )
         taken.add(spec.name)
     return LogChoices(
@@ -145,7 +147,9 @@ def _dtypes(entry: Entry, columns: LogColumns, choices: LogChoices) -> dict[str,
     log, own = choices.interactions, entry.columns.own
     assert own is not None
     users = {entry.columns.raw_name(c): c["dtype"] for c in columns.user}
-    found = {spec.name: "any" if spec.bins is None else "float" for spec in choices.event_cols if spec.name not in TIMES}
+    found = {
+        spec.name: "any" if spec.bins is None else "float" for spec in choices.event_cols if spec.name not in TIMES
+    }
     found |= columns.dtypes()
     if entry.settings.item_data is None:
         found |= entry.columns.dtypes(entry.columns.items)
@@ -188,9 +192,7 @@ def _show(shown: ShownItems, names: list[str], table: Table, events: Events, sam
 
 
 def _event_columns(samples: LogSamples, choices: LogChoices) -> list[dict[str, Any]]:
-    return [
-        samples.features[spec.name].column(embedding_dim=spec.embedding_dim) for spec in choices.event_cols
-    ]
+    return [samples.features[spec.name].column(embedding_dim=spec.embedding_dim) for spec in choices.event_cols]
 
 
 def _append(builder: StoreBuilder, entry: Entry, part: Samples, columns: dict[str, Any]) -> None:

@@ -11,13 +11,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.entry.entry import Entry
-from fuxictr_multimodal.data.entry.files import CHUNK_ROWS, Table
+from fuxictr_multimodal.data.entry.files import Table
 from fuxictr_multimodal.data.entry.log_reader import Events
 from fuxictr_multimodal.data.entry.users import Users
 from fuxictr_multimodal.data.entry.values import values_of
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.errors import ConfigError, DataError
+
+# Samples of a piece: a chunk on disk. Histories of more would be arrays that the system hands out page by page, which
+# takes longer than to fill them.
+PIECE_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ class LogColumns:
             raw = columns.raw_name(column)
             if log.label is not None and raw == log.label and column["type"] != "meta":
                 raise ConfigError(
-                    f"{entry.where}: column {column['name']!r} is the label of the log: as a feature it would tell what "
-                    "is predicted; leave it out, or make it `type: meta`"
+                    f"{entry.where}: column {column['name']!r} is the label of the log: as a feature it would tell "
+                    "what is predicted; leave it out, or make it `type: meta`"
                 )
             kind = next((kind for kind, name in by_name.items() if raw == name), "context")
             if kind == "time" and column["type"] != "meta":
@@ -99,6 +103,7 @@ class LogRows:
     def __init__(self, columns: LogColumns, table: Table, events: Events, users: Users | None) -> None:
         self._columns, self._table, self._events = columns, table, events
         self._of_users: dict[str, pl.Series] = {}
+        self._piece: tuple[int, dict[str, Any]] = (-1, {})
         self.notes: tuple[str, ...] = ()
         if users is not None:
             self._join(users)
@@ -117,28 +122,28 @@ class LogRows:
                 f"{users.name} lacks {unknown:,} of {len(own):,} users of the log: their features are missing values",
             )
 
-    def pieces(self, *, task: str, rows: int = CHUNK_ROWS) -> Iterator[tuple[int, int, pl.DataFrame]]:
+    def pieces(self, *, task: str = "", rows: int = PIECE_ROWS) -> Iterator[tuple[int, int, pl.DataFrame]]:
         """Pieces of the log in order: first event, event behind the last, and their columns from the file.
 
         Raises:
             DataError: the file has changed since it was read first.
         """
-        names, kept, event = self._columns.from_file, self._events.kept, 0
-        if not names:
-            for start in range(0, len(self._events), rows):
-                yield start, min(start + rows, len(self._events)), pl.DataFrame()
-            return
-        row = 0
-        for chunk in self._table.chunks(names, rows=rows, task=task):
-            mine = kept[row : row + len(chunk)]
-            row += len(chunk)
-            if len(mine) < len(chunk):
-                break
-            if not mine.all():
-                chunk = chunk.filter(pl.Series(mine))
-            yield event, event + len(chunk), chunk
-            event += len(chunk)
-        if row != len(kept):
+        names, kept, row, event = self._columns.from_file, self._events.kept, 0, 0
+        chunks = self._table.chunks(names, task=task) if names else iter([pl.DataFrame()])
+        for chunk in chunks:
+            size = len(chunk) if names else len(self._events)
+            if names:
+                mine = kept[row : row + size]
+                row += size
+                if len(mine) < size:
+                    break
+                chunk = chunk if mine.all() else chunk.filter(pl.Series(mine))
+                size = len(chunk)
+            for start in range(0, size, rows):
+                stop = min(start + rows, size)
+                yield event + start, event + stop, chunk[start:stop]
+            event += size
+        if names and row != len(kept):
             raise DataError(f"{self._table.name} has changed while it was read: build again")
 
     def fitted(self, train: NDArray[np.bool_]) -> pl.DataFrame | None:
@@ -173,7 +178,8 @@ class LogRows:
             chunk: columns of the piece from the file.
             events: the event of each sample, (R,), all in this piece.
         """
-        columns, found = self._columns, {}
+        columns = self._columns
+        found: dict[str, Any] = {}
         users = self._events.users[events]
         for column in columns.user:
             if _is_code(column):
@@ -186,12 +192,29 @@ class LogRows:
         for column in columns.users:
             found[column["name"]] = self._values(column, self._of_users[column["name"]].gather(users))
         within = events - start
-        everything = len(within) == len(chunk) and bool((np.diff(within) == 1).all())
+        for name, values in self._of_piece(start, chunk).items():
+            found[name] = values.gather(within) if isinstance(values, pl.Series) else values[within]
+        return found
+
+    def _of_piece(self, start: int, chunk: pl.DataFrame) -> dict[str, Any]:
+        """Columns of a piece of the log, converted once for the samples of all splits."""
+        if self._piece[0] == start:
+            return self._piece[1]
+        columns = self._columns
+        found: dict[str, Any] = {}
+        row = self._events.row_of(start) if len(chunk) else 0
         for column in columns.context:
             series = chunk[columns.entry.columns.raw_name(column)]
-            found[column["name"]] = self._values(column, series if everything else series.gather(within))
+            found[column["name"]] = values_of(column, series, where=self._table.name, first_row=row)
         if columns.weight is not None:
-            found[columns.weight] = self._weights(chunk[columns.weight], start).gather(within).to_numpy()
+            weights = chunk[columns.weight]
+            if weights.null_count():
+                row = self._events.row_of(start + int(weights.is_null().arg_max() or 0))
+                raise DataError(
+                    f"{self._table.name}: column {weights.name!r}, row {row}: the weight is missing: fill it in"
+                )
+            found[columns.weight] = weights.to_numpy()
+        self._piece = (start, found)
         return found
 
     def _own_ids(self, users: NDArray[np.integer]) -> pl.Series:
@@ -199,12 +222,6 @@ class LogRows:
 
     def _values(self, column: Mapping[str, Any], series: pl.Series) -> Any:
         return values_of(column, series, where=self._table.name)
-
-    def _weights(self, weights: pl.Series, start: int) -> pl.Series:
-        if weights.null_count():
-            row = int(np.flatnonzero(self._events.kept)[start + int(weights.is_null().arg_max() or 0)])
-            raise DataError(f"{self._table.name}: column {weights.name!r}, row {row}: the weight is missing: fill it in")
-        return weights
 
 
 def _is_code(column: Mapping[str, Any]) -> bool:

@@ -10,10 +10,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.config.entry_settings import InteractionSettings
-from fuxictr_multimodal.data.entry.files import Table
+from fuxictr_multimodal.data.entry.files import EXACT_FLOAT, Table, format_of
 from fuxictr_multimodal.data.entry.labels import Rule
 from fuxictr_multimodal.data.entry.splits import fold_codes
-from fuxictr_multimodal.data.entry.times import Clock, TimeReader
+from fuxictr_multimodal.data.entry.times import COUNTER, Clock, TimeReader
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.errors import DataError, did_you_mean
 
@@ -40,6 +40,7 @@ class Events:
         user_ids: the users' own ids.
         item_ids: the items' own ids, code 0 is padding.
         kept: rows of the log that are events, (rows,).
+        first_row: what messages call the first row.
         notes: what to tell the user, one line each.
     """
 
@@ -56,10 +57,15 @@ class Events:
     user_ids: IdMap
     item_ids: IdMap
     kept: NDArray[np.bool_]
+    first_row: int = 0
     notes: tuple[str, ...] = field(default=())
 
     def __len__(self) -> int:
         return len(self.users)
+
+    def row_of(self, event: int) -> int:
+        """Row of the log that an event is, for messages."""
+        return self.first_row + int(np.flatnonzero(self.kept)[event])
 
 
 def log_dtypes(settings: InteractionSettings, declared: Mapping[str, str]) -> dict[str, str]:
@@ -131,7 +137,8 @@ class _Reader:
         self._pieces: dict[str, list[NDArray]] = {}
         self._column_pieces: dict[str, list[pl.Series]] = {name: [] for name in columns}
         # Rows of a csv file count from 1 in messages, all others from 0; parts are counted through.
-        self._rows = int(any(".parquet" not in file.name and ".pq" not in file.name for file in table.files))
+        self._first_row = int(any(format_of(file, table.name) == "csv" for file in table.files))
+        self._rows = self._first_row
         self._dropped = {settings.user: 0, settings.item: 0}
 
     def _where(self, column: str) -> str:
@@ -154,18 +161,18 @@ class _Reader:
         if self._rule is not None and settings.label is not None:
             found["positive"] = self._labels(self._rule, chunk[settings.label], target, first)
         if self._fold_column is not None:
-            values = chunk[self._fold_column].cast(pl.String)
-            found["folds"] = fold_codes(values.to_list(), where=self._where(self._fold_column), first_row=first)
+            folds = chunk[self._fold_column].cast(pl.String).to_list()
+            found["folds"] = fold_codes(folds, where=self._where(self._fold_column), first_row=first)
         if not kept.all():
             found = {name: values[kept] for name, values in found.items()}
         for name, values in (found | {"kept": kept}).items():
             self._pieces.setdefault(name, []).append(values)
-        for name, pieces in self._column_pieces.items():
-            pieces.append(chunk[name] if kept.all() else chunk[name].filter(pl.Series(kept)))
+        for name, columns in self._column_pieces.items():
+            columns.append(chunk[name] if kept.all() else chunk[name].filter(pl.Series(kept)))
         self._rows += len(chunk)
 
     def _codes(self, column: str, chunk: pl.DataFrame, *, padding: bool) -> NDArray[np.int64]:
-        known, values = self._ids[column], chunk[column]
+        known, values = self._ids[column], _ids_of(chunk[column])
         try:
             known = IdMap.of(values, padding=padding) if known is None else known.extended(values)
             self._ids[column] = known
@@ -225,7 +232,7 @@ class _Reader:
             users=joined["users"],
             items=joined["items"],
             times=joined.get("times"),
-            clock=Clock(None) if self._times is None else self._times.clock,
+            clock=COUNTER if self._times is None else self._times.clock,
             positive=joined.get("positive", everything),
             target=joined["target"],
             kinds=joined.get("kinds"),
@@ -235,18 +242,28 @@ class _Reader:
             user_ids=user_ids,
             item_ids=item_ids,
             kept=joined["kept"],
+            first_row=self._first_row,
             notes=tuple(self._notes(joined)),
         )
 
     def _notes(self, joined: Mapping[str, NDArray]) -> list[str]:
-        notes = [
-            f"{count:,} rows without {column!r} are left out" for column, count in self._dropped.items() if count
-        ]
+        notes = [f"{count:,} rows without {column!r} are left out" for column, count in self._dropped.items() if count]
         if self._times is not None:
             clock, times = self._times.clock, joined["times"]
             taken = f" (taken as {_UNITS[clock.unit]}; `time_unit` says otherwise)" if self._times.guessed else ""
             notes.append(f"times go from {clock.text(int(times.min()))} to {clock.text(int(times.max()))}{taken}")
         return notes
+
+
+def _ids_of(values: pl.Series) -> pl.Series:
+    """Ids as they are; an empty text is a missing one, and whole numbers with gaps arrive as floats from pandas."""
+    if values.dtype == pl.String:
+        return values.set(values == "", None)
+    if values.dtype.is_float():
+        whole = values.fill_nan(None)
+        if (whole == whole.floor()).all() and (whole.abs() < EXACT_FLOAT).all():
+            return whole.cast(pl.Int64)
+    return values
 
 
 _UNITS = {

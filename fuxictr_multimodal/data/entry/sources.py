@@ -70,9 +70,8 @@ class Source:
         """Rows of the training split; nothing is read yet."""
         if self.codes is None:
             return self.table.frame
-        codes = pl.LazyFrame({_SPLIT: self.codes})
-        both = pl.concat([self.table.frame, codes], how="horizontal")
-        return both.filter(pl.col(_SPLIT) == 0).drop(_SPLIT)
+        frame = self.table.frame.with_columns(pl.Series(_SPLIT, self.codes))
+        return frame.filter(pl.col(_SPLIT) == 0).drop(_SPLIT)
 
 
 def open_sources(entry: Entry, users: Users | None) -> list[Source]:

@@ -71,7 +71,7 @@ def by_order(samples: NDArray[np.bool_], *, valid: float, test: float) -> Split:
     [0, 0, 0, 0, 0, 0, 0, 1, 1, 2]
     """
     split = by_time(np.arange(len(samples)), samples, valid=valid, test=test)
-    return Split(split.of, split.known, f"by order: the last {test:.0%} of the rows test, {valid:.0%} before them valid")
+    return Split(split.of, split.known, split.method.replace("time", "order", 1))
 
 
 def by_user(users: Ints, samples: NDArray[np.bool_], *, valid: float, test: float, seed: int) -> Split:

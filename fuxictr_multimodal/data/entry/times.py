@@ -42,6 +42,22 @@ class Clock:
         day = PER_DAY[self._calendar()]
         return times % day * 24 // day
 
+    def converted(self, times: NDArray[np.int64], to: Clock) -> NDArray[np.int64]:
+        """The same times in the unit of another clock.
+
+        Raises:
+            DataError: one of both only counts.
+
+        >>> Clock("ms").converted(np.array([5_999]), Clock("s")).tolist()
+        [5]
+        """
+        if self.unit == to.unit or not len(times):
+            return times
+        if self.unit is None or to.unit is None:
+            raise DataError("times that only count cannot be compared with dates: give them as in the training data")
+        mine, other = PER_DAY[self.unit], PER_DAY[to.unit]
+        return times * (other // mine) if other >= mine else times // (mine // other)
+
     def text(self, time: int) -> str:
         """A time as people read it."""
         if self.unit is None:
@@ -55,6 +71,11 @@ class Clock:
     def _calendar(self) -> str:
         assert self.unit is not None, "a counter has no calendar"
         return self.unit
+
+
+_DATETIMES = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M")
+# Times that only count.
+COUNTER = Clock(None)
 
 
 class TimeReader:
@@ -138,16 +159,13 @@ class TimeReader:
         numbers = text.cast(pl.Int64, strict=False)
         if not numbers.null_count():
             return "whole numbers", numbers.to_numpy()
-        if self._kind != "whole numbers" and numbers.is_null().all():
-            for parse in (_as_dates, _as_datetimes):
-                found = parse(text)
-                if found is not None and not found.null_count():
-                    return self._parse(found, first_row)
-            found = _as_datetimes(text)
-            wrong = np.ones(len(text), bool) if found is None else found.is_null().to_numpy()
-        else:
-            wrong = numbers.is_null().to_numpy()
-        row = int(np.argmax(wrong))
+        wrong = numbers.is_null()
+        if self._kind != "whole numbers" and wrong.all():
+            found = min((_as_dates(text), _as_datetimes(text)), key=pl.Series.null_count)
+            if not found.null_count():
+                return self._parse(found, first_row)
+            wrong = found.is_null()
+        row = int(np.argmax(wrong.to_numpy()))
         raise DataError(
             f"{self._where}, row {first_row + row}: {values[row]!r} is no time: give whole numbers, or dates such as "
             "2026-01-31 or 2026-01-31 12:30:00, in every row alike"
@@ -165,18 +183,13 @@ def unit_of(most: int) -> str | None:
     return next((unit for unit, limit in _LIMITS if most < limit), "ns")
 
 
-def _as_dates(text: pl.Series) -> pl.Series | None:
+def _as_dates(text: pl.Series) -> pl.Series:
     return text.str.to_date("%Y-%m-%d", strict=False, exact=True)
 
 
-def _as_datetimes(text: pl.Series) -> pl.Series | None:
+def _as_datetimes(text: pl.Series) -> pl.Series:
     """ISO datetimes, to the microsecond; with a zone in UTC."""
     plain = text.str.replace("T", " ", literal=True)
-    for form in ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M"):
-        found = plain.str.to_datetime(form, strict=False, time_unit="us")
-        if not found.null_count():
-            return found
     zoned = plain.str.replace("Z$", "+00:00").str.to_datetime("%Y-%m-%d %H:%M:%S%.f%z", strict=False, time_unit="us")
-    if not zoned.null_count():
-        return zoned
-    return plain.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False, time_unit="us")
+    found = [plain.str.to_datetime(form, strict=False, time_unit="us") for form in _DATETIMES]
+    return min((*found, zoned), key=pl.Series.null_count)

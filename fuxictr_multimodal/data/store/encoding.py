@@ -21,6 +21,7 @@ from fuxictr_multimodal.data.store.buckets import bucket_codes, bucket_tokens, f
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, is_fitted
 from fuxictr_multimodal.data.store.fit_statistics import number_statistics, weighted_statistics
 from fuxictr_multimodal.data.store.token_codes import TokenCodes, token_codes
+from fuxictr_multimodal.data.store.vocabulary_file import write_vocabularies
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 # FuxiCTR's values in place of missing ones, where a column has no `fill_na`.
@@ -207,6 +208,12 @@ class StoreFeatureProcessor(FeatureProcessor):
         super().fit_numeric_col(col, stats_dict)
         if "normalizer" in col and stats_dict is not None:
             self.normalizers[col["name"]] = {"normalizer": col["normalizer"], **stats_dict}
+
+    def save_vocab(self, vocab_file: str) -> None:
+        """FuxiCTR's own file, byte for byte, written faster."""
+        kinds = {name: spec["type"] for name, spec in self.feature_map.features.items()}
+        named = [name for name, kind in kinds.items() if kind in ("categorical", "sequence")]
+        write_vocabularies(vocab_file, {name: self.processor_dict[f"{name}::tokenizer"].vocab for name in named})
 
     def save_pickle(self, pickle_file: str) -> None:
         """Write nothing: a dataset holds no pickle; `restore_processor` reads JSON."""

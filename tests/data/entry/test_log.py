@@ -81,7 +81,9 @@ def entry_of(paths: dict[str, str], *, kind: str = "parquet", **changes: Any) ->
         "label_col": {"name": "label", "dtype": "float"},
     }  # fmt: skip
     for key, value in changes.items():
-        entry[key] = {**entry["interactions"], **value} if key == "interactions" else value
+        if key == "interactions":
+            value = {name: given for name, given in {**entry[key], **value}.items() if given is not None}
+        entry[key] = value
     return {key: value for key, value in entry.items() if value is not None}
 
 
@@ -125,9 +127,7 @@ def samples_of(store: Store) -> pl.DataFrame:
 def histories_in_polars(log: pl.DataFrame, max_len: int) -> pl.DataFrame:
     """Each row's history by a join of the log with itself."""
     rows = log.with_row_index("row")
-    earlier = rows.filter(pl.col("rating") >= 3).select(
-        "user", past="ts", past_row="row", shown="item"
-    )
+    earlier = rows.filter(pl.col("rating") >= 3).select("user", past="ts", past_row="row", shown="item")
     both = rows.join(earlier, on="user").filter(pl.col("past") < pl.col("ts")).sort("past", "past_row")
     lists = both.group_by("row").agg(history=pl.col("shown").tail(max_len))
     return rows.join(lists, on="row", how="left").with_columns(pl.col("history").fill_null([])).sort("row")
@@ -234,9 +234,8 @@ def test_negatives_weights_and_event_features_in_the_dataset(raw, tmp_path):
     positives = found.filter(label=1)
     brands = dict(raw["items"].iter_rows())
     assert found["brand"].to_list() == [brands[item] for item in found["item_id"]]
-    rows = log.with_columns(row=pl.int_range(pl.len()))
-    both = positives.join(rows, left_on=["user_id", "item_id", "ts", "hours"], right_on=["user", "item", "ts", "hours"])
-    assert both["weight"].to_list() == pytest.approx(both["weight_right"].to_list(), abs=1e-6)
+    weights = positives.select("user_id", "item_id", "ts", pl.col("weight").cast(pl.Float64).round(2))
+    assert sorted(weights.rows()) == sorted(log.select("user", "item", "ts", "weight").rows())
     manifest = store.manifest
     assert manifest.weight_col == "weight"
     assert manifest.negative_sampling["by"] == "popularity"
@@ -246,7 +245,7 @@ def test_negatives_weights_and_event_features_in_the_dataset(raw, tmp_path):
     sizes = {c["name"]: c["vocab_size"] for c in manifest.feature_cols if c.get("source") == "event"}
     assert sizes == {name: feature.vocab_size for name, feature in features.items()}
     days = features["weekday"].codes(found["ts"])
-    assert found["weekday"].to_list() == days.tolist() == (found["ts"] // 86_400 + 3).mod(7).add(1).to_list()
+    assert found["weekday"].to_list() == days.tolist() == ((found["ts"] // 86_400 + 3) % 7 + 1).to_list()
     assert next(c for c in manifest.feature_cols if c["name"] == "rating")["embedding_dim"] == 4
 
 
@@ -270,7 +269,7 @@ def test_further_behaviours_are_in_the_dataset(raw, tmp_path):
         users, times = reader.read("user_id", 0, reader.rows), reader.read("ts", 0, reader.rows)
     items, own = store.ids("item_id"), store.ids("user_id").originals(users)
     for row in range(0, len(times), 7):
-        past = raw["log"].filter((pl.col("user") == own[row]) & (pl.col("ts") < times[row]) & (pl.col("action") == "cart"))
+        past = raw["log"].filter(user=own[row], action="cart").filter(pl.col("ts") < times[row])
         wanted = past.sort("ts", maintain_order=True)["item"].tail(5).to_list()
         assert items.originals(carts.values[carts.offsets[row] : carts.offsets[row + 1]]).to_list() == wanted
 
@@ -278,7 +277,7 @@ def test_further_behaviours_are_in_the_dataset(raw, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"interactions": {"time": "tz"}}, r"log.parquet: column 'tz' is missing. Did you mean 'ts'\?"),
+        ({"interactions": {"time": "tss"}}, r"log.parquet: column 'tss' is missing. Did you mean 'ts'\?"),
         ({"interactions": {"positive": "high"}}, r"positive is 'high', but must be a rule such as"),
         ({"interactions": {"label": None, "positive": None}}, r"the log has positives only: draw negatives"),
         ({"event_cols": [{"name": "city"}]}, r"event_cols: 'city' is the name of another column"),

@@ -12,7 +12,7 @@ import polars as pl
 from fuxictr_multimodal.config.expids import load_dataset_config
 from fuxictr_multimodal.data.recipes.interactions import SPLITS, TRAIN
 from fuxictr_multimodal.data.recipes.microlens.files import LEVELS
-from fuxictr_multimodal.data.recipes.microlens.raw_files import Release, read_release
+from fuxictr_multimodal.data.recipes.microlens.raw_files import LIKES, Release, read_release
 from fuxictr_multimodal.data.recipes.microlens.raw_recipe import BY_USER, LAST_ITEM, Choices, Recipe
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, is_fitted
 from fuxictr_multimodal.data.store.manifest import Manifest
@@ -147,7 +147,9 @@ def _fit_rows(columns: list[dict[str, Any]], items: dict[str, Any], recipe: Reci
 def _check_known(names: Collection[str], known: Collection[str], where: str, release: Release) -> None:
     for name in names:
         if name in LEVELS and name not in known:
-            raise DataError(f"{where} has {name!r}, but {release.size} has no file of likes and views")
+            raise DataError(
+                f"{where} has {name!r}, but {release.size} has no file of likes and views: {release.missing(LIKES)}"
+            )
         if name not in known:
             raise ConfigError(
                 f"{where}: the files of {release.size} do not provide column {name!r}. {did_you_mean(name, known)}"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.jagged import places_in_rows, row_numbers
 from fuxictr_multimodal.data.recipes.raw_tables import RawFiles, RawTable, bad_value, read_table
-from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.errors import DataError, nearest
 
 PAIRS = ("_pairs.csv", "_pairs.tsv")
 TITLES = ("_titles.csv", "_title_en.csv")
@@ -44,6 +44,8 @@ class Release:
         likes: total at the time of the crawl, -1 where unknown.
         views: the same.
         sources: what was read, by name.
+        folder: where the files lie.
+        others: names of the files of the folder that were not read.
     """
 
     size: str
@@ -55,6 +57,14 @@ class Release:
     likes: NDArray[np.int64] | None
     views: NDArray[np.int64] | None
     sources: dict[str, Path]
+    folder: Path
+    others: tuple[str, ...]
+
+    def missing(self, ends: Sequence[str]) -> str:
+        """The name of a file that was looked for, and the file beside it whose name is near."""
+        wanted = [self.size + end for end in ends]
+        hint = next((hint for name in wanted if (hint := nearest(name, self.others))), "")
+        return f"{self.folder / wanted[0]} does not exist.{f' {hint} Rename it.' if hint else ''}"
 
     @property
     def num_items(self) -> int:
@@ -96,6 +106,7 @@ def read_release(folder: Path, *, size: str | None = None) -> Release:
     likes_file = _first(raw, [prefix + end for end in LIKES])
     categories_file = _first(raw, [CATEGORIES])
     likes, views = _likes_and_views(raw, likes_file, num_items) if likes_file else (None, None)
+    read = [name for name in (file, titles_file, likes_file, categories_file) if name]
     return Release(
         size=prefix,
         pairs=once,
@@ -105,7 +116,9 @@ def read_release(folder: Path, *, size: str | None = None) -> Release:
         categories=_texts(raw, categories_file, "tag", num_items) if categories_file else None,
         likes=likes,
         views=views,
-        sources=raw.sources([name for name in (file, titles_file, likes_file, categories_file) if name]),
+        sources=raw.sources(read),
+        folder=folder,
+        others=tuple(name for name in raw.names if name not in {raw.actual(one) for one in read}),
     )
 
 

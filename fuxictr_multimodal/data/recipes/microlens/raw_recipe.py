@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.jagged import places_in_rows
 from fuxictr_multimodal.data.recipes.interactions import SPLITS, TEST, TRAIN, VALID, Levels, earlier_items
+from fuxictr_multimodal.data.recipes.microlens.raw_files import TITLES, Release
 from fuxictr_multimodal.data.recipes.negatives import NegativeSampler
-from fuxictr_multimodal.data.recipes.microlens.raw_files import Release
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.text.words import drop_invisible, word_characters
 
@@ -202,7 +202,10 @@ class Recipe:
         if embedding is not None:
             found = pretrained_vectors(embedding, item_ids=np.arange(1, release.num_items), dim=dim)
         elif release.titles is None:
-            raise DataError(f"{release.size} has no file of titles: add it, or pass a table with --embedding")
+            raise DataError(
+                f"{release.size} has no file of titles: add it, or pass a table with --embedding. "
+                f"{release.missing(TITLES)}"
+            )
         else:
             known = np.zeros(release.num_items, dtype=bool)
             known[self.items[self.counted]] = True
