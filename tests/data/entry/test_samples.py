@@ -1,4 +1,4 @@
-"""Samples that are ready: what is read back from the dataset equals the user's tables, by an independent computation."""
+"""Samples that are ready: what is read back equals the user's tables, by an independent computation."""
 
 import numpy as np
 import polars as pl
