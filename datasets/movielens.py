@@ -3,6 +3,7 @@
     python datasets/movielens.py --raw ml-1m.zip
     python datasets/movielens.py --raw ml-latest-small/ --history all
     python datasets/movielens.py --raw ml-latest-small/ --until 0.8 --data-root windows/0.8
+    python datasets/movielens.py --raw ml-1m.zip --event-times
     python datasets/movielens.py --raw FOLDER --embedding item_vectors.h5 --levels-on-items
 
 The data comes from https://grouplens.org/datasets/movielens/; its terms forbid redistribution. Known layouts are
@@ -55,6 +56,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="put the film's quantile bins on history items too (dataset id with _levels)",
     )
     parser.add_argument(
+        "--event-times",
+        action="store_true",
+        help="put the age, weekday and hour of each rating on the films of histories (dataset id with _times)",
+    )
+    parser.add_argument(
         "--until",
         default=1.0,
         metavar="SHARE",
@@ -76,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         history=args.history,
         user_levels=args.user_levels,
         levels_on_items=args.levels_on_items,
+        event_times=args.event_times,
         until=args.until,
         overwrite=args.overwrite,
     )

@@ -19,17 +19,25 @@ def run_predict_main(
     parser = command_parser(
         prog,
         "Score the test split, or new raw samples, with a trained experiment or with published weights.",
-        notes="New samples are a parquet file with the dataset's context columns in raw form, the target item, and the "
-        "history as lists of items, newest last, in item_seq or history. Scores keep the order of the samples.",
+        notes="New samples are csv or parquet: the dataset's columns in raw form, ids as in your own files, and the "
+        "history as a list of items, newest last (in csv a text with ^, or the entry's splitter, between items). "
+        "Columns are named as in the dataset's entry; for a dataset that a script built, the history is item_seq or "
+        "history. A dataset that was built from a log needs the user, the item and the time only: histories are read "
+        "off the log. They can also come in history, and in a column for each further behaviour, with the times of "
+        "their events in history_time and other event features in history_<name>. Scores keep the order of the "
+        "samples.",
         examples=["--expid QIN_demo --out scores.parquet", "--expid QIN_demo --data new.parquet --out scores.csv"],
     )
     add_trained_run(parser, config)
     parser.add_argument(
         "--data",
         type=path_argument,
-        help="parquet file of new samples, or a folder of its parts (default: the test split)",
+        help="csv or parquet file of new samples, or a folder of its parts (default: the test split)",
     )
-    parser.add_argument("--history-column", help="history column in --data (default: item_seq or history)")
+    parser.add_argument(
+        "--history-column",
+        help="history column in --data (default: that of the dataset's entry, else item_seq or history)",
+    )
     parser.add_argument(
         "--out",
         type=path_argument,
@@ -47,6 +55,12 @@ def run_predict_main(
         type=path_argument,
         metavar="FILE",
         help="export the weights under their published names; without other options, nothing is scored",
+    )
+    parser.add_argument(
+        "--calibrate",
+        choices=("platt", "isotonic", "none"),
+        default="none",
+        help="calibrate the scores on the valid split; the model's own are then in score_raw (default: none)",
     )
     args = parser.parse_args(argv)
     # FuxiCTR, torch and Ray take seconds to import: so only after the arguments are checked.
@@ -66,7 +80,8 @@ def run_predict_main(
         task=args.task,
         imported=args.import_weights,
         exported=args.export_weights,
-        score=bool(not args.export_weights or args.out or args.submission or args.data),
+        score=bool(not args.export_weights or args.out or args.submission or args.data or args.calibrate != "none"),
+        calibrate=None if args.calibrate == "none" else args.calibrate,
     )
     if args.export_weights:
         print(f"weights: {args.export_weights}")
@@ -74,6 +89,8 @@ def run_predict_main(
         return
     rate = scored.rows / scored.seconds
     print(f"{scored.rows:,} samples in {scored.seconds:.1f} s ({rate:,.0f} samples/s): {scored.out}")
+    if scored.calibrated:
+        print(f"{args.calibrate} calibration on the test split: {scored.calibrated}")
     if scored.submission:
         print(f"submission: {scored.submission}")
     for column, count in scored.unknown.items():

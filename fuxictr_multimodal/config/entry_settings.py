@@ -189,6 +189,19 @@ def form_of(entry: Mapping[str, Any]) -> Form:
     return "flat" if entry.get("item_data") is None and entry.get("history_col") is None else "samples"
 
 
+def unread_format(entry: Mapping[str, Any]) -> str:
+    """What to do about a `data_format` that is not read; nothing where it is.
+
+    >>> unread_format({"data_format": "tfrecord", "train_data": "x"}).split(":")[0]
+    "; data_format 'tfrecord' is not read"
+    """
+    given = entry.get("data_format")
+    if entry.get("train_data") is None or given in KNOWN_FORMATS:
+        return ""
+    problem = "`data_format` is not set" if given is None else f"data_format {given!r} is not read"
+    return f"; {problem}: convert the files to csv or parquet, or to npz with FuxiCTR's feature_map.json"
+
+
 def check_form(entry: Mapping[str, Any]) -> None:
     """Refuse keys that do not fit together, on values that are typed already.
 

@@ -91,6 +91,12 @@ class RunSettings(Settings):
     feature_specs: SkipValidation[tuple[dict[str, Any], ...]] = Field(
         UNSET, description="Changes of single features, such as `[{name: item_emb_d128, feature_encoder: ...}]`."
     )
+    event_features: Names = Field(
+        UNSET,
+        description="Event features of the dataset that the model reads, such as the age of each history item: `all`, "
+        "or their names. QIN and models of a clone read them of histories and target, LongCTR models of the target "
+        "alone. By default none.",
+    )
     zoo_root: UserPath = Field(
         UNSET, description="Folder of a FuxiCTR clone whose `model_zoo` holds the model. Its code is run."
     )

@@ -19,8 +19,10 @@ from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.scoring.new_rows import NewRows
+from fuxictr_multimodal.scoring.calibration import Effect, calibration_of, check_method
+from fuxictr_multimodal.scoring.new_samples import new_samples
 from fuxictr_multimodal.scoring.published_weights import export_weights, import_weights
+from fuxictr_multimodal.scoring.raw_rows import ROW_ID, RawRows
 from fuxictr_multimodal.scoring.submission import write_submission
 from fuxictr_multimodal.system.files import make_folder, replace_atomically
 from fuxictr_multimodal.system.machine import keep_freed_memory
@@ -28,7 +30,6 @@ from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.trained import load_trained
 from fuxictr_multimodal.training.trainer import Trainer
 
-ROW_ID = "ID"
 SUFFIXES = (".parquet", ".csv")
 
 
@@ -43,6 +44,7 @@ class Scored:
         seconds: loading and scoring, without writing.
         unknown: values outside of the vocabulary or the item table, by column.
         cut_histories: histories that were longer than `max_len`.
+        calibrated: what a calibration changed on the test split, where it was scored and has labels.
     """
 
     out: Path
@@ -51,6 +53,7 @@ class Scored:
     seconds: float
     unknown: dict[str, int] = field(default_factory=dict)
     cut_histories: int = 0
+    calibrated: Effect | None = None
 
 
 def predict(
@@ -69,6 +72,7 @@ def predict(
     imported: Path | None = None,
     exported: Path | None = None,
     score: bool = True,
+    calibrate: str | None = None,
 ) -> Scored | None:
     """Score rows with an experiment's checkpoint, or with imported weights.
 
@@ -79,7 +83,7 @@ def predict(
         seed: of the run, as in training.
         overrides: `key=value`, as in training.
         name: of the run, if it has one; its settings then come from its report.
-        data: parquet file of new raw rows, a folder of its parts or a glob; the test split where not given.
+        data: csv or parquet file of new raw rows, a folder of its parts or a glob; the test split where not given.
         history_column: its column of histories.
         out: file of scores, `.parquet` or `.csv`; `<run>.scores.parquet` beside the checkpoint where not given.
         submission: write `<out without suffix>.zip` for the challenge, too.
@@ -87,6 +91,8 @@ def predict(
         imported: published weights instead of the checkpoint.
         exported: write the weights under their published names.
         score: False only exports.
+        calibrate: `platt` or `isotonic`: scores are calibrated on the valid split, and the column `score_raw` has those
+            of the model.
 
     Raises:
         InputError: no checkpoint, one of another dataset, a wrong file, or an error in the configuration.
@@ -95,6 +101,8 @@ def predict(
         raise ConfigError(f"--out {out}: scores are written as {' or '.join(SUFFIXES)}")
     if out is not None and out.is_dir():
         raise ConfigError(f"--out {out} is a folder: pass a file")
+    if calibrate is not None:
+        check_method(calibrate)
     keep_freed_memory()
     experiment = Experiment.load(config_dir, expid, gpu=gpu, seed=seed, overrides=overrides, name=name)
     if score and data is None and experiment.store.split_path("test") is None:
@@ -118,17 +126,31 @@ def predict(
         _check_csv(kept, out)
     if submission:
         _check_ids(kept, data or experiment.store.dir)
+    trainer = Trainer(model, to_inputs=to_inputs, epochs=1)
+    calibration = None
+    if calibrate is not None:
+        # Before the samples, which may be many, are scored.
+        own = experiment.files
+        calibration = calibration_of(
+            experiment, trainer, calibrate, weights=imported or own.model, keep=None if imported else own.calibration
+        )
     started = time.perf_counter()
-    scores = Trainer(model, to_inputs=to_inputs, epochs=1).predict(rows).scores.astype(np.float32)
+    predictions = trainer.predict(rows)
+    scores = raw = predictions.scores.astype(np.float32)
     seconds = time.perf_counter() - started
+    effect = None
+    if calibration is not None:
+        scores = calibration.apply(raw).astype(np.float32)
+        kept = {**kept, "score_raw": pl.Series(raw)}
+        effect = None if predictions.labels is None else Effect.of(predictions.labels, raw, scores)
     _write(out, kept, scores)
     archive = out.with_suffix(".zip") if submission else None
     if archive is not None:
         write_submission(archive, ids=kept[ROW_ID].to_numpy(), scores=scores, task=task, rows=rows.num_samples)
     facts: dict[str, Any] = {}
-    if isinstance(rows, NewRows):
+    if isinstance(rows, RawRows):
         facts = {"unknown": dict(rows.unknown), "cut_histories": rows.cut_histories}
-    return Scored(out=out, submission=archive, rows=len(scores), seconds=seconds, **facts)
+    return Scored(out=out, submission=archive, rows=len(scores), seconds=seconds, calibrated=effect, **facts)
 
 
 def _rows(
@@ -137,14 +159,15 @@ def _rows(
     """What to score: the loader of the test split, or new rows."""
     if data is None:
         return experiment.loaders("test", feature_map, model.device)
-    return NewRows(
+    return new_samples(
         data,
+        params=experiment.params,
         store=experiment.store,
+        history_column=history_column,
         feature_map=feature_map,
         batch_size=experiment.params["batch_size"],
         max_len=experiment.max_len,
         device=torch.device(model.device),
-        history_column=history_column,
     )
 
 
@@ -167,10 +190,16 @@ def _kept_columns(experiment: Experiment, rows: Any) -> dict[str, pl.Series]:
     """Columns that tell which row a score belongs to: the id if there is one, the group and the target item."""
     manifest = experiment.store.manifest
     names = [ROW_ID, manifest.group_id, manifest.item_col]
-    if isinstance(rows, NewRows):
+    if isinstance(rows, RawRows):
         return rows.columns([name for name in names if name])
-    with experiment.store.reader("test") as reader:
-        return {name: pl.Series(name, reader.read(name, 0, reader.rows)) for name in names if name in reader.columns}
+    store, kept = experiment.store, {}
+    with store.reader("test") as reader:
+        for name in names:
+            if name in reader.columns:
+                codes = reader.read(name, 0, reader.rows)
+                ids = store.ids(name)
+                kept[name] = pl.Series(name, codes) if ids is None else ids.originals(codes).alias(name)
+    return kept
 
 
 def _write(path: Path, kept: dict[str, pl.Series], scores: np.ndarray) -> None:

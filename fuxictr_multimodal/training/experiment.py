@@ -32,6 +32,7 @@ from fuxictr_multimodal.training.find_runs import run_name
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.resume import named_keys, own_settings
 from fuxictr_multimodal.training.run_names import RunFiles, settings_given
+from fuxictr_multimodal.zoo.histories import keep_events, name_histories
 from fuxictr_multimodal.zoo.models import ZooModel, resolve
 
 
@@ -123,13 +124,15 @@ class Experiment:
         return self.params.get("max_len") or self.store.manifest.max_len
 
     def feature_map(self) -> FeatureMap:
-        """FuxiCTR's feature map of the dataset, with this expid's `use_features` and `feature_specs`."""
+        """FuxiCTR's feature map of the dataset, with the features that this expid chooses."""
         # FuxiCTR computes widths from the parameter alone; a model has a default of its own.
         own = inspect.signature(self.zoo_model.model_class).parameters.get("embedding_dim")
         default = {"embedding_dim": own.default} if own is not None and isinstance(own.default, int) else {}
-        loaded = load_feature_map(self.store.dir, self.store.manifest.dataset_id, {**default, **self.params})
-        loaded.without_items = self.store.manifest.item_col is None
-        return loaded
+        feature_map = load_feature_map(self.store.dir, self.store.manifest.dataset_id, {**default, **self.params})
+        name_histories(feature_map, self.store.manifest)
+        keep_events(feature_map, self.params.get("event_features"))
+        feature_map.without_items = self.store.manifest.item_col is None
+        return feature_map
 
     def item_table(self, feature_map: FeatureMap, device: Any) -> ItemTable:
         """The item table of the dataset on a device: the features with `source: item`."""

@@ -29,6 +29,7 @@ class RunFiles:
         self.curve = directory / f"{run}.curve.png"
         self.predictions = directory / f"{run}.predictions.npz"
         self.model = directory / f"{run}.model"
+        self.calibration = directory / f"{run}.calibration.json"
         self.state = directory / f"{run}.state"
         self.lock = directory / f".{run}.lock"
 

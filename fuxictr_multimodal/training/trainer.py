@@ -2,7 +2,8 @@
 
 It drives FuxiCTR's own pieces (`train_step`, `forward`, `get_labels`, `lr_decay`, `checkpoint`), so a model trains
 here as it does in `BaseModel.fit`. What it adds: predictions stay arrays, the loss stays on the device, a NaN never
-replaces the best checkpoint, and a killed run resumes from its last evaluation with the same loss trace.
+replaces the best checkpoint, samples may have weights, and a killed run resumes from its last evaluation with the same
+loss trace.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from fuxictr_multimodal.metrics import classification as metrics
 from fuxictr_multimodal.system.progress import followed
 from fuxictr_multimodal.training.checkpoint import load_checkpoint, save_checkpoint
 from fuxictr_multimodal.training.progress import Evaluation, Predictions, Progress
+from fuxictr_multimodal.training.sample_weights import SampleWeights
 from fuxictr_multimodal.training.state_file import (
     damage_named,
     random_state,
@@ -80,6 +82,7 @@ class Trainer:
         self.state_file = state_file
         self.on_evaluation = on_evaluation
         self.progress = Progress()
+        self._weights = SampleWeights(model)
         self._loader_state: dict[str, Any] | None = None
 
     def fit(self, train: MultimodalDataLoader, valid: MultimodalDataLoader) -> Progress:
@@ -110,6 +113,7 @@ class Trainer:
             if not progress.finished:
                 progress.epoch += 1
                 logging.info("************ Epoch=%d end ************", progress.epoch)
+        self._weights.remove()
         if progress.best_epoch is None:
             raise ConfigError(
                 f"eval_steps={eval_steps} is more than the {len(train) * self.epochs} steps of the whole training: "
@@ -195,6 +199,7 @@ class Trainer:
         started = time.perf_counter()
         for index, batch in enumerate(self._with_progress(train, f"epoch {progress.epoch + 1}"), start=first):
             model._batch_index = index
+            self._weights.set(batch.weight)
             loss_sum += self._train_step(self.to_inputs(batch)).detach()
             if self.average is not None:
                 self.average.update()

@@ -75,7 +75,7 @@ class Vocabularies:
         return {name: spec["vocab_size"] for name, spec in specs.items() if "vocab_size" in spec}
 
     def matched(self, column: str, earlier: Vocabularies) -> Match:
-        """The codes of a column that both builds have, by the user's ids or by token.
+        """The codes of a column that both builds have, by the user's ids or by token; quantile bins by their number.
 
         A column that comes encoded, without ids, is matched by its codes: the user's own data gives them their meaning.
 
@@ -92,6 +92,11 @@ class Vocabularies:
                 new = np.append(0, new[1:])  # padding
             old = np.flatnonzero(new != UNKNOWN)
             return Match(old, new[old])
+        before, now = (side.manifest.normalizers.get(column, {}).get("boundaries") for side in (earlier, self))
+        if before is not None and now is not None and len(before) == len(now):
+            # Every build has boundaries of its own: the third of ten bins is the third of ten.
+            codes = np.arange(self.sizes[column])
+            return Match(codes, codes)
         if isinstance(there, Mapping) and isinstance(here, Mapping):
             both = [(code, here[token]) for token, code in there.items() if token in here]
             pairs = np.array(both, dtype=np.int64).reshape(-1, 2)

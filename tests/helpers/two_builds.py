@@ -11,7 +11,7 @@ import yaml
 
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.data.store.builder import StoreBuilder
-from fuxictr_multimodal.data.store.ids import IdMap, ids_name
+from fuxictr_multimodal.data.store.ids import IdMap
 
 FEATURE_COLS: list[dict[str, Any]] = [
     {"name": "user_id", "active": True, "dtype": "int", "type": "meta"},
@@ -50,6 +50,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 BRANDS = ("acme", "blue", "coco", "dune")
 CITIES = ("Aachen", "Bonn", "Celle", "Dresden", "Essen")
+OF_SAMPLES = ("user_id", "user", "city", "hour", "label", "weight")
 TAGS = ("new", "sale", "red", "green", "old")
 
 
@@ -80,9 +81,17 @@ def items_table(ids: IdMap) -> dict[str, np.ndarray]:
 
 
 def build_shop(
-    data_root: Path, dataset_id: str, splits: dict[str, pl.DataFrame], ids: IdMap | None, *, overwrite: bool = False
+    data_root: Path,
+    dataset_id: str,
+    splits: dict[str, pl.DataFrame],
+    ids: IdMap | None,
+    *,
+    fitted_on: pl.DataFrame | None = None,
 ) -> Store:
-    """Build a dataset of raw samples; without `ids` items are numbered by their own numbers."""
+    """Build a dataset of raw samples; without `ids` items are numbered by their own numbers.
+
+    Columns are fitted on the train split, or on other samples.
+    """
     numbered = ids or IdMap(pl.Series([None, *(f"i{i}" for i in range(1, 40))]))
     table = items_table(numbered)
     columns = [{**column, "max_len": 2} if column["name"] == "tags" else column for column in FEATURE_COLS]
@@ -93,36 +102,38 @@ def build_shop(
         label_col=LABEL_COL,
         max_len=5,
         recipe={"of": dataset_id},
-        overwrite=overwrite,
+        weight_col="weight" if "weight" in splits["train"].columns else None,
         progress=False,
     ) as building:
-        train = splits["train"]
+        train = splits["train"] if fitted_on is None else fitted_on
         of_items = {name: values[numbered.codes(train["item"])].tolist() for name, values in table.items()}
         building.fit(train.with_columns(**{name: pl.Series(values) for name, values in of_items.items()}))
         building.write_items(table)
+        if ids is not None:
+            building.write_ids({"item_id": ids})
         for split, rows in splits.items():
             flat = pl.Series([item for history in rows["history"] for item in history], dtype=pl.String)
             building.append(
                 split,
-                {name: rows[name].to_numpy() for name in ("user_id", "user", "city", "hour", "label")}
+                {name: rows[name].to_numpy() for name in OF_SAMPLES if name in rows.columns}
                 | {"item_id": numbered.codes(rows["item"])},
                 numbered.codes(flat),
                 np.append(0, np.cumsum(rows["history"].list.len().to_numpy().astype(np.int64))),
             )
         building.finish(split_method="by hand")
-    if ids is not None:
-        ids.write(data_root / dataset_id / ids_name("item_id"))
     return Store.open(data_root, dataset_id)
 
 
-def write_config(folder: Path, data_root: Path, datasets: tuple[str, ...], **settings: Any) -> Path:
+def write_config(
+    folder: Path, data_root: Path, datasets: tuple[str, ...], *, models: dict[str, Any] = MODELS, **settings: Any
+) -> Path:
     """A config folder with an experiment `<model>_<dataset>` of each model on each dataset."""
     folder.mkdir(exist_ok=True)
     entry = {"data_root": str(data_root), "data_format": "h5", "max_len": 5, "group_id": "user_id"}
     entry |= {"feature_cols": FEATURE_COLS, "label_col": LABEL_COL}
     experiments = {
         f"{name}_{dataset}": {**MODEL, **model, **settings, "dataset_id": dataset}
-        for name, model in MODELS.items()
+        for name, model in models.items()
         for dataset in datasets
     }
     (folder / "dataset_config.yaml").write_text(yaml.safe_dump(dict.fromkeys(datasets, entry)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import filelock
 
-from fuxictr_multimodal.config.entry_settings import KNOWN_FORMATS, form_of
+from fuxictr_multimodal.config.entry_settings import form_of, unread_format
 from fuxictr_multimodal.data.entry.entry import BESIDE, FEATURE_MAP, Entry
 from fuxictr_multimodal.data.entry.recipe import check_unchanged, recipe_of
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols
@@ -85,8 +85,8 @@ def open_or_build(params: Mapping[str, Any]) -> Store:
     if form == "built":
         if missing and params.get("obtain"):
             raise DataError(f"dataset {dataset_id!r} is not in {root}. {' '.join(params['obtain'].split())}")
-        if missing and params.get("train_data") and params.get("data_format") not in KNOWN_FORMATS:
-            _refuse_format(params)
+        if missing and (problem := unread_format(params)):
+            raise ConfigError(f"dataset {dataset_id!r} is not in {root}{problem}")
         return Store.open(root, folder)
     if missing:
         make_folder(root)
@@ -126,16 +126,6 @@ def folder_name(data_root: Path, dataset_id: str) -> str:
     folder = data_root / dataset_id
     taken = (folder / FEATURE_MAP).is_file() and not (folder / MANIFEST_NAME).is_file()
     return f"{dataset_id}{BESIDE}" if taken else dataset_id
-
-
-def _refuse_format(params: Mapping[str, Any]) -> None:
-    """Files are named, in a format that is not read."""
-    given = params.get("data_format")
-    problem = "`data_format` is not set" if given is None else f"data_format {given!r} is not read"
-    raise ConfigError(
-        f"dataset {params['dataset_id']!r}: {problem}: write csv or parquet, or npz for data that FuxiCTR encoded, and "
-        "convert the files where they are of another format"
-    )
 
 
 def _build(entry: Entry, root: Path, folder: str, *, overwrite: bool) -> None:

@@ -12,10 +12,12 @@ import polars as pl
 from fuxictr_multimodal.data.recipes.interactions import SPLITS
 from fuxictr_multimodal.data.recipes.movielens_raw import LATEST, ONE_M, TAIL, read_raw
 from fuxictr_multimodal.data.recipes.movielens_recipe import LIKED, Recipe
+from fuxictr_multimodal.data.recipes.movielens_times import EventTimes
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
 DATASET_IDS = {ONE_M: "MovieLens_1M", LATEST: "MovieLens_small", TAIL: "MovieLens"}
 LEVELS_SUFFIX = "_levels"
+TIMES_SUFFIX = "_times"
 CHUNK_ROWS = 500_000
 
 
@@ -29,6 +31,7 @@ def build(
     history: str = "liked",
     user_levels: str = "train",
     levels_on_items: bool = False,
+    event_times: bool = False,
     until: float = 1.0,
     overwrite: bool = False,
     progress: bool = True,
@@ -44,6 +47,7 @@ def build(
         history: `liked` or `all`: which earlier items are in the history.
         user_levels: `train` or `earlier`: which ratings the quantile bins of a user count.
         levels_on_items: put a film's quantile bins on history items too.
+        event_times: put the age, weekday and hour of each rating on the films of histories.
         until: keep this fraction of all ratings, the earliest, and split these.
         overwrite: replace an existing dataset.
         progress: show progress on stderr.
@@ -59,7 +63,8 @@ def build(
     raw = read_raw(raw_path)
     if until != 1:
         raw = raw.until(until)
-    dataset_id = dataset_id or DATASET_IDS[raw.layout] + (LEVELS_SUFFIX if levels_on_items else "")
+    suffix = (LEVELS_SUFFIX if levels_on_items else "") + (TIMES_SUFFIX if event_times else "")
+    dataset_id = dataset_id or DATASET_IDS[raw.layout] + suffix
     entry = load_dataset_config(config_dir, dataset_id)
     where = f"dataset {dataset_id!r} in {config_dir}"
     columns = [column for column in check_feature_cols(entry["feature_cols"], where) if column["active"]]
@@ -67,6 +72,10 @@ def build(
     recipe = Recipe(raw, history=history, user_levels=user_levels, max_len=max_len)
     row_columns, item_columns = recipe.row_columns(), recipe.item_columns()
     metadata = {"layout": raw.layout, "liked_from": LIKED, **recipe.baselines()}
+    times = EventTimes(recipe, history=history, max_len=max_len) if event_times else None
+    if times is not None:
+        row_columns |= times.of_targets()
+        metadata |= times.facts()
 
     vectors: dict[str, np.ndarray] = {}
     for column in columns:
@@ -79,6 +88,9 @@ def build(
     _check_known(on_rows, row_columns, where, raw.layout)
     if levels_on_items and "likes_level" not in on_items:
         raise ConfigError(f"{where} has no likes_level with `source: item`, which --levels-on-items needs")
+    events = [column["name"] for column in columns if column.get("source") == "event"]
+    if times is not None and not events:
+        raise ConfigError(f"{where} has no column with `source: event`, which --event-times needs")
 
     rows_in_time = np.lexsort((recipe.user_codes, recipe.times))
     train = rows_in_time[recipe.is_train[rows_in_time]]
@@ -104,6 +116,7 @@ def build(
             "history": history,
             "user_levels": user_levels,
             "embedding": embedding and embedding.name,
+            **({"event_times": True} if event_times else {}),
             **({} if until == 1 else {"until": until}),  # absent for a whole log, as in earlier versions
         },
         sources={**raw.sources, **({embedding.name: embedding} if embedding else {})},
@@ -122,7 +135,13 @@ def build(
                 chunk = rows[start : start + CHUNK_ROWS]
                 values = {name: row_columns[name].gather(chunk).to_numpy() for name in on_rows}
                 values |= {label: recipe.labels[chunk], "item_id": recipe.items[chunk]}
-                builder.append(split, values, *recipe.histories.take(chunk))
+                of_events = {} if times is None else times.of_histories(chunk)
+                builder.append(
+                    split,
+                    values,
+                    *recipe.histories.take(chunk),
+                    events={name: values for name, values in of_events.items() if name in events},
+                )
         manifest = builder.finish(
             split_method=recipe.split_method,
             facts=metadata,

@@ -102,7 +102,7 @@ def test_a_script_s_dataset_is_not_compared(shop, tmp_path):
 def test_what_is_missing_is_said(shop, tmp_path):
     with pytest.raises(DataError, match=r"train_data: .*no.csv does not exist. .*Ask the shop"):
         open_or_build({**shop, "train_data": str(tmp_path / "raw/no.csv"), "obtain": "Ask the\n shop"})
-    with pytest.raises(ConfigError, match=r"data_format 'tfrecord' is not read: write csv or parquet, or npz"):
+    with pytest.raises(ConfigError, match=r"data_format 'tfrecord' is not read: convert the files to csv or"):
         open_or_build({**shop, "data_format": "tfrecord"})
     with pytest.raises(ConfigError, match=r"the entry has no such block, nor does it name files"):
         build_entry({**shop, "data_format": "h5"})
