@@ -1,4 +1,6 @@
-"""Samples that are ready: what is read back from the dataset equals the user's tables, by an independent computation."""
+"""Samples that are ready: what is read back equals the user's tables, by an independent computation."""
+
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -89,7 +91,7 @@ def histories_of(store, split):
     reader, ids = store.reader(split), store.ids("item_id")
     values, offsets = reader.read_history(0, reader.rows)
     names = ids.originals(values).to_list()
-    return [names[start:stop] for start, stop in zip(offsets, offsets[1:], strict=False)]
+    return [names[start:stop] for start, stop in pairwise(offsets)]
 
 
 def column(store, split, name):
@@ -164,7 +166,7 @@ def test_csv_and_frames_give_the_same_bytes(shop, capsys):
     as_csv = build_entry(entry_of(shop, data_format="csv", data_root=str(folder), **files))
     frames = {f"{split}_data": pl.read_parquet(shop / f"{split}.parquet") for split in ("train", "valid", "test")}
     frames["item_data"], frames["user_data"] = make_items().to_pandas(), make_users().to_pandas()
-    plain = {key: None for key in ("train_data", "valid_data", "test_data", "item_data", "user_data", "data_format")}
+    plain = dict.fromkeys(("train_data", "valid_data", "test_data", "item_data", "user_data", "data_format"))
     as_frames = build_entry(entry_of(shop, data_root=str(shop / "frames"), **plain), frames=frames)
     assert first.manifest.files == as_csv.manifest.files == as_frames.manifest.files
     assert "items.parquet lacks 3 items that occur (3 as targets)" in capsys.readouterr().out
