@@ -124,7 +124,7 @@ def is_flat(params: Mapping[str, Any]) -> bool:
 
 
 def folder_name(data_root: Path, dataset_id: str) -> str:
-    """Name of the dataset's folder: the dataset_id, with `_h5` where FuxiCTR's or the user's files are in that folder."""
+    """Name of the dataset's folder: the dataset_id, or `<dataset_id>_h5` where other files are in that folder."""
     folder = data_root / dataset_id
     if not folder.is_dir() or (folder / MANIFEST_NAME).is_file():
         return dataset_id
