@@ -41,6 +41,19 @@ class SampleEvents:
         self._fitters: dict[str, EventFitter] = {}
         self._fitted: dict[str, EventFeature] = {}
         self._times: dict[tuple[str, str], TimeReader] = {}
+        self._restored = False
+
+    @classmethod
+    def restored(cls, entry: Entry, stored: Mapping[str, Any]) -> SampleEvents:
+        """The event features of an entry as a dataset keeps them in its `facts`, to encode new samples.
+
+        Raises:
+            DataError: they are damaged.
+        """
+        events = cls(entry)
+        events._fitted = {s.name: EventFeature.from_json(s.name, stored.get(s.name, {})) for s in events._specs}
+        events._restored = True
+        return events
 
     @property
     def targets(self) -> set[str]:
@@ -155,7 +168,10 @@ class SampleEvents:
         if reader is None:
             what = f"the times of {spec.name!r} ({'history' if side == 'history' else spec.target})"
             reader = self._times[spec.name, side] = TimeReader(f"{source.name}: {what}", spec.time_unit)
-        return pl.Series(reader.read(values, first_row=first_row))
+        times = reader.read(values, first_row=first_row)
+        if self._restored:
+            times = reader.clock.converted(times, self._fitted[spec.name].clock)
+        return pl.Series(times)
 
 
 def _numbers(values: pl.Series, where: str) -> pl.Series:

@@ -84,7 +84,7 @@ class StoreFeatureProcessor(FeatureProcessor):
         self,
         train_rows: pl.DataFrame | pl.LazyFrame | None = None,
         *,
-        items: pl.DataFrame | None = None,
+        items: Mapping[str, Any] | None = None,
         item_counts: np.ndarray | None = None,
     ) -> None:
         """Fit the raw columns, then write `feature_map.json` and `feature_vocab.json`.
@@ -92,7 +92,8 @@ class StoreFeatureProcessor(FeatureProcessor):
         Args:
             train_rows: training rows; it must hold the raw columns, and may be None where every column comes encoded.
                 A column's `min_categr_count` is the least count of its categories.
-            items: raw columns of the item table. Without `item_counts`, item features are columns of `train_rows`.
+            items: columns of the item table, the raw ones among them. Without `item_counts`, item features are columns
+                of `train_rows`.
             item_counts: how often each item is the target of a training row, (items,).
 
         Raises:
@@ -117,7 +118,8 @@ class StoreFeatureProcessor(FeatureProcessor):
         if of_items:
             assert items is not None
             assert item_counts is not None
-            item_rows = self._raw_rows(items.lazy(), of_items, "item.h5").collect()
+            there = [name for name in names if name in items]
+            item_rows = self._raw_rows(raw_frame(items, there).lazy(), of_items, "item.h5").collect()
             if not item_counts.any():
                 raise DataError("there are no training rows to fit the raw columns of the items on: all counts are 0")
         for column in filter(is_bucketed, fitted):
