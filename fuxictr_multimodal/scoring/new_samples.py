@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fuxictr.features import FeatureMap
-
 from fuxictr_multimodal.data.entry.files import SUFFIXES
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.scoring.csv_samples import typed_csv
@@ -33,26 +31,15 @@ def new_samples(
     Raises:
         DataError: the samples are missing or of another form.
     """
-    events, of_history = _events_read(params, store, options["feature_map"])
-    options |= {"events": events, "history_events": of_history}
+    names = options["feature_map"].features
+    events = [column.name for column in store.manifest.event_columns if column.name in names]
     entry = entry_of(params, store, events)
-    options |= {"store": store, "history_column": history_column}
+    options |= {"store": store, "history_column": history_column, "events": events}
     if entry is None:
         return _of_script(path, store, history_column, options)
     if entry.form == "log":
         return LogRows(path, entry=entry, **options)
     return EntryRows(path, entry=entry, **options)
-
-
-def _events_read(params: Mapping[str, Any], store: Store, feature_map: FeatureMap) -> tuple[list[str], list[str]]:
-    """Event features that the model reads of the target, and of the events of the history too."""
-    there = [column.name for column in store.manifest.event_columns if column.name in feature_map.features]
-    if params["model"].rpartition("/")[2] != "QIN":
-        # Other models take those of the target for features of the context.
-        return there, []
-    chosen = params.get("event_features")
-    read = [] if chosen is None else [name for name in there if chosen == "all" or name == chosen or name in chosen]
-    return read, read
 
 
 def _of_script(path: Path, store: Store, history_column: str | None, options: dict[str, Any]) -> NewRows:
