@@ -164,7 +164,7 @@ def test_csv_and_frames_give_the_same_bytes(shop, capsys):
     as_csv = build_entry(entry_of(shop, data_format="csv", data_root=str(folder), **files))
     frames = {f"{split}_data": pl.read_parquet(shop / f"{split}.parquet") for split in ("train", "valid", "test")}
     frames["item_data"], frames["user_data"] = make_items().to_pandas(), make_users().to_pandas()
-    plain = {key: None for key in ("train_data", "valid_data", "test_data", "item_data", "user_data", "data_format")}
+    plain = dict.fromkeys(("train_data", "valid_data", "test_data", "item_data", "user_data", "data_format"))
     as_frames = build_entry(entry_of(shop, data_root=str(shop / "frames"), **plain), frames=frames)
     assert first.manifest.files == as_csv.manifest.files == as_frames.manifest.files
     assert "items.parquet lacks 3 items that occur (3 as targets)" in capsys.readouterr().out
@@ -235,7 +235,7 @@ def test_event_features_go_with_their_items(shop):
     events = [
         {"name": "age", "history": "times", "target": "time", "bins": 8},
         {"name": "weekday", "history": "times", "target": "time"},
-        {"name": "dwell", "history": "dwell", "bins": 4},
+        {"name": "dwell", "history": "dwell", "target": None, "bins": 4},
         {"name": "where", "history": "pages", "target": "page"},
     ]
     store = build_entry(entry_of(shop, event_cols=events))
