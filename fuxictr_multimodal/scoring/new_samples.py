@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,14 +48,17 @@ def _of_script(path: Path, store: Store, history_column: str | None, options: di
     """Samples of a dataset without an entry; csv becomes parquet, which has types."""
     if not _is_csv(path):
         return NewRows(path, **options)
-    folder = tempfile.TemporaryDirectory(prefix="fxmm-")
-    typed = Path(folder.name, path.name.replace("*", "_"))
-    typed_csv(
-        path, store, options["feature_map"], events=options["events"], history_column=history_column
-    ).write_parquet(typed)
-    rows = NewRows(typed, **options)
+    frame = typed_csv(path, store, options["feature_map"], events=options["events"], history_column=history_column)
+    folder = tempfile.mkdtemp(prefix="fxmm-")
+    try:
+        typed = Path(folder, path.name.replace("*", "_"))
+        frame.write_parquet(typed)
+        rows = NewRows(typed, **options)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     # The file is needed as long as the samples are.
-    rows.folder = folder
+    weakref.finalize(rows, shutil.rmtree, folder, ignore_errors=True)
     return rows
 
 

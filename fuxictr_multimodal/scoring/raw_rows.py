@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -63,7 +62,6 @@ class RawRows(ABC):
     """
 
     num_samples: int
-    folder: TemporaryDirectory[str] | None = None  # of a file that is needed as long as the samples are
 
     def __init__(
         self,
