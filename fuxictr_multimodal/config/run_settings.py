@@ -93,9 +93,9 @@ class RunSettings(Settings):
     )
     event_features: Names = Field(
         UNSET,
-        description="Event features of the dataset that the model reads, such as the age of each history item: `all`, or "
-        "their names. QIN reads them of histories and target, models of a clone too, LongCTR models only of the "
-        "target. By default none.",
+        description="Event features of the dataset that the model reads, such as the age of each history item: `all`, "
+        "or their names. QIN and models of a clone read them of histories and target, LongCTR models of the target "
+        "alone. By default none.",
     )
     zoo_root: UserPath = Field(
         UNSET, description="Folder of a FuxiCTR clone whose `model_zoo` holds the model. Its code is run."

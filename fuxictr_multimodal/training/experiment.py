@@ -124,7 +124,7 @@ class Experiment:
         return self.params.get("max_len") or self.store.manifest.max_len
 
     def feature_map(self) -> FeatureMap:
-        """FuxiCTR's feature map of the dataset, with this expid's `use_features`, `feature_specs` and event features."""
+        """FuxiCTR's feature map of the dataset, with the features that this expid chooses."""
         # FuxiCTR computes widths from the parameter alone; a model has a default of its own.
         own = inspect.signature(self.zoo_model.model_class).parameters.get("embedding_dim")
         default = {"embedding_dim": own.default} if own is not None and isinstance(own.default, int) else {}

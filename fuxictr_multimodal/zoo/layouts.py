@@ -6,20 +6,23 @@ Shape legend: B rows, T history slots of a batch, L history slots of every batch
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from fuxictr_multimodal.data.batch import Jagged
+from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.zoo.histories import FIRST, Specs, shared_sequences
+
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
 
-    from fuxictr_multimodal.data.batch import Batch, Jagged
+    from fuxictr_multimodal.data.batch import Batch
     from fuxictr_multimodal.data.item_table import ItemTable
 
-# `history_<feature>` is the column of the history's values of an item feature.
-HISTORY_PREFIX = "history_"
 POOLING = "layers.MaskedAveragePooling()"
 PADDINGS = ("pre", "post")
 
@@ -63,24 +66,40 @@ def as_flat(batch: Batch, item_table: ItemTable, feature_map: FeatureMap, *, pad
 
     Returns:
         Context and meta columns and labels as they are; features of the target item under their names, (B,), (B, tags)
-        or (B, d); histories `history_<feature>`, (B, L).
+        or (B, d); histories `history_<feature>`, (B, L), and `<behaviour>_<feature>` of further behaviours.
     """
     columns = dict(batch.features)
     columns.update(item_table.gather(batch.target))
-    ids_BL = None
-    for name, spec in feature_map.features.items():
-        # A dataset without items has its histories as columns.
-        if is_history(name, spec) and name not in columns:
-            if ids_BL is None:
-                ids_BL = pad(batch.history, spec["max_len"], padding)
-            shared = item_table.features[spec["share_embedding"]]
-            columns[name] = shared.index_select(0, ids_BL.flatten()).view(ids_BL.shape)
+    if not without_items(feature_map):
+        for behaviour in behaviours_of(feature_map):
+            history = batch.history if behaviour == FIRST else batch.behaviours[behaviour]
+            columns |= _padded_columns(behaviour, history, item_table, feature_map.features, padding)
     named = [*feature_map.features, *feature_map.labels]
     return {name: columns[name] for name in named if name in columns}
 
 
+def _padded_columns(
+    behaviour: str, history: Jagged, item_table: ItemTable, specs: Specs, padding: str
+) -> dict[str, Tensor]:
+    """Columns of one behaviour, (B, L), by name."""
+    columns, ids_BL = {}, None
+    for name, spec in specs.items():
+        field = spec.get("share_embedding")
+        if field is None or name != f"{behaviour}_{field}":
+            continue
+        if field in item_table.features:
+            if ids_BL is None:
+                ids_BL = pad(history, spec["max_len"], padding)
+            columns[name] = item_table.features[field].index_select(0, ids_BL.flatten()).view(ids_BL.shape)
+        elif field in history.events:
+            columns[name] = pad(history.event(field), spec["max_len"], padding)
+        else:  # a kind of history that lacks this feature of events
+            columns[name] = history.values.new_zeros(len(history), spec["max_len"])
+    return columns
+
+
 def flat_feature_map(feature_map: FeatureMap, max_len: int, pooled: bool, *, embeddings: bool = True) -> FeatureMap:
-    """The dataset's feature map, with a history column for every id of an item.
+    """The dataset's feature map, with a history column for every id of an item and every event feature.
 
     A history shares the embedding of the target's column. Tags and pretrained embeddings of history items are left out:
     FuxiCTR has no column of lists of lists.
@@ -94,19 +113,25 @@ def flat_feature_map(feature_map: FeatureMap, max_len: int, pooled: bool, *, emb
 
     Returns:
         Features in the old order, then the histories. `source` is `item` for the target, `user` for histories, and
-        `context` where the dataset names none: some models choose their inputs by it.
+        `context` where the dataset names none or for event features of the target: some models choose their inputs by
+        it.
     """
     flat = copy.copy(feature_map)
     flat.features = type(feature_map.features)()
-    histories = {}
+    shared = []
     for name, spec in feature_map.features.items():
+        source = spec.get("source") or "context"
         if spec["type"] == "embedding" and not embeddings:
             continue
-        flat.features[name] = {**spec, "source": spec.get("source") or "context"}
+        flat.features[name] = {**spec, "source": "context" if source == "event" else source}
         if without_items(feature_map):
             flat.features[name] |= _encoder_of_column(spec, pooled)
-        elif spec.get("source") == "item" and spec["type"] == "categorical":
-            histories[HISTORY_PREFIX + name] = {
+        elif source in ("item", "event") and spec["type"] == "categorical":
+            shared.append(name)
+    for behaviour in behaviours_of(feature_map):
+        for name in shared:
+            spec = feature_map.features[name]
+            flat.features[f"{behaviour}_{name}"] = {
                 "source": "user",
                 "type": "sequence",
                 "feature_encoder": POOLING if pooled else None,
@@ -116,34 +141,33 @@ def flat_feature_map(feature_map: FeatureMap, max_len: int, pooled: bool, *, emb
                 "vocab_size": spec["vocab_size"],
                 **{key: spec[key] for key in ("embedding_dim", "emb_output_dim") if key in spec},
             }
-    flat.features.update(histories)
-    flat.column_index = {}
-    flat.num_fields = flat.get_num_fields()
-    flat.set_column_index()
-    return flat
+    return _recounted(flat)
 
 
-def is_history(name: str, spec: Mapping[str, Any]) -> bool:
-    """Whether a column of a flat feature map holds histories."""
-    return spec.get("share_embedding") is not None and name == HISTORY_PREFIX + spec["share_embedding"]
+def behaviours_of(feature_map: FeatureMap) -> Sequence[str]:
+    """The kinds of history that come beside the columns; one where the feature map does not say."""
+    named = getattr(feature_map, "behaviours", None)
+    return (FIRST,) if named is None else named
 
 
 def without_items(feature_map: FeatureMap) -> bool:
     """Whether the feature map is of a dataset without items, whose columns all are in its samples."""
-    return bool(getattr(feature_map, "without_items", False))
+    return not behaviours_of(feature_map)
 
 
-def histories_of(flat: FeatureMap) -> dict[str, str]:
-    """History columns of a flat feature map with the columns of the target whose embeddings they share."""
-    return {
-        name: spec["share_embedding"]
-        for name, spec in flat.features.items()
-        if is_history(name, spec) or (without_items(flat) and _shares(spec))
-    }
-
-
-def _shares(spec: Mapping[str, Any]) -> bool:
-    return spec["type"] == "sequence" and spec.get("share_embedding") is not None
+def histories_of(flat: FeatureMap) -> list[list[tuple[str, str]]]:
+    """History columns of a flat feature map: for each behaviour, pairs of a column of the target and its history."""
+    if without_items(flat):
+        return shared_sequences(flat.features)
+    pairs = [
+        [
+            (spec["share_embedding"], name)
+            for name, spec in flat.features.items()
+            if spec.get("share_embedding") is not None and name == f"{behaviour}_{spec['share_embedding']}"
+        ]
+        for behaviour in behaviours_of(flat)
+    ]
+    return [found for found in pairs if found]
 
 
 def _encoder_of_column(spec: Mapping[str, Any], pooled: bool) -> dict[str, Any]:
@@ -152,7 +176,66 @@ def _encoder_of_column(spec: Mapping[str, Any], pooled: bool) -> dict[str, Any]:
         return {}
     if pooled:
         return {} if spec.get("feature_encoder") else {"feature_encoder": POOLING}
-    return {"feature_encoder": None} if _shares(spec) else {}
+    return {} if spec.get("share_embedding") is None else {"feature_encoder": None}
+
+
+def _recounted(feature_map: FeatureMap) -> FeatureMap:
+    feature_map.column_index = {}
+    feature_map.num_fields = feature_map.get_num_fields()
+    feature_map.set_column_index()
+    return feature_map
+
+
+def longctr_feature_map(feature_map: FeatureMap) -> tuple[FeatureMap, list[tuple[str, str]]]:
+    """What LongCTR models read of flat columns: the fields of the first history are items, its sequences are left out.
+
+    Sequences of further histories are averaged, as context.
+
+    Returns:
+        The feature map, and pairs of a target field and its sequence.
+
+    Raises:
+        ConfigError: no sequence shares the embedding of a field.
+    """
+    first, *others = shared_sequences(feature_map.features) or [[]]
+    if not first:
+        raise ConfigError(
+            f"LongCTR models read items and histories, but dataset {feature_map.dataset_id!r} has neither: add "
+            "`item_data` and `history_col` to its entry, or `share_embedding` to the sequence that is the history of a "
+            "column; models of a FuxiCTR clone (`zoo_root`) and QIN do without"
+        )
+    items, sequences = {field for field, _ in first}, {name for _, name in first}
+    found = copy.copy(feature_map)
+    found.features = type(feature_map.features)()
+    for name, spec in feature_map.features.items():
+        if name in items:
+            found.features[name] = {**spec, "source": "item"}
+        elif name not in sequences:
+            source = spec.get("source") or "context"
+            found.features[name] = {**spec, "source": "context" if source == "item" else source}
+            found.features[name] |= _encoder_of_column(spec, pooled=True)
+    if others:
+        logging.info("LongCTR models attend to %s; further histories are averaged", ", ".join(sorted(sequences)))
+    return _recounted(found), first
+
+
+def longctr_of_columns(
+    columns: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]], *, max_len: int | None = None, padding: str = "pre"
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    """The triple of `as_longctr` from flat columns; `pairs` are those of `longctr_feature_map`.
+
+    An item is where one of its sequences is not 0, wherever FuxiCTR has filled them.
+    """
+    sequences = {field: columns[name] for field, name in pairs}
+    real_BL = torch.stack([values_BL != 0 for values_BL in sequences.values()]).any(dim=0)
+    lengths = real_BL.sum(dim=1)
+    slots = max(int(lengths.max()) if len(lengths) else 0, 1) if max_len is None else max_len
+    items, mask_BT = {}, pad(Jagged.from_lengths(torch.ones_like(real_BL)[real_BL], lengths), slots, padding)
+    for field, values_BL in sequences.items():
+        padded_BT = pad(Jagged.from_lengths(values_BL[real_BL], lengths), slots, padding)
+        items[field] = torch.cat([padded_BT, columns[field][:, None].to(padded_BT.dtype)], dim=1).flatten()
+    left_out = {*sequences, *(name for _, name in pairs)}
+    return {name: v for name, v in columns.items() if name not in left_out}, items, mask_BT.float()
 
 
 def pad(history: Jagged, length: int, padding: str) -> Tensor:

@@ -18,7 +18,17 @@ from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 from fuxictr_multimodal.zoo import clone, repairs
 from fuxictr_multimodal.zoo.distinct_items import DistinctItems
-from fuxictr_multimodal.zoo.layouts import as_flat, as_longctr, flat_feature_map, histories_of
+from fuxictr_multimodal.zoo.histories import event_names
+from fuxictr_multimodal.zoo.layouts import (
+    as_flat,
+    as_longctr,
+    behaviours_of,
+    flat_feature_map,
+    histories_of,
+    longctr_feature_map,
+    longctr_of_columns,
+    without_items,
+)
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -57,6 +67,10 @@ class ZooModel:
         logging.info("Model %s is code of %s", self.model_class.__name__, inspect.getfile(self.model_class))
         if self.layout == "flat":
             return self._build_flat(feature_map, item_table, params)
+        if self.layout == "longctr":
+            if without_items(feature_map):
+                return self._build_longctr_of_columns(feature_map, params)
+            self._say_what_longctr_reads(feature_map)
         model = self.model_class(feature_map, **params)
         table = item_table(model.device)
         if self.layout == "batch":
@@ -71,6 +85,29 @@ class ZooModel:
     def padding(self) -> str:
         """Where histories are filled: `pre`, or `post` for a model that reads them from the left."""
         return repairs.padding_side(self.model_class)
+
+    def _say_what_longctr_reads(self, feature_map: FeatureMap) -> None:
+        _, *others = behaviours_of(feature_map)
+        if others:
+            logging.info(
+                "%s reads the first kind of history alone, not %s", self.model_class.__name__, ", ".join(others)
+            )
+        events = event_names(feature_map)
+        if events:
+            logging.info(
+                "%s reads %s of the target alone: the triple of LongCTR has no place for those of history items",
+                self.model_class.__name__,
+                ", ".join(events),
+            )
+
+    def _build_longctr_of_columns(
+        self, feature_map: FeatureMap, params: Mapping[str, Any]
+    ) -> tuple[BaseModel, Callable[[Batch], Any]]:
+        """For a dataset whose histories are columns of its samples."""
+        found, pairs = longctr_feature_map(feature_map)
+        model = self.model_class(found, **params)
+        slots = repairs.least_slots(model, max(feature_map.features[name]["max_len"] for _, name in pairs))
+        return model, lambda batch: longctr_of_columns(batch.features, pairs, max_len=slots, padding=self.padding)
 
     def _build_flat(
         self, feature_map: FeatureMap, item_table: Callable[[Any], ItemTable], params: Mapping[str, Any]
@@ -160,7 +197,7 @@ def sequence_parameters(model_class: type) -> list[str]:
 
 
 def sequence_fields(model_class: type, flat: FeatureMap, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Values for `sequence_parameters`: one attention over all history columns of a flat feature map together.
+    """Values for `sequence_parameters`: one attention over all columns of each behaviour of a flat feature map.
 
     Fields of sampled negatives and of actions in the history, which a dataset does not have, are set to none.
 
@@ -171,8 +208,9 @@ def sequence_fields(model_class: type, flat: FeatureMap, given: Mapping[str, Any
             that are attended to together: `[[item_id, decade]]` becomes `[(item_id, decade)]`.
     """
     given = given or {}
-    found = histories_of(flat)
-    histories, targets = tuple(found), tuple(found.values())
+    behaviours = histories_of(flat)
+    targets = [tuple(field for field, _ in pairs) for pairs in behaviours]
+    histories = [tuple(name for _, name in pairs) for pairs in behaviours]
     values: dict[str, Any] = {}
     for name in sequence_parameters(model_class):
         if name in given:
@@ -181,7 +219,7 @@ def sequence_fields(model_class: type, flat: FeatureMap, given: Mapping[str, Any
         elif "neg" in name or "context" in name:
             values[name] = [] if name.startswith("dien") else None
         else:
-            values[name] = [histories if "sequence" in name else targets]
+            values[name] = list(histories if "sequence" in name else targets) or [()]
     return values
 
 

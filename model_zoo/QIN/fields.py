@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.zoo.histories import FIRST, Specs, shared_sequences, table_of
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
 
-Specs = Mapping[str, Mapping[str, Any]]
-FIRST = "history"
 # Parameters of a run in which histories come beside the columns: FuxiCTR's LongCTR loader reads them.
 HISTORY_PARAMETERS = frozenset({"item_info", "user_info", "max_len", "data_loader"})
 
@@ -158,33 +157,9 @@ def _only_columns(params: Mapping[str, Any]) -> bool:
     return "data_format" in params and not HISTORY_PARAMETERS & params.keys()
 
 
-def _root(specs: Specs, name: str) -> str:
-    """The feature whose embedding table another one looks up."""
-    seen = {name}
-    while True:
-        shared = specs[name].get("share_embedding")
-        if shared is None or shared not in specs or shared in seen:
-            return name
-        seen.add(shared)
-        name = shared
-
-
 def _shared(specs: Specs) -> list[Behaviour]:
     """The k-th sequence that shares the embedding of a target field belongs to behaviour k."""
-    groups: dict[str, list[str]] = {}
-    for name in specs:
-        groups.setdefault(_root(specs, name), []).append(name)
-    pairs: list[list[tuple[str, str]]] = []
-    for root, group in groups.items():
-        single = [name for name in group if specs[name]["type"] == "categorical"]
-        # What an item itself has, such as similar items, is no history.
-        sequences = [n for n in group if specs[n]["type"] == "sequence" and specs[n].get("source") != "item"]
-        if single and sequences:
-            target = root if root in single else single[0]
-            for number, sequence in enumerate(sequences):
-                pairs += [[]] * (number >= len(pairs))
-                pairs[number] = [*pairs[number], (target, sequence)]
-    return [_behaviour(specs, number, found) for number, found in enumerate(pairs)]
+    return [_behaviour(specs, number, pairs) for number, pairs in enumerate(shared_sequences(specs))]
 
 
 def _given(specs: Specs, target_fields: Any, sequence_fields: Any) -> list[Behaviour]:
@@ -206,7 +181,7 @@ def _given(specs: Specs, target_fields: Any, sequence_fields: Any) -> list[Behav
                     raise ConfigError(f"{key}: unknown feature {field!r}. {did_you_mean(field, list(specs))}")
                 if specs[field]["type"] != kind:
                     raise ConfigError(f"{key}: {field!r} is of type {specs[field]['type']}, not {kind}")
-            if _root(specs, name) != _root(specs, column):
+            if table_of(specs, name) != table_of(specs, column):
                 raise ConfigError(
                     f"din_sequence_field: {column!r} does not share the embedding of {name!r}, so their codes have "
                     f"nothing in common: set share_embedding: {name} in its feature_cols and build the dataset again, "

@@ -9,7 +9,7 @@ from typing import Any
 
 import filelock
 
-from fuxictr_multimodal.config.entry_settings import form_of
+from fuxictr_multimodal.config.entry_settings import form_of, unread_format
 from fuxictr_multimodal.data.entry.entry import BESIDE, FEATURE_MAP, Entry
 from fuxictr_multimodal.data.entry.recipe import check_unchanged, recipe_of
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols
@@ -85,6 +85,8 @@ def open_or_build(params: Mapping[str, Any]) -> Store:
     if form == "built":
         if missing and params.get("obtain"):
             raise DataError(f"dataset {dataset_id!r} is not in {root}. {' '.join(params['obtain'].split())}")
+        if missing and (problem := unread_format(params)):
+            raise ConfigError(f"dataset {dataset_id!r} is not in {root}{problem}")
         return Store.open(root, folder)
     if missing:
         make_folder(root)

@@ -81,6 +81,16 @@ class Entry:
         """The columns, complete."""
         return Columns.of(self.settings, self.where, flat=self.form == "flat")
 
+    @cached_property
+    def group_col(self) -> str | None:
+        """Column of grouped metrics; one that a run's `Base` names, and the data has not, is none."""
+        name = self.settings.group_id
+        known = [c["name"] for c in (*self.columns.samples, *self.columns.users)]
+        if name is not None and name not in known:
+            print(f"group_id: {name!r} is no active column of the samples: there are no grouped metrics")
+            return None
+        return name
+
     @property
     def user_col(self) -> str:
         """Column of users: by which `user_data` is joined and `by: user` splits."""
