@@ -228,18 +228,21 @@ class _Comparison:
         if not winners.records:
             raise DataError(f"no trial was completed within the time: give more --hours; {RESUME}")
         write_winners(self.files.winners, winners)
-        self.say(f"the best of {winners.trials} trials of each of {len(winners.records)} models run with their seeds")
         return self._run_seeds(winners, overhead=rounds.overhead)
 
     def _run_seeds(self, winners: Winners, *, overhead: float) -> Result:
         gate = Seeds(self.clock, winners, len(self.gpus), self.reserve, overhead)
         plans = gate.plans(self.files.winners, self.seeds)
         complete = gate.complete(plans)
+        lacking = [plan for plan in plans if plan not in complete]
+        what = f"{counted(len(winners.records), 'model')}, the best of {counted(winners.trials, 'trial')} of each"
+        runs = f"{counted(len(lacking), 'run')}, about {minutes(gate.seconds(lacking))}"
+        self.say(f"{what}, with {counted(len(self.seeds), 'seed')}: {runs}")
         outcomes = list(complete.values())
         if complete:
             self.say(f"complete before, and not run again: {counted(len(complete), 'run')}")
         outcomes += run_many(
-            [plan for plan in plans if plan not in complete],
+            lacking,
             {},
             gpus=self.gpus,
             run=train_winner,
@@ -271,8 +274,8 @@ class _Comparison:
         )
         interrupted = not gate.stopped and any(outcome.signal is not None for outcome in outcomes)
         started = [outcome for outcome in outcomes if outcome.status != "not run"]
-        if (lacking := len(outcomes) - len(started)) and not interrupted:
-            self.say(f"no time is left for {counted(lacking, 'more run')}; the same command with more --hours goes on")
+        if (waiting := len(outcomes) - len(started)) and not interrupted:
+            self.say(f"no time is left for {counted(waiting, 'more run')}; the same command with more --hours goes on")
         return Result(self.files, started, winners, best, baseline, resample, interrupted)
 
     def _plan(self) -> Plan:
