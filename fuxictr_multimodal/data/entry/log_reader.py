@@ -168,7 +168,9 @@ class _Reader:
         for name, values in (found | {"kept": kept}).items():
             self._pieces.setdefault(name, []).append(values)
         for name, columns in self._column_pieces.items():
-            columns.append(chunk[name] if kept.all() else chunk[name].filter(pl.Series(kept)))
+            kept_values = chunk[name] if kept.all() else chunk[name].filter(pl.Series(kept))
+            # Four bytes a row instead of the text.
+            columns.append(kept_values.cast(pl.Categorical) if kept_values.dtype == pl.String else kept_values)
         self._rows += len(chunk)
 
     def _codes(self, column: str, chunk: pl.DataFrame, *, padding: bool) -> NDArray[np.int64]:
