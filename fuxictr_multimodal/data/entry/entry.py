@@ -86,13 +86,14 @@ class Entry:
 
     @cached_property
     def group_col(self) -> str | None:
-        """Column of grouped metrics; one that a run's `Base` names, and the data has not, is none."""
-        name = self.settings.group_id
+        """Column of grouped metrics: by default `user_id`; one that a run's `Base` names and the data lacks is none."""
+        name = self.settings.group_id or "user_id"
         known = [c["name"] for c in (*self.columns.samples, *self.columns.users)]
-        if name is not None and name not in known:
+        if name in known:
+            return name
+        if self.settings.group_id is not None:
             print(f"group_id: {name!r} is no active column of the samples: there are no grouped metrics")
-            return None
-        return name
+        return None
 
     @property
     def user_col(self) -> str:
