@@ -131,8 +131,8 @@ class EntryRows(RawRows):
 
 def open_samples(path: Path, entry: Entry, dtypes: Mapping[str, str], *, optional: Mapping[str, str]) -> Table:
     """New samples as a table; see `scan`."""
-    every = {**optional, **dtypes}
-    return scan(path, dtypes=every, where="--data", optional=[*optional], sep=entry.settings.sep or ",")
+    may_lack = optional.keys() - dtypes.keys()
+    return scan(path, dtypes={**optional, **dtypes}, where="--data", optional=may_lack, sep=entry.settings.sep or ",")
 
 
 def users_of(entry: Entry, columns: Collection[Mapping[str, Any]], table: Table) -> Users | None:
