@@ -252,7 +252,7 @@ class _Reader:
         notes = [f"{count:,} rows without {column!r} are left out" for column, count in self._dropped.items() if count]
         if self._times is not None:
             clock, times = self._times.clock, joined["times"]
-            taken = f" (taken as {_UNITS[clock.unit]}; `time_unit` says otherwise)" if self._times.guessed else ""
+            taken = f" (taken as {_UNITS[clock.unit]}: set `time_unit` if they are not)" if self._times.guessed else ""
             notes.append(f"times go from {clock.text(int(times.min()))} to {clock.text(int(times.max()))}{taken}")
         return notes
 

@@ -187,7 +187,7 @@ def test_rows_without_a_user_or_an_item_are_left_out_and_counted(raw, tmp_path, 
     printed = capsys.readouterr().out
     assert "2 rows without 'user' are left out\n1 rows without 'item' are left out" in printed
     assert "times go from 2023-11-14 22:00:00 to 2023-11-19" in printed
-    assert "(taken as seconds; `time_unit` says otherwise)" in printed
+    assert "(taken as seconds: set `time_unit` if they are not)" in printed
 
 
 def test_items_and_users_that_their_tables_lack_are_told_and_have_missing_features(raw, tmp_path, capsys):
