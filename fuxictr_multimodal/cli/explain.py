@@ -88,11 +88,12 @@ def _finite(found: Any) -> Any:
 
 def _show_rows(experiment: Experiment, args: argparse.Namespace, console: Console) -> list[dict]:
     from fuxictr_multimodal.data.store import read_item_table
-    from fuxictr_multimodal.explain.attention import Explainer, ItemNames, read_titles
+    from fuxictr_multimodal.explain.attention import Explainer, ItemNames, item_ids, read_titles
     from fuxictr_multimodal.explain.view import draw_rows, row_table
 
     explainer, store = Explainer(experiment), experiment.store
-    titles = read_titles(args.titles) if args.titles else None
+    ids = item_ids(store)
+    titles = read_titles(args.titles, ids) if args.titles else None
     if args.user is not None:
         found = explainer.user(args.split, args.user, limit=args.limit)
     else:
@@ -102,7 +103,11 @@ def _show_rows(experiment: Experiment, args: argparse.Namespace, console: Consol
         console.print(row_table(row, name, top=args.top))
     if args.out:
         draw_rows(found, name, args.out, top=args.top)
-    return [{**asdict(row), "names": [name(item) for item in row.items]} for row in found]
+    shown = [{**asdict(row), "names": [name(item) for item in row.items]} for row in found]
+    if ids is not None:
+        for entry in shown:
+            entry |= {"target": ids.ids[entry["target"]], "items": [ids.ids[item] for item in entry["items"]]}
+    return shown
 
 
 def _show_sparsity(experiment: Experiment, args: argparse.Namespace, console: Console) -> dict:
@@ -177,7 +182,7 @@ def _parser(prog: str, config: str | Path) -> argparse.ArgumentParser:
     parser.add_argument("--split", default="test", choices=("train", "valid", "test"), help="the split to read")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--row", type=int, metavar="N", help="index of a sample in the split, from 0 (the default)")
-    what.add_argument("--user", type=int, metavar="ID", help="group id: all its samples, at most --limit")
+    what.add_argument("--user", metavar="ID", help="group id: all its samples, at most --limit")
     what.add_argument("--sparsity", action="store_true", help="fraction of weights that are 0, by history length")
     what.add_argument(
         "--blocks",

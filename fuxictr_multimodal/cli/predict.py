@@ -19,17 +19,25 @@ def run_predict_main(
     parser = command_parser(
         prog,
         "Score the test split, or new raw samples, with a trained experiment or with published weights.",
-        notes="New samples are a parquet file with the dataset's context columns in raw form, the target item, and the "
-        "history as lists of items, newest last, in item_seq or history. Scores keep the order of the samples.",
+        notes="New samples are csv or parquet: the dataset's columns in raw form, ids as in your own files, and the "
+        "history as a list of items, newest last (in csv a text with ^, or the entry's splitter, between items). "
+        "Columns are named as in the dataset's entry; for a dataset that a script built, the history is item_seq or "
+        "history. A dataset that was built from a log needs the user, the item and the time only: histories are read "
+        "off the log. They can also come in history, and in a column for each further behaviour, with the times of "
+        "their events in history_time and other event features in history_<name>. Scores keep the order of the "
+        "samples.",
         examples=["--expid QIN_demo --out scores.parquet", "--expid QIN_demo --data new.parquet --out scores.csv"],
     )
     add_trained_run(parser, config)
     parser.add_argument(
         "--data",
         type=path_argument,
-        help="parquet file of new samples, or a folder of its parts (default: the test split)",
+        help="csv or parquet file of new samples, or a folder of its parts (default: the test split)",
     )
-    parser.add_argument("--history-column", help="history column in --data (default: item_seq or history)")
+    parser.add_argument(
+        "--history-column",
+        help="history column in --data (default: that of the dataset's entry, else item_seq or history)",
+    )
     parser.add_argument(
         "--out",
         type=path_argument,

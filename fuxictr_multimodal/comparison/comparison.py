@@ -40,7 +40,8 @@ def compare(comparison: Comparison, *, gpus: Sequence[int]) -> list[Outcome]:
         _tune(comparison.tuning, gpus)
         winners = _write_winners(comparison.tuning)
         plans += expand(winners, "*", comparison.seeds)
-    plans += expand(comparison.config_dir, ",".join(comparison.expids), comparison.seeds)
+    if comparison.expids:
+        plans += expand(comparison.config_dir, ",".join(comparison.expids), comparison.seeds)
     return run_many(plans, {"resume": True}, gpus=gpus, run=_run_by_name)
 
 

@@ -22,6 +22,7 @@ SHARED_SETTINGS = (
     "embedding_dim",
     "max_len",
     "tuning_trials",
+    "warm_start",
 )
 
 _KEY = re.compile(

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from fuxictr_multimodal.config.binder import Count, PlainName, Settings, UserPath, bind
-from fuxictr_multimodal.config.expids import load_model_config
+from fuxictr_multimodal.config.expids import base_entry, load_model_config
 from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.config.yaml_files import read_yaml
 from fuxictr_multimodal.errors import ConfigError
@@ -38,7 +38,11 @@ class ComparisonSettings(Settings):
 
     base_config: UserPath = Field("./config/", description="The config folder.")
     dataset_id: PlainName = Field(description="The dataset. Globs of expids take the experiments of this one only.")
-    expids: str = Field(description="Names and globs of the experiments that run as they are.")
+    expids: str | None = Field(
+        None,
+        description="Names and globs of the experiments that run as they are. It may be left out beside `tuning`.",
+        examples=['"*_demo"'],
+    )
     tuning: TuningSettings | None = Field(
         None, description="Experiments that run with the best of their trials, as `<expid>_tuned`."
     )
@@ -87,6 +91,8 @@ class Comparison:
         """
         file = bind(ComparisonSettings, read_yaml(path), str(path))
         parse_seeds(file.seeds)
+        if file.expids is None and file.tuning is None:
+            raise ConfigError(f"{path} sets neither `expids` nor `tuning`; write for example expids: '*_demo'")
         config_dir = user_path(file.base_config)
         tuning = None
         if file.tuning is not None:
@@ -100,13 +106,18 @@ class Comparison:
         return cls(
             config_dir=config_dir,
             dataset_id=file.dataset_id,
-            expids=_expids_of(config_dir, file.expids, file.dataset_id),
+            expids=() if file.expids is None else _expids_of(config_dir, file.expids, file.dataset_id),
             tuning=tuning,
             seeds=file.seeds,
             baseline=file.baseline,
             resample=file.resample,
             out=user_path(file.out),
         )
+
+    @property
+    def model_root(self) -> Path:
+        """Where the runs write, as the config folder has it for all."""
+        return user_path(base_entry(self.config_dir).get("model_root", "checkpoints"))
 
     @property
     def names(self) -> list[str]:

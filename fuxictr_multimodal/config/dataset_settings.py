@@ -14,6 +14,7 @@ from fuxictr_multimodal.config.entry_settings import (
     SplitSettings,
     check_form,
     form_of,
+    unread_format,
 )
 from fuxictr_multimodal.errors import ConfigError
 
@@ -210,10 +211,9 @@ class DatasetSettings(Settings):
     def _fit_together(self) -> DatasetSettings:
         # A merged run has the keys that its dataset's entry has.
         values = {name: getattr(self, name) for name in type(self).model_fields}
-        if form_of(values) != "prepared":
-            for key in ("feature_cols", "label_col"):
-                if values[key] is None:
-                    raise ConfigError(f"does not set `{key}`")
+        missing = [key for key in ("feature_cols", "label_col") if values[key] is None]
+        if form_of(values) != "prepared" and missing:
+            raise ConfigError(f"does not set `{missing[0]}`{unread_format(values)}")
         check_form(values)
         return self
 

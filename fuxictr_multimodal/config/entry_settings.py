@@ -10,20 +10,32 @@ from pydantic import Field, model_validator
 from fuxictr_multimodal.config.binder import AS_WRITTEN, UNSET, Count, ListOf, Settings
 from fuxictr_multimodal.errors import ConfigError
 
-DataFormat = Literal["csv", "parquet", "npz", "h5"]
 READ_FORMATS = ("csv", "parquet", "npz")
+KNOWN_FORMATS = (*READ_FORMATS, "h5")
 Form = Literal["synthetic", "log", "samples", "flat", "prepared", "built"]
 TIME_FEATURES = ("age", "weekday", "hour")
 TimeUnit = Literal["s", "ms", "us", "ns"]
 Fraction = Annotated[float, Field(ge=0, lt=1), AS_WRITTEN]
 
 
-class SplitSettings(Settings):
+class Group(Settings):
+    """Settings of which those with a default may be null, as FuxiCTR's files write what is not set."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {key: value for key, value in values.items() if value is not None or key not in optional}
+
+
+class SplitSettings(Group):
     """How one table becomes the training, validation and test splits."""
 
     by: Literal["time", "user", "order", "last_item", "column"] = Field(
         description="`time` cuts at points in time, `user` gives each user to one split, `order` cuts in the order of "
-        "the rows, `last_item` takes each user's last positive for test and the one before for valid, `column` reads "
+        "the rows, `last_item` takes each user's last sample for test and the one before for valid, `column` reads "
         "the name of the split in a column. `last_item` needs `interactions`, `order` needs `train_data`.",
         examples=["time"],
     )
@@ -45,7 +57,7 @@ class SplitSettings(Settings):
         return self
 
 
-class InteractionSettings(Settings):
+class InteractionSettings(Group):
     """A log of events, of which samples and histories are made without a look ahead."""
 
     file: str = Field(
@@ -86,7 +98,7 @@ class InteractionSettings(Settings):
         return self
 
 
-class NegativeSettings(Settings):
+class NegativeSettings(Group):
     """Negatives that are drawn, for a log that has positives only."""
 
     ratio: Count = Field(3, description="Negatives for each positive.")
@@ -96,7 +108,7 @@ class NegativeSettings(Settings):
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(1, description="Seed of the draws.")
 
 
-class EventColumn(Settings):
+class EventColumn(Group):
     """A feature of each history event that has a matching one on the target."""
 
     name: str = Field(
@@ -112,8 +124,8 @@ class EventColumn(Settings):
     )
     target: str = Field(
         UNSET,
-        description="Column of the sample with the target's own time or value. Null where it has none. Only for "
-        "samples; a log has it.",
+        description="Column of the sample with the target's own time or value. Null where it has none. In a log the "
+        "column itself, where its value is known before the event, such as the page; a dwell time or a rating is not.",
     )
     bins: Annotated[int, Field(ge=2, le=2**16)] = Field(
         UNSET,
@@ -177,6 +189,19 @@ def form_of(entry: Mapping[str, Any]) -> Form:
     return "flat" if entry.get("item_data") is None and entry.get("history_col") is None else "samples"
 
 
+def unread_format(entry: Mapping[str, Any]) -> str:
+    """What to do about a `data_format` that is not read; nothing where it is.
+
+    >>> unread_format({"data_format": "tfrecord", "train_data": "x"}).split(":")[0]
+    "; data_format 'tfrecord' is not read"
+    """
+    given = entry.get("data_format")
+    if entry.get("train_data") is None or given in KNOWN_FORMATS:
+        return ""
+    problem = "`data_format` is not set" if given is None else f"data_format {given!r} is not read"
+    return f"; {problem}: convert the files to csv or parquet, or to npz with FuxiCTR's feature_map.json"
+
+
 def check_form(entry: Mapping[str, Any]) -> None:
     """Refuse keys that do not fit together, on values that are typed already.
 
@@ -201,17 +226,17 @@ def _check_files(entry: Mapping[str, Any], form: Form) -> None:
     data_format: str | None = entry.get("data_format")
     split: SplitSettings | None = entry.get("split")
     by = None if split is None else split.by
-    if data_format == "npz" and form != "prepared":
-        raise ConfigError(
-            "`data_format: npz` is for data that FuxiCTR encoded, which its feature_map.json describes: leave out "
-            "`feature_cols`, or write the data as parquet"
-        )
     if form == "log":
         if data_format not in (None, "csv", "parquet"):
             raise ConfigError(f"`interactions` are read from csv or parquet, not {data_format}")
         if by == "order":
             raise ConfigError("a log is split by time, user, last_item or column; `by: order` is for samples")
         return
+    if data_format == "npz" and form != "prepared":
+        raise ConfigError(
+            "`data_format: npz` is for data that FuxiCTR encoded, which its feature_map.json describes: leave out "
+            "`feature_cols`, or write the data as parquet"
+        )
     if entry.get("train_data") is None:
         raise ConfigError(f"`data_format: {data_format}` needs `train_data`: the file, glob or folder of the samples")
     if split is None and entry.get("valid_data") is None:

@@ -156,6 +156,14 @@ def list_expids(config_dir: str | Path) -> list[str]:
     return experiment_names(_read_entries(config_dir, "model_config"))
 
 
+def base_entry(config_dir: str | Path) -> dict[str, Any]:
+    """What all experiments of a config folder share, its `Base`; nothing where it has none, or no experiments."""
+    directory = user_path(config_dir)
+    if not (directory / "model_config.yaml").is_file() and not any((directory / "model_config").glob("*.yaml")):
+        return {}
+    return copy.deepcopy(_read_entries(directory, "model_config").get("Base", {}))
+
+
 def check_model_keys(params: Mapping[str, Any], model_class: type) -> None:
     """Refuse parameters that neither the model's signature, nor the runner, nor the dataset entry names.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from fuxictr.pytorch.torch_utils import seed_everything
 
@@ -20,6 +21,7 @@ from fuxictr_multimodal.data.item_table import item_features
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.data.recipes.raw_tables import refuse_repeated
 from fuxictr_multimodal.data.store import Store, read_item_titles
+from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.text.decoding import to_utf8
 from fuxictr_multimodal.training.experiment import Experiment
@@ -32,7 +34,7 @@ class RowExplanation:
 
     Attributes:
         row: number of the row in its split.
-        group: its group id (a user), or None.
+        group: its group id (a user), as the user knows it, or None.
         target: item that was scored.
         score: the model's, a probability in classification.
         label: None if the split has none.
@@ -41,7 +43,7 @@ class RowExplanation:
     """
 
     row: int
-    group: int | None
+    group: Any
     target: int
     score: float
     label: float | None
@@ -92,6 +94,8 @@ class Explainer:
             )
         load_trained(experiment, self.model)
         self.model.eval()
+        group = experiment.store.manifest.group_id
+        self._group_ids = None if group is None else experiment.store.ids(group)
 
     def row(self, split: str, number: int) -> RowExplanation:
         """Explain one row of a split.
@@ -108,17 +112,23 @@ class Explainer:
                 return self._explain(batch.take(range(at, at + 1)), [number])[0]
         raise AssertionError("the loader yields num_samples rows")
 
-    def user(self, split: str, group: int, *, limit: int | None = None) -> list[RowExplanation]:
+    def user(self, split: str, group: Any, *, limit: int | None = None) -> list[RowExplanation]:
         """Explain the rows of one group, for example of a user, in the order of the split.
+
+        Args:
+            split: to read.
+            group: the user's own id, a number or text.
+            limit: rows at most.
 
         Raises:
             DataError: the split has no such group, or the dataset no groups.
         """
         found: list[RowExplanation] = []
+        code = self._code(group)
         for start, batch in self._batches(self._loader(split)):
             if batch.group is None:
                 raise DataError(f"dataset {self.experiment.params['dataset_id']!r} has no group_id: choose a --row")
-            at = (batch.group == group).nonzero().flatten().cpu()
+            at = (batch.group == code).nonzero().flatten().cpu()
             if len(at):
                 found += self._explain(batch.take(at), (start + at).tolist())
             if limit is not None and len(found) >= limit:
@@ -147,6 +157,18 @@ class Explainer:
             for index in sorted(counts)
         ]
 
+    def _code(self, group: Any) -> int:
+        """The code of a group in the dataset; -1, which no sample has, for one that is not known."""
+        if self._group_ids is not None:
+            return int(self._group_ids.codes(pl.Series([group]))[0])
+        try:
+            return int(group)
+        except ValueError:
+            raise DataError(f"--user {group}: the groups of this dataset are whole numbers") from None
+
+    def _group(self, code: int) -> Any:
+        return code if self._group_ids is None else self._group_ids.ids[code]
+
     def _explain(self, batch: Batch, numbers: Sequence[int]) -> list[RowExplanation]:
         with torch.no_grad():
             scores = self.model(self.to_inputs(batch))["y_pred"].flatten().tolist()
@@ -158,7 +180,7 @@ class Explainer:
             found.append(
                 RowExplanation(
                     row=number,
-                    group=None if batch.group is None else int(batch.group[at]),
+                    group=None if batch.group is None else self._group(int(batch.group[at])),
                     target=int(batch.target[at]),
                     score=scores[at],
                     label=None if label is None else float(label[at]),
@@ -193,6 +215,7 @@ class ItemNames:
         self, store: Store, feature_map: Any, table: dict[str, Any], titles: dict[int, str] | None = None
     ) -> None:
         self._titles = read_item_titles(store.dir) if titles is None else titles
+        self._ids = item_ids(store)
         specs = feature_map.features
         self._tags = {name: table[name] for name in item_features(feature_map) if specs[name]["type"] == "sequence"}
         vocab_file = store.dir / "feature_vocab.json"
@@ -200,8 +223,8 @@ class ItemNames:
         self._names = {name: {index: word for word, index in vocab.get(name, {}).items()} for name in self._tags}
 
     def __call__(self, item: int) -> str:
-        """For example `Toy Story (Comedy, Animation)`, or `item 31 (item_tags 4, 7)`."""
-        title = self._titles.get(item) or f"item {item}"
+        """For example `Toy Story (Comedy, Animation)`, or `item 31 (item_tags 4, 7)`, with the user's id if known."""
+        title = self._titles.get(item) or f"item {item if self._ids is None else self._ids.ids[item]}"
         parts = []
         for name, values in self._tags.items():
             ids = [int(tag) for tag in values[item] if tag]
@@ -212,14 +235,21 @@ class ItemNames:
         return f"{title} ({'; '.join(parts)})" if parts else title
 
 
-def read_titles(path: Path) -> dict[int, str]:
-    """Titles by item id, from the columns `item_id` (or `item`) and `title` of a csv, tsv or parquet file.
+def item_ids(store: Store) -> IdMap | None:
+    """The user's own ids of the items, where the dataset keeps them."""
+    return None if store.manifest.item_col is None else store.ids(store.manifest.item_col)
+
+
+def read_titles(path: Path, ids: IdMap | None = None) -> dict[int, str]:
+    """Titles by item, from the columns `item_id` (or `item`) and `title` of a csv, tsv or parquet file.
+
+    Args:
+        path: of the file.
+        ids: the user's own ids, where the file has these; items that it does not know are left out.
 
     Raises:
         DataError: the file is missing or has no such columns.
     """
-    import polars as pl
-
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
         raise DataError(f"--titles {path} {what}")
@@ -240,7 +270,10 @@ def read_titles(path: Path) -> dict[int, str]:
         raise DataError(f"{path} has the columns {', '.join(frame.columns)}: item_id (or item) and title are needed")
     for name in (key, title):
         refuse_repeated(name, frame.columns, str(path))
-    ids = frame[key].cast(pl.Int64, strict=False)
-    if ids.null_count():
-        raise DataError(f"{path}, row {ids.is_null().arg_true()[0] + 1}: {key} is not a whole number")
-    return dict(zip(ids.to_list(), frame[title].cast(pl.String).fill_null("").to_list(), strict=True))
+    texts = frame[title].cast(pl.String).fill_null("").to_list()
+    if ids is not None:
+        return {code: text for code, text in zip(ids.codes(frame[key]).tolist(), texts, strict=True) if code > 0}
+    items = frame[key].cast(pl.Int64, strict=False)
+    if items.null_count():
+        raise DataError(f"{path}, row {items.is_null().arg_true()[0] + 1}: {key} is not a whole number")
+    return dict(zip(items.to_list(), texts, strict=True))

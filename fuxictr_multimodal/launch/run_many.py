@@ -35,6 +35,9 @@ def run_many(
     *,
     gpus: Sequence[int] = (-1,),
     run: Callable[..., tuple[Any, Path]] = train,
+    may_start: Callable[[Plan], bool] = lambda plan: True,
+    is_over: Callable[[], bool] = lambda: False,
+    quiet: bool = False,
 ) -> list[Outcome]:
     """Run the plans, in turn or several at a time. An interrupted run ends the others too.
 
@@ -44,11 +47,14 @@ def run_many(
         gpus: one GPU index a slot, -1 for the CPU. On several slots runs print to their own logs only.
         run: called in the process of each run with `config_dir`, `expid`, `seed`, `gpu` and `arguments`; returns a
             report and its file.
+        may_start: asked before each run; one that may not start is `not run`.
+        is_over: asked several times a second; once it is true, the runs are interrupted and no more start.
+        quiet: whether runs print to their own logs only on a single slot too.
 
     Returns:
         The outcomes of the plans, in their order. After an interruption the rest are `not run`.
     """
-    several = len(gpus) > 1
+    several = quiet or len(gpus) > 1
     pool = Pool(gpus)
     titles = {plan: f"[{number}/{len(plans)}] {plan.name}" for number, plan in enumerate(plans, start=1)}
     waiting = iter(plans)
@@ -56,7 +62,7 @@ def run_many(
     outcomes: dict[Plan, Outcome] = {}
 
     def next_job(gpu: int) -> Job | None:
-        plan = next(waiting, None)
+        plan = next((plan for plan in waiting if may_start(plan)), None)
         if plan is None:
             return None
         own = {"config_dir": plan.config_dir, "expid": plan.expid, "seed": plan.seed, "gpu": gpu}
@@ -77,12 +83,14 @@ def run_many(
         if several:
             _say(f"{job.name}: {line}")
 
+    def on_tick() -> None:
+        if pool.stopped is None and is_over():
+            pool.stop(signal.SIGTERM)
+
     with contextlib.suppress(KeyboardInterrupt):
-        pool.run(next_job, on_end, on_line=on_line)
-    return [
-        outcomes.get(plan) or Outcome(plan.name, "not run", error="an earlier run was interrupted", signal=pool.stopped)
-        for plan in plans
-    ]
+        pool.run(next_job, on_end, on_line=on_line, on_tick=on_tick)
+    reason = "there was no time for it" if pool.stopped is None else "an earlier run was interrupted"
+    return [outcomes.get(plan) or Outcome(plan.name, "not run", error=reason, signal=pool.stopped) for plan in plans]
 
 
 def exit_status(outcomes: Sequence[Outcome]) -> int:

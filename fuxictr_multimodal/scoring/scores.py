@@ -20,8 +20,9 @@ from fuxictr.pytorch.torch_utils import seed_everything
 
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.scoring.calibration import Effect, calibration_of, check_method
-from fuxictr_multimodal.scoring.new_rows import NewRows
+from fuxictr_multimodal.scoring.new_samples import new_samples
 from fuxictr_multimodal.scoring.published_weights import export_weights, import_weights
+from fuxictr_multimodal.scoring.raw_rows import ROW_ID, RawRows
 from fuxictr_multimodal.scoring.submission import write_submission
 from fuxictr_multimodal.system.files import make_folder, replace_atomically
 from fuxictr_multimodal.system.machine import keep_freed_memory
@@ -29,7 +30,6 @@ from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.trained import load_trained
 from fuxictr_multimodal.training.trainer import Trainer
 
-ROW_ID = "ID"
 SUFFIXES = (".parquet", ".csv")
 
 
@@ -83,7 +83,7 @@ def predict(
         seed: of the run, as in training.
         overrides: `key=value`, as in training.
         name: of the run, if it has one; its settings then come from its report.
-        data: parquet file of new raw rows, a folder of its parts or a glob; the test split where not given.
+        data: csv or parquet file of new raw rows, a folder of its parts or a glob; the test split where not given.
         history_column: its column of histories.
         out: file of scores, `.parquet` or `.csv`; `<run>.scores.parquet` beside the checkpoint where not given.
         submission: write `<out without suffix>.zip` for the challenge, too.
@@ -148,7 +148,7 @@ def predict(
     if archive is not None:
         write_submission(archive, ids=kept[ROW_ID].to_numpy(), scores=scores, task=task, rows=rows.num_samples)
     facts: dict[str, Any] = {}
-    if isinstance(rows, NewRows):
+    if isinstance(rows, RawRows):
         facts = {"unknown": dict(rows.unknown), "cut_histories": rows.cut_histories}
     return Scored(out=out, submission=archive, rows=len(scores), seconds=seconds, calibrated=effect, **facts)
 
@@ -159,14 +159,15 @@ def _rows(
     """What to score: the loader of the test split, or new rows."""
     if data is None:
         return experiment.loaders("test", feature_map, model.device)
-    return NewRows(
+    return new_samples(
         data,
+        params=experiment.params,
         store=experiment.store,
+        history_column=history_column,
         feature_map=feature_map,
         batch_size=experiment.params["batch_size"],
         max_len=experiment.max_len,
         device=torch.device(model.device),
-        history_column=history_column,
     )
 
 
@@ -189,10 +190,16 @@ def _kept_columns(experiment: Experiment, rows: Any) -> dict[str, pl.Series]:
     """Columns that tell which row a score belongs to: the id if there is one, the group and the target item."""
     manifest = experiment.store.manifest
     names = [ROW_ID, manifest.group_id, manifest.item_col]
-    if isinstance(rows, NewRows):
+    if isinstance(rows, RawRows):
         return rows.columns([name for name in names if name])
-    with experiment.store.reader("test") as reader:
-        return {name: pl.Series(name, reader.read(name, 0, reader.rows)) for name in names if name in reader.columns}
+    store, kept = experiment.store, {}
+    with store.reader("test") as reader:
+        for name in names:
+            if name in reader.columns:
+                codes = reader.read(name, 0, reader.rows)
+                ids = store.ids(name)
+                kept[name] = pl.Series(name, codes) if ids is None else ids.originals(codes).alias(name)
+    return kept
 
 
 def _write(path: Path, kept: dict[str, pl.Series], scores: np.ndarray) -> None:

@@ -327,6 +327,13 @@ def test_settings_that_differ_are_named(store, tmp_path):
     assert "Same for all: epochs 6; embedding_dim 8." in notes
     assert any(note.startswith("Not the same for all: batch_size: ") and "128 for DIN_x" in note for note in notes)
     assert any(note.startswith("Not the same for all: seeds: ") for note in notes)
+    assert not any("warm_start" in note for note in notes)
+    write_run(tmp_path, store, expid="SIM_x", model="SIM", config={"warm_start": "DIN_x_s1"})
+    notes = make_board(collect(tmp_path)).notes
+    (note,) = (note for note in notes if "warm_start" in note)
+    assert note.startswith("Not the same for all: warm_start: ")
+    assert "DIN_x_s1 for SIM_x" in note
+    assert "not set for " in note
 
 
 # The command

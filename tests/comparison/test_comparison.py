@@ -65,6 +65,7 @@ def test_globs_take_the_expids_of_the_dataset(home):
     [
         ({"expid": "x"}, "unknown key 'expid'. Did you mean 'expids'"),
         ({"out": None}, "does not set `out`; write for example out: "),
+        ({"expids": None, "tuning": None}, "sets neither `expids` nor `tuning`; write for example expids: "),
         ({"seeds": "one"}, "'one' is not a seed"),
         ({"resample": "users"}, "resample 'users' is unknown; choose from rows, groups"),
         ({"expids": "QIN_smal"}, "Did you mean 'QIN_small'"),

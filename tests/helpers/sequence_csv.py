@@ -2,8 +2,8 @@
 
     python -m tests.helpers.sequence_csv FOLDER
 
-writes `train.csv`, `valid.csv` and `test.csv`, and `dataset_config.yaml` and `model_config.yaml`, which FuxiCTR's runner
-and this project's read alike.
+writes `train.csv`, `valid.csv` and `test.csv`, and `dataset_config.yaml` and `model_config.yaml`, which FuxiCTR's
+runner and this project's read alike.
 """
 
 from __future__ import annotations

@@ -71,6 +71,58 @@ def test_train_evaluate_predict_compare(repository, tmp_path, monkeypatch):
     assert row["test_AUC_mean"] == pytest.approx(report.metrics["test"]["AUC"], abs=1e-6)
 
 
+@pytest.mark.slow
+def test_an_experiment_without_a_config_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    entry = {"dataset_id": "Made", "group_id": "user_id", "synthetic": {"rows": 600, "valid_rows": 200,
+             "test_rows": 200, "items": 60, "tags": 5, "max_len": 8, "mean_history": 4.0}}  # fmt: skip
+    columns = fxmm.build_dataset("Synthetic_test", data_root="other").manifest.feature_cols
+    entry |= {"feature_cols": [{k: v for k, v in c.items() if k != "vocab_size"} if c.get("source") == "item" else c
+                               for c in columns], "label_col": {"name": "label", "dtype": "float"}}  # fmt: skip
+    store = fxmm.build_dataset(entry)
+    assert store.dir == Path("data/Made")
+    settings = {"model": "QIN", "epochs": np.int64(1), "embedding_dim": 4, "batch_size": 128, "verbose": 0}
+    report = fxmm.train(settings | {"dataset": store}, seed=3)
+    assert (report.run, report.status, {*report.metrics["test"]}) == (
+        "QIN_Made_s3",
+        "completed",
+        {"AUC", "gAUC", "logloss"},
+    )
+    # No config folder knows the run: its report does.
+    scores = fxmm.predict(report)
+    assert scores.height == 200
+    pandas = fxmm.predict(report, _new_samples().to_pandas())
+    assert type(pandas).__module__.startswith("pandas")
+    assert pandas["score"].between(0, 1).all()
+    assert fxmm.predict(report, _new_samples())["score"].to_list() == pandas["score"].to_list()
+
+
+def _new_samples():
+    user = {"user_id": 1, "likes_level": 3, "views_level": 5, "history": [5, 9, 12]}
+    return pl.DataFrame([user | {"item_id": item} for item in (17, 42)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "QIN"}, "needs a model and a dataset"),
+        ({"dataset": "Synthetic_test"}, "needs a model and a dataset"),
+        ({"model": "QIN", "dataset": 3}, "a dataset is a dataset_id of the config folder, or an entry"),
+        ({"model": "QIN", "dataset": "Synthetic_tset"}, "Did you mean 'Synthetic_test'"),
+        (
+            {"model": "QIN", "dataset": "Synthetic_test", "optimizer": object},
+            "optimizer is a type: settings are numbers",
+        ),
+        ({"model": "QIN", "dataset": {"dataset_id": "../x"}}, "holds '/'"),
+    ],
+)
+def test_wrong_experiments_in_memory(tmp_path, monkeypatch, settings, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(fxmm.InputError, match=message):
+        fxmm.train(settings)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_settings_of_notebooks_are_texts():
     from fuxictr_multimodal.api import _overrides
 

@@ -64,6 +64,9 @@ class Entry:
             written[name] = {**written.get(name, {}), "file": FRAME} if name == "interactions" else FRAME
         if "train_data" in frames:
             written.setdefault("data_format", "parquet")
+        log, columns = written.get("interactions"), _named(written.get("feature_cols") or ())
+        if log is not None and "item_col" not in written and "item_id" not in [c.get("name") for c in columns]:
+            written["item_col"] = log.get("item")
         return cls(dataset_id, bind(DatasetSettings, written, where), written, frames)
 
     @property
@@ -81,10 +84,22 @@ class Entry:
         """The columns, complete."""
         return Columns.of(self.settings, self.where, flat=self.form == "flat")
 
+    @cached_property
+    def group_col(self) -> str | None:
+        """Column of grouped metrics: by default `user_id`; one that a run's `Base` names and the data lacks is none."""
+        name = self.settings.group_id or "user_id"
+        known = [c["name"] for c in (*self.columns.samples, *self.columns.users)]
+        if name in known:
+            return name
+        if self.settings.group_id is not None:
+            print(f"group_id: {name!r} is no active column of the samples: there are no grouped metrics")
+        return None
+
     @property
     def user_col(self) -> str:
         """Column of users: by which `user_data` is joined and `by: user` splits."""
-        return self.settings.user_col or self.settings.group_id or "user_id"
+        log = self.settings.interactions
+        return self.settings.user_col or (log.user if log is not None else self.settings.group_id) or "user_id"
 
     def table(self, key: str, dtypes: Mapping[str, str], *, optional: Collection[str] = ()) -> Table:
         """Open one of `TABLES`; see `scan`."""

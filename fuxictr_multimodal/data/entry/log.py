@@ -15,7 +15,7 @@ from fuxictr_multimodal.data.entry.entry import Entry
 from fuxictr_multimodal.data.entry.events import TIMES
 from fuxictr_multimodal.data.entry.files import Table
 from fuxictr_multimodal.data.entry.items import Items, ShownItems, item_table, named_files, read_items, vector_files
-from fuxictr_multimodal.data.entry.log_columns import LogColumns, LogRows
+from fuxictr_multimodal.data.entry.log_columns import PIECE_ROWS, LogColumns, LogRows
 from fuxictr_multimodal.data.entry.log_reader import Events, log_dtypes, read_events
 from fuxictr_multimodal.data.entry.log_samples import LogChoices, LogSamples, Samples
 from fuxictr_multimodal.data.entry.users import read_users
@@ -73,7 +73,7 @@ def build_log(
         feature_cols=[*columns.entry.columns.store, *_event_columns(samples, choices)],
         label_col=label,
         max_len=choices.max_len,
-        group_id=entry.settings.group_id,
+        group_id=entry.group_col,
         item_col=entry.settings.item_col,
         weight_col=columns.weight,
         behaviours=samples.behaviours[1:],
@@ -85,7 +85,8 @@ def build_log(
         builder.write_ids({entry.settings.item_col: items.ids, **columns.ids(events)})
         builder.fit(rows.fitted(samples.split.of == TRAIN), item_counts=counts)
         builder.write_items({entry.settings.item_col: np.arange(items.rows), **made.columns}, titles=made.titles)
-        for start, stop, chunk in rows.pieces(task=""):
+        group = 1 if choices.negatives is None else 1 + choices.negatives.ratio
+        for start, stop, chunk in rows.pieces(rows=-(-PIECE_ROWS // group)):
             for part in samples.take(start, stop):
                 _append(builder, entry, part, rows.take(start, chunk, part.events))
         return builder.finish(
@@ -93,8 +94,8 @@ def build_log(
             negative_sampling=_sampling(choices),
             facts={
                 "events": len(events),
+                "events_left_out": len(events.kept) - len(events),
                 "users": len(events.user_ids),
-                "notes": list(notes),
                 **({"vectors": made.facts} if made.facts else {}),
                 **(
                     {"event_features": {name: feature.to_json() for name, feature in samples.features.items()}}

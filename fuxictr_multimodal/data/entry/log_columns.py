@@ -11,13 +11,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.entry.entry import Entry
-from fuxictr_multimodal.data.entry.files import CHUNK_ROWS, Table
+from fuxictr_multimodal.data.entry.files import Table
 from fuxictr_multimodal.data.entry.log_reader import Events
 from fuxictr_multimodal.data.entry.users import Users
 from fuxictr_multimodal.data.entry.values import values_of
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.errors import ConfigError, DataError
+
+# Samples of a piece: a chunk on disk. Histories of more would be arrays that the system hands out page by page, which
+# takes longer than to fill them.
+PIECE_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -118,28 +122,28 @@ class LogRows:
                 f"{users.name} lacks {unknown:,} of {len(own):,} users of the log: their features are missing values",
             )
 
-    def pieces(self, *, task: str, rows: int = CHUNK_ROWS) -> Iterator[tuple[int, int, pl.DataFrame]]:
+    def pieces(self, *, task: str = "", rows: int = PIECE_ROWS) -> Iterator[tuple[int, int, pl.DataFrame]]:
         """Pieces of the log in order: first event, event behind the last, and their columns from the file.
 
         Raises:
             DataError: the file has changed since it was read first.
         """
-        names, kept, event = self._columns.from_file, self._events.kept, 0
-        if not names:
-            for start in range(0, len(self._events), rows):
-                yield start, min(start + rows, len(self._events)), pl.DataFrame()
-            return
-        row = 0
-        for chunk in self._table.chunks(names, rows=rows, task=task):
-            mine = kept[row : row + len(chunk)]
-            row += len(chunk)
-            if len(mine) < len(chunk):
-                break
-            if not mine.all():
-                chunk = chunk.filter(pl.Series(mine))
-            yield event, event + len(chunk), chunk
-            event += len(chunk)
-        if row != len(kept):
+        names, kept, row, event = self._columns.from_file, self._events.kept, 0, 0
+        chunks = self._table.chunks(names, task=task) if names else iter([pl.DataFrame()])
+        for chunk in chunks:
+            size = len(chunk) if names else len(self._events)
+            if names:
+                mine = kept[row : row + size]
+                row += size
+                if len(mine) < size:
+                    break
+                chunk = chunk if mine.all() else chunk.filter(pl.Series(mine))
+                size = len(chunk)
+            for start in range(0, size, rows):
+                stop = min(start + rows, size)
+                yield event + start, event + stop, chunk[start:stop]
+            event += size
+        if names and row != len(kept):
             raise DataError(f"{self._table.name} has changed while it was read: build again")
 
     def fitted(self, train: NDArray[np.bool_]) -> pl.DataFrame | None:

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.config.entry_settings import InteractionSettings
-from fuxictr_multimodal.data.entry.files import Table, format_of
+from fuxictr_multimodal.data.entry.files import EXACT_FLOAT, Table, format_of
 from fuxictr_multimodal.data.entry.labels import Rule
 from fuxictr_multimodal.data.entry.splits import fold_codes
 from fuxictr_multimodal.data.entry.times import COUNTER, Clock, TimeReader
@@ -172,7 +172,7 @@ class _Reader:
         self._rows += len(chunk)
 
     def _codes(self, column: str, chunk: pl.DataFrame, *, padding: bool) -> NDArray[np.int64]:
-        known, values = self._ids[column], chunk[column]
+        known, values = self._ids[column], _ids_of(chunk[column])
         try:
             known = IdMap.of(values, padding=padding) if known is None else known.extended(values)
             self._ids[column] = known
@@ -253,6 +253,17 @@ class _Reader:
             taken = f" (taken as {_UNITS[clock.unit]}; `time_unit` says otherwise)" if self._times.guessed else ""
             notes.append(f"times go from {clock.text(int(times.min()))} to {clock.text(int(times.max()))}{taken}")
         return notes
+
+
+def _ids_of(values: pl.Series) -> pl.Series:
+    """Ids as they are; an empty text is a missing one, and whole numbers with gaps arrive as floats from pandas."""
+    if values.dtype == pl.String:
+        return values.set(values == "", None)
+    if values.dtype.is_float():
+        whole = values.fill_nan(None)
+        if (whole == whole.floor()).all() and (whole.abs() < EXACT_FLOAT).all():
+            return whole.cast(pl.Int64)
+    return values
 
 
 _UNITS = {

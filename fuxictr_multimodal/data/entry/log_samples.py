@@ -125,7 +125,7 @@ class LogSamples:
     @property
     def behaviours(self) -> tuple[str, ...]:
         """Names of the histories; the first is `history`."""
-        return (HISTORY, *(self.choices.interactions.behaviours or ())[1:])
+        return history_names(self.choices)
 
     @property
     def train_events(self) -> NDArray[np.int64]:
@@ -206,19 +206,13 @@ class LogSamples:
     def _make_histories(self) -> dict[str, History]:
         events, choices = self.events, self.choices
         timeline = Timeline(events.users, events.times)
-        everything = np.ones(len(events), dtype=bool)
-        keep = events.positive if choices.history == "positive" else everything
         columns: dict[str, NDArray] = dict(self._codes)
         if any(map(self._is_age, self._fitters)):
             columns[TIME] = self.times
-        if choices.interactions.behaviours is None:
-            return {HISTORY: timeline.history(events.items, keep, max_len=choices.max_len, columns=columns)}
-        assert events.kinds is not None
-        found = {}
-        for name, kind in zip(self.behaviours, choices.interactions.behaviours, strict=True):
-            mine = keep & (events.kinds == events.kind_names.index(kind))
-            found[name] = timeline.history(events.items, mine, max_len=choices.max_len, columns=columns)
-        return found
+        return {
+            name: timeline.history(events.items, keep, max_len=choices.max_len, columns=columns)
+            for name, keep in history_events(events, choices).items()
+        }
 
     def _is_age(self, name: str) -> bool:
         return self._fitters[name].kind == "age"
@@ -279,3 +273,21 @@ class LogSamples:
             rows = np.flatnonzero(positives & (self.split.of == code))
             found[code] = (SplitNegatives(sampler, events.users[rows], seed=settings.seed, split=code), rows)
         return found
+
+
+def history_names(choices: LogChoices) -> tuple[str, ...]:
+    """Names of the histories of a log; the first is `history`, whatever its kind of event."""
+    return (HISTORY, *(choices.interactions.behaviours or ())[1:])
+
+
+def history_events(events: Events, choices: LogChoices) -> dict[str, NDArray[np.bool_]]:
+    """Which events are in each kind of history, (N,), by the history's name."""
+    keep = events.positive if choices.history == "positive" else np.ones(len(events), dtype=bool)
+    behaviours = choices.interactions.behaviours
+    if behaviours is None:
+        return {HISTORY: keep}
+    assert events.kinds is not None
+    return {
+        name: keep & (events.kinds == events.kind_names.index(kind))
+        for name, kind in zip(history_names(choices), behaviours, strict=True)
+    }

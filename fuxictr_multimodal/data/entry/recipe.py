@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from fuxictr_multimodal.config.changes import changes
+from fuxictr_multimodal.config.dataset_settings import DatasetSettings
 from fuxictr_multimodal.data.entry.entry import FRAME, TABLES, Entry
 from fuxictr_multimodal.data.store.reader import Store
 from fuxictr_multimodal.errors import DataError
@@ -21,7 +22,8 @@ _LONGEST = 80
 
 def recipe_of(entry: Entry) -> dict[str, Any]:
     """What the manifest keeps of the entry: all that decides what the dataset holds; `check_unchanged` reads it."""
-    written = {key: value for key, value in entry.written.items() if key not in _NOT_OF_DATA}
+    defaults = {key: field.default for key, field in DatasetSettings.model_fields.items()}
+    written = {key: value for key, value in entry.written.items() if key not in _NOT_OF_DATA and value != defaults[key]}
     return {"builder": "entry", "entry": json.loads(json.dumps(written))}
 
 

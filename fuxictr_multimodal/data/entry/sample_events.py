@@ -16,7 +16,7 @@ from fuxictr_multimodal.data.entry.sample_histories import JaggedIds
 from fuxictr_multimodal.data.entry.sources import Source
 from fuxictr_multimodal.data.entry.times import TimeReader
 from fuxictr_multimodal.data.jagged import row_numbers
-from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.errors import ConfigError, DataError
 
 
 class SampleEvents:
@@ -41,7 +41,19 @@ class SampleEvents:
         self._fitters: dict[str, EventFitter] = {}
         self._fitted: dict[str, EventFeature] = {}
         self._times: dict[tuple[str, str], TimeReader] = {}
-        self._pending: dict[str, list[Any]] = {}
+        self._restored = False
+
+    @classmethod
+    def restored(cls, entry: Entry, stored: Mapping[str, Any]) -> SampleEvents:
+        """The event features of an entry as a dataset keeps them in its `facts`, to encode new samples.
+
+        Raises:
+            DataError: they are damaged.
+        """
+        events = cls(entry)
+        events._fitted = {s.name: EventFeature.from_json(s.name, stored.get(s.name, {})) for s in events._specs}
+        events._restored = True
+        return events
 
     @property
     def targets(self) -> set[str]:
@@ -75,6 +87,8 @@ class SampleEvents:
                 if spec.name not in history.raw:
                     continue
                 values = self._values(spec, chunk, history, source, first_row)
+                if not len(values):
+                    continue
                 if rows is not None:
                     inside = np.zeros(len(chunk), dtype=bool)
                     inside[rows] = True
@@ -88,6 +102,13 @@ class SampleEvents:
             DataError: a feature has no values in the training split.
         """
         for spec in self._specs:
+            history, target = (self._times.get((spec.name, side)) for side in ("history", "target"))
+            if history is not None and target is not None and history.clock != target.clock:
+                raise DataError(
+                    f"{self._where}: event_cols: {spec.name!r}: times of the history are in {history.clock.unit}, "
+                    f"those of {spec.target!r} in {target.clock.unit}: write both in one unit, or set time_unit where "
+                    "both are whole numbers"
+                )
             self._fitted[spec.name] = self._fitter(spec).fit()
 
     def encode(
@@ -101,6 +122,8 @@ class SampleEvents:
                 targets[spec.name] = feature.without_value(len(chunk))
             else:
                 values = chunk[spec.target]
+                if spec.bins is not None:
+                    values = _numbers(values, f"{source.name}: column {spec.target!r}")
                 if spec.name in TIME_FEATURES:
                     values = self._read_times(spec, "target", values, source, first_row)
                 targets[spec.name] = feature.codes(values)
@@ -122,7 +145,7 @@ class SampleEvents:
         """What is encoded of each event of a history, (N,)."""
         raw = history.raw[spec.name]
         if spec.name not in TIME_FEATURES:
-            return raw.cast(pl.Float64) if spec.bins is not None and raw.dtype != pl.Float64 else raw
+            return raw if spec.bins is None else _numbers(raw, f"{source.name}: the history of {spec.name!r}")
         times = self._read_times(spec, "history", raw, source, first_row)
         if spec.name != "age":
             return times
@@ -139,8 +162,26 @@ class SampleEvents:
         return self._fitters[spec.name]
 
     def _read_times(self, spec: EventColumn, side: str, values: pl.Series, source: Source, first_row: int) -> pl.Series:
+        if not len(values):
+            return pl.Series(values=[], dtype=pl.Int64)
         reader = self._times.get((spec.name, side))
         if reader is None:
             what = f"the times of {spec.name!r} ({'history' if side == 'history' else spec.target})"
             reader = self._times[spec.name, side] = TimeReader(f"{source.name}: {what}", spec.time_unit)
-        return pl.Series(reader.read(values, first_row=first_row))
+        times = reader.read(values, first_row=first_row)
+        if self._restored:
+            times = reader.clock.converted(times, self._fitted[spec.name].clock)
+        return pl.Series(times)
+
+
+def _numbers(values: pl.Series, where: str) -> pl.Series:
+    """Values of a feature with bins.
+
+    Raises:
+        DataError: one is no number.
+    """
+    numbers = values.cast(pl.Float64, strict=False)
+    wrong = values.filter(numbers.is_null() & values.is_not_null() & (values.cast(pl.String) != ""))
+    if len(wrong):
+        raise DataError(f"{where} holds {wrong[0]!r}, which is no number: leave out `bins` for categories")
+    return numbers

@@ -61,7 +61,7 @@ def build_samples(entry: Entry, *, data_root: str | Path, recipe: Mapping[str, A
         feature_cols=store_columns,
         label_col=labels,
         max_len=None if flat else entry.settings.max_len or MAX_LEN,
-        group_id=_group_of(entry),
+        group_id=entry.group_col,
         item_col=None if flat else entry.settings.item_col,
         weight_col=entry.settings.weight_col,
         behaviours=entry.columns.histories[1:],
@@ -237,16 +237,6 @@ def _targets(entry: Entry, chunk: pl.DataFrame, source: Source, first_row: int) 
             f"{source.name}: column {name!r}, row {row} (counted from 0): the sample has no item: remove such samples"
         )
     return ids
-
-
-def _group_of(entry: Entry) -> str | None:
-    """The column of grouped metrics; one that a run's `Base` names, and the data has not, is none."""
-    name, columns = entry.settings.group_id, entry.columns
-    known = [c["name"] for c in (*columns.samples, *columns.users)]
-    if name is not None and name not in known:
-        print(f"group_id: {name!r} is no active column of the samples: there are no grouped metrics")
-        return None
-    return name
 
 
 def _distinct(found: pl.Series, more: pl.Series) -> pl.Series:

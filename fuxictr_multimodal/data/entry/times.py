@@ -42,6 +42,22 @@ class Clock:
         day = PER_DAY[self._calendar()]
         return times % day * 24 // day
 
+    def converted(self, times: NDArray[np.int64], to: Clock) -> NDArray[np.int64]:
+        """The same times in the unit of another clock.
+
+        Raises:
+            DataError: one of both only counts.
+
+        >>> Clock("ms").converted(np.array([5_999]), Clock("s")).tolist()
+        [5]
+        """
+        if self.unit == to.unit or not len(times):
+            return times
+        if self.unit is None or to.unit is None:
+            raise DataError("times that only count cannot be compared with dates: give them as in the training data")
+        mine, other = PER_DAY[self.unit], PER_DAY[to.unit]
+        return times * (other // mine) if other >= mine else times // (mine // other)
+
     def text(self, time: int) -> str:
         """A time as people read it."""
         if self.unit is None:

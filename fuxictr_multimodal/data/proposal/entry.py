@@ -47,7 +47,8 @@ def propose_entry(roles: Roles) -> dict[str, Any]:
             entry["event_cols"] = Noted(events, "features of each history event; QIN reads them by `event_features`")
     group = roles.user if roles.user else None
     entry["group_id"] = Noted(group, "gAUC and NDCG are computed within its values" if group else "no column of users")
-    entry["feature_cols"] = Noted(_columns(roles))
+    events = [] if form == "flat" else _events(roles)
+    entry["feature_cols"] = Noted(_without_repeats(_columns(roles), {noted.value["name"] for noted in events}))
     entry["label_col"] = {"name": _label_name(roles), "dtype": "float"}
     return entry
 
@@ -262,7 +263,7 @@ def _columns(roles: Roles) -> list[Noted]:
             if n != roles.item
         ]
         found += [_vectors(look, roles.item) for look in roles.vectors]
-    return _without_repeats(found)
+    return found
 
 
 def _user_columns(facts: Facts, form: str) -> list[Noted]:
@@ -286,17 +287,19 @@ def _vectors(look: Look, key: str) -> Noted:
     return Noted({**column, "pretrain_dim": facts.width, "embedding_file": look.path}, f"{facts.shown()} by {key}")
 
 
-def _without_repeats(columns: list[Noted]) -> list[Noted]:
+def _without_repeats(columns: list[Noted], events: set[str]) -> list[Noted]:
+    """The columns with names of their own; one that is named like a feature of events, such as age, gets another."""
     kept: list[Noted] = []
     seen: set[str] = set()
     for noted in columns:
-        name = noted.value["name"]
-        if name in seen:
-            kept.append(Noted(noted.value, f"two files have a column {name}: rename one to use both", off=True))
-            continue
-        if "/" in name or name in RESERVED:
-            kept.append(Noted(noted.value, "the name cannot be that of a column: rename it in the file", off=True))
-            continue
-        seen.add(name)
-        kept.append(noted)
+        name, settings, comment, off = noted.value["name"], dict(noted.value), noted.comment, noted.off
+        if name in events:
+            settings |= {"name": f"{settings.get('source', 'own')}_{name}", "preprocess": f"copy_from({name})"}
+        elif name in seen:
+            comment, off = f"two files have a column {name}: rename one to use both", True
+        elif "/" in name or name in RESERVED:
+            comment, off = "the name cannot be that of a column: rename it in the file", True
+        if not off:
+            seen.add(name)
+        kept.append(Noted(settings, comment, off))
     return kept

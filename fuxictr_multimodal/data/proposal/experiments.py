@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fuxictr_multimodal.config.of_settings import BASE
 from fuxictr_multimodal.data.proposal.lines import Noted
 from fuxictr_multimodal.data.proposal.roles import Roles
 
@@ -47,40 +49,24 @@ def training_samples(roles: Roles) -> int:
     return int(rows * (1 + drawn) * 0.8)
 
 
-def propose_experiments(roles: Roles, dataset_id: str, *, with_base: bool) -> dict[str, Any]:
+def propose_experiments(roles: Roles, dataset_id: str, *, events: Sequence[str], with_base: bool) -> dict[str, Any]:
     """The experiments of a dataset; values may be `Noted`.
 
     Args:
         roles: of the files.
         dataset_id: name of the dataset.
+        events: names of its event features.
         with_base: write `Base` too, which a config folder has once.
     """
     size = Size.of(training_samples(roles))
     grouped = roles.user is not None
-    found: dict[str, Any] = {"Base": _base()} if with_base else {}
-    found[f"QIN_{dataset_id}"] = _qin(roles, dataset_id, size, grouped=grouped)
+    found: dict[str, Any] = {"Base": dict(BASE)} if with_base else {}
+    found[f"QIN_{dataset_id}"] = _qin(dataset_id, size, events, grouped=grouped)
     if roles.form == "flat":
         return found
     found[f"DIN_{dataset_id}"] = _din(dataset_id, size, grouped=grouped)
     found[f"DCNv2_{dataset_id}"] = _dcnv2(dataset_id, size, grouped=grouped)
     return found
-
-
-def _base() -> dict[str, Any]:
-    return {
-        "model_root": "./checkpoints/",
-        "verbose": 1,
-        "seed": 2026,
-        "task": "binary_classification",
-        "loss": "binary_crossentropy",
-        "optimizer": "adam",
-        "metrics": ["AUC", "logloss"],
-        "monitor": "AUC",
-        "monitor_mode": "max",
-        "shuffle": True,
-        "save_best_only": True,
-        "early_stop_patience": 2,
-    }
 
 
 def _shared(dataset_id: str, size: Size, *, grouped: bool) -> dict[str, Any]:
@@ -108,8 +94,12 @@ def _shared(dataset_id: str, size: Size, *, grouped: bool) -> dict[str, Any]:
     return settings
 
 
-def _qin(roles: Roles, dataset_id: str, size: Size, *, grouped: bool) -> dict[str, Any]:
+def _qin(dataset_id: str, size: Size, events: Sequence[str], *, grouped: bool) -> dict[str, Any]:
     own: dict[str, Any] = {"num_layers": size.num_layers, "num_row": 4 if size.samples > SMALL else 2}
+    if events:
+        own["event_features"] = Noted(
+            "all", f"{', '.join(events)} of the target and of each history event; null for none"
+        )
     return {"model": "QIN", **_shared(dataset_id, size, grouped=grouped), **own}
 
 

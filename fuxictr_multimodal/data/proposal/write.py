@@ -66,7 +66,8 @@ def propose(
     looks = [look_at(path) for path in paths]
     roles = find_roles(looks, named or {})
     entry = propose_entry(roles)
-    experiments = propose_experiments(roles, dataset_id, with_base=_lacks_base(config_dir, targets[1]))
+    events = [column["name"] for column in plain(entry).get("event_cols", [])]
+    experiments = propose_experiments(roles, dataset_id, events=events, with_base=_lacks_base(config_dir, targets[1]))
     _check_names(config_dir, dataset_id, [name for name in experiments if name != "Base"], targets)
     # What is written binds: a guess that does not is a fault here, and nothing is written.
     check_dataset_entry(dataset_id, plain(entry), str(targets[0]))

@@ -46,7 +46,9 @@ class NegativeSampler:
         self.ratio = ratio
         self._weights = weights.astype(np.int64)
         self._ends = np.cumsum(self._weights)
-        self._seen = np.unique(users.astype(np.int64) * self._num_items + items)
+        # Sorted and distinct; np.unique would hash first, which is slower where almost all are distinct.
+        seen = np.sort(users.astype(np.int64) * self._num_items + items)
+        self._seen = seen[np.append(True, seen[1:] != seen[:-1])[: len(seen)]]
         self._rng = np.random.Generator(np.random.PCG64(seed))
         in_pool = self._weights > 0
         seen_of_pool = np.bincount(

@@ -24,17 +24,18 @@ from fuxictr_multimodal.data.store.encoding import (
     FEATURE_MAP_NAME,
     FEATURE_VOCAB_NAME,
     StoreFeatureProcessor,
-    raw_frame,
 )
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, check_roles
 from fuxictr_multimodal.data.store.h5_writer import write_item_file
 from fuxictr_multimodal.data.store.history_checks import HistoryChecks
 from fuxictr_multimodal.data.store.id_columns import IdColumns
 from fuxictr_multimodal.data.store.ids import IDS_FOLDER, IdMap
-from fuxictr_multimodal.data.store.item_rows import check_size, complete_width, encoded_items, order_items
+from fuxictr_multimodal.data.store.item_rows import complete_sizes, encoded_items, order_items
 from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS, Column, Manifest
-from fuxictr_multimodal.data.store.reader import ITEM_FILE, TITLES_FILE, SplitReader
-from fuxictr_multimodal.data.store.split_builder import SplitBuilder
+from fuxictr_multimodal.data.store.number_scales import NumberScales
+from fuxictr_multimodal.data.store.promises import Promises
+from fuxictr_multimodal.data.store.reader import ITEM_FILE, TITLES_FILE
+from fuxictr_multimodal.data.store.split_builder import SplitBuilder, is_given
 from fuxictr_multimodal.data.store.staging import Staging, StoreExistsError
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.system.files import sha256
@@ -101,7 +102,7 @@ class StoreBuilder:
         rows_per_part: int = 8_000_000,
         progress: bool = True,
     ) -> None:
-        where = f"dataset {dataset_id!r}"
+        self._where = where = f"dataset {dataset_id!r}"
         if not re.fullmatch(r"\w[\w.-]*", dataset_id):
             raise ConfigError(f"{where}: a dataset_id has letters, digits, _, . and - only")
         slots = 0 if item_col is None else max_len
@@ -109,7 +110,6 @@ class StoreBuilder:
             if not isinstance(value, int) or value < least:
                 raise ConfigError(f"{where}: {name} must be an integer of at least 1, not {value!r}")
         self.dataset_id = dataset_id
-        self._where = where
         self._label_col = check_label_col(label_col, where)
         self._feature_cols = [column for column in check_feature_cols(feature_cols, where) if column["active"]]
         check_roles(
@@ -117,7 +117,7 @@ class StoreBuilder:
             label=self._label_col["name"],
             item_col=item_col,
             group_id=group_id,
-            where=self._where,
+            where=where,
             weight_col=weight_col,
             behaviours=behaviours,
         )
@@ -137,6 +137,7 @@ class StoreBuilder:
         self._processor: StoreFeatureProcessor | None = None
         self._columns: DiskColumns
         self._ids = IdColumns(self._feature_cols, item_col=item_col, where=self._where)
+        self._scales = NumberScales(self._feature_cols)
         self._splits: dict[str, SplitBuilder] = {}
         self._bar: tqdm
         self._finished = False
@@ -208,27 +209,19 @@ class StoreBuilder:
                 finite, row 0 is not all zero, or there are more or fewer titles than items.
         """
         assert self._processor is None, "write_items is called once"
-        if self._item_col is None:
-            assert columns is None, "a flat dataset has no items"
+        if columns is None:
+            assert self._item_col is None, "only a flat dataset has no items"
             self._fit_columns(rows=1)
             return
-        assert columns is not None, "only a flat dataset has no items"
+        assert self._item_col is not None, "a flat dataset has no items"
         where = ITEM_FILE
         specs = [column for column in self._feature_cols if column.get("source") == "item"]
         own = next(column for column in specs if column["name"] == self._item_col)
-        others = [column["name"] for column in specs if column is not own]
-        rows = validation.check_columns(
-            columns, required=others or [self._item_col], optional=[self._item_col], where=where
-        )
-        check_size(own, rows, where=where)
+        rows = complete_sizes(columns, specs, own, titles=titles, where=where)
         self._ids.check_items(rows)
-        if titles is not None and len(titles) != rows:
-            raise DataError(f"{TITLES_FILE}: {len(titles)} titles for an item table of {rows} rows")
-        for column in specs:
-            if column is not own:
-                complete_width(column, columns[column["name"]], where=where)
         processor = self._fit_columns(rows, columns)
         data = encoded_items(columns, specs, columns_on_disk=self._columns, processor=processor, where=where)
+        self._scales.add({name: values[1:] for name, values in data.items()})
         write_item_file(self.dir / ITEM_FILE, self._columns.of_items(), data)
         if titles is not None:
             (self.dir / TITLES_FILE).write_text(json.dumps(list(titles), ensure_ascii=False), encoding="utf-8")
@@ -242,12 +235,10 @@ class StoreBuilder:
             data_dir=self.dir,
             group_id=self._group_id,
         )
-        raw = [column["name"] for column in processor.fitted_cols if items is not None and column["name"] in items]
-        if self._item_counts is None or items is None:
-            processor.fit(self._train_rows)
-        else:
-            counts = validation.as_counts(self._item_counts, rows=rows, where=self._where)
-            processor.fit(self._train_rows, items=raw_frame(items, raw), item_counts=counts)
+        counts = None if items is None else self._item_counts
+        if counts is not None:
+            counts = validation.as_counts(counts, rows=rows, where=self._where)
+        processor.fit(self._train_rows, items=items, item_counts=counts)
         self._processor, self._train_rows = processor, None
         self._columns = DiskColumns(
             feature_cols=self._feature_cols,
@@ -286,17 +277,14 @@ class StoreBuilder:
         """
         if split not in SPLITS:
             raise DataError(f"{self._where}: split {split!r} is unknown. {did_you_mean(split, SPLITS)}")
-        if self._processor is None and self._item_col is None:
-            self.write_items(None)
+        if self._item_col is None and self._processor is None:
+            self._fit_columns(rows=1)
         assert self._processor is not None, "write_items comes before append"
         where, state = f"{split}.h5", self._splits.get(split)
-        labelled = _is_given(
-            self._label_col["name"], columns, split != "test", None if state is None else state.labelled, where
+        on_disk = self._columns.of_split(
+            labelled=is_given(self._label_col["name"], columns, required=split != "test", split=state, where=where),
+            weighted=is_given(self._weight_col, columns, required=split == "train", split=state, where=where),
         )
-        weighted = self._weight_col is not None and _is_given(
-            self._weight_col, columns, split == "train", None if state is None else state.weighted, where
-        )
-        on_disk = self._columns.of_split(labelled=labelled, weighted=weighted)
         rows = validation.check_columns(columns, required=[c.name for c in on_disk], optional=(), where=where)
         first = 0 if state is None else state.rows
         encoded = self._processor.transform(columns, where=where)
@@ -322,6 +310,8 @@ class StoreBuilder:
                 behaviours=self._behaviours,
             )
         state.append(data, history, others)
+        if split == "train":
+            self._scales.add(data)
         self._bar.update(rows)
 
     def _checked(self, column: Column, values: np.ndarray, *, where: str, first_row: int) -> np.ndarray:
@@ -341,6 +331,7 @@ class StoreBuilder:
         disjoint: Sequence[str] = (),
         ordered_by: str | None = None,
         ordered_within: str | None = None,
+        encoders: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Manifest:
         """Check the splits, write the manifest, move the dataset to its place and print its statistics.
 
@@ -351,23 +342,24 @@ class StoreBuilder:
             disjoint: columns of which no value may occur in two splits.
             ordered_by: meta column of times: no row may be older than one of an earlier split.
             ordered_within: compare times only within each value of this column.
+            encoders: how the caller encoded columns by name, as JSON; kept among the manifest's `normalizers`.
 
         Raises:
             DataError: a split is empty or has a single class, `disjoint` columns share a value, or times are not in
                 order.
         """
-        if self._processor is None and self._item_col is None:
-            self.write_items(None)
-        assert self._processor is not None, "write_items comes before finish"
         for split in ("train", "valid", *self._splits):
             if split not in self._splits or not self._splits[split].rows:
                 raise DataError(f"{split}.h5: the split is empty")
+        assert self._processor is not None, "write_items comes before finish"
         splits = {split: self._splits[split] for split in SPLITS if split in self._splits}
         for state in splits.values():
             state.close()
         self._bar.close()
-        self._check_promises(splits, disjoint, ordered_by, ordered_within)
+        promises = Promises(disjoint=disjoint, ordered_by=ordered_by, ordered_within=ordered_within)
+        promises.check({split: self.dir / split for split in splits}, self._ids, where=self._where)
         self._ids.write(self.dir)
+        self._scales.warn(where=self._where)
         manifest = Manifest(
             dataset_id=self.dataset_id,
             max_len=self._max_len,
@@ -381,7 +373,7 @@ class StoreBuilder:
             negative_sampling=_as_json(negative_sampling),
             feature_cols=self._feature_cols,
             label_col=self._label_col,
-            normalizers=self._processor.normalizers,
+            normalizers={**self._processor.normalizers, **(_as_json(encoders) or {})},
             sources=self._hashes(self._sources, "sources"),
             files=self._hashes(
                 {path.relative_to(self.dir).as_posix(): path for path in sorted(self.dir.rglob("*")) if path.is_file()},
@@ -399,37 +391,9 @@ class StoreBuilder:
         print(manifest.table())
         return manifest
 
-    def _check_promises(
-        self, splits: Mapping[str, SplitBuilder], disjoint: Sequence[str], ordered_by: str | None, within: str | None
-    ) -> None:
-        columns = {column.name: column for column in splits["train"].columns if not column.shape}
-        for name in (*disjoint, *filter(None, [ordered_by, within])):
-            if name not in columns:
-                raise DataError(f"{self._where}: {name!r} is not a column of the splits. {did_you_mean(name, columns)}")
-        if ordered_by is not None and columns[ordered_by].role != "meta":
-            raise DataError(f"{self._where}: ordered_by {ordered_by!r} must be a meta column")
-        readers = {split: SplitReader(self.dir / split) for split in splits}
-        try:
-            for name in disjoint:
-                validation.check_disjoint(readers, name, self._ids.get(name))
-            if ordered_by is not None:
-                validation.check_ordered(readers, ordered_by, within, self._ids.get(within))
-        finally:
-            for reader in readers.values():
-                reader.close()
-
     def _hashes(self, paths: Mapping[str, Path], what: str) -> dict[str, str]:
         bar = tqdm(paths.items(), desc=f"checksums of {what}", disable=not self._progress or not paths, leave=False)
         return {name: sha256(path) for name, path in bar}
-
-
-def _is_given(name: str, columns: Mapping[str, np.ndarray], required: bool, before: bool | None, where: str) -> bool:
-    """Whether rows have a column that some splits may lack; a split has it in every call or in none."""
-    given = name in columns or required
-    if before is not None and given != before:
-        now, then = ("is present", "did not have it") if given else ("is missing", "had it")
-        raise DataError(f"{where}: column {name!r} {now}, but earlier rows {then}")
-    return given
 
 
 def _as_json(values: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from fuxictr_multimodal.data.store.buckets import bucket_codes, bucket_tokens, f
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, is_fitted
 from fuxictr_multimodal.data.store.fit_statistics import number_statistics, weighted_statistics
 from fuxictr_multimodal.data.store.token_codes import TokenCodes, token_codes
+from fuxictr_multimodal.data.store.vocabulary_file import write_vocabularies
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 # FuxiCTR's values in place of missing ones, where a column has no `fill_na`.
@@ -83,7 +84,7 @@ class StoreFeatureProcessor(FeatureProcessor):
         self,
         train_rows: pl.DataFrame | pl.LazyFrame | None = None,
         *,
-        items: pl.DataFrame | None = None,
+        items: Mapping[str, Any] | None = None,
         item_counts: np.ndarray | None = None,
     ) -> None:
         """Fit the raw columns, then write `feature_map.json` and `feature_vocab.json`.
@@ -91,7 +92,8 @@ class StoreFeatureProcessor(FeatureProcessor):
         Args:
             train_rows: training rows; it must hold the raw columns, and may be None where every column comes encoded.
                 A column's `min_categr_count` is the least count of its categories.
-            items: raw columns of the item table. Without `item_counts`, item features are columns of `train_rows`.
+            items: columns of the item table, the raw ones among them. Without `item_counts`, item features are columns
+                of `train_rows`.
             item_counts: how often each item is the target of a training row, (items,).
 
         Raises:
@@ -116,7 +118,8 @@ class StoreFeatureProcessor(FeatureProcessor):
         if of_items:
             assert items is not None
             assert item_counts is not None
-            item_rows = self._raw_rows(items.lazy(), of_items, "item.h5").collect()
+            there = [name for name in names if name in items]
+            item_rows = self._raw_rows(raw_frame(items, there).lazy(), of_items, "item.h5").collect()
             if not item_counts.any():
                 raise DataError("there are no training rows to fit the raw columns of the items on: all counts are 0")
         for column in filter(is_bucketed, fitted):
@@ -205,6 +208,12 @@ class StoreFeatureProcessor(FeatureProcessor):
         super().fit_numeric_col(col, stats_dict)
         if "normalizer" in col and stats_dict is not None:
             self.normalizers[col["name"]] = {"normalizer": col["normalizer"], **stats_dict}
+
+    def save_vocab(self, vocab_file: str) -> None:
+        """FuxiCTR's own file, byte for byte, written faster."""
+        kinds = {name: spec["type"] for name, spec in self.feature_map.features.items()}
+        named = [name for name, kind in kinds.items() if kind in ("categorical", "sequence")]
+        write_vocabularies(vocab_file, {name: self.processor_dict[f"{name}::tokenizer"].vocab for name in named})
 
     def save_pickle(self, pickle_file: str) -> None:
         """Write nothing: a dataset holds no pickle; `restore_processor` reads JSON."""

@@ -11,6 +11,7 @@ from fuxictr_multimodal.data.store import validation
 from fuxictr_multimodal.data.store.disk_columns import DiskColumns
 from fuxictr_multimodal.data.store.encoding import StoreFeatureProcessor
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
+from fuxictr_multimodal.data.store.reader import TITLES_FILE
 from fuxictr_multimodal.errors import DataError
 
 
@@ -75,8 +76,31 @@ def complete_width(column: dict[str, Any], values: np.ndarray, *, where: str) ->
         raise DataError(f"{where}: column {name!r} is {shape[1]} wide, but its {key} is declared as {declared}")
 
 
-def check_size(own: dict[str, Any], rows: int, *, where: str) -> None:
-    """Set `vocab_size` of the item's own id to the rows of the item table; refuse another one."""
+def complete_sizes(
+    columns: Mapping[str, np.ndarray],
+    specs: Sequence[dict[str, Any]],
+    own: dict[str, Any],
+    *,
+    titles: Sequence[str] | None,
+    where: str,
+) -> int:
+    """Set sizes that the item table knows: `vocab_size` of the item's own id, widths of the others.
+
+    Args:
+        columns: arrays by name, of equal length; that of the item's own id may be omitted.
+        specs: the columns of `feature_cols` with `source: item`.
+        own: that of the item's own id.
+        titles: of the items, or None.
+        where: the file, for messages.
+
+    Returns:
+        rows of the item table.
+
+    Raises:
+        DataError: a size is declared otherwise, or a column is missing or unknown.
+    """
+    others = [column["name"] for column in specs if column is not own]
+    rows = validation.check_columns(columns, required=others or [own["name"]], optional=[own["name"]], where=where)
     if rows < 2:
         raise DataError(f"{where}: the item table has {rows} rows; row 0 is padding, so it needs at least 2")
     declared = own.setdefault("vocab_size", rows)
@@ -85,6 +109,12 @@ def check_size(own: dict[str, Any], rows: int, *, where: str) -> None:
             f"{where}: column {own['name']!r} is declared with vocab_size {declared}, but the item table has {rows} "
             f"rows"
         )
+    if titles is not None and len(titles) != rows:
+        raise DataError(f"{TITLES_FILE}: {len(titles)} titles for an item table of {rows} rows")
+    for column in specs:
+        if column is not own:
+            complete_width(column, columns[column["name"]], where=where)
+    return rows
 
 
 def encoded_items(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,15 +63,9 @@ class SplitBuilder:
             history=self._target is not None,
         )
 
-    @property
-    def labelled(self) -> bool:
-        """Whether the rows have labels."""
-        return self._label is not None
-
-    @property
-    def weighted(self) -> bool:
-        """Whether the rows have weights."""
-        return self._weight is not None
+    def has(self, name: str) -> bool:
+        """Whether the rows have a column."""
+        return any(column.name == name for column in self.columns)
 
     def append(
         self,
@@ -100,12 +95,12 @@ class SplitBuilder:
         Raises:
             DataError: the labels are of a single class, so AUC is not defined; or every weight is 0.
         """
-        if self.labelled and self._positives in (0, self.rows):
+        if self._label is not None and self._positives in (0, self.rows):
             raise DataError(
                 f"{self._folder.name}.h5: column {self._label!r} is {int(self._positives > 0)} in all {self.rows} "
                 f"rows: AUC is undefined with a single class"
             )
-        if self.weighted and not self._weighted:
+        if self._weight is not None and not self._weighted:
             raise DataError(
                 f"{self._folder.name}.h5: column {self._weight!r} is 0 in all {self.rows} rows: no sample has a weight"
             )
@@ -125,12 +120,33 @@ class SplitBuilder:
         filled = int(self._length_counts @ np.arange(len(self._length_counts)))
         return SplitCounts(
             rows=self.rows,
-            positives=self._positives if self.labelled else None,
+            positives=None if self._label is None else self._positives,
             users=users,
             items=int(self._items_seen.sum()),
             history_length=HistoryLength.from_counts(self._length_counts),
             padding_share=(slots - filled) / slots if slots else 0.0,
         )
+
+
+def is_given(
+    name: str | None, columns: Mapping[str, Any], *, required: bool, split: SplitBuilder | None, where: str
+) -> bool:
+    """Whether rows have a column that some splits may lack; a split has it in every call or in none.
+
+    Args:
+        name: the column, or None where the dataset has no such column.
+        columns: the rows.
+        required: whether the split must have it.
+        split: what was appended before, or None.
+        where: the file, for the message.
+    """
+    if name is None:
+        return False
+    given = name in columns or required
+    if split is not None and given != split.has(name):
+        now, then = ("is present", "did not have it") if given else ("is missing", "had it")
+        raise DataError(f"{where}: column {name!r} {now}, but earlier rows {then}")
+    return given
 
 
 def _of_role(columns: Sequence[Column], role: str) -> str | None:

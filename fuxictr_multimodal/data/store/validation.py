@@ -30,7 +30,8 @@ def check_columns(
         if name not in known:
             raise DataError(f"{where}: column {name!r} is not in the dataset's columns. {did_you_mean(name, known)}")
     for name, values in columns.items():
-        if np.ndim(values) == 0 and not hasattr(values, "__len__"):
+        # Numpy would copy a column of texts to count its dimensions.
+        if not hasattr(values, "__len__") and np.ndim(values) == 0:
             raise DataError(f"{where}: column {name!r} is {values!r}, not an array")
     lengths = {name: len(values) for name, values in columns.items()}
     first = required[0]

@@ -26,6 +26,7 @@ class Grid:
     def __init__(self, trials: Sequence[Trial], restart: Restart, *, tag: str | None = None) -> None:
         self.name = "grid"
         self.records = [Record.of(trial) for trial in trials]
+        self.trials = len(self.records)
         for record in self.records:
             restart.restore(record)
         wanted = [record for record in self.records if tag is None or tag in record.trial.expid]

@@ -7,7 +7,7 @@ import functools
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -46,6 +46,9 @@ def tune(
     seed: int = 0,
     storage: str | None = None,
     console: Console | None = None,
+    turns: Callable[[Sequence[Sweep], Sweep], bool] | None = None,
+    is_over: Callable[[], bool] = lambda: False,
+    pictures: bool = True,
 ) -> list[list[Record]]:
     """Run the same sweep of several models on the same slots, and write the summary of each at its end.
 
@@ -67,6 +70,10 @@ def tune(
         seed: of the search.
         storage: where a study that several machines share lives: a journal or the URL of a database.
         console: shows the progress; standard output by default.
+        turns: makes the models take turns; it is called with all sweeps and the one whose turn it is, and says
+            whether that one may draw another trial. See `Scheduler`.
+        is_over: once it is true, running trials are interrupted and no more start. See `Scheduler`.
+        pictures: whether the summaries have pictures and the importance of parameters, which take seconds a model.
 
     Returns:
         For each expid, its trials and their outcomes.
@@ -123,8 +130,10 @@ def tune(
             sweeps,
             pool,
             on_change=board.on_change,
-            on_end=lambda sweep: sweep.summarise(console),
+            on_end=lambda sweep: sweep.summarise(console, pictures=pictures),
             deadline=deadline,
+            turns=None if turns is None else functools.partial(turns, sweeps),
+            is_over=is_over,
         )
         try:
             with board:
@@ -133,7 +142,7 @@ def tune(
             raise Interrupted.of(error, "complete trials are kept; the same command resumes the rest") from None
         finally:
             for sweep in scheduler.unended:
-                sweep.summarise(console)
+                sweep.summarise(console, pictures=pictures)
     return [sweep.source.records for sweep in sweeps]
 
 

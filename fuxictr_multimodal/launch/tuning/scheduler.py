@@ -40,6 +40,10 @@ class Scheduler:
         on_change: called with `(event, record)` after each `start`, `end` and `retry`, and with `("tick", None)`.
         on_end: called with each sweep that has no trial left to run or running.
         deadline: `time.monotonic()` in seconds after which no trial starts; running ones may end.
+        turns: makes the sweeps take turns, a trial of each and then the next of each. It is called with the sweep
+            whose turn it is, and says whether the sweep may draw another trial; if not, the sweep draws none any more.
+        is_over: asked several times a second; once it is true, running trials are interrupted and no more start.
+            Their states are kept, and the next tuner resumes them.
 
     Attributes:
         unended: sweeps that `on_end` was not called with, because of a deadline, an error or an interruption.
@@ -53,11 +57,15 @@ class Scheduler:
         on_change: Callable[[str, Record | None], None],
         on_end: Callable[[Sweep], None],
         deadline: float | None = None,
+        turns: Callable[[Sweep], bool] | None = None,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         self.pool = pool
         self.on_change = on_change
         self.on_end = on_end
         self.deadline = deadline
+        self.turns = turns
+        self.is_over = is_over
         self.running: dict[Job, Running] = {}
         self.unended = list(sweeps)
         self._waiting = deque(sweeps)
@@ -75,12 +83,14 @@ class Scheduler:
                 return None
             else:
                 sweep = self._waiting[0]
-                drawn = sweep.source.next()
+                drawn = sweep.source.next() if self.turns is None or self.turns(sweep) else None
                 if drawn is None:
                     self._waiting.popleft()
                     self._tell_ended()
                     continue
                 record = drawn
+                if self.turns is not None:
+                    self._waiting.rotate(-1)
             report = sweep.restart.complete_report(record.ran)
             if report is None:
                 return self._job(sweep, record, gpu)
@@ -98,6 +108,8 @@ class Scheduler:
         return job
 
     def _tick(self) -> None:
+        if self.pool.stopped is None and self.is_over():
+            self.pool.stop(signal.SIGTERM)
         for job, running in self.running.items():
             if not running.pruned and self._is_hopeless(running):
                 running.pruned = True

@@ -23,7 +23,13 @@ TABLE_ROWS = 20
 
 
 def write_summary(
-    folder: SweepFolder, space: Space, records: Sequence[Record], *, search: str, script: Path
+    folder: SweepFolder,
+    space: Space,
+    records: Sequence[Record],
+    *,
+    search: str,
+    script: Path,
+    pictures: bool = True,
 ) -> Record | None:
     """Write `summary.csv`, `summary.md`, `summary.json`, `best/` and pictures into the folder.
 
@@ -37,7 +43,9 @@ def write_summary(
     if best is not None:
         _write_best(folder, space, best, search=search, records=records)
     value = f"valid {monitor_text(records[0].trial.params)}" if records else ""
-    found = insight(folder.path, records, space.axes, value=value)
+    found = Insight("none: not asked for")
+    if pictures:
+        found = insight(folder.path, records, space.axes, value=value)
     _write_csv(folder.path / "summary.csv", space, ranked)
     _write_json(folder.path / "summary.json", space, records, best, found, search=search)
     with replace_atomically(folder.path / "summary.md") as temporary:

@@ -19,10 +19,11 @@ from fuxictr_multimodal.launch.tuning.summary import write_summary
 
 
 class Source(Protocol):
-    """Gives trials: the list of a grid, or a search."""
+    """Gives trials: the list of a grid, or a search; `trials` is how many there are, at most, in all."""
 
     name: str
     records: list[Record]
+    trials: int
 
     def next(self) -> Record | None:
         """The next trial to run; None when there is none."""
@@ -77,10 +78,17 @@ class Sweep:
         work = functools.partial(run_script, self.script, [*arguments, *self.restart.options(trial)])
         return Job(trial.expid, work, self.folder.log(trial.expid))
 
-    def summarise(self, console: Console) -> None:
+    def summarise(self, console: Console, *, pictures: bool = True) -> None:
         """Write the summary of the trials so far, and print where it is."""
         self.source.refresh()
-        best = write_summary(self.folder, self.space, self.source.records, search=self.search, script=self.script)
+        best = write_summary(
+            self.folder,
+            self.space,
+            self.source.records,
+            search=self.search,
+            script=self.script,
+            pictures=pictures,
+        )
         fates = ", ".join(f"{n} {status}" for status, n in count(self.source.records).items() if n)
         console.print(f"{fates or 'no trial'}; summary in {self.folder.path / 'summary.md'}", soft_wrap=True)
         if best is not None:

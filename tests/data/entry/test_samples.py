@@ -1,4 +1,6 @@
-"""Samples that are ready: what is read back from the dataset equals the user's tables, by an independent computation."""
+"""Samples that are ready: what is read back equals the user's tables, by an independent computation."""
+
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -89,7 +91,7 @@ def histories_of(store, split):
     reader, ids = store.reader(split), store.ids("item_id")
     values, offsets = reader.read_history(0, reader.rows)
     names = ids.originals(values).to_list()
-    return [names[start:stop] for start, stop in zip(offsets, offsets[1:], strict=False)]
+    return [names[start:stop] for start, stop in pairwise(offsets)]
 
 
 def column(store, split, name):
@@ -164,7 +166,7 @@ def test_csv_and_frames_give_the_same_bytes(shop, capsys):
     as_csv = build_entry(entry_of(shop, data_format="csv", data_root=str(folder), **files))
     frames = {f"{split}_data": pl.read_parquet(shop / f"{split}.parquet") for split in ("train", "valid", "test")}
     frames["item_data"], frames["user_data"] = make_items().to_pandas(), make_users().to_pandas()
-    plain = {key: None for key in ("train_data", "valid_data", "test_data", "item_data", "user_data", "data_format")}
+    plain = dict.fromkeys(("train_data", "valid_data", "test_data", "item_data", "user_data", "data_format"))
     as_frames = build_entry(entry_of(shop, data_root=str(shop / "frames"), **plain), frames=frames)
     assert first.manifest.files == as_csv.manifest.files == as_frames.manifest.files
     assert "items.parquet lacks 3 items that occur (3 as targets)" in capsys.readouterr().out
@@ -214,6 +216,61 @@ def test_several_histories_and_weights(shop):
     assert histories_of(store, "train") == histories_of(
         build_entry(entry_of(shop, data_root=str(shop / "one"))), "train"
     )
+
+
+def test_event_features_go_with_their_items(shop):
+    rng = np.random.default_rng(3)
+    for split in ("train", "valid", "test"):
+        frame = pl.read_parquet(shop / f"{split}.parquet")
+        now = rng.integers(1_700_000_000, 1_800_000_000, frame.height)
+        lengths = frame["clicks"].list.len().fill_null(0).to_list()
+        frame = frame.with_columns(
+            time=pl.Series(now),
+            times=pl.Series(
+                [sorted((t - rng.integers(1, 10**7, n)).tolist()) for t, n in zip(now, lengths, strict=True)]
+            ),
+            dwell=pl.Series([rng.random(n).tolist() for n in lengths]),
+            pages=pl.Series([[f"page {x}" for x in rng.integers(0, 3, n)] for n in lengths]),
+            page=pl.Series([f"page {x}" for x in rng.integers(0, 4, frame.height)]),
+        )
+        frame.write_parquet(shop / f"{split}.parquet")
+    events = [
+        {"name": "age", "history": "times", "target": "time", "bins": 8},
+        {"name": "weekday", "history": "times", "target": "time"},
+        {"name": "dwell", "history": "dwell", "target": None, "bins": 4},
+        {"name": "where", "history": "pages", "target": "page"},
+    ]
+    store = build_entry(entry_of(shop, event_cols=events))
+    frame = pl.read_parquet(shop / "train.parquet")
+    kept = frame.select("time", "page", pl.col("clicks", "times", "dwell", "pages").fill_null([])).with_row_index("row")
+    flat = kept.explode("clicks", "times", "dwell", "pages", empty_as_null=True).drop_nulls("clicks")
+    flat = flat.group_by("row", maintain_order=True).tail(MAX_LEN)
+    reader = store.reader("train")
+    values, _ = reader.read_history(0, reader.rows)
+    assert store.ids("item_id").originals(values).to_list() == flat["clicks"].to_list()
+    stored = store.manifest.facts["event_features"]
+    found = {name: read_events(reader, name) for name in stored}
+    days = pl.from_epoch(flat["times"], time_unit="s")
+    assert (found["weekday"] == days.dt.weekday().to_numpy()).all()
+    for name, numbers in (("age", flat["time"] - flat["times"]), ("dwell", flat["dwell"])):
+        boundaries = np.array(stored[name]["boundaries"])
+        assert len(boundaries) == {"age": 7, "dwell": 3}[name]
+        assert (found[name] == 1 + (numbers.to_numpy()[:, None] >= boundaries).sum(axis=1)).all()
+        assert np.ptp(np.bincount(found[name])[1:]) <= 2
+    pages = ["", *stored["where"]["vocabulary"]]
+    assert [pages[code] for code in found["where"]] == flat["pages"].to_list()
+    now = pl.from_epoch(frame["time"], time_unit="s")
+    assert (column(store, "train", "weekday") == now.dt.weekday().to_numpy()).all()
+    targets = column(store, "train", "where")
+    assert [pages[code] if code < len(pages) else "page 3" for code in targets] == frame["page"].to_list()
+    assert set(column(store, "train", "age").tolist()) == {9}
+
+
+def read_events(reader, name):
+    import h5py
+
+    with h5py.File(reader._paths[0]) as file:
+        return file[f"history/events/{name}"][:]
 
 
 def test_a_split_is_cut_off_by_users_times_order_or_column(shop):

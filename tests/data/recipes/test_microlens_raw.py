@@ -12,7 +12,6 @@ import pytest
 from fuxictr_multimodal.data.recipes.microlens.raw import build
 from fuxictr_multimodal.data.recipes.microlens.raw_files import read_release
 from fuxictr_multimodal.data.recipes.microlens.raw_recipe import Choices, Recipe
-from fuxictr_multimodal.data.recipes.negatives import NegativeSampler
 from fuxictr_multimodal.data.store import SplitReader, Store, read_item_table
 from fuxictr_multimodal.errors import ConfigError, DataError
 from tests.helpers.raw_release import ITEMS, USERS, write_release
@@ -166,27 +165,6 @@ def test_one_seed_one_dataset(timed, make):
     assert first.hash == again.hash
     assert first.files["train.h5"] != other.files["train.h5"]
     assert first.dataset_id == "MicroLens_100k"
-
-
-def test_popularity_is_the_training_rows_popularity():
-    users = np.repeat(np.arange(1000), 2)
-    items = np.tile([1, 2], 1000)
-    weights = np.array([0, 5, 5, 1, 2, 4, 0])
-    sampler = NegativeSampler(users=users, items=items, weights=weights, ratio=1, seed=3, names=np.arange(1000))
-    drawn = np.bincount(sampler.draw(np.tile(np.arange(1000), 20)).ravel(), minlength=7) / 20_000
-    assert drawn[[0, 1, 2, 6]].tolist() == [0, 0, 0, 0]
-    assert np.abs(drawn[3:6] - np.array([1, 2, 4]) / 7).max() < 0.015
-
-
-def test_a_user_who_has_seen_almost_everything_still_gets_exact_negatives():
-    weights = np.full(1001, 10**6)
-    weights[0], weights[990:] = 0, 1
-    users, items = np.zeros(995, int), np.arange(1, 996)
-    arguments = {"users": users, "items": items, "weights": weights, "names": np.array([42])}
-    drawn = NegativeSampler(ratio=5, seed=1, **arguments).draw(np.zeros(50, int))
-    assert (np.sort(drawn, axis=1) == np.arange(996, 1001)).all()
-    with pytest.raises(DataError, match="user 42 has seen all but 5 of the 1000 items .* but 6 are wanted"):
-        NegativeSampler(ratio=6, seed=1, **arguments)
 
 
 def test_popularity_does_not_count_what_comes_later(tmp_path, make):

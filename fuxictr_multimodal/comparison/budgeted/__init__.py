@@ -1,0 +1,1 @@
+"""A comparison from a dataset entry and a number of hours."""
