@@ -226,17 +226,17 @@ def _check_files(entry: Mapping[str, Any], form: Form) -> None:
     data_format: str | None = entry.get("data_format")
     split: SplitSettings | None = entry.get("split")
     by = None if split is None else split.by
-    if data_format == "npz" and form != "prepared":
-        raise ConfigError(
-            "`data_format: npz` is for data that FuxiCTR encoded, which its feature_map.json describes: leave out "
-            "`feature_cols`, or write the data as parquet"
-        )
     if form == "log":
         if data_format not in (None, "csv", "parquet"):
             raise ConfigError(f"`interactions` are read from csv or parquet, not {data_format}")
         if by == "order":
             raise ConfigError("a log is split by time, user, last_item or column; `by: order` is for samples")
         return
+    if data_format == "npz" and form != "prepared":
+        raise ConfigError(
+            "`data_format: npz` is for data that FuxiCTR encoded, which its feature_map.json describes: leave out "
+            "`feature_cols`, or write the data as parquet"
+        )
     if entry.get("train_data") is None:
         raise ConfigError(f"`data_format: {data_format}` needs `train_data`: the file, glob or folder of the samples")
     if split is None and entry.get("valid_data") is None:

@@ -26,7 +26,7 @@ from fuxictr_multimodal.data.item_table import ItemTable
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.data.store.feature_map import load_feature_map
-from fuxictr_multimodal.errors import DataError, did_you_mean
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.system.gpus import check_gpus
 from fuxictr_multimodal.training.find_runs import run_name
 from fuxictr_multimodal.training.report import Report
@@ -133,6 +133,14 @@ class Experiment:
         keep_events(feature_map, self.params.get("event_features"))
         feature_map.without_items = self.store.manifest.item_col is None
         return feature_map
+
+    def _check_group(self) -> None:
+        name, columns = self.params.get("group_id"), [column.name for column in self.store.manifest.columns]
+        if name is not None and name not in columns:
+            raise ConfigError(
+                f"group_id {name!r} is no column of {self.store.dir}. {did_you_mean(name, columns)} Name one in the "
+                "dataset's entry, or set `group_id: null` there and leave grouped metrics out of `metrics`"
+            )
 
     def item_table(self, feature_map: FeatureMap, device: Any) -> ItemTable:
         """The item table of the dataset on a device: the features with `source: item`."""

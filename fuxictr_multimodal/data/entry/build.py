@@ -13,11 +13,13 @@ from fuxictr_multimodal.config.entry_settings import form_of, unread_format
 from fuxictr_multimodal.data.entry.entry import BESIDE, FEATURE_MAP, Entry
 from fuxictr_multimodal.data.entry.recipe import check_unchanged, recipe_of
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols
-from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME
+from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS
 from fuxictr_multimodal.data.store.reader import Store
 from fuxictr_multimodal.data.synthetic import SyntheticSpec, build_synthetic, spec_of
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system.files import make_folder
+
+_OURS = frozenset({*SPLITS, "ids", "feature_vocab.json", "item_titles.json"})
 
 
 def build_entry(
@@ -80,7 +82,7 @@ def open_or_build(params: Mapping[str, Any]) -> Store:
     """
     root, dataset_id = Path(params["data_root"]), params["dataset_id"]
     form = form_of(params)
-    folder = folder_name(root, dataset_id)
+    folder = dataset_id if form in ("built", "synthetic") else folder_name(root, dataset_id)
     missing = not (root / folder).exists()
     if form == "built":
         if missing and params.get("obtain"):
@@ -122,9 +124,12 @@ def is_flat(params: Mapping[str, Any]) -> bool:
 
 
 def folder_name(data_root: Path, dataset_id: str) -> str:
-    """Name of the dataset's folder: the dataset_id, with `_h5` where FuxiCTR's own files occupy that folder."""
+    """Name of the dataset's folder: the dataset_id, or `<dataset_id>_h5` where other files are in that folder."""
     folder = data_root / dataset_id
-    taken = (folder / FEATURE_MAP).is_file() and not (folder / MANIFEST_NAME).is_file()
+    if not folder.is_dir() or (folder / MANIFEST_NAME).is_file():
+        return dataset_id
+    names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    taken = FEATURE_MAP in names or any(not name.endswith(".h5") and name not in _OURS for name in names)
     return f"{dataset_id}{BESIDE}" if taken else dataset_id
 
 

@@ -62,6 +62,9 @@ class Entry:
             if name not in TABLES:
                 raise ConfigError(f"{where}: frames: {name!r} is no table of an entry. {did_you_mean(name, TABLES)}")
         written = with_frames(written, frames)
+        log, columns = written.get("interactions"), _named(written.get("feature_cols") or ())
+        if log is not None and "item_col" not in written and "item_id" not in [c.get("name") for c in columns]:
+            written["item_col"] = log.get("item")
         return cls(dataset_id, bind(DatasetSettings, written, where), written, frames)
 
     @property
@@ -81,18 +84,20 @@ class Entry:
 
     @cached_property
     def group_col(self) -> str | None:
-        """Column of grouped metrics; one that a run's `Base` names, and the data has not, is none."""
-        name = self.settings.group_id
+        """Column of grouped metrics: by default `user_id`; one that a run's `Base` names and the data lacks is none."""
+        name = self.settings.group_id or "user_id"
         known = [c["name"] for c in (*self.columns.samples, *self.columns.users)]
-        if name is not None and name not in known:
+        if name in known:
+            return name
+        if self.settings.group_id is not None:
             print(f"group_id: {name!r} is no active column of the samples: there are no grouped metrics")
-            return None
-        return name
+        return None
 
     @property
     def user_col(self) -> str:
         """Column of users: by which `user_data` is joined and `by: user` splits."""
-        return self.settings.user_col or self.settings.group_id or "user_id"
+        log = self.settings.interactions
+        return self.settings.user_col or (log.user if log is not None else self.settings.group_id) or "user_id"
 
     def table(self, key: str, dtypes: Mapping[str, str], *, optional: Collection[str] = ()) -> Table:
         """Open one of `TABLES`; see `scan`."""

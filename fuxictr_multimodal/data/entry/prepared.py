@@ -75,6 +75,7 @@ def feature_map_of(entry: Entry, first: Path) -> Path:
         DataError: there is none.
     """
     folder = first.parent
+    # FuxiCTR's folder of the dataset, its files, or their parts.
     own = Path(entry.settings.data_root) / entry.dataset_id.removesuffix(BESIDE)
     for place in (own, folder, folder.parent):
         if (place / FEATURE_MAP).is_file():
@@ -125,7 +126,7 @@ def _npz_rows(
 ) -> Iterator[dict[str, np.ndarray]]:
     """The rows of an npz file in pieces; memory holds the file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             wanted = [c["name"] for c in columns]
             for name in [*wanted, *([label] if labelled else [])]:
                 if name not in file.files:

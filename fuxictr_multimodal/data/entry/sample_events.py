@@ -105,9 +105,9 @@ class SampleEvents:
             history, target = (self._times.get((spec.name, side)) for side in ("history", "target"))
             if history is not None and target is not None and history.clock != target.clock:
                 raise DataError(
-                    f"{self._where}: event_cols: {spec.name!r}: times of the history are in {history.clock.unit}, those of "
-                    f"{spec.target!r} in {target.clock.unit}: write both in one unit, or set time_unit where both are "
-                    "whole numbers"
+                    f"{self._where}: event_cols: {spec.name!r}: times of the history are in {history.clock.unit}, "
+                    f"those of {spec.target!r} in {target.clock.unit}: write both in one unit, or set time_unit where "
+                    "both are whole numbers"
                 )
             self._fitted[spec.name] = self._fitter(spec).fit()
 

@@ -118,6 +118,16 @@ def test_fuxictrs_own_files_are_left_alone(shop, tmp_path):
     assert own.read_text() == "{}"
 
 
+def test_raw_files_may_lie_where_the_dataset_would(shop, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "raw").rename(tmp_path / "data/Shop")
+    moved = {
+        key: value.replace("/raw/", "/data/Shop/") if key.endswith("_data") else value for key, value in shop.items()
+    }
+    assert open_or_build(moved).dir == tmp_path / "data/Shop_h5"
+    assert open_or_build(moved).manifest.splits["train"].rows == 100
+
+
 @pytest.mark.parametrize("place", [".", "config", "demo/config/example", "elsewhere"])
 def test_paths_lead_to_the_files_from_any_folder(shop, tmp_path, monkeypatch, place):
     """As FuxiCTR's configs have them: relative to the folder above the configs, which may be two levels up."""

@@ -1,4 +1,6 @@
-"""Samples that are ready: what is read back from the dataset equals the user's tables, by an independent computation."""
+"""Samples that are ready: what is read back equals the user's tables, by an independent computation."""
+
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -89,7 +91,7 @@ def histories_of(store, split):
     reader, ids = store.reader(split), store.ids("item_id")
     values, offsets = reader.read_history(0, reader.rows)
     names = ids.originals(values).to_list()
-    return [names[start:stop] for start, stop in zip(offsets, offsets[1:], strict=False)]
+    return [names[start:stop] for start, stop in pairwise(offsets)]
 
 
 def column(store, split, name):
