@@ -385,3 +385,16 @@ def test_the_pieces_in_which_a_log_is_read_make_no_difference(raw, tmp_path, mon
     small = build(entry, tmp_path / "b")
     assert small.manifest == whole.manifest
     assert samples_of(small).filter(label=1).height == (log["user"].is_not_null() & (log["rating"] >= 3)).sum()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"interactions": "log.csv"}, "dataset 'Shop': interactions"),
+        ({"feature_cols": [{"dtype": "str"}]}, "feature_cols"),
+        ({"feature_cols": ["user_id"]}, "feature_cols"),
+    ],
+)
+def test_an_entry_of_another_shape_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        _ = Entry.of({**entry_of({"log": "x", "items": "x", "users": "x"}), **changes}).columns
