@@ -73,6 +73,7 @@ SMALL := --batch-size 512 --items 5000 --embedding-dim 32
 bench: install ## Run the benchmarks small; each prints one JSON object last
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/build.py
+	$(BIN)/python benchmarks/build_log.py --events 50000
 	$(BIN)/python benchmarks/train_step.py $(SMALL) --loader-steps 20
 	$(BIN)/python benchmarks/score.py $(SMALL)
 	$(BIN)/python benchmarks/growth.py

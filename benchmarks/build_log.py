@@ -66,7 +66,8 @@ def run(folder: Path, options: argparse.Namespace) -> None:
     log = folder / f"log.{options.format}"
     read_bytes, written_bytes = log.stat().st_size, sum(path.stat().st_size for path in written)
     copy = min(seconds(lambda: copy_bytes([log], written, folder / "copy"), repeats=3))
-    plain = in_its_own_process(build_plain, folder, options)
+    plain = None if options.negatives else in_its_own_process(build_plain, folder, options)
+    check = in_its_own_process(check_negatives, folder, options) if plain is None else plain.pop("check")
     taken = built["build_s"] + built["sync_s"]
     more: dict[str, Any] = {}
     if options.beside_fuxictr:
@@ -90,7 +91,7 @@ def run(folder: Path, options: argparse.Namespace) -> None:
         ratio_to_plain=None if plain is None else options.events / taken / (options.events / plain["build_s"]),
         plain_is="histories of the same log in polars and numpy in memory, written as one npz a column: no checks, "
         "vocabularies, item table, checksums or fsync",
-        check="the histories, labels and items of all samples equal the reference's",
+        check=check,
         build={**built, "peak_pss_of_tree_mib": max(peak)},
         plain=plain,
         **more,
@@ -195,14 +196,12 @@ def build(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def build_plain(folder: Path, options: argparse.Namespace) -> dict[str, Any] | None:
-    """Samples of the log by the shortest way, timed; then compared with the dataset's. None with drawn negatives."""
+def build_plain(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Samples of the log by the shortest way, timed; then compared with the dataset's."""
     import polars as pl
 
     from fuxictr_multimodal.data.store import Store
 
-    if options.negatives:
-        return None
     started = time.perf_counter()
     log = folder / f"log.{options.format}"
     frame = pl.read_csv(log) if options.format == "csv" else pl.read_parquet(log)
@@ -235,7 +234,36 @@ def build_plain(folder: Path, options: argparse.Namespace) -> dict[str, Any] | N
                 assert np.array_equal(reader.read("label", row, stop), frame["click"].to_numpy()[mine])
                 at, value = mine.stop, value + len(found)
     assert at == options.events
-    return {"build_s": taken, "peak_rss_mib": peak_rss_mib()}
+    check = f"the histories, labels and items of all {at:,} samples equal the reference's"
+    return {"build_s": taken, "peak_rss_mib": peak_rss_mib(), "check": check}
+
+
+def check_negatives(folder: Path, options: argparse.Namespace) -> str:
+    """Assert that each click is followed by its negatives, of which its user has none in the log."""
+    import polars as pl
+
+    from fuxictr_multimodal.data.store import Store
+
+    log = folder / f"log.{options.format}"
+    frame = pl.read_csv(log) if options.format == "csv" else pl.read_parquet(log)
+    pairs = frame.select("user_id", "item_id").unique()
+    store, drawn = Store.open(folder, DATASET), 0
+    users, items = store.ids("user_id"), store.ids("item_id")
+    assert users is not None
+    assert items is not None
+    for split in store.manifest.splits:
+        with store.reader(split) as reader:
+            names = ("user_id", "item_id", "label")
+            user, item, label = (reader.read(name, 0, reader.rows) for name in names)
+        clicks = np.flatnonzero(label == 1)
+        rows = (clicks[:, None] + np.arange(1, 1 + options.negatives)).ravel()
+        assert not label[rows].any()
+        assert (user[rows] == np.repeat(user[clicks], options.negatives)).all()
+        found = pl.DataFrame({"user_id": users.originals(user[rows]), "item_id": items.originals(item[rows])})
+        assert found.join(pairs, on=["user_id", "item_id"], how="semi").is_empty()
+        drawn += len(rows)
+    assert drawn == options.negatives * int(frame["click"].sum())
+    return f"none of the {drawn:,} negatives is an item that its user has in the log"
 
 
 def build_by_fuxictr(folder: Path, options: argparse.Namespace) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,8 +86,6 @@ def _names(text: str) -> list[str]:
 
 
 def _request(args: argparse.Namespace, prog: str, argv: Sequence[str] | None) -> Request:
-    import sys
-
     from fuxictr_multimodal.comparison.budgeted.run import Request
     from fuxictr_multimodal.config.names import check_plain_name
 
@@ -129,6 +128,7 @@ def _compare_dataset(request: Request, gpus: list[int], prog: str) -> None:
     result = compare_dataset(request, gpus=gpus)
     run_many.print_outcomes(result.outcomes)
     if result.interrupted:
+        print("interrupted: complete runs are kept, and the same command resumes the rest", file=sys.stderr)
         raise SystemExit(run_many.exit_status(result.outcomes))
     if result.best is None:
         raise SystemExit("error: no run is complete: give more --hours; the same command resumes it")

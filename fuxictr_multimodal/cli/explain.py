@@ -105,8 +105,8 @@ def _show_rows(experiment: Experiment, args: argparse.Namespace, console: Consol
         draw_rows(found, name, args.out, top=args.top)
     shown = [{**asdict(row), "names": [name(item) for item in row.items]} for row in found]
     if ids is not None:
-        for row in shown:
-            row |= {"target": ids.ids[row["target"]], "items": [ids.ids[item] for item in row["items"]]}
+        for entry in shown:
+            entry |= {"target": ids.ids[entry["target"]], "items": [ids.ids[item] for item in entry["items"]]}
     return shown
 
 

@@ -226,12 +226,18 @@ class MultimodalDataLoader:
             return Jagged.from_lengths(_fill(np.empty(total, np.int32), pieces), lengths, events)
 
         stored = self._stored
-        features = {name: column(name) for name in stored.columns}
-        weight = None if stored.weight is None else column(stored.weight)
+        # Histories first: the columns then take the memory in which their blocks were.
         if stored.target is None:
-            return Batch(features, torch.zeros(rows, dtype=torch.int32), Jagged.empty(rows), weight=weight)
-        behaviours = {name: history(name) for name in stored.behaviours}
-        return Batch(features, column(stored.target), history(None), behaviours=behaviours, weight=weight)
+            found, behaviours = Jagged.empty(rows), {}
+        else:
+            found, behaviours = history(None), {name: history(name) for name in stored.behaviours}
+        return Batch(
+            features={name: column(name) for name in stored.columns},
+            target=torch.zeros(rows, dtype=torch.int32) if stored.target is None else column(stored.target),
+            history=found,
+            behaviours=behaviours,
+            weight=None if stored.weight is None else column(stored.weight),
+        )
 
     def _read_history(self, reader: SplitReader, start: int, stop: int, behaviour: str | None) -> Jagged:
         found = reader.read_jagged(start, stop, behaviour=behaviour, events=self._stored.events)

@@ -223,7 +223,7 @@ class ItemNames:
         self._names = {name: {index: word for word, index in vocab.get(name, {}).items()} for name in self._tags}
 
     def __call__(self, item: int) -> str:
-        """For example `Toy Story (Comedy, Animation)`, or `item 31 (item_tags 4, 7)`; by the user's id if it is known."""
+        """For example `Toy Story (Comedy, Animation)`, or `item 31 (item_tags 4, 7)`, with the user's id if known."""
         title = self._titles.get(item) or f"item {item if self._ids is None else self._ids.ids[item]}"
         parts = []
         for name, values in self._tags.items():

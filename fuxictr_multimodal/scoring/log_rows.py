@@ -54,7 +54,6 @@ class LogRows(RawRows):
         self._columns = LogColumns.of(entry)
         stored = store.manifest.facts.get("event_features", {})
         self._features = {name: EventFeature.from_json(name, stored.get(name, {})) for name in self._events}
-        self._of_history = [self._features[name] for name in self._history_events]
         # A feature of events that targets have as well.
         self._shown = {spec.name for spec in entry.settings.event_cols or () if spec.target is not None}
         ids = None if self._target is None else store.ids(self._target)
@@ -113,7 +112,7 @@ class LogRows(RawRows):
         """The column of each event feature's values, for a history."""
         return {
             feature.name: f"{name}_time" if feature.kind in TIMES else f"{name}_{feature.name}"
-            for feature in self._of_history
+            for feature in self._features.values()
         }
 
     def _histories_of_log(self, store: Store) -> LogHistories:
@@ -123,7 +122,7 @@ class LogRows(RawRows):
             DataError: the log cannot be read either.
         """
         try:
-            found = LogHistories(self._entry, store, self._of_history, max_len=self._max_len)
+            found = LogHistories(self._entry, store, [*self._features.values()], max_len=self._max_len)
         except DataError as error:
             raise DataError(
                 f"{self.path} has no column of histories ({' or '.join(HISTORY_NAMES)}), and they cannot be read off "
@@ -180,7 +179,7 @@ class LogRows(RawRows):
         check_aligned(aligned, lists, name, where=self._table.name, first_row=first)
         ids, _ = as_ids(lists.values, own["dtype"])
         events = {}
-        for feature in self._of_history:
+        for feature in self._features.values():
             column = self._aligned(name)[feature.name]
             values = aligned[column].values
             if feature.kind not in TIMES:

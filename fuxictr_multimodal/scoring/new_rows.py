@@ -39,7 +39,7 @@ class NewRows(RawRows):
         batch_size: rows of a batch.
         max_len: the newest items of a history that are kept.
         device: where batches go.
-        events, history_events: event features that the model reads, see `RawRows`.
+        events: event features that the model reads, see `RawRows`.
         history_column: name of the lists; `item_seq` or `history` where not given.
 
     Raises:
@@ -56,12 +56,11 @@ class NewRows(RawRows):
         max_len: int,
         device: torch.device | str = "cpu",
         events: Collection[str] = (),
-        history_events: Collection[str] = (),
         history_column: str | None = None,
     ) -> None:
         super().__init__(
             path, store=store, feature_map=feature_map, batch_size=batch_size, max_len=max_len, device=device,
-            events=events, history_events=history_events,
+            events=events,
         )  # fmt: skip
         forms = {name: _form(spec, feature_map.features[name]) for name, spec in self._specs.items()}
         self._ids = None if self._target is None else store.ids(self._target)
@@ -70,7 +69,7 @@ class NewRows(RawRows):
             self._names = [history_column or self._find_history(), *self._behaviours]
             own = Anything() if self._ids else Scalars(int)
             forms |= {self._target: own, **dict.fromkeys(self._names, Anything() if self._ids else Lists())}
-            forms |= {f"{name}_{event}": Lists() for name in self._names for event in self._history_events}
+            forms |= {f"{name}_{event}": Lists() for name in self._names for event in self._events}
             forms |= {event: Scalars(int) for event in self._events}
         self._file = ParquetInput(path, forms)
         self.num_samples = self._file.rows
@@ -116,7 +115,7 @@ class NewRows(RawRows):
             real = values != 0
             self._refuse_holes(name, real, offsets, first)
         events = {}
-        for event in self._history_events:
+        for event in self._events:
             events[event], own = columns[f"{name}_{event}"]
             if not np.array_equal(own, offsets):
                 row = first + int(np.argmax(np.diff(own) != np.diff(offsets)))

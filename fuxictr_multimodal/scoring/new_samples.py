@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from fuxictr.features import FeatureMap
 
 from fuxictr_multimodal.data.entry.files import SUFFIXES
 from fuxictr_multimodal.data.store import Store
@@ -33,10 +33,10 @@ def new_samples(
     Raises:
         DataError: the samples are missing or of another form.
     """
-    events, of_history = _events_read(params, store, options["feature_map"])
-    options |= {"events": events, "history_events": of_history}
+    names = options["feature_map"].features
+    events = [column.name for column in store.manifest.event_columns if column.name in names]
     entry = entry_of(params, store, events)
-    options |= {"store": store, "history_column": history_column}
+    options |= {"store": store, "history_column": history_column, "events": events}
     if entry is None:
         return _of_script(path, store, history_column, options)
     if entry.form == "log":
@@ -44,29 +44,21 @@ def new_samples(
     return EntryRows(path, entry=entry, **options)
 
 
-def _events_read(params: Mapping[str, Any], store: Store, feature_map: FeatureMap) -> tuple[list[str], list[str]]:
-    """Event features that the model reads of the target, and of the events of the history too."""
-    there = [column.name for column in store.manifest.event_columns if column.name in feature_map.features]
-    if params["model"].rpartition("/")[2] != "QIN":
-        # Other models take those of the target for features of the context.
-        return there, []
-    chosen = params.get("event_features")
-    read = [] if chosen is None else [name for name in there if chosen == "all" or name == chosen or name in chosen]
-    return read, read
-
-
 def _of_script(path: Path, store: Store, history_column: str | None, options: dict[str, Any]) -> NewRows:
     """Samples of a dataset without an entry; csv becomes parquet, which has types."""
     if not _is_csv(path):
         return NewRows(path, **options)
-    folder = tempfile.TemporaryDirectory(prefix="fxmm-")
-    typed = Path(folder.name, path.name.replace("*", "_"))
-    typed_csv(
-        path, store, options["feature_map"], events=options["events"], history_column=history_column
-    ).write_parquet(typed)
-    rows = NewRows(typed, **options)
+    frame = typed_csv(path, store, options["feature_map"], events=options["events"], history_column=history_column)
+    folder = tempfile.mkdtemp(prefix="fxmm-")
+    try:
+        typed = Path(folder, path.name.replace("*", "_"))
+        frame.write_parquet(typed)
+        rows = NewRows(typed, **options)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     # The file is needed as long as the samples are.
-    rows.folder = folder
+    weakref.finalize(rows, shutil.rmtree, folder, ignore_errors=True)
     return rows
 
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -59,12 +58,10 @@ class RawRows(ABC):
         batch_size: rows of a batch.
         max_len: the newest items of a history that are kept.
         device: where batches go.
-        events: event features of the target that the model reads; the others need not be there.
-        history_events: those that it reads of the history's events too.
+        events: event features that the model reads; the others need not be there.
     """
 
     num_samples: int
-    folder: TemporaryDirectory[str] | None = None  # of a file that is needed as long as the samples are
 
     def __init__(
         self,
@@ -76,7 +73,6 @@ class RawRows(ABC):
         max_len: int,
         device: torch.device | str = "cpu",
         events: Collection[str] = (),
-        history_events: Collection[str] = (),
     ) -> None:
         manifest = store.manifest
         self.path = path
@@ -89,7 +85,6 @@ class RawRows(ABC):
         self._target = manifest.item_col
         self._behaviours = manifest.behaviours
         self._events = [c.name for c in manifest.event_columns if c.name in events]
-        self._history_events = [name for name in self._events if name in history_events]
         self._processor = restore_processor(store.dir)
         # What is encoded here; event features come as codes.
         self._specs = {
@@ -174,7 +169,7 @@ class RawRows(ABC):
         keep = torch.from_numpy(known)
         events = {
             event: torch.from_numpy(np.ascontiguousarray(history.events[event][known].astype(np.int32)))
-            for event in self._history_events
+            for event in self._events
         }
         kept = Jagged(every.values[keep], every.offsets_where(keep), events)
         self.cut_histories += int((kept.lengths > self._max_len).sum())

@@ -7,42 +7,10 @@ every test named here exists. Many of the tests fail when FuxiCTR fixes the faul
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from fuxictr_multimodal.zoo.clone_faults import CLONE_FAULTS
+from fuxictr_multimodal.zoo.fault import AREAS, VERSION, Fault
 from fuxictr_multimodal.zoo.repairs import FILLED_AFTER
-
-VERSION = "2.3.10"
-AREAS = ("Configuration", "Dataset", "Loading", "Training", "Metrics", "Models", "Tuning")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """One fault of FuxiCTR.
-
-    Attributes:
-        name: a few words.
-        area: of `AREAS`.
-        where: file of FuxiCTR and the function in it, or the model.
-        wrong: what goes wrong.
-        handling: what this project does.
-        handled_by: module or object of this project that does it, by its dotted name; none if it is only reported.
-        test: file and function.
-        models: the models that have it; empty where it is none of models.
-        footnote: the footnote of a leaderboard for these models.
-        version: of FuxiCTR, in which it was seen.
-    """
-
-    name: str
-    area: str
-    where: str
-    wrong: str
-    handling: str
-    handled_by: str = ""
-    test: str
-    models: frozenset[str] = frozenset()
-    footnote: str = ""
-    version: str = VERSION
-
 
 SHORT_MASK = Fault(
     name="the short history's mask is shifted by one",
@@ -139,8 +107,8 @@ FAULTS = (
         area="Dataset",
         where="fuxictr/preprocess/feature_processor.py: hash_bucket, quantile_bucket",
         wrong="a KeyError while fitting",
-        handling="refused with what to do instead",
-        handled_by="fuxictr_multimodal.data.store.feature_cols.check_feature_cols",
+        handling="buckets of our own, whose boundaries the manifest keeps",
+        handled_by="fuxictr_multimodal.data.store.buckets",
         test="tests/data/store/test_encoding.py::test_fuxictr_still_cannot_bucket",
     ),
     Fault(
@@ -363,6 +331,7 @@ FAULTS = (
         handled_by="fuxictr_multimodal.launch.tuning.scheduler",
         test="tests/launch/tuning/test_run.py::test_twelve_trials_on_two_slots_one_crashing_and_one_killed",
     ),
+    *CLONE_FAULTS,
 )
 
 
@@ -381,8 +350,8 @@ def as_markdown(faults: Iterable[Fault] = FAULTS) -> str:
     lines = [
         "# FuxiCTR's faults, and what is done about them",
         "",
-        f"What this project met in FuxiCTR {VERSION}, as PyPI ships it. A test covers each row. This page is",
-        "generated: `python -m fuxictr_multimodal.zoo.faults > docs/fuxictr_faults.md`.",
+        f"What this project met in FuxiCTR {VERSION}, as PyPI ships it, and in a clone of its repository. A test",
+        "covers each row. This page is generated: `python -m fuxictr_multimodal.zoo.faults > docs/fuxictr_faults.md`.",
     ]
     for area in AREAS:
         lines += ["", f"## {area}", "", "| fault | in FuxiCTR | here | test |", "|---|---|---|---|"]

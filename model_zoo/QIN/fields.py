@@ -85,6 +85,8 @@ class Fields:
             ConfigError: names that are not there or do not go together.
         """
         specs = {name: spec for name, spec in feature_map.features.items() if spec["type"] != "meta"}
+        if not specs:
+            raise ConfigError(f"the feature map of {feature_map.dataset_id} has no feature that a model could read")
         there = [name for name, spec in specs.items() if spec.get("source") == "event"]
         events = _chosen(event_features, there, specs)
         left_out = tuple(name for name in there if name not in events)

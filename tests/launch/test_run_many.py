@@ -17,9 +17,9 @@ def run(tmp_path, monkeypatch):
     """Run stand-ins of these names."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
-    def run(*names: str, gpus=(-1,)) -> list[Outcome]:
+    def run(*names: str, gpus=(-1,), **gates) -> list[Outcome]:
         asked = [Plan(name, 7) for name in names]
-        return run_many.run_many(asked, {"directory": tmp_path}, gpus=gpus, run=stand_in)
+        return run_many.run_many(asked, {"directory": tmp_path}, gpus=gpus, run=stand_in, **gates)
 
     return run
 
@@ -40,6 +40,21 @@ def test_failures_stop_nothing_and_an_interrupt_stops_the_rest(run, capfd):
     assert "1 of 2 runs complete" in shown.out
     assert "b: failed: why b" in shown.out
     assert "a: completed" not in shown.out
+
+
+def test_a_run_that_may_not_start_is_not_run(run, capfd):
+    outcomes = run("a", "b", "c", may_start=lambda plan: plan.expid != "b", quiet=True)
+    assert [outcome.status for outcome in outcomes] == ["completed", "not run", "completed"]
+    assert (outcomes[1].error, outcomes[1].signal) == ("there was no time for it", None)
+    shown = capfd.readouterr()
+    assert "[3/3] c_s7 completed" in shown.err
+    assert "a speaks" not in shown.out, "it prints to its own log only"
+
+
+def test_when_the_time_is_over_runs_are_interrupted_and_no_more_start(run, tmp_path):
+    outcomes = run("endless", "b", is_over=(tmp_path / "endless.started").exists)
+    assert [outcome.status for outcome in outcomes] == ["interrupted", "not run"]
+    assert outcomes[0].signal == signal.SIGTERM
 
 
 def test_no_name_of_a_run_is_cut(capsys, monkeypatch):

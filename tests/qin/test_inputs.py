@@ -270,6 +270,15 @@ def test_a_sequence_that_nothing_pools_is_named():
         QIN(sequences(others=""), verbose=0)
 
 
+def test_a_feature_map_without_features_is_refused():
+    """As FuxiCTR's `rebuild_dataset: False` leaves behind."""
+    features = flat_feature_map_of(behaviours=())
+    for name in ("level", "item_id", "brand"):
+        del features.features[name]
+    with pytest.raises(ConfigError, match="the feature map of flat has no feature that a model could read"):
+        QIN(features, verbose=0)
+
+
 def test_the_target_may_share_the_table_of_the_sequence(rng):
     """The other way round: FuxiCTR's table is then that of the sequence, and keeps its name."""
     features = sequences(clicks="")

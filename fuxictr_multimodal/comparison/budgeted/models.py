@@ -196,7 +196,8 @@ def choose(labels: Sequence[str] | None, shape: Shape, *, zoo_root: Path | None)
         ConfigError: a model that is not known; the nearest one is named.
     """
     if labels is None:
-        fitting = [model for model in MODELS if shape.mean_history or not model.needs_history]
+        histories = shape.mean_history or shape.history_columns
+        fitting = [model for model in MODELS if histories or not model.needs_history]
         return fitting, sum(model in MODELS[:CORE] for model in fitting)
     found = [BY_LABEL.get(label) or _of_clone(label, zoo_root) for label in dict.fromkeys(labels)]
     return found, len(found)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from fuxictr_multimodal.comparison.budgeted.generate import (
     write_configs,
 )
 from fuxictr_multimodal.comparison.budgeted.plan import Cost, Plan, Planner, counted, minutes, table
-from fuxictr_multimodal.comparison.budgeted.probe import Speed, probe
+from fuxictr_multimodal.comparison.budgeted.probes import START_SECONDS, speeds_of, start_seconds
 from fuxictr_multimodal.comparison.budgeted.searching import Rounds
 from fuxictr_multimodal.comparison.budgeted.shape import Shape
 from fuxictr_multimodal.comparison.budgeted.sizes import Sizes
@@ -40,9 +38,8 @@ from fuxictr_multimodal.comparison.budgeted.winners import (
 from fuxictr_multimodal.config.expids import base_entry, load_dataset_config
 from fuxictr_multimodal.data.entry.build import open_or_build
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.launch.job import Job, Outcome
+from fuxictr_multimodal.launch.job import Outcome
 from fuxictr_multimodal.launch.plans import parse_seeds
-from fuxictr_multimodal.launch.pool import Pool
 from fuxictr_multimodal.launch.run_many import run_many
 from fuxictr_multimodal.launch.tuning.run import tune
 from fuxictr_multimodal.system.files import held_alone, make_folder
@@ -50,11 +47,8 @@ from fuxictr_multimodal.system.interruption import Interrupted
 from fuxictr_multimodal.system.terminal import plain_console
 
 HOUR = 3600.0
-# Of a process before its run begins, where no probe has measured it.
-START_SECONDS = 3.0
 # A trial may search a smaller batch or a wider embedding than the probe measured.
 CAUTION = 1.5
-PROBE_SECONDS = (0.5, 10.0)
 RESUME = "the same command resumes it"
 
 
@@ -183,8 +177,7 @@ class _Comparison:
     @property
     def start(self) -> float:
         """Seconds of a process before its run begins; the first probe waits for the server that imports PyTorch."""
-        speeds = self.clock.known.get("speeds", {}).values()
-        return min((speed["start"] for speed in speeds), default=START_SECONDS)
+        return start_seconds(self.clock.known)
 
     def generate(self, *, group_id: str | None) -> None:
         """Write the files, once: a user may have changed them since."""
@@ -235,18 +228,21 @@ class _Comparison:
         if not winners.records:
             raise DataError(f"no trial was completed within the time: give more --hours; {RESUME}")
         write_winners(self.files.winners, winners)
-        self.say(f"the best of {winners.trials} trials of each of {len(winners.records)} models run with their seeds")
         return self._run_seeds(winners, overhead=rounds.overhead)
 
     def _run_seeds(self, winners: Winners, *, overhead: float) -> Result:
         gate = Seeds(self.clock, winners, len(self.gpus), self.reserve, overhead)
         plans = gate.plans(self.files.winners, self.seeds)
         complete = gate.complete(plans)
+        lacking = [plan for plan in plans if plan not in complete]
+        what = f"{counted(len(winners.records), 'model')}, the best of {counted(winners.trials, 'trial')} of each"
+        runs = f"{counted(len(lacking), 'run')}, about {minutes(gate.seconds(lacking))}"
+        self.say(f"{what}, with {counted(len(self.seeds), 'seed')}: {runs}")
         outcomes = list(complete.values())
         if complete:
             self.say(f"complete before, and not run again: {counted(len(complete), 'run')}")
         outcomes += run_many(
-            [plan for plan in plans if plan not in complete],
+            lacking,
             {},
             gpus=self.gpus,
             run=train_winner,
@@ -278,8 +274,8 @@ class _Comparison:
         )
         interrupted = not gate.stopped and any(outcome.signal is not None for outcome in outcomes)
         started = [outcome for outcome in outcomes if outcome.status != "not run"]
-        if (lacking := len(outcomes) - len(started)) and not interrupted:
-            self.say(f"no time is left for {counted(lacking, 'more run')}; the same command with more --hours goes on")
+        if (waiting := len(outcomes) - len(started)) and not interrupted:
+            self.say(f"no time is left for {counted(waiting, 'more run')}; the same command with more --hours goes on")
         return Result(self.files, started, winners, best, baseline, resample, interrupted)
 
     def _plan(self) -> Plan:
@@ -318,7 +314,14 @@ class _Comparison:
 
     def _costs(self) -> list[Cost]:
         """What a trial of each model takes, by its probe."""
-        speeds = self._speeds()
+        speeds = speeds_of(
+            list(self.clock.known["models"]),
+            core=self.clock.known["core"],
+            files=self.files,
+            clock=self.clock,
+            gpus=self.gpus,
+            say=self.say,
+        )
         # Early stopping ends most runs before the last epoch.
         epochs = min(self.sizes.epochs, 2 * self.sizes.patience + 2)
         found = []
@@ -333,49 +336,3 @@ class _Comparison:
             )
             found.append(Cost(expid, seconds, seconds))
         return found
-
-    def _speeds(self) -> dict[str, Speed]:
-        """Probe the models that no earlier start has probed on these slots."""
-        known = self.clock.known
-        if known.get("probed_on") != list(self.gpus):
-            known |= {"probed_on": list(self.gpus), "speeds": {}, "failed": {}}
-        lacking = [name for name in known["models"] if name not in known["speeds"] and name not in known["failed"]]
-        if lacking:
-            self._probe(lacking)
-        for name, reason in known["failed"].items():
-            self.say(f"{name} is left out: {reason}")
-        return {name: Speed(**speed) for name, speed in known["speeds"].items()}
-
-    def _probe(self, expids: Sequence[str]) -> None:
-        known, folder = self.clock.known, self.files.out / "probes"
-        make_folder(folder)
-        least, most = PROBE_SECONDS
-        seconds = min(max(0.005 * self.clock.budget, least), most)
-        self.say(f"probing {len(expids)} models, about {seconds + START_SECONDS:.0f} s each")
-        waiting, core = iter(expids), list(known["models"])[: known["core"]]
-        started = time.monotonic()
-
-        def next_job(gpu: int) -> Job | None:
-            # Models beside the core are probed as long as that takes a tenth of the time at most.
-            late = time.monotonic() - started > 0.1 * self.clock.budget
-            name = next(waiting, None)
-            if name is None or (late and name not in core):
-                return None
-            path = folder / f"{name}.json"
-            path.unlink(missing_ok=True)
-            work = functools.partial(probe, self.files.config, name, gpu=gpu, seconds=seconds, path=path)
-            return Job(name, work, folder / f"{name}.log")
-
-        def on_end(job: Job, outcome: Outcome) -> None:
-            path = folder / f"{job.name}.json"
-            if outcome.status == "completed" and path.is_file():
-                speed = Speed(**json.loads(path.read_text(encoding="utf-8")))
-                start = max(speed.start, outcome.seconds - speed.worked)
-                known["speeds"][job.name] = asdict(replace(speed, start=start))
-            elif outcome.status == "failed":
-                known["failed"][job.name] = f"its probe ended with {outcome.error}; see {folder / job.name}.log"
-            self.clock.save()
-
-        Pool(self.gpus).run(next_job, on_end, on_tick=self.clock.tick)
-        if skipped := [name for name in expids if name not in known["speeds"] and name not in known["failed"]]:
-            self.say(f"left out, no time to probe them: {', '.join(skipped)}")

@@ -32,6 +32,7 @@ class Shape:
         user: the categorical feature that names the user, if there is one, with the size of its vocabulary.
         known_users: fraction of the samples of valid whose `user` occurs in train.
         events: whether the items of histories have event features, such as their age.
+        history_columns: whether histories are columns of the samples, as in FuxiCTR's flat form.
     """
 
     rows: int
@@ -47,6 +48,7 @@ class Shape:
     user: tuple[str, int] | None = None
     known_users: float = 0.0
     events: bool = False
+    history_columns: bool = False
 
     @property
     def informative_rows(self) -> int:
@@ -86,6 +88,9 @@ class Shape:
             user=user,
             known_users=_known_fraction(store, user[0]) if user else 0.0,
             events=bool(manifest.event_columns),
+            history_columns=any(
+                c["type"] == "sequence" and c.get("share_embedding") and c.get("source") != "item" for c in inputs
+            ),
         )
 
 

@@ -68,8 +68,8 @@ class Sizes:
         """The rules."""
         rows = shape.informative_rows
         factor = (rows / REFERENCE_ROWS) ** GROWTH
-        # A batch is a small part of an epoch, whatever the data: at least ten steps.
-        most_batch = _power_below(max(32, shape.rows / 10))
+        # An epoch has at least thirty steps, or else small data is hardly trained on.
+        most_batch = _power_below(max(32, shape.rows / 30))
         batch = min(_power(1024 * factor, 64, 8192), most_batch)
         widest = _power_below(max(4, MOST_WEIGHTS / max(1, shape.items)))
         dim = min(_power(16 * factor, 8, 128), widest)
@@ -80,14 +80,14 @@ class Sizes:
             widths = ((32,), (64, 32), (128, 64))
         else:
             widths = ((64,), (128, 64), (256, 128, 64))
-        strongest = _one_digit(min(0.1, 3e-2 * math.sqrt(REFERENCE_ROWS / rows)))
+        strongest = _one_digit(3e-2 * math.sqrt(min(1.0, REFERENCE_ROWS / rows)))
         return cls(
             batch_sizes=_around(batch, 32, min(8192, most_batch)),
             embedding_dims=_around(dim, 4, min(128, widest)),
             widths=widths,
             attention_dim=128 if wide else 32,
-            epochs=12 if rows < 300_000 else 10,
-            patience=3 if rows < 300_000 else 2,
+            epochs=20 if narrow else 12 if rows < 300_000 else 10,
+            patience=4 if narrow else 3 if rows < 300_000 else 2,
             regularizer=(_one_digit(strongest / 1000), strongest),
             learning_rate=(3e-4, 3e-3),
             cpu_threads=None if rows >= 300_000 else 1,

@@ -147,13 +147,17 @@ class Seeds:
             if (report := complete_report(plan)) is not None
         }
 
+    def seconds(self, plans: Sequence[Plan]) -> float:
+        """Wall clock of these runs; those that are complete take none."""
+        return makespan([self._seconds(plan) for plan in plans], self.slots)
+
     def may_start(self, plan: Plan) -> bool:
         """Whether there is time for a run and, but for the first seed, for the same seed of all models."""
         seed, left = plan.seed, self.clock.left - self.reserve
         assert seed is not None
         if seed not in self._fits:
-            costs = [self._seconds(other) for other in self.plans(plan.config_dir, [seed])]
-            self._fits[seed] = not self._fits or (all(self._fits.values()) and makespan(costs, self.slots) <= left)
+            others = self.plans(plan.config_dir, [seed])
+            self._fits[seed] = not self._fits or (all(self._fits.values()) and self.seconds(others) <= left)
         return self._fits[seed] and self._seconds(plan) <= left
 
     def is_over(self) -> bool:

@@ -61,9 +61,10 @@ class Entry:
         for name in frames:
             if name not in TABLES:
                 raise ConfigError(f"{where}: frames: {name!r} is no table of an entry. {did_you_mean(name, TABLES)}")
-            written[name] = {**written.get(name, {}), "file": FRAME} if name == "interactions" else FRAME
-        if "train_data" in frames:
-            written.setdefault("data_format", "parquet")
+        written = with_frames(written, frames)
+        log, columns = written.get("interactions"), _named(written.get("feature_cols") or ())
+        if log is not None and "item_col" not in written and "item_id" not in [c.get("name") for c in columns]:
+            written["item_col"] = log.get("item")
         return cls(dataset_id, bind(DatasetSettings, written, where), written, frames)
 
     @property
@@ -95,7 +96,8 @@ class Entry:
     @property
     def user_col(self) -> str:
         """Column of users: by which `user_data` is joined and `by: user` splits."""
-        return self.settings.user_col or self.settings.group_id or "user_id"
+        log = self.settings.interactions
+        return self.settings.user_col or (log.user if log is not None else self.settings.group_id) or "user_id"
 
     def table(self, key: str, dtypes: Mapping[str, str], *, optional: Collection[str] = ()) -> Table:
         """Open one of `TABLES`; see `scan`."""
@@ -113,6 +115,16 @@ class Entry:
         # Items and users may come in another format than the samples.
         known = self.settings.data_format
         return known if key not in ("item_data", "user_data") else None
+
+
+def with_frames(entry: Mapping[str, Any], frames: Collection[str]) -> dict[str, Any]:
+    """An entry that names data frames where it would name files."""
+    written = dict(entry)
+    for name in frames:
+        written[name] = {**written.get(name, {}), "file": FRAME} if name == "interactions" else FRAME
+    if "train_data" in frames:
+        written.setdefault("data_format", "parquet")
+    return written
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,8 @@ def _main(looks: list[Look]) -> Look:
     most = max(referring.values())
     best = [look for look in looks if referring[look.path] == most]
     if not most:
-        main = max(looks, key=lambda look: look.rows)
-        renaming = next((text for side in looks if side is not main if "rename" in (text := _renaming(side, main))), "")
+        pairs = [(side, main) for main in looks for side in looks if side is not main]
+        renaming = next((text for side, main in pairs if "rename" in (text := _renaming(side, main))), "")
         raise ConfigError(
             f"{' and '.join(look.name for look in looks)} share no column of ids, by which they could be joined: "
             + (

@@ -102,7 +102,7 @@ class StoreBuilder:
         rows_per_part: int = 8_000_000,
         progress: bool = True,
     ) -> None:
-        where = f"dataset {dataset_id!r}"
+        self._where = where = f"dataset {dataset_id!r}"
         if not re.fullmatch(r"\w[\w.-]*", dataset_id):
             raise ConfigError(f"{where}: a dataset_id has letters, digits, _, . and - only")
         slots = 0 if item_col is None else max_len
@@ -110,7 +110,6 @@ class StoreBuilder:
             if not isinstance(value, int) or value < least:
                 raise ConfigError(f"{where}: {name} must be an integer of at least 1, not {value!r}")
         self.dataset_id = dataset_id
-        self._where = where
         self._label_col = check_label_col(label_col, where)
         self._feature_cols = [column for column in check_feature_cols(feature_cols, where) if column["active"]]
         check_roles(
@@ -118,7 +117,7 @@ class StoreBuilder:
             label=self._label_col["name"],
             item_col=item_col,
             group_id=group_id,
-            where=self._where,
+            where=where,
             weight_col=weight_col,
             behaviours=behaviours,
         )
@@ -175,9 +174,7 @@ class StoreBuilder:
     def fit(
         self, train_rows: pl.DataFrame | pl.LazyFrame | None, item_counts: NDArray[np.integer] | None = None
     ) -> None:
-        """Set the training rows on which FuxiCTR fits the raw columns in `write_items`.
-
-        Not needed (or None) if every column is already encoded.
+        """Set the training rows on which FuxiCTR fits the raw columns in `write_items`; not needed if there are none.
 
         Args:
             train_rows: columns of the training samples, joined with the raw item features where `item_counts` is not
@@ -214,6 +211,7 @@ class StoreBuilder:
             assert self._item_col is None, "only a flat dataset has no items"
             self._fit_columns(rows=1)
             return
+        assert self._item_col is not None, "a flat dataset has no items"
         where = ITEM_FILE
         specs = [column for column in self._feature_cols if column.get("source") == "item"]
         own = next(column for column in specs if column["name"] == self._item_col)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from fuxictr_multimodal.data.entry import log as log_module
 from fuxictr_multimodal.data.entry.entry import Entry
 from fuxictr_multimodal.data.entry.events import EventFeature
+from fuxictr_multimodal.data.entry.files import Table
 from fuxictr_multimodal.data.entry.log import build_log
 from fuxictr_multimodal.data.store.reader import Store, read_item_table
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
@@ -72,7 +75,6 @@ def entry_of(paths: dict[str, str], *, kind: str = "parquet", **changes: Any) ->
         },
         "item_data": paths["items"],
         "user_data": paths["users"],
-        "user_col": "user",
         "max_len": 5,
         "group_id": "user_id",
         "feature_cols": [
@@ -109,7 +111,7 @@ def samples_of(store: Store) -> pl.DataFrame:
         with store.reader(split) as reader:
             columns = {c.name: reader.read(c.name, 0, reader.rows) for c in store.manifest.columns}
             taken = reader.read_jagged(0, reader.rows, events=events)
-        spans = [slice(a, b) for a, b in zip(taken.offsets, taken.offsets[1:], strict=False)]
+        spans = [slice(a, b) for a, b in pairwise(taken.offsets)]
         own = items.originals(taken.values).to_list()
         columns |= {
             "split": [split] * len(spans),
@@ -185,7 +187,7 @@ def test_rows_without_a_user_or_an_item_are_left_out_and_counted(raw, tmp_path, 
     printed = capsys.readouterr().out
     assert "2 rows without 'user' are left out\n1 rows without 'item' are left out" in printed
     assert "times go from 2023-11-14 22:00:00 to 2023-11-19" in printed
-    assert "(taken as seconds; `time_unit` says otherwise)" in printed
+    assert "(taken as seconds: set `time_unit` if they are not)" in printed
 
 
 def test_items_and_users_that_their_tables_lack_are_told_and_have_missing_features(raw, tmp_path, capsys):
@@ -321,3 +323,65 @@ def test_the_same_entry_gives_the_same_bytes(raw, tmp_path):
     entry = entry_of(written(tmp_path, raw), negatives={"ratio": 1, "seed": 2}, event_cols=[{"name": "age"}])
     first, second = build(entry, tmp_path / "a"), build(entry, tmp_path / "b")
     assert first.manifest == second.manifest
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_ids_may_be_numbers_and_columns_of_any_name(raw, tmp_path, kind, monkeypatch):
+    """Whole numbers as ids, a fitted user column, times as text, and a path that is relative."""
+    number = pl.col("user").str.extract(r"(\d+)").cast(pl.Int64) * 10**10
+    movie = pl.col("item").str.extract(r"(\d+)").cast(pl.Int64) - 7
+    log = raw["log"].select(
+        number.alias("uid"),
+        movie.alias("movie"),
+        pl.from_epoch("ts").dt.strftime("%Y-%m-%d %H:%M").alias("when"),
+        "rating",
+    )
+    paths = written(tmp_path, {"log": log}, kind)
+    monkeypatch.chdir(tmp_path)
+    columns = [
+        {"name": "uid", "active": True, "dtype": "int", "type": "meta"},
+        {"name": "who", "active": True, "dtype": "int", "type": "categorical", "preprocess": "copy_from(uid)"},
+        {"name": "movie", "active": True, "dtype": "int", "type": "categorical"},
+    ]
+    entry = {
+        **{key: value for key, value in entry_of({**paths, "items": "", "users": ""}, kind=kind).items()
+           if key not in ("item_data", "user_data")},
+        "interactions": {"file": f"log.{kind}", "user": "uid", "item": "movie", "time": "when", "label": "rating"},
+        "split": {"by": "user", "valid": 0.2, "test": 0.2},
+        "feature_cols": columns,
+        "group_id": "uid",
+    }  # fmt: skip
+    entry["interactions"]["positive"] = ">= 3"
+    store = build(entry, tmp_path)
+    with store.reader("train") as train:
+        users, who, items = (train.read(name, 0, train.rows) for name in ("uid", "who", "movie"))
+        values, offsets = train.read_history(0, train.rows)
+    assert store.manifest.item_col == "movie"
+    assert store.ids("uid") is None
+    mine = log.filter(pl.col("uid").is_in({*users.tolist()}))
+    assert users.tolist() == mine["uid"].to_list()
+    assert store.ids("movie").originals(items).to_list() == mine["movie"].to_list()
+    assert len({*zip(users.tolist(), who.tolist(), strict=True)}) == len({*users.tolist()}) == len({*who.tolist()})
+    renamed = raw["log"].with_columns(user=number)
+    wanted = histories_in_polars(renamed, 5).filter(pl.col("user").is_in({*users.tolist()}))["history"]
+    found = [store.ids("movie").originals(values[a:b]).to_list() for a, b in pairwise(offsets)]
+    assert found == [[int(item[5:]) - 7 for item in items] for items in wanted]
+
+
+def test_the_pieces_in_which_a_log_is_read_make_no_difference(raw, tmp_path, monkeypatch):
+    users = raw["log"]["user"].set(pl.Series([row % 11 == 3 or 200 <= row < 320 for row in range(600)]), None)
+    log = raw["log"].with_columns(user=users).join(raw["items"], left_on="item", right_on="item_id", how="left")
+    entry = entry_of(
+        written(tmp_path, {**raw, "log": log}),
+        item_data=None,
+        negatives={"ratio": 1},
+        weight_col="weight",
+        event_cols=[{"name": "age", "bins": 4}, {"name": "rating"}],
+    )
+    whole = build(entry, tmp_path / "a")
+    plain = Table.chunks
+    monkeypatch.setattr(Table, "chunks", lambda self, columns=None, *, rows=0, task="": plain(self, columns, rows=37))
+    monkeypatch.setattr(log_module, "PIECE_ROWS", 20)
+    small = build(entry, tmp_path / "b")
+    assert small.manifest == whole.manifest
+    assert samples_of(small).filter(label=1).height == (log["user"].is_not_null() & (log["rating"] >= 3)).sum()

@@ -13,7 +13,7 @@ import pytest
 
 from fuxictr_multimodal.config.expids import load_config
 from fuxictr_multimodal.launch.tuning.run import tune
-from tests.helpers.tuner_sweep import FAKE, ROOT, Sweep
+from tests.helpers.tuner_sweep import FAKE, FAKE_TRIAL, ROOT, Sweep
 
 RATES = [1.0e-3, 5.0e-4, 2.0e-3]
 
@@ -265,3 +265,49 @@ def test_the_real_runner(tmp_path, data_root):
     assert done.returncode == 2
     assert "unknown key 'net_dropuot'. Did you mean 'net_dropout'?" in done.stderr
     assert "no trial of config/tuner/fake_tuner.yaml was started" in done.stderr
+
+
+def test_models_may_take_turns_as_long_as_they_are_given_one(sweep, monkeypatch):
+    """One trial of each model, then the next of each; a model that gets no turn draws no more."""
+    models = ("A", "B", "C")
+    sweep.write("config/model_config/din.yaml", {f"DIN_{name}": FAKE for name in models})
+    sweep.tuner({"learning_rate": [1.0e-3, 5.0e-4, 2.0e-3]})
+    monkeypatch.chdir(sweep.home)
+    asked = []
+
+    def turns(sweeps, turn):
+        assert [other.space.base_expid for other in sweeps] == [f"DIN_{name}" for name in models]
+        name = turn.space.base_expid[-1]
+        asked.append(name)
+        return not (name == "B" and asked.count("B") > 2)
+
+    records = tune(
+        sweep.tuner_file.relative_to(sweep.home),
+        [f"DIN_{name}" for name in models],
+        gpus=[-1],
+        script=FAKE_TRIAL,
+        turns=turns,
+        pictures=False,
+    )
+    assert [start[0][4] for start in sweep.starts()] == list("ABCABCAC")
+    assert [[record.status for record in of_model].count("completed") for of_model in records] == [3, 2, 3]
+    assert records[1][2].status == "queued"
+    summary = sweep.folder.with_name("fake_tuner_DIN_A")
+    assert not list(summary.glob("*.png"))
+    assert "Method: none: not asked for." in (summary / "summary.md").read_text()
+
+
+def test_when_the_time_is_over_trials_are_interrupted_and_queued_again(sweep, monkeypatch):
+    sweep.write("config/model_config/din.yaml", {"DIN_fake": {**FAKE, "epochs": 50, "epoch_seconds": 0.1}})
+    sweep.tuner({"learning_rate": [1.0e-3, 5.0e-4]})
+    monkeypatch.chdir(sweep.home)
+    file = sweep.tuner_file.relative_to(sweep.home)
+    reports = Path("checkpoints/d")
+    (records,) = tune(file, [None], gpus=[-1], script=FAKE_TRIAL, is_over=lambda: any(reports.glob("*.report.json")))
+    assert [record.status for record in records] == ["queued", "queued"]
+    (report,) = reports.glob("*.report.json")
+    assert json.loads(report.read_text())["status"] == "interrupted"
+    assert len(sweep.starts()) == 1
+    # The next tuner resumes it.
+    sweep.write("config/model_config/din.yaml", {"DIN_fake": {**FAKE, "epochs": 50}})
+    assert sweep.run().returncode == 0
