@@ -20,6 +20,8 @@ from fuxictr_multimodal.config.of_settings import BASE, config_folder, parts_of,
 from fuxictr_multimodal.config.packaged import default_config
 from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.data.entry.build import build_entry
+from fuxictr_multimodal.data.entry.entry import with_frames
+from fuxictr_multimodal.data.proposal.experiments import SMALL, sizes_for
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
 from fuxictr_multimodal.training.report import Report
@@ -53,7 +55,8 @@ def build_dataset(
             `overwrite` is not set.
     """
     root = None if data_root is None else user_path(data_root)
-    return build_entry(_dataset_entry(dataset_id, config), data_root=root, overwrite=overwrite, frames=frames)
+    entry = dataset_id if isinstance(dataset_id, str) else with_frames(dataset_id, frames or {})
+    return build_entry(_dataset_entry(entry, config), data_root=root, overwrite=overwrite, frames=frames)
 
 
 def open_dataset(dataset_id: str, *, data_root: str | Path = "data") -> Store:
@@ -83,7 +86,8 @@ def train(
     Args:
         expid: the experiment, or its settings: `{"model": "QIN", "dataset": ..., "epochs": 2}`.
             There, `dataset` is what `build_dataset` or `open_dataset` returned, a dataset_id of the config folder, or
-            an entry with its `dataset_id`. Settings that are left out are those of a plain binary classification.
+            an entry with its `dataset_id`. Settings that are left out are those of a binary classification, with sizes
+            for the number of training samples.
         settings: parameters that replace those of the YAML; a dot between levels, `{"synthetic.rows": 1000}`.
         seed: replaces the seed.
         gpu: index of the GPU, -1 for the CPU.
@@ -235,7 +239,9 @@ def _experiment(settings: Mapping[str, Any], config: str | Path | None) -> tuple
     if "model" not in own or given is None:
         raise ConfigError('an experiment needs a model and a dataset: train({"model": "QIN", "dataset": ...})')
     dataset = _entry_of_store(given) if isinstance(given, Store) else _dataset_entry(given, config)
-    base = dict(BASE)
+    # A dataset that is not built yet is taken for one of middle size.
+    samples = given.manifest.splits["train"].rows if isinstance(given, Store) else SMALL
+    base = {**BASE, **sizes_for(samples)}
     if dataset.get("group_id"):
         base["metrics"] = ["AUC", "gAUC", "logloss"]
     return f"{str(own['model']).rpartition('/')[2]}_{dataset['dataset_id']}", {**base, **own}, dataset

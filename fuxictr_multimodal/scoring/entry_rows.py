@@ -10,7 +10,7 @@ import polars as pl
 
 from fuxictr_multimodal.config.entry_settings import form_of
 from fuxictr_multimodal.data.entry.entry import Entry
-from fuxictr_multimodal.data.entry.files import Table, scan
+from fuxictr_multimodal.data.entry.files import Table, files_of, format_of, scan
 from fuxictr_multimodal.data.entry.lists import as_ids
 from fuxictr_multimodal.data.entry.sample_events import SampleEvents
 from fuxictr_multimodal.data.entry.sample_histories import HistoryReader
@@ -155,9 +155,12 @@ def users_of(entry: Entry, columns: Collection[Mapping[str, Any]], table: Table)
 
 def read_columns(path: Path, entry: Entry, names: Collection[str]) -> dict[str, pl.Series]:
     """Columns of new samples as they are in the file, by the names of the dataset; those that it lacks are left out."""
-    own = entry.columns.own
-    raw = {name: name if own is None or own["name"] != name else entry.columns.raw_name(own) for name in names}
-    wanted = dict.fromkeys(raw.values(), "any")
+    columns = entry.columns
+    known = {c["name"]: c for c in (*columns.samples, *([columns.own] if columns.own else ()))}
+    raw = {name: columns.raw_name(known[name]) if name in known else name for name in names}
+    # A csv file has texts only.
+    texts = format_of(files_of(path, data_format=None, where="--data")[0], "--data") == "csv"
+    wanted = {given: known[name]["dtype"] if texts and name in known else "any" for name, given in raw.items()}
     table = scan(path, dtypes=wanted, where="--data", optional=[*wanted], sep=entry.settings.sep or ",")
     frame = table.read()
     return {name: frame[given].alias(name) for name, given in raw.items() if given in frame.columns}

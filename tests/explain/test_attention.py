@@ -19,6 +19,7 @@ from fuxictr_multimodal.explain.attention import Explainer, ItemNames, RowExplan
 from fuxictr_multimodal.explain.view import draw_rows, row_table, sparsity_table
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.runner import run_experiment
+from tests.helpers import shop
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,51 @@ def test_an_untrained_run_and_a_model_without_weights_are_refused(arguments, tmp
 def names(explainer, titles=None):
     store = explainer.experiment.store
     return ItemNames(store, explainer.feature_map, read_item_table(store.dir), titles)
+
+
+def test_rows_speak_of_the_users_own_ids(repository, tmp_path, monkeypatch, capsys):
+    """Users and items are named, and asked for, as they are in the user's files."""
+    import polars as pl
+
+    from fuxictr_multimodal.api import build_dataset, train
+    from fuxictr_multimodal.config.of_settings import config_folder, parts_of
+
+    monkeypatch.chdir(tmp_path)
+    ready = shop.samples(600)
+    entry = {
+        "dataset_id": "Shop", "split": {"by": "order"}, "history_col": "click_history", "max_len": 8,
+        "group_id": "user_id", "label_col": {"name": "click", "dtype": "float"},
+        "feature_cols": [
+            {"name": "user_id", "dtype": "str", "type": "meta"},
+            {"name": "item_id", "dtype": "str", "type": "categorical", "source": "item"},
+            {"name": "brand", "dtype": "str", "type": "categorical", "source": "item"},
+        ],
+    }  # fmt: skip
+    store = build_dataset(entry, frames={"train_data": ready, "item_data": shop.items()})
+    report = train({"model": "QIN", "dataset": store, "epochs": 1, "embedding_dim": 4, "verbose": 0})
+    row = ready[540 + 7]
+    shop.items().select("item_id", title=pl.lit("Thing ") + pl.col("brand")).write_csv("titles.csv")
+    with config_folder(report.experiment, *parts_of(report.config)) as folder:
+        arguments = ["--config", str(folder), "--expid", report.experiment]
+        capsys.readouterr()
+        run_explain_main([*arguments, "--row", "7", "--json"])
+        found = json.loads(capsys.readouterr().out)[0]
+        assert (found["group"], found["target"]) == (row["user_id"][0], row["item_id"][0])
+        assert found["items"] == row["click_history"].to_list()[0][-8:]
+        assert found["names"] == [f"item {item}" for item in found["items"]]
+        run_explain_main([*arguments, "--user", found["group"], "--limit", "9", "--titles", "titles.csv", "--json"])
+        of_user = json.loads(capsys.readouterr().out)
+        own = ready[540:].filter(user_id=found["group"])
+        assert [sample["target"] for sample in of_user] == own["item_id"].to_list()
+        assert all(name.startswith("Thing brand") for sample in of_user for name in sample["names"])
+        with pytest.raises(SystemExit):
+            run_explain_main([*arguments, "--user", "nobody"])
+        assert "--user nobody: the split 'test' has no sample of this group" in capsys.readouterr().err
+
+
+def test_a_user_that_is_no_number(explainer):
+    with pytest.raises(DataError, match="--user ann: the groups of this dataset are whole numbers"):
+        explainer.user("test", "ann")
 
 
 def test_items_are_named_by_title_and_tags(explainer):

@@ -108,6 +108,7 @@ def test_user_item_and_time_are_enough_for_a_dataset_of_a_log(opened, raw, tmp_p
     same(score(named[order]), expected.take(torch.from_numpy(order)))
     test.write_csv(tmp_path / "new.csv")
     same(score(tmp_path / "new.csv"), expected)
+    assert score(tmp_path / "new.csv").columns(["item_id", "nothing"])["item_id"].equals(test["item_id"])
     assert score(test).columns(["ID", "user_id", "item_id"])["item_id"].to_list() == test["item_id"].to_list()
 
 

@@ -61,9 +61,7 @@ class Entry:
         for name in frames:
             if name not in TABLES:
                 raise ConfigError(f"{where}: frames: {name!r} is no table of an entry. {did_you_mean(name, TABLES)}")
-            written[name] = {**written.get(name, {}), "file": FRAME} if name == "interactions" else FRAME
-        if "train_data" in frames:
-            written.setdefault("data_format", "parquet")
+        written = with_frames(written, frames)
         log, columns = written.get("interactions"), _named(written.get("feature_cols") or ())
         if log is not None and "item_col" not in written and "item_id" not in [c.get("name") for c in columns]:
             written["item_col"] = log.get("item")
@@ -117,6 +115,16 @@ class Entry:
         # Items and users may come in another format than the samples.
         known = self.settings.data_format
         return known if key not in ("item_data", "user_data") else None
+
+
+def with_frames(entry: Mapping[str, Any], frames: Collection[str]) -> dict[str, Any]:
+    """An entry that names data frames where it would name files."""
+    written = dict(entry)
+    for name in frames:
+        written[name] = {**written.get(name, {}), "file": FRAME} if name == "interactions" else FRAME
+    if "train_data" in frames:
+        written.setdefault("data_format", "parquet")
+    return written
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from fuxictr_multimodal.data.proposal.roles import Roles
 
 # Training samples up to which a row holds: embedding_dim, batch_size, learning_rate, embedding_regularizer, layers.
 SIZES = (
-    (20_000, 8, 256, 1e-3, 1e-3, 2),
-    (200_000, 16, 1024, 1e-3, 1e-3, 2),
+    (20_000, 8, 128, 3e-3, 1e-4, 2),
+    (200_000, 16, 1024, 1e-3, 1e-2, 2),
     (2_000_000, 16, 4096, 1e-3, 1e-4, 3),
     (20_000_000, 32, 8192, 1e-3, 1e-5, 3),
     (None, 64, 8192, 2e-3, 1e-6, 4),
@@ -38,6 +38,19 @@ class Size:
         """The sizes for a number of training samples."""
         row = next(row for row in SIZES if row[0] is None or samples <= row[0])
         return cls(samples, *row[1:])
+
+
+def sizes_for(samples: int) -> dict[str, Any]:
+    """Settings of any model that depend on the number of training samples."""
+    size = Size.of(samples)
+    return {
+        "epochs": 20 if samples <= SMALL else 10,
+        "batch_size": size.batch_size,
+        "learning_rate": size.learning_rate,
+        "factor": 0.5,
+        "embedding_dim": size.embedding_dim,
+        "embedding_regularizer": size.embedding_regularizer,
+    }
 
 
 def training_samples(roles: Roles) -> int:
