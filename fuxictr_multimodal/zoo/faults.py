@@ -350,8 +350,8 @@ def as_markdown(faults: Iterable[Fault] = FAULTS) -> str:
     lines = [
         "# FuxiCTR's faults, and what is done about them",
         "",
-        f"What this project met in FuxiCTR {VERSION}, as PyPI ships it. A test covers each row. This page is",
-        "generated: `python -m fuxictr_multimodal.zoo.faults > docs/fuxictr_faults.md`.",
+        f"What this project met in FuxiCTR {VERSION}, as PyPI ships it, and in a clone of its repository. A test",
+        "covers each row. This page is generated: `python -m fuxictr_multimodal.zoo.faults > docs/fuxictr_faults.md`.",
     ]
     for area in AREAS:
         lines += ["", f"## {area}", "", "| fault | in FuxiCTR | here | test |", "|---|---|---|---|"]

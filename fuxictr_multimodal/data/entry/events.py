@@ -119,11 +119,10 @@ class EventFeature:
 
     def _categories(self, series: pl.Series) -> NDArray[np.int32]:
         assert self.vocabulary is not None
-        text = _as_text(series)
-        distinct = text.unique()
+        distinct = series.unique()
         places = {category: code for code, category in enumerate(self.vocabulary, 1)}
-        codes = [0 if value is None else places.get(value, len(places) + 1) for value in distinct]
-        return text.replace_strict(distinct, codes, return_dtype=pl.Int32).to_numpy()
+        codes = [0 if value is None else places.get(value, len(places) + 1) for value in _as_text(distinct)]
+        return series.replace_strict(distinct, codes, return_dtype=pl.Int32).to_numpy()
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads."""
@@ -195,7 +194,8 @@ class EventFitter:
         """
         series = (values if isinstance(values, pl.Series) else pl.Series(values=values)).drop_nulls()
         if self.kind == "category":
-            for category, count in _as_text(series).value_counts().iter_rows():
+            counts = series.value_counts()
+            for category, count in zip(_as_text(counts.to_series(0)), counts.to_series(1), strict=True):
                 self._counts[category] = self._counts.get(category, 0) + count
             return
         numbers = series.cast(pl.Float64).to_numpy()

@@ -168,7 +168,9 @@ class _Reader:
         for name, values in (found | {"kept": kept}).items():
             self._pieces.setdefault(name, []).append(values)
         for name, columns in self._column_pieces.items():
-            columns.append(chunk[name] if kept.all() else chunk[name].filter(pl.Series(kept)))
+            kept_values = chunk[name] if kept.all() else chunk[name].filter(pl.Series(kept))
+            # Four bytes a row instead of the text.
+            columns.append(kept_values.cast(pl.Categorical) if kept_values.dtype == pl.String else kept_values)
         self._rows += len(chunk)
 
     def _codes(self, column: str, chunk: pl.DataFrame, *, padding: bool) -> NDArray[np.int64]:
@@ -250,7 +252,7 @@ class _Reader:
         notes = [f"{count:,} rows without {column!r} are left out" for column, count in self._dropped.items() if count]
         if self._times is not None:
             clock, times = self._times.clock, joined["times"]
-            taken = f" (taken as {_UNITS[clock.unit]}; `time_unit` says otherwise)" if self._times.guessed else ""
+            taken = f" (taken as {_UNITS[clock.unit]}: set `time_unit` if they are not)" if self._times.guessed else ""
             notes.append(f"times go from {clock.text(int(times.min()))} to {clock.text(int(times.max()))}{taken}")
         return notes
 

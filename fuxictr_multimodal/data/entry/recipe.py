@@ -63,6 +63,8 @@ def _comparable(entry: Mapping[str, Any]) -> dict[str, Any]:
                 columns[name] = {key: value for key, value in column.items() if key not in ("name", "active")}
     label = entry.get("label_col")
     label = label[0] if isinstance(label, list) and label else label
+    defaults = {key: field.default for key, field in DatasetSettings.model_fields.items()}
+    entry = {key: value for key, value in entry.items() if value != defaults.get(key)}
     return {**entry, "feature_cols": columns, "order of feature_cols": list(columns), "label_col": label}
 
 

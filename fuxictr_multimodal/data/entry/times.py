@@ -73,7 +73,7 @@ class Clock:
         return self.unit
 
 
-_DATETIMES = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M")
+_DATETIMES = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f%z")
 # Times that only count.
 COUNTER = Clock(None)
 
@@ -161,7 +161,7 @@ class TimeReader:
             return "whole numbers", numbers.to_numpy()
         wrong = numbers.is_null()
         if self._kind != "whole numbers" and wrong.all():
-            found = min((_as_dates(text), _as_datetimes(text)), key=pl.Series.null_count)
+            found = _parsed(text)
             if not found.null_count():
                 return self._parse(found, first_row)
             wrong = found.is_null()
@@ -183,13 +183,14 @@ def unit_of(most: int) -> str | None:
     return next((unit for unit, limit in _LIMITS if most < limit), "ns")
 
 
-def _as_dates(text: pl.Series) -> pl.Series:
-    return text.str.to_date("%Y-%m-%d", strict=False, exact=True)
-
-
-def _as_datetimes(text: pl.Series) -> pl.Series:
-    """ISO datetimes, to the microsecond; with a zone in UTC."""
+def _parsed(text: pl.Series) -> pl.Series:
+    """ISO dates, or datetimes to the microsecond (with a zone in UTC), in the form that fits; else what fits best."""
+    best = text.str.to_date("%Y-%m-%d", strict=False)
     plain = text.str.replace("T", " ", literal=True)
-    zoned = plain.str.replace("Z$", "+00:00").str.to_datetime("%Y-%m-%d %H:%M:%S%.f%z", strict=False, time_unit="us")
-    found = [plain.str.to_datetime(form, strict=False, time_unit="us") for form in _DATETIMES]
-    return min((*found, zoned), key=pl.Series.null_count)
+    for form in _DATETIMES:
+        if not best.null_count():
+            break
+        found = plain.str.replace("Z$", "+00:00") if form.endswith("%z") else plain
+        found = found.str.to_datetime(form, strict=False, time_unit="us")
+        best = min(best, found, key=pl.Series.null_count)
+    return best

@@ -174,9 +174,7 @@ class StoreBuilder:
     def fit(
         self, train_rows: pl.DataFrame | pl.LazyFrame | None, item_counts: NDArray[np.integer] | None = None
     ) -> None:
-        """Set the training rows on which FuxiCTR fits the raw columns in `write_items`.
-
-        Not needed (or None) if every column is already encoded.
+        """Set the training rows on which FuxiCTR fits the raw columns in `write_items`; not needed if there are none.
 
         Args:
             train_rows: columns of the training samples, joined with the raw item features where `item_counts` is not

@@ -18,9 +18,9 @@ import polars as pl
 from fuxictr.preprocess import FeatureProcessor
 
 from fuxictr_multimodal.data.store.buckets import bucket_codes, bucket_tokens, fit_buckets, is_bucketed
-from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, is_fitted
+from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, is_fitted, text_categories
 from fuxictr_multimodal.data.store.fit_statistics import number_statistics, weighted_statistics
-from fuxictr_multimodal.data.store.token_codes import TokenCodes, token_codes
+from fuxictr_multimodal.data.store.token_codes import TokenCodes
 from fuxictr_multimodal.data.store.vocabulary_file import write_vocabularies
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
@@ -44,6 +44,7 @@ class StoreFeatureProcessor(FeatureProcessor):
     Attributes:
         normalizers: after `fit`, for the manifest: statistics of each normalised numeric column, and the boundaries or
             the number of buckets of each bucketed one.
+        text_categories: categories of whole numbers whose tokens are text; see `feature_cols.text_categories`.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class StoreFeatureProcessor(FeatureProcessor):
         self.rebuild_dataset = False
         self._statistics: dict[str, dict[str, Any]] = {}
         self._codes: dict[str, TokenCodes] = {}
+        self.text_categories = text_categories(self.feature_cols)
         self._check_shared()
 
     @property
@@ -182,7 +184,8 @@ class StoreFeatureProcessor(FeatureProcessor):
             values = super().transform({name: series.cast(pl.Float64).to_numpy()})[name]
             return np.asarray(values, dtype=np.float32)
         if name not in self._codes:
-            self._codes[name] = token_codes(self.processor_dict[f"{name}::tokenizer"], column)
+            integers = column["type"] == "categorical" and column["dtype"] == "int" and name not in self.text_categories
+            self._codes[name] = TokenCodes(self.processor_dict[f"{name}::tokenizer"], integers=integers)
         codes = self._codes[name]
         return codes.of_sequences(series) if column["type"] == "sequence" else codes.of_categories(series)
 
@@ -269,6 +272,8 @@ class StoreFeatureProcessor(FeatureProcessor):
             expression = pl.col(column["name"])
             if column["dtype"] in FILL_NA and not is_bucketed(column):
                 expression = expression.fill_null(column.get("fill_na", FILL_NA[column["dtype"]]))
+            if column["name"] in self.text_categories:
+                expression = expression.cast(pl.String)
             filled.append(expression)
         return checked.select(filled)
 

@@ -206,6 +206,21 @@ def is_fitted(column: Mapping[str, Any]) -> bool:
     return column["type"] == "numeric" and "normalizer" in column
 
 
+def text_categories(columns: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Fitted categories of `dtype: int` that share a vocabulary with a sequence, whose tokens are text.
+
+    FuxiCTR keeps 5 and "5" apart in such a vocabulary, so that nothing is shared; here they are one token, "5".
+    """
+    fitted = [column for column in columns if column["type"] in ("categorical", "sequence") and is_fitted(column)]
+    owner = {column["name"]: column.get("share_embedding", column["name"]) for column in fitted}
+    with_text = {owner[column["name"]] for column in fitted if column["type"] == "sequence"}
+    return frozenset(
+        column["name"]
+        for column in fitted
+        if column["type"] == "categorical" and column["dtype"] == "int" and owner[column["name"]] in with_text
+    )
+
+
 def check_spec(spec: Mapping[str, Any], where: str) -> None:
     """White-list of one feature of a feature map, as FuxiCTR's embedding layer will read it."""
     if spec["type"] not in FEATURE_TYPES:

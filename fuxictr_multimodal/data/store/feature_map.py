@@ -103,7 +103,12 @@ def restore_processor(directory: str | Path) -> StoreFeatureProcessor:
                 processor.processor_dict[f"{name}::normalizer"] = normalizer
             else:
                 processor.processor_dict[f"{name}::tokenizer"] = _restored_tokenizer(
-                    column, vocabularies[name], max_len=processor.feature_map.features[name].get("max_len", 0)
+                    column,
+                    vocabularies[name],
+                    integers=column["type"] == "categorical"
+                    and column["dtype"] == "int"
+                    and name not in processor.text_categories,
+                    max_len=processor.feature_map.features[name].get("max_len", 0),
                 )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{directory}: column {name!r} cannot be restored ({error!r}): build it again") from None
@@ -118,9 +123,11 @@ def _check_buckets(state: Mapping[str, Any]) -> None:
         list(map(float, state["boundaries"]))
 
 
-def _restored_tokenizer(column: Mapping[str, Any], vocabulary: Mapping[str, int], *, max_len: int) -> Tokenizer:
+def _restored_tokenizer(
+    column: Mapping[str, Any], vocabulary: Mapping[str, int], *, integers: bool, max_len: int
+) -> Tokenizer:
     # JSON has text keys; the tokens of a sequence are text, those of a category have the dtype of the column.
-    as_token = int if column["type"] == "categorical" and column["dtype"] == "int" else str
+    as_token = int if integers else str
     tokenizer = Tokenizer(
         min_freq=column.get("min_categr_count", 1),
         na_value=column.get("fill_na", ""),

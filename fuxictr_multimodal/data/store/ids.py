@@ -158,5 +158,6 @@ def as_texts(values: Any) -> pl.Series | None:
             series = pl.Series(array.tolist(), dtype=pl.String, strict=True)
         except (TypeError, pl.exceptions.PolarsError):
             return None
-    series = _plain(series) if isinstance(series.dtype, pl.Categorical | pl.Enum) else series
+    if isinstance(series.dtype, pl.Categorical | pl.Enum | pl.Null):
+        series = series.cast(pl.String)
     return series if series.dtype == pl.String else None

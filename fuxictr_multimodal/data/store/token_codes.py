@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -67,8 +66,3 @@ def exploded(lists: pl.DataFrame) -> pl.DataFrame:
         # Polars 2 will treat empty lists, of which there are none, in another way.
         warnings.filterwarnings("ignore", message="In Polars 2.0", category=DeprecationWarning)
         return lists.explode(lists.columns[0])
-
-
-def token_codes(tokenizer: Tokenizer, column: dict[str, Any]) -> TokenCodes:
-    """The codes of a column of `feature_cols`."""
-    return TokenCodes(tokenizer, integers=column["type"] == "categorical" and column["dtype"] == "int")

@@ -11,8 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from fuxictr_multimodal.data.entry import log as log_module
 from fuxictr_multimodal.data.entry.entry import Entry
 from fuxictr_multimodal.data.entry.events import EventFeature
+from fuxictr_multimodal.data.entry.files import Table
 from fuxictr_multimodal.data.entry.log import build_log
 from fuxictr_multimodal.data.store.reader import Store, read_item_table
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
@@ -185,7 +187,7 @@ def test_rows_without_a_user_or_an_item_are_left_out_and_counted(raw, tmp_path, 
     printed = capsys.readouterr().out
     assert "2 rows without 'user' are left out\n1 rows without 'item' are left out" in printed
     assert "times go from 2023-11-14 22:00:00 to 2023-11-19" in printed
-    assert "(taken as seconds; `time_unit` says otherwise)" in printed
+    assert "(taken as seconds: set `time_unit` if they are not)" in printed
 
 
 def test_items_and_users_that_their_tables_lack_are_told_and_have_missing_features(raw, tmp_path, capsys):
@@ -364,3 +366,22 @@ def test_ids_may_be_numbers_and_columns_of_any_name(raw, tmp_path, kind, monkeyp
     wanted = histories_in_polars(renamed, 5).filter(pl.col("user").is_in({*users.tolist()}))["history"]
     found = [store.ids("movie").originals(values[a:b]).to_list() for a, b in pairwise(offsets)]
     assert found == [[int(item[5:]) - 7 for item in items] for items in wanted]
+
+
+def test_the_pieces_in_which_a_log_is_read_make_no_difference(raw, tmp_path, monkeypatch):
+    users = raw["log"]["user"].set(pl.Series([row % 11 == 3 or 200 <= row < 320 for row in range(600)]), None)
+    log = raw["log"].with_columns(user=users).join(raw["items"], left_on="item", right_on="item_id", how="left")
+    entry = entry_of(
+        written(tmp_path, {**raw, "log": log}),
+        item_data=None,
+        negatives={"ratio": 1},
+        weight_col="weight",
+        event_cols=[{"name": "age", "bins": 4}, {"name": "rating"}],
+    )
+    whole = build(entry, tmp_path / "a")
+    plain = Table.chunks
+    monkeypatch.setattr(Table, "chunks", lambda self, columns=None, *, rows=0, task="": plain(self, columns, rows=37))
+    monkeypatch.setattr(log_module, "PIECE_ROWS", 20)
+    small = build(entry, tmp_path / "b")
+    assert small.manifest == whole.manifest
+    assert samples_of(small).filter(label=1).height == (log["user"].is_not_null() & (log["rating"] >= 3)).sum()

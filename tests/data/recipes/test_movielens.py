@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import zipfile
+from datetime import UTC, datetime
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -570,3 +571,62 @@ def test_a_zip_file_with_all_files_of_the_real_one(tmp_path):
     assert manifest.dataset_id == "MovieLens_small"
     assert sum(split.rows for split in manifest.splits.values()) == USERS * MOVIES
     assert manifest.items == MOVIES + 1
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory):
+    """The tail with event features, and without: (log by user and item, dataset, dataset without)."""
+    base = tmp_path_factory.mktemp("times")
+    raw = write(base / "raw", tail())
+    build_quietly(raw, base)
+    assert build_quietly(raw, base, event_times=True).dataset_id == "MovieLens_times"
+    log = {(user, (movie - 2) // 3 + 1): time for user, movie, _, time in make_log().rows()}
+    return log, Store.open(base, "MovieLens_times"), Store.open(base, "MovieLens")
+
+
+def test_event_times_say_when_each_film_of_a_history_was_rated(timed):
+    log, store, _ = timed
+    features = store.manifest.facts["event_features"]
+    boundaries = features["event_age"]["boundaries"]
+    ages = []
+    for split in SPLITS:
+        with SplitReader(store.split_path(split)) as reader:
+            users, times = (reader.read(name, 0, reader.rows) for name in ("user_id", "timestamp"))
+            targets = {name: reader.read(name, 0, reader.rows) for name in features}
+            history = reader.read_jagged(0, reader.rows, events=list(features))
+        for row, (user, now) in enumerate(zip(users, times, strict=True)):
+            then = datetime.fromtimestamp(now, UTC)
+            assert targets["event_weekday"][row] == then.weekday() + 1
+            assert targets["event_hour"][row] == then.hour + 1
+            assert targets["event_age"][row] == len(boundaries) + 2  # a code of its own
+            for at in range(history.offsets[row], history.offsets[row + 1]):
+                rated = log[user, history.values[at]]
+                age = now - rated
+                assert age > 0
+                assert history.events["event_age"][at] == sum(age >= boundary for boundary in boundaries) + 1
+                assert history.events["event_weekday"][at] == datetime.fromtimestamp(rated, UTC).weekday() + 1
+                assert history.events["event_hour"][at] == datetime.fromtimestamp(rated, UTC).hour + 1
+                if split == "train":
+                    ages.append(age)
+    expected = np.unique(np.quantile(ages, np.arange(1, 16) / 16, method="higher"))  # of train alone
+    assert boundaries == expected[expected > min(ages)].tolist()
+    assert len(boundaries) > 10
+
+
+def test_event_times_change_nothing_else(timed):
+    _, store, without = timed
+    assert without.manifest.event_columns == []
+    for split in SPLITS:
+        with SplitReader(store.split_path(split)) as one, SplitReader(without.split_path(split)) as other:
+            for a, b in zip(one.read_history(0, one.rows), other.read_history(0, other.rows), strict=True):
+                np.testing.assert_array_equal(a, b)
+            for name in other.columns:
+                np.testing.assert_array_equal(one.read(name, 0, one.rows), other.read(name, 0, other.rows))
+
+
+def test_event_times_need_their_columns(tmp_path):
+    raw = write(tmp_path / "raw", tail())
+    with pytest.raises(ConfigError, match=r"no column with `source: event`, which --event-times needs"):
+        build_quietly(raw, tmp_path, dataset_id="MovieLens", event_times=True)
+    with pytest.raises(ConfigError, match="does not provide column 'event_age'"):
+        build_quietly(raw, tmp_path, dataset_id="MovieLens_times")

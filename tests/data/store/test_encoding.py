@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any
 
 import numpy as np
@@ -274,6 +275,42 @@ def test_shared_embeddings_share_a_vocabulary(tmp_path):
         processor(tmp_path, [columns[0], columns[1] | {"vocab_size": 3}])
 
 
+def test_numbers_and_texts_of_a_shared_vocabulary_are_one_token(tmp_path):
+    """FuxiCTR would keep 5 and "5" apart, and nothing would be shared."""
+    columns: list[dict[str, Any]] = [
+        column("age", min_categr_count=1) | {"name": "item"},
+        {"name": "clicks", "dtype": "str", "type": "sequence", "share_embedding": "item", "max_len": 3},
+        column("age", min_categr_count=1) | {"name": "alone"},
+    ]
+    train = pl.DataFrame({"item": [5, 9, 9], "clicks": ["5^7", "9", "7^7"], "alone": [5, 9, 9]})
+    rows = {
+        "item": np.array([9, 5, 7, 1]),
+        "clicks": pl.Series(["9^5^7", "1", "", "7"]),
+        "alone": np.array([5, 9, 7, 1]),
+    }
+    fitted = processor(tmp_path, columns)
+    fitted.fit(train)
+    found = fitted.transform(rows)
+    assert found["item"].tolist() == [
+        found["clicks"][0, 0],
+        found["clicks"][0, 1],
+        found["clicks"][0, 2],
+        found["clicks"][1, 0],
+    ]
+    assert len(set(found["item"].tolist())) == 4
+    assert found["alone"].tolist() == [1, 2, 3, 3]
+    vocabulary = json.loads((tmp_path / "feature_vocab.json").read_text())
+    assert vocabulary["item"] == vocabulary["clicks"]
+    with builder(tmp_path / "data", feature_cols=columns, item_col=None, group_id=None) as building:
+        building.fit(train)
+        for split in ("train", "valid"):
+            building.append(split, rows | {"label": np.array([0, 1, 0, 1])})
+        building.finish(split_method="as given")
+    again = restore_processor(tmp_path / "data" / "tiny").transform(rows)
+    for name, codes in found.items():
+        np.testing.assert_array_equal(again[name], codes)
+
+
 @pytest.mark.parametrize("normalizer", ["StandardScaler", "MinMaxScaler"])
 def test_constant_numeric_column(tmp_path, normalizer):
     fitted = processor(tmp_path, [column("price", normalizer=normalizer)])
@@ -339,3 +376,17 @@ def test_fuxictr_still_trips_over_lists_of_text(tmp_path):
     plain = FeatureProcessor(feature_cols=[column("tags")], label_col=[], dataset_id="t", data_root=str(tmp_path))
     with pytest.raises(pl.exceptions.InvalidOperationError, match="List"):
         plain.preprocess(TRAIN.lazy()).collect()
+
+
+def test_fuxictr_still_keeps_numbers_and_their_texts_apart(tmp_path):
+    columns = [
+        column("age", min_categr_count=1) | {"name": "item"},
+        {"name": "clicks", "active": True, "dtype": "str", "type": "sequence", "share_embedding": "item"},
+    ]
+    plain = FeatureProcessor(feature_cols=columns, label_col=[], dataset_id="t", data_root=str(tmp_path))
+    plain.save_pickle = lambda file: None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="In Polars 2.0", category=DeprecationWarning)
+        plain.fit(pl.DataFrame({"item": [5, 9], "clicks": ["5", "9"]}).lazy())
+    found = plain.transform({"item": [5], "clicks": ["5"]})
+    assert found["item"][0] != found["clicks"][0][0]

@@ -428,6 +428,15 @@ def test_missing_texts_have_no_id(tmp_path):
     assert manifest.splits["train"].users == 4
 
 
+def test_a_column_of_missing_texts(tmp_path):
+    nobody = change(rich_store.split_rows(9, 0), columns={"user_id": pl.Series([None] * 9)})
+    build(tmp_path, {"train": nobody, "valid": nobody})
+    store = Store.open(tmp_path, "rich")
+    with store.reader("train") as reader:
+        assert set(reader.read("user_id", 0, 9).tolist()) == {-1}
+    assert len(store.ids("user_id")) == 0
+
+
 def test_shared_users_of_two_splits_are_named_by_their_id(tmp_path):
     raw = {split: rich_store.split_rows(20, seed) for seed, split in enumerate(("train", "valid"))}
     user = raw["train"].columns["user_id"][5]
