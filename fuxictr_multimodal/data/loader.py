@@ -213,17 +213,14 @@ class MultimodalDataLoader:
             return _fill(np.empty((rows, *stored.shape), stored.dtype), pieces)
 
         def history(behaviour: str | None) -> Jagged:
-            histories = [self._read_history(reader, *block, behaviour) for block in blocks]
-            lengths = torch.cat([history.lengths for history in histories])
-            total = int(lengths.sum())
-            events = {
-                name: _fill(np.empty(total, np.int32), (history.events[name].numpy() for history in histories))
-                for name in self._stored.events
-            }
+            found = [self._read_history(reader, *block, behaviour) for block in blocks]
+            lengths = torch.cat([block.lengths for block in found])
+            values = [block.values.numpy() for block in found]
+            events = {name: [block.events[name].numpy() for block in found] for name in self._stored.events}
+            del found
             # Each block is let go as soon as it is copied, so the histories are never in memory twice.
-            histories.reverse()
-            pieces = (histories.pop().values.numpy() for _ in blocks)
-            return Jagged.from_lengths(_fill(np.empty(total, np.int32), pieces), lengths, events)
+            filled = {name: _fill_and_drop(pieces) for name, pieces in events.items()}
+            return Jagged.from_lengths(_fill_and_drop(values), lengths, filled)
 
         stored = self._stored
         # Histories first: the columns then take the memory in which their blocks were.
@@ -321,6 +318,13 @@ def cut_batches(pooled: Iterable[tuple[Batch, Picks]], sizes: Iterable[int]) -> 
 
 def _take(rows: Batch, picks: Picks) -> Batch:
     return rows.take(picks if isinstance(picks, range) else torch.from_numpy(picks))
+
+
+def _fill_and_drop(pieces: list[np.ndarray]) -> Tensor:
+    """The pieces end to end, int32; the list is emptied on the way."""
+    filled = np.empty(sum(map(len, pieces)), np.int32)
+    pieces.reverse()
+    return _fill(filled, (pieces.pop() for _ in range(len(pieces))))
 
 
 def _fill(filled: np.ndarray, pieces: Iterable[np.ndarray]) -> Tensor:
