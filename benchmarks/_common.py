@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import multiprocessing
+import os
 import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,35 @@ def read_bytes_per_s(path: Path) -> float:
                 pass
 
     return path.stat().st_size / min(seconds(read, repeats=2, warm_up=1))
+
+
+def copy_bytes(sources: Sequence[Path], written: Sequence[Path], folder: Path) -> None:
+    """Read the sources, and write as many bytes as the dataset has, in as many files, to the device."""
+    folder.mkdir(exist_ok=True)
+    for path in sources:
+        for _ in pieces(path):
+            pass
+    for index, path in enumerate(written):
+        target = folder / str(index)
+        with target.open("wb") as file:
+            for piece in pieces(path):
+                file.write(piece)
+        sync(target)
+
+
+def pieces(path: Path, size: int = 1 << 22) -> Iterator[memoryview]:
+    """The bytes of a file, in large pieces."""
+    buffer = bytearray(size)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            yield memoryview(buffer)[:count]
+
+
+def sync(path: Path) -> None:
+    """Bring a file's bytes to the device."""
+    if path.is_file():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 def peak_rss_mib() -> float:

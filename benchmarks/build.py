@@ -15,15 +15,13 @@ The peak is reading the sources' bytes and writing the dataset's, with fsync, an
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import emit, in_its_own_process, peak_rss_mib, seconds
+from _common import copy_bytes, emit, in_its_own_process, peak_rss_mib, seconds, sync
 
 from fuxictr_multimodal.data.jagged import offsets_from_lengths
 
@@ -152,35 +150,6 @@ def equal_rows(plain: Path, split: Path, rows: int) -> str:
         assert np.array_equal(file["history/values"][:], values)
         assert np.array_equal(file["history/offsets"][:], offsets)
     return f"{rows} training rows with {len(values)} history items equal the reference's"
-
-
-def copy_bytes(sources: Sequence[Path], written: Sequence[Path], folder: Path) -> None:
-    """Read the sources, and write as many bytes as the dataset has, in as many files, to the device."""
-    folder.mkdir(exist_ok=True)
-    for path in sources:
-        for _ in pieces(path):
-            pass
-    for index, path in enumerate(written):
-        target = folder / str(index)
-        with target.open("wb") as file:
-            for piece in pieces(path):
-                file.write(piece)
-        sync(target)
-
-
-def pieces(path: Path, size: int = 1 << 22) -> Iterator[memoryview]:
-    """The bytes of a file, in large pieces."""
-    buffer = bytearray(size)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            yield memoryview(buffer)[:count]
-
-
-def sync(path: Path) -> None:
-    """Bring a file's bytes to the device."""
-    if path.is_file():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
 
 
 if __name__ == "__main__":

@@ -29,9 +29,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from _common import emit, in_its_own_process, peak_rss_mib, seconds
-
-from build import copy_bytes, sync
+from _common import copy_bytes, emit, in_its_own_process, peak_rss_mib, seconds, sync
 
 DATASET = "Log"
 MAX_LEN = 64
