@@ -48,7 +48,7 @@ CHANGED = [
         "one run needs one slot",
     ),
     (r"--trials \d+", "--trials 1", "a trial is a process of seconds"),
-    (r"--hours \d+", "--hours 0.2 --models MeanMLP --trials 1 --seeds 1", "a comparison takes the time that it is given"),
+    (r"--hours \d+", "--hours 0.2 --models MeanMLP --trials 1 --seeds 1", "a comparison takes what time it is given"),
     (r"--seeds (1,2,3|1-3)", "--seeds 1,2", "a seed is a process of seconds"),
     (
         r"(microlens_1m\.py .*--download)",
