@@ -95,7 +95,7 @@ class LogHistories:
                 if feature.kind == "age":
                     assert self._times is not None
                     ages = taken.of_rows(self._times[start:stop]) - taken.column(TIME)
-                    codes[feature.name] = feature.codes(feature.clock.converted(ages, feature.clock))
+                    codes[feature.name] = feature.codes(self.clock.converted(ages, feature.clock))
                 else:
                     codes[feature.name] = taken.column(feature.name)
             found[name] = JaggedArrays(taken.items, taken.offsets, codes)

@@ -81,7 +81,7 @@ def _log(roles: Roles) -> dict[str, Any]:
     also = f"; in {roles.users.name} too" if roles.users else ""
     log: dict[str, Any] = {
         "file": Noted(roles.main.path, roles.main.seen),
-        "user": Noted(roles.user, _note(roles, "user", columns[roles.user].shown() + also)),
+        "user": Noted(roles.user, _note(roles, "user", columns[roles.user].shown() + _of_examined(roles.main) + also)),
         "item": Noted(roles.item, _item_note(roles)),
     }
     if roles.time is not None:
@@ -152,8 +152,12 @@ def _split_files(roles: Roles) -> dict[str, Any]:
 
 def _item_note(roles: Roles) -> str:
     assert roles.item is not None
-    seen = roles.main.columns[roles.item].shown()
+    seen = roles.main.columns[roles.item].shown() + _of_examined(roles.main)
     return _note(roles, "item", f"{seen}; in {roles.items.name} too" if roles.items else seen)
+
+
+def _of_examined(look: Look) -> str:
+    return "" if look.whole else " in the examined rows"
 
 
 def _time_note(facts: Facts) -> str:
@@ -179,9 +183,11 @@ def _max_len(roles: Roles) -> Noted:
         why = f"19 of 20 histories have at most {needed} items"
     elif roles.user is not None and roles.form == "log":
         facts = roles.main.columns[roles.user]
-        counts = facts.values.value_counts(name="events")["events"]
-        scale = roles.main.rows / max(facts.examined, 1) if not roles.main.whole else 1.0
-        needed = int((counts.quantile(0.95) or 1) * scale)
+        if not roles.main.whole:
+            return Noted(
+                HISTORY_SLOTS[2], "check: history slots, the newest items are kept; events of users were not counted"
+            )
+        needed = int(facts.values.value_counts(name="events")["events"].quantile(0.95) or 1)
         why = f"19 of 20 users have at most {needed:,} events"
     else:
         return Noted(HISTORY_SLOTS[0], "there are no histories")
