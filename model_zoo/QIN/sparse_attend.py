@@ -109,13 +109,27 @@ def segment_softmax(score_N: Tensor, slots: Jagged) -> Tensor:
 
 def scores(query_BD: Tensor, row_N: Tensor, parts: Sequence[Part]) -> Tensor:
     """query_b.h_s for every slot, (N,): the sum over the parts of h_s; without gradients."""
-    first, *others = (
-        dots(query, row_N, table, index_N)
-        for query, (table, index_N) in zip(_split(query_BD, [table for table, _ in parts]), parts, strict=True)
-    )
-    for score_N in others:
-        first += score_N
-    return first
+    queries = _split(query_BD, [table for table, _ in parts])
+    total_N = dots(queries[0], row_N, *parts[0])
+    for query_BE, (table_VE, index_N) in zip(queries[1:], parts[1:], strict=True):
+        if _is_small(table_VE, query_BE, index_N):
+            total_N += (query_BE @ table_VE.T).view(-1)[row_N * len(table_VE) + index_N]
+        else:
+            total_N += dots(query_BE, row_N, table_VE, index_N)
+    return total_N
+
+
+def _is_small(table_VE: Tensor, rows_BE: Tensor, index_N: Tensor) -> bool:
+    """Whether all values of a feature in every row are fewer than the slots, so that a product of matrices is less.
+
+    On a GPU the sums over a row's slots would run in no fixed order.
+    """
+    return table_VE.device.type == "cpu" and len(rows_BE) * len(table_VE) <= len(index_N)
+
+
+def _by_value(weights_K: Tensor, row_K: Tensor, index_K: Tensor, rows: int, values: int) -> Tensor:
+    """The sum of a row's weights for each value of a feature, (B, V)."""
+    return weights_K.new_zeros(rows * values).index_add_(0, row_K * values + index_K, weights_K).view(rows, values)
 
 
 class _Attend(torch.autograd.Function):
@@ -137,7 +151,7 @@ class _Attend(torch.autograd.Function):
             row_K, weight_K = row_N[kept_K], weight_N[kept_K]
         ctx.save_for_backward(query_BD, score_N, offsets, row_K, weight_K, kept_K, *indexes, *tables)
         ctx.weigh = weigh
-        return _bags(tables, indexes, offsets, weight_K)
+        return _bags(tables, indexes, offsets, row_K, weight_K)
 
     @staticmethod
     @once_differentiable
@@ -150,21 +164,30 @@ class _Attend(torch.autograd.Function):
             score_N = score_N.detach().requires_grad_()
             (dscore_N,) = torch.autograd.grad(ctx.weigh(score_N), score_N, dweight_N)
         dscore_K = dscore_N if kept_K is None else dscore_N[kept_K]
-        dquery_BD = _bags(tables, indexes, offsets, dscore_K) if ctx.needs_input_grad[0] else None
-        per_table = zip(tables, indexes, _split(grad_BD, tables), _split(query_BD, tables), strict=True)
-        dtables = [
-            _grad_of_table(table, index_K, row_K, weight_K, dscore_K, grad, query) if needed else None
-            for (table, index_K, grad, query), needed in zip(per_table, ctx.needs_input_grad[6:], strict=True)
-        ]
+        dquery_BD = _bags(tables, indexes, offsets, row_K, dscore_K) if ctx.needs_input_grad[0] else None
+        dtables = []
+        for place, (table, index_K, grad, query) in enumerate(
+            zip(tables, indexes, _split(grad_BD, tables), _split(query_BD, tables), strict=True)
+        ):
+            small = place > 0 and _is_small(table, grad, index_K)
+            needed = ctx.needs_input_grad[6 + place]
+            found = (
+                _grad_of_table(table, index_K, row_K, weight_K, dscore_K, grad, query, small=small) if needed else None
+            )
+            dtables.append(found)
         return dquery_BD, None, None, None, None, None, *dtables
 
 
-def _bags(tables: Sequence[Tensor], indexes: Sequence[Tensor], offsets: Tensor, weights_K: Tensor) -> Tensor:
+def _bags(
+    tables: Sequence[Tensor], indexes: Sequence[Tensor], offsets: Tensor, row_K: Tensor, weights_K: Tensor
+) -> Tensor:
     """Weighted sums of each row, the parts side by side, (B, D)."""
-    parts = [
-        bag(table, Jagged(index_K, offsets), mode="sum", weights_N=weights_K)
-        for table, index_K in zip(tables, indexes, strict=True)
-    ]
+    parts = [bag(tables[0], Jagged(indexes[0], offsets), mode="sum", weights_N=weights_K)]
+    for table_VE, index_K in zip(tables[1:], indexes[1:], strict=True):
+        if _is_small(table_VE, parts[0], index_K):
+            parts.append(_by_value(weights_K, row_K, index_K, len(parts[0]), len(table_VE)) @ table_VE)
+        else:
+            parts.append(bag(table_VE, Jagged(index_K, offsets), mode="sum", weights_N=weights_K))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
@@ -183,11 +206,16 @@ def _grad_of_table(
     dscore_K: Tensor,
     grad_BD: Tensor,
     query_BD: Tensor,
+    *,
+    small: bool,
 ) -> Tensor:
     """An item's gradient is sum a_s dpooled_b + dscore_s query_b over the slots that hold it.
 
     A bag again, over the slots sorted by item, with two entries a slot.
     """
+    if small:
+        weights_BV, dscores_BV = (_by_value(w, row_K, index_K, len(grad_BD), len(table)) for w in (weight_K, dscore_K))
+        return weights_BV.T @ grad_BD + dscores_BV.T @ query_BD
     sorted_K, order_K = index_K.sort()
     items = torch.arange(len(table) + 1, device=index_K.device)
     starts = 2 * torch.searchsorted(sorted_K, items)

@@ -46,14 +46,16 @@ def flat_feature_map_of(
     return _finished(found)
 
 
-def random_rows(rng: np.random.Generator, *, rows: int, behaviours: Sequence[str] = ("history",)) -> Batch:
-    """Rows with histories of 0 to 6 items, with events; the first row has none."""
+def random_rows(
+    rng: np.random.Generator, *, rows: int, behaviours: Sequence[str] = ("history",), longest: int = 6
+) -> Batch:
+    """Rows with histories of 0 to `longest` items, with events; the first row has none."""
 
     def draw(low: int, name: str, count: int) -> torch.Tensor:
         return torch.from_numpy(rng.integers(low, SIZES[name], count)).int()
 
     def history() -> Jagged:
-        lengths = torch.from_numpy(rng.integers(0, 7, rows))
+        lengths = torch.from_numpy(rng.integers(0, longest + 1, rows))
         lengths[0] = 0
         total = int(lengths.sum())
         return Jagged.from_lengths(draw(1, "item_id", total), lengths, {name: draw(0, name, total) for name in EVENTS})

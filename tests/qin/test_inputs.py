@@ -73,8 +73,9 @@ def test_ids_the_triple_and_flat_columns_give_the_same(rng, options, form):
 
 
 @pytest.mark.parametrize("options", [*OPTIONS, {"networks": 2}, {"net_dropout": 0.3, "self_ensemble": True}], ids=str)
-def test_behaviours_and_events_are_equal_in_both_implementations_and_in_flat_columns(rng, options):
-    table, batch = table_of(rng), random_rows(rng, rows=12, behaviours=TWO)
+@pytest.mark.parametrize("longest", [6, 30])  # fewer slots, and more, than values of an event feature
+def test_behaviours_and_events_are_equal_in_both_implementations_and_in_flat_columns(rng, options, longest):
+    table, batch = table_of(rng), random_rows(rng, rows=12, behaviours=TWO, longest=longest)
     features = feature_map_of_items(behaviours=TWO, events=True)
     fast = qin_of(features, table=table, event_features="all", **options)
     plain = copy.deepcopy(fast)
@@ -86,16 +87,16 @@ def test_behaviours_and_events_are_equal_in_both_implementations_and_in_flat_col
     renamed = {name.replace("carts_item_id", "carts"): value for name, value in flat.state_dict().items()}
     assert renamed.keys() == fast.state_dict().keys()
     flat.load_state_dict({name.replace(".carts.", ".carts_item_id."): v for name, v in fast.state_dict().items()})
-    columns = flat_columns(batch, table)
+    columns = flat_columns(batch, table, slots=longest)
     found = {name.replace("carts_item_id", "carts"): value for name, value in run(flat, columns).items()}
     assert_same(found, expected)
 
 
-@pytest.mark.parametrize("rows", [2, 12])
+@pytest.mark.parametrize(("rows", "longest"), [(2, 1), (12, 6), (12, 30)])
 @pytest.mark.parametrize("activation", ["relu", "relu2", "softmax", "silu"])
-def test_attention_with_events_equals_loops_over_the_formulas(rng, activation, rows):
+def test_attention_with_events_equals_loops_over_the_formulas(rng, activation, rows, longest):
     """Few rows have fewer ids than there are values of an event feature, which are then looked up one by one."""
-    table, batch = table_of(rng), random_rows(rng, rows=rows)
+    table, batch = table_of(rng), random_rows(rng, rows=rows, longest=longest)
     features = feature_map_of_items(events=True)
     model = qin_of(features, table=table, event_features="all", attention_activation=activation)
     state = {name: value.numpy() for name, value in model.state_dict().items()}

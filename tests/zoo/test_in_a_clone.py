@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from tests.helpers.sequence_csv import dataset_entry, experiments, frame_of
@@ -89,7 +90,8 @@ def test_it_trains_in_fuxictrs_fit_on_the_batches_of_fuxictrs_loader(tmp_path):
     features.labels = ["label"]
     features.set_column_index()
     params = {**experiments("made_up", seeds=(1,))["QIN_s1"], "model_root": str(tmp_path), "data_format": "npz"}
-    params |= {"learning_rate": 0.01, "epochs": 6, "num_workers": 0, "model_id": "QIN_s1"}
+    params |= {"learning_rate": 0.01, "epochs": 10, "num_workers": 0, "model_id": "QIN_s1"}
+    torch.manual_seed(0)
     model = QIN(features, **params)
     paths = {f"{split}_data": str(tmp_path / f"{split}.npz") for split in ("train", "valid")}
     train, valid = RankDataLoader(features, stage="train", **paths, **params)
