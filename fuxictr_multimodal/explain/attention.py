@@ -92,6 +92,11 @@ class Explainer:
             raise ConfigError(
                 f"{type(self.model).__name__} has no method attention_weights, so it cannot be explained; QIN has one"
             )
+        if experiment.store.manifest.item_col is None:
+            raise ConfigError(
+                f"dataset {experiment.store.manifest.dataset_id!r} has no items, whose weights could be shown: add "
+                "`item_data` and `history_col` to its entry"
+            )
         load_trained(experiment, self.model)
         self.model.eval()
         group = experiment.store.manifest.group_id

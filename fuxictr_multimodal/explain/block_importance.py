@@ -17,14 +17,16 @@ import torch
 from fuxictr.pytorch.torch_utils import seed_everything
 from tqdm import tqdm
 
-from fuxictr_multimodal.data.batch import Batch, join
+from fuxictr_multimodal.data.batch import Batch, Jagged, join
 from fuxictr_multimodal.data.item_table import ItemTable, item_features
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.metrics import classification as metrics
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.trained import load_trained
+from fuxictr_multimodal.zoo.histories import FIRST, event_names
+from fuxictr_multimodal.zoo.layouts import behaviours_of
 
-CONTEXT, HISTORY, TARGET, ITEM = "context", "history", "target", "item"
+CONTEXT, HISTORY, EVENT, TARGET, ITEM = "context", "history", "event", "target", "item"
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class BlockFall:
     """How far the AUC falls when a block is shuffled; below 0 if it rises.
 
     Attributes:
-        block: the feature's name, `history` or `target item`.
-        kind: `context` or `item` for a feature of such; `history`; `target`.
+        block: the feature's name, `history` or that of another behaviour, or `target item`.
+        kind: `context`, `item` or `event` for a feature of such; `history`, of one behaviour; `target`.
         falls: of each repeat.
     """
 
@@ -77,7 +79,8 @@ class BlockShuffler:
 
     A context feature, `history` and `target item` (all features of it together) are exchanged between the rows of the
     whole split, which is kept in memory on the host for that. An item feature is exchanged between the items of the
-    item table, so that target and history items change alike; row 0, padding, stays.
+    item table, so that target and history items change alike; row 0, padding, stays. An event feature is exchanged
+    between the targets, and between the events of all histories.
 
     Correlated blocks share their importance: if one can replace the other, the AUC falls little for both. A shuffled
     row may be impossible, such as a target item with another user's history: the fall describes this model, not one
@@ -95,7 +98,7 @@ class BlockShuffler:
         self._seed = experiment.params["seed"]
         seed_everything(seed=self._seed)
         self.feature_map = experiment.feature_map()
-        self.table: ItemTable
+        self.table = ItemTable.without_items()
 
         def item_table(device: Any) -> ItemTable:
             self.table = experiment.item_table(self.feature_map, device)
@@ -124,11 +127,7 @@ class BlockShuffler:
         labels = rows.features[label].numpy()
         if not np.isin(labels, (0, 1)).all():
             raise DataError(f"the split {split!r} has labels other than 0 and 1, so it has no AUC")
-        specs = self.feature_map.features.items()
-        context = [name for name, spec in specs if spec.get("source") != "item" and spec["type"] != "meta"]
-        blocks = [(name, CONTEXT) for name in context]
-        blocks += [("history", HISTORY), ("target item", TARGET)]
-        blocks += [(name, ITEM) for name in item_features(self.feature_map)]
+        blocks = self._blocks()
         falls: dict[tuple[str, str], list[float]] = {block: [] for block in blocks}
         with tqdm(total=1 + repeats * len(blocks), desc="scoring", unit="pass", leave=False, disable=None) as bar:
 
@@ -153,6 +152,17 @@ class BlockShuffler:
                     falls[name, kind].append(whole - fallen)
         found = [BlockFall(name, kind, tuple(values)) for (name, kind), values in falls.items()]
         return BlockImportance(split, len(rows), whole, sorted(found, key=lambda block: -block.mean))
+
+    def _blocks(self) -> list[tuple[str, str]]:
+        """Names and kinds of the blocks; a dataset without items has columns of samples alone."""
+        specs = {name: spec for name, spec in self.feature_map.features.items() if spec["type"] != "meta"}
+        behaviours = behaviours_of(self.feature_map)
+        if not behaviours:
+            return [(name, CONTEXT) for name in specs]
+        blocks = [(name, CONTEXT) for name, spec in specs.items() if spec.get("source") not in ("item", "event")]
+        blocks += [(behaviour, HISTORY) for behaviour in behaviours]
+        blocks += [(name, EVENT) for name in event_names(self.feature_map)]
+        return [*blocks, ("target item", TARGET), *((name, ITEM) for name in item_features(self.feature_map))]
 
     @torch.no_grad()
     def _scores(self, rows: Batch) -> np.ndarray:
@@ -180,11 +190,27 @@ def exchanged_rows(rows: Batch, name: str, kind: str, order: torch.Tensor) -> Ba
     ([6, 5], [1, 2])
     """
     if kind == HISTORY:
-        return replace(rows, history=rows.history.take(order))
+        if name == FIRST:
+            return replace(rows, history=rows.history.take(order))
+        return replace(rows, behaviours={**rows.behaviours, name: rows.behaviours[name].take(order)})
+    if kind == EVENT:
+        histories = {behaviour: _exchanged_events(of, name) for behaviour, of in rows.behaviours.items()}
+        rows = replace(rows, history=_exchanged_events(rows.history, name), behaviours=histories)
+        kind = CONTEXT
+        if name not in rows.features:
+            return rows
     if kind == TARGET:
         return replace(rows, target=rows.target[order])
     assert kind == CONTEXT, kind
     return replace(rows, features={**rows.features, name: rows.features[name][order]})
+
+
+def _exchanged_events(history: Jagged, name: str) -> Jagged:
+    """The history, with a feature of its events exchanged among them all."""
+    if name not in history.events:
+        return history
+    order = torch.randperm(len(history.values), generator=torch.Generator().manual_seed(len(history)))
+    return replace(history, events={**history.events, name: history.events[name][order]})
 
 
 @contextmanager

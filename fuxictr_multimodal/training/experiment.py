@@ -20,6 +20,7 @@ from fuxictr_multimodal.config.expids import (
     load_model_config,
 )
 from fuxictr_multimodal.config.identity import computed
+from fuxictr_multimodal.config.run_settings import RunSettings
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.entry.build import check_columns, is_flat, open_or_build
 from fuxictr_multimodal.data.item_table import ItemTable
@@ -34,6 +35,9 @@ from fuxictr_multimodal.training.resume import named_keys, own_settings
 from fuxictr_multimodal.training.run_names import RunFiles, settings_given
 from fuxictr_multimodal.zoo.histories import keep_events, name_histories
 from fuxictr_multimodal.zoo.models import ZooModel, resolve
+
+# FuxiCTR's models end in a KeyError where a run does not set these; the values are the documented defaults.
+FUXICTR_NEEDS = {key: RunSettings.model_fields[key].default for key in ("verbose", "optimizer", "loss", "task")}
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,7 @@ class Experiment:
 
         if self.params.get("note"):
             logging.info("Note on this experiment: %s", self.params["note"])
-        return self.zoo_model.build(feature_map, item_table, {**self.params, "max_len": self.max_len})
+        return self.zoo_model.build(feature_map, item_table, {**FUXICTR_NEEDS, **self.params, "max_len": self.max_len})
 
     def split_loader(
         self, split: str, feature_map: FeatureMap, device: Any, *, shuffle: bool = False

@@ -31,6 +31,7 @@ OPTIONS = [
     {"attention_activation": "silu"},
     {"pooling": "mean"},
     {"first_order": ["level", "item_id", "level*brand"]},
+    {"feature_dropout": {"level": 0.3, "item_id": 0.3}},
 ]
 TWO = ("history", "carts")
 

@@ -106,8 +106,7 @@ def clone(tmp_path_factory):
     lines = (copied / "model_zoo/__init__.py").read_text().splitlines(keepends=True)
     (copied / "model_zoo/__init__.py").write_text("".join(line for line in lines if ".QIN" not in line))
     folder = copy_qin(copied)
-    for name in ("run_expid.py", "fuxictr_version.py"):
-        shutil.copy(copied / "model_zoo/DIN" / name, folder / ("run_fuxictr.py" if "run" in name else name))
+    shutil.copy(copied / "model_zoo/DIN/run_expid.py", folder / "run_fuxictr.py")
     entries = {
         name: {
             "data_root": f"{copied}/data/",

@@ -62,10 +62,12 @@ class Entry:
             if name not in TABLES:
                 raise ConfigError(f"{where}: frames: {name!r} is no table of an entry. {did_you_mean(name, TABLES)}")
         written = with_frames(written, frames)
-        log, columns = written.get("interactions"), _named(written.get("feature_cols") or ())
-        if log is not None and "item_col" not in written and "item_id" not in [c.get("name") for c in columns]:
-            written["item_col"] = log.get("item")
-        return cls(dataset_id, bind(DatasetSettings, written, where), written, frames)
+        settings = bind(DatasetSettings, written, where)
+        log, names = settings.interactions, [c["name"] for c in _named(settings.feature_cols or ()) if "name" in c]
+        if log is not None and "item_col" not in written and settings.item_col not in names:
+            written["item_col"] = log.item
+            settings = bind(DatasetSettings, written, where)
+        return cls(dataset_id, settings, written, frames)
 
     @property
     def where(self) -> str:
@@ -163,6 +165,8 @@ class Columns:
             ConfigError: a column is wrong.
         """
         given = _named(settings.feature_cols)
+        if not isinstance(given, list) or not all(isinstance(column, Mapping) for column in given):
+            check_feature_cols(given, where)  # says what is wrong
         making = {c["name"]: {key: c[key] for key in _MAKING if key in c} for c in given}
         raw = {name: _copied(keys["preprocess"], f"{where}: column {name!r}") for name, keys in making.items()
                if "preprocess" in keys}  # fmt: skip

@@ -61,7 +61,8 @@ def by_time(times: Ints, samples: NDArray[np.bool_], *, valid: float, test: floa
     first, second = mine[np.maximum(wanted, 1) - 1]
     later = (times > first).astype(np.int8) + (times > second)
     of[samples] = later[samples]
-    return Split(of, later == TRAIN, f"by time: the last {test:.0%} of the samples test, {valid:.0%} before them valid")
+    before = f"{_percent(test)} of the samples test, {_percent(valid)} before them" if test else _percent(valid)
+    return Split(of, later == TRAIN, f"by time: the last {before} valid")
 
 
 def by_order(samples: NDArray[np.bool_], *, valid: float, test: float) -> Split:
@@ -90,7 +91,7 @@ def by_user(users: Ints, samples: NDArray[np.bool_], *, valid: float, test: floa
     of_user = np.full(int(users.max(initial=-1)) + 1, TRAIN, dtype=np.int8)
     of_user[there[order[:first]]], of_user[there[order[first:second]]] = TEST, VALID
     of = of_user[users]
-    method = f"users at random: {valid:.0%} valid, {test:.0%} test, the rest train (seed {seed})"
+    method = f"users at random: {_percent(valid)} valid, {_percent(test)} test, the rest train (seed {seed})"
     return Split(np.where(samples, of, np.int8(NO_SAMPLE)), of == TRAIN, method)
 
 
@@ -147,6 +148,10 @@ def fold_codes(values: Sequence[str | None], *, where: str, first_row: int = 0) 
             f"{where}, row {first_row + row}: {values[row]!r} is no split. {did_you_mean(str(values[row]), known)}"
         )
     return codes
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:g}%"
 
 
 def newest_positive(

@@ -213,6 +213,8 @@ class Manifest:
                     f"{split.padding_share:.1%}",
                 ]
             )
+        if self.item_col is None:
+            lines = [line[:4] for line in lines]
         widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
         rows = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
         what = "no items" if self.item_col is None else f"{self.items - 1:,} items, max_len {self.max_len}"

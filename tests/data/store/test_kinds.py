@@ -195,6 +195,7 @@ def test_flat_dataset_yields_its_columns_and_nobodys_history(flat, mode):
         assert batch.features["items"].tolist() == [codes + [0] * (3 - len(codes)) for codes in padded]
     assert sorted(seen) == list(range(90))
     assert store.manifest.table().splitlines()[0] == "flat: no items, by seed"
+    assert store.manifest.table().splitlines()[1].split() == ["split", "rows", "positive", "users"]
 
 
 def test_a_dataset_without_items_has_an_empty_item_table():

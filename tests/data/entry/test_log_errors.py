@@ -1,0 +1,71 @@
+"""What is wrong with a log or its entry is one sentence, and leaves nothing on disk."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from fuxictr_multimodal.data.entry.entry import Entry
+from fuxictr_multimodal.errors import ConfigError, DataError, InputError
+from tests.helpers.log_dataset import COLUMNS, build, entry_of, make_raw, written
+
+
+@pytest.fixture
+def raw() -> dict[str, pl.DataFrame]:
+    return make_raw()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"interactions": {"time": "tss"}}, r"log.parquet: column 'tss' is missing. Did you mean 'ts'\?"),
+        ({"interactions": {"positive": "high"}}, r"positive is 'high', but must be a rule such as"),
+        ({"interactions": {"label": None, "positive": None}}, r"the log has positives only: draw negatives"),
+        ({"event_cols": [{"name": "city"}]}, r"event_cols: 'city' is the name of another column"),
+        ({"event_cols": [{"name": "rating", "target": "hours"}]}, r"`target` can only be 'rating' itself"),
+        ({"split": {"by": "column", "column": "device"}}, r"log.parquet: column 'device', row 0: '\w+' is no split"),
+        ({"split": {"by": "time", "valid": 0.0001, "test": 0.0001}}, r"the (valid|test) split is empty"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence_and_nothing_is_left(raw, tmp_path, changes, message):
+    paths = written(tmp_path, raw)
+    with pytest.raises(InputError, match=message):
+        build(entry_of(paths, **changes), tmp_path)
+    assert not [path for path in tmp_path.iterdir() if "Shop" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("ts", None, r"log.csv: column 'ts', row 8: the time is missing"),
+        ("ts", "yesterday", r"log.csv: column 'ts', row 8: 'yesterday' is no time: give whole numbers, or dates"),
+        ("rating", None, r"log.csv: column 'rating', row 8: the label is missing"),
+        ("rating", "good", r"log.csv: column 'rating', row 8: label 'good' is no number"),
+        ("weight", None, r"log.csv: column 'weight', row 8: the weight is missing"),
+    ],
+)
+def test_a_wrong_value_is_named_with_file_column_and_row(raw, tmp_path, column, value, message):
+    text = raw["log"].with_columns(pl.col(column).cast(pl.String))
+    text[7, column] = value
+    paths = written(tmp_path, {**raw, "log": text}, "csv")
+    with pytest.raises(DataError, match=message):
+        build(entry_of(paths, kind="csv", weight_col="weight"), tmp_path)
+
+
+def test_the_label_is_no_feature(raw, tmp_path):
+    columns = [*COLUMNS[1:], {"name": "rating", "active": True, "dtype": "int", "type": "categorical"}]
+    with pytest.raises(ConfigError, match="column 'rating' is the label of the log"):
+        build(entry_of(written(tmp_path, raw), feature_cols=columns, group_id=None), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"interactions": "log.csv"}, "dataset 'Shop': interactions"),
+        ({"feature_cols": [{"dtype": "str"}]}, "feature_cols"),
+        ({"feature_cols": ["user_id"]}, "feature_cols"),
+    ],
+)
+def test_an_entry_of_another_shape_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        _ = Entry.of({**entry_of({"log": "x", "items": "x", "users": "x"}), **changes}).columns
