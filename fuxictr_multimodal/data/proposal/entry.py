@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from fuxictr_multimodal.data.proposal.facts import TIME_UNITS, Facts, flat, is_rating, kinds, look, mean
-from fuxictr_multimodal.data.proposal.features import BUCKETS, feature
+from fuxictr_multimodal.data.proposal.features import BUCKETS, feature, spent
 from fuxictr_multimodal.data.proposal.hints import target_kind
 from fuxictr_multimodal.data.proposal.lines import Noted
 from fuxictr_multimodal.data.proposal.roles import Roles
@@ -98,7 +98,7 @@ def _log(roles: Roles) -> dict[str, Any]:
             log["positive"] = Noted(f">= {bound:g}", f"check: {fraction:.0%} of the events are positive then")
             roles.checks["positive"] = f"events with {roles.label} >= {bound:g} are taken as positive"
         else:
-            log["positive"] = "> 0"
+            log["positive"] = f"== {facts.true}" if facts.true else "> 0"
     if roles.behaviour is not None:
         found = kinds(columns[roles.behaviour])
         target = target_kind(found)
@@ -120,6 +120,8 @@ def _log(roles: Roles) -> dict[str, Any]:
 
 def _samples(roles: Roles) -> dict[str, Any]:
     entry = _split_files(roles)
+    if roles.label is not None and roles.main.columns[roles.label].true:
+        raise ConfigError(f"{roles.main.name}: the label {roles.label!r} is written as texts: write it as 0 and 1")
     if roles.histories:
         notes = [f"{name}: {roles.main.columns[name].shown()}" for name in roles.histories]
         value = roles.histories[0] if len(roles.histories) == 1 else list(roles.histories)
@@ -130,7 +132,7 @@ def _samples(roles: Roles) -> dict[str, Any]:
 
 
 def _flat(roles: Roles) -> dict[str, Any]:
-    return _split_files(roles)
+    return _samples(roles)
 
 
 def _split_files(roles: Roles) -> dict[str, Any]:
@@ -202,7 +204,13 @@ def _events(roles: Roles) -> list[Noted]:
             return []
         facts = columns[roles.time]
         found = [Noted({"name": "age", "bins": 16}, "time from the event to the sample"), Noted({"name": "weekday"})]
-        return found if facts.time_unit == "date" else [*found, Noted({"name": "hour"})]
+        found += [] if facts.time_unit == "date" else [Noted({"name": "hour"})]
+        return found + [
+            Noted(
+                {"name": name, "bins": BUCKETS}, f"{columns[name].shown()}; of history events, the target has none yet"
+            )
+            for name in spent(roles)
+        ]
     found = []
     main = roles.histories[0] if roles.histories else ""
     for name in roles.aligned.get(main, []):
@@ -242,7 +250,7 @@ def _columns(roles: Roles) -> list[Noted]:
     keys = {roles.label, roles.item if form != "flat" else None, *roles.histories, roles.behaviour}
     keys |= {name for names in roles.aligned.values() for name in names}
     if form == "log":
-        keys |= {roles.time}
+        keys |= {roles.time, *(spent(roles) if roles.time else ())}
     for name, facts in main.items():
         if name in keys:
             continue

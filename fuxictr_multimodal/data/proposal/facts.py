@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import polars as pl
@@ -32,6 +32,7 @@ class Facts:
         lengths: least, median, 95th percentile and largest number of values in a list.
         lists: the values as lists, where they are; a sample of them.
         dtype: in words of polars, as the file has it.
+        true: text that stands for true in a csv file, else "".
     """
 
     name: str
@@ -40,6 +41,7 @@ class Facts:
     missing: int
     distinct: int
     dtype: str
+    true: str = ""
     inner: Kind = "empty"
     splitter: str = ""
     lengths: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -126,7 +128,7 @@ def look(series: pl.Series, *, text_file: bool = False) -> Facts:
         series: the examined values, as the file has them.
         text_file: whether they are texts of a csv file, which may be numbers or times.
     """
-    dtype = str(series.dtype)
+    dtype, written = str(series.dtype), series
     if isinstance(series.dtype, pl.Categorical | pl.Enum):
         series = series.cast(pl.String)
     if text_file:
@@ -138,6 +140,8 @@ def look(series: pl.Series, *, text_file: bool = False) -> Facts:
     kind = _kind(values.dtype) if len(values) else "empty"
     plain = kind not in ("list", "other", "empty")
     facts = Facts(series.name, kind, values, missing, values.n_unique() if plain else 0, dtype)
+    if kind == "bool" and text_file and values.any():
+        facts = replace(facts, true=str(written.filter(series.fill_null(False))[0]).strip())
     if kind == "list":
         return _with_lists(facts, values.arr.to_list() if isinstance(values.dtype, pl.Array) else values)
     if kind == "text" and (splitter := _splitter(values)):

@@ -9,6 +9,7 @@ import polars as pl
 from fuxictr_multimodal.data.proposal.facts import Facts, flat, is_prose, is_rating
 from fuxictr_multimodal.data.proposal.hints import LABEL, OUTCOME, hinted
 from fuxictr_multimodal.data.proposal.lines import Noted
+from fuxictr_multimodal.data.proposal.roles import Roles
 
 # Numbers that name something, rather than count or measure it.
 NAMES = (
@@ -17,6 +18,7 @@ NAMES = (
     "os", "tab", "position", "slot", "cluster", "segment", "status", "flag", "zone", "store", "seller", "shop",
     "author",
 )  # fmt: skip
+SPENT = ("dwell", "watch", "watched", "duration", "progress", "playtime", "stay")
 FEW = 50
 MANY = 1000
 LONGEST_SEQUENCE = 50
@@ -71,9 +73,22 @@ def _outcome(facts: Facts, source: str, seen: str) -> Noted | None:
         or hinted(facts.words, ("count", "num", "avg", "mean"))
     ):
         return None
-    if facts.binary or is_rating(facts) or hinted(facts.words, ("dwell", "watch", "duration", "progress", "playtime")):
+    if facts.binary or is_rating(facts) or hinted(facts.words, SPENT):
         return _off(facts, source, f"check: {seen}; it looks like an outcome of the event, which would be the answer")
     return None
+
+
+def spent(roles: Roles) -> list[str]:
+    """Columns of a log that say how long or how far an event went: known of history events, not yet of the target."""
+    taken = (roles.user, roles.item, roles.label, roles.time)
+    return [
+        name
+        for name, facts in roles.main.columns.items()
+        if name not in taken
+        and facts.kind in ("int", "float")
+        and facts.distinct > BUCKETS
+        and hinted(facts.words, SPENT)
+    ]
 
 
 def _categorical(facts: Facts, source: str, seen: str, rows: int, dtype: str) -> Noted:

@@ -53,7 +53,8 @@ def test_a_log_with_items_and_users(files, proposed, tmp_path):
     }  # fmt: skip
     assert (entry["item_data"], entry["user_data"]) == (paths[1], paths[2])
     assert (entry["item_col"], entry["group_id"], entry["split"]["by"]) == ("item_id", "user_id", "time")
-    assert [column["name"] for column in entry["event_cols"]] == ["age", "weekday", "hour"]
+    # How long an event took is known of history events, not yet of the target.
+    assert [column["name"] for column in entry["event_cols"]] == ["age", "weekday", "hour", "dwell_time"]
     columns = columns_of(entry)
     assert columns["categories"] == {
         "name": "categories", "active": True, "dtype": "str", "type": "sequence", "source": "item",
@@ -65,8 +66,9 @@ def test_a_log_with_items_and_users(files, proposed, tmp_path):
     }  # fmt: skip
     # An age of the user and the age of an event are two features.
     assert columns["user_age"]["preprocess"] == "copy_from(age)"
-    # What an event brings is no feature of it, and what says nothing is off.
-    assert [name for name, column in columns.items() if not column["active"]] == ["dwell_time", "joined", "warehouse"]
+    # What says nothing is off.
+    assert [name for name, column in columns.items() if not column["active"]] == ["joined", "warehouse"]
+    assert "dwell_time" not in columns
     assert "title" not in columns
     text = found.files[0].read_text()
     assert "# - {name: title, active: True, dtype: str, type: text" in text
@@ -146,6 +148,23 @@ def test_plain_features_without_items(files, proposed, tmp_path):
     assert found.checks == ["the last rows become test: they should be the newest, or in random order"]
     assert list_expids(tmp_path / "config") == ["QIN_Shop"]
     assert load_config(tmp_path / "config", "QIN_Shop")["metrics"] == ["AUC", "logloss"]
+
+
+def test_labels_that_are_written_as_texts(files, proposed):
+    log = shop.log(300).with_columns(click=pl.Series(["True", "False"] * 150))
+    _, entry = proposed(files(log__csv=log))
+    assert entry["interactions"]["positive"] == "== True"
+    ready = shop.samples(90).select("user_id", "device", click=pl.Series(["yes", "no"] * 45) == "yes")
+    with pytest.raises(ConfigError, match="the label 'click' is written as texts: write it as 0 and 1"):
+        proposed(files(train__csv=ready, valid__csv=ready), overwrite=True)
+
+
+def test_outcomes_of_an_event_are_no_features_of_it(files, proposed):
+    log = shop.log(300).with_columns(like=pl.Series([0, 1] * 150), share_count=pl.Series(range(300)))
+    found, entry = proposed(files(log=log))
+    assert not columns_of(entry)["like"]["active"]
+    assert columns_of(entry)["share_count"]["active"]  # of the past, as counts are
+    assert "it looks like an outcome of the event, which would be the answer" in found.files[0].read_text()
 
 
 def test_uncertain_guesses_are_said(files, proposed):
