@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import psutil
 from _common import emit, in_its_own_process, peak_rss_mib, seconds
-
 from build import copy_bytes, sync
 
 DATASET = "Log"
