@@ -19,7 +19,7 @@ from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.config.of_settings import BASE, config_folder, parts_of, plain
 from fuxictr_multimodal.config.packaged import default_config
 from fuxictr_multimodal.config.user_paths import user_path
-from fuxictr_multimodal.data.entry.build import build_entry
+from fuxictr_multimodal.data.entry.build import build_entry, folder_name
 from fuxictr_multimodal.data.entry.entry import with_frames
 from fuxictr_multimodal.data.proposal.experiments import SMALL, sizes_for
 from fuxictr_multimodal.data.store import Store
@@ -65,7 +65,8 @@ def open_dataset(dataset_id: str, *, data_root: str | Path = "data") -> Store:
     Raises:
         InputError: it is missing, damaged or of another format version.
     """
-    return Store.open(user_path(data_root), check_plain_name(dataset_id, "dataset_id"))
+    root = user_path(data_root)
+    return Store.open(root, folder_name(root, check_plain_name(dataset_id, "dataset_id")))
 
 
 def train(

@@ -52,8 +52,10 @@ def verify_main(argv: Sequence[str], *, prog: str) -> None:
     )
     args = parser.parse_args(argv)
     from fuxictr_multimodal.config.names import check_plain_name
+    from fuxictr_multimodal.data.entry.build import folder_name
     from fuxictr_multimodal.data.store import Store
 
-    store = Store.open(args.data_root, check_plain_name(args.dataset_id, "--dataset-id"))
+    name = check_plain_name(args.dataset_id, "--dataset-id")
+    store = Store.open(args.data_root, folder_name(args.data_root, name))
     store.verify()
     print(f"{store.dir}: {len(store.manifest.files)} files match the manifest")

@@ -13,6 +13,7 @@ from fuxictr_multimodal.comparison.board import Board
 from fuxictr_multimodal.comparison.collect import collect, dataset_with_reports
 from fuxictr_multimodal.config.expids import list_expids, load_model_config
 from fuxictr_multimodal.config.names import check_plain_name
+from fuxictr_multimodal.data.entry.build import folder_name
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.errors import ConfigError
 
@@ -58,8 +59,10 @@ def rank(
     if data_root is None and collection.groups:
         data_root = Path(collection.groups[0].runs[0].report.config.get("data_root", "data"))
     store = None
-    if data_root is not None and (wanted or Store.exists(data_root, dataset_id)):
-        store = Store.open(data_root, dataset_id)
+    if data_root is not None:
+        folder = folder_name(data_root, dataset_id)
+        if wanted or Store.exists(data_root, folder):
+            store = Store.open(data_root, folder)
     with tqdm(total=replicates, desc="bootstrap", leave=False, disable=None) as bar:
         return make_board(
             collection,

@@ -58,7 +58,7 @@ CLONE_FAULTS = (
     Fault(
         name="the sample tuner file does not run",
         area="Clone",
-        where="experiment/config/DCN_tiny_parquet_tuner_config.yaml",
+        where="experiment/config: DCN_tiny_parquet_tuner_config.yaml",
         wrong="its inline dataset is not read without a key `dataset_config`, and paths of `base_config` are relative "
         "to another folder",
         handling="reported: give `base_config` a folder whose dataset entry has paths that are right in experiment/",
