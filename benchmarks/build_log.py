@@ -29,12 +29,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-<<<<<<< HEAD
 from _common import copy_bytes, emit, in_its_own_process, peak_rss_mib, seconds, sync
-=======
-from _common import emit, in_its_own_process, peak_rss_mib, seconds
-from build import copy_bytes, sync
->>>>>>> i19f
 
 DATASET = "Log"
 MAX_LEN = 64
