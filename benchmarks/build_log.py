@@ -170,7 +170,7 @@ def entry_of(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def build(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Build the dataset, as the first run of an experiment does, and bring it to the device; importing is apart."""
     started = time.perf_counter()
-    import fuxictr_multimodal.data.entry.log  # noqa: F401 (imported when it is needed: not the build's time)
+    import fuxictr_multimodal.data.entry.log.dataset  # noqa: F401 (imported when it is needed: not the build's time)
     from fuxictr_multimodal.data.entry.build import build_entry
 
     imported, imported_mib = time.perf_counter(), peak_rss_mib()

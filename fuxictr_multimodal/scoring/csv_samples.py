@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 from fuxictr.features import FeatureMap
 
-from fuxictr_multimodal.data.entry.files import scan
-from fuxictr_multimodal.data.entry.lists import SPLITTER, Lists, as_ids
-from fuxictr_multimodal.data.entry.values import vectors
+from fuxictr_multimodal.data.entry.tables.files import scan
+from fuxictr_multimodal.data.entry.tables.lists import SPLITTER, Lists, as_ids
+from fuxictr_multimodal.data.entry.tables.values import vectors
 from fuxictr_multimodal.data.jagged import row_at
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.data.store.feature_cols import is_fitted

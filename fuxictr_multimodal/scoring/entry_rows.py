@@ -10,13 +10,13 @@ import polars as pl
 
 from fuxictr_multimodal.config.entry_settings import form_of
 from fuxictr_multimodal.data.entry.entry import Entry
-from fuxictr_multimodal.data.entry.files import Table, files_of, format_of, scan
-from fuxictr_multimodal.data.entry.lists import as_ids
-from fuxictr_multimodal.data.entry.sample_events import SampleEvents
-from fuxictr_multimodal.data.entry.sample_histories import HistoryReader
-from fuxictr_multimodal.data.entry.sources import Source
-from fuxictr_multimodal.data.entry.users import Users, read_users
-from fuxictr_multimodal.data.entry.values import values_of
+from fuxictr_multimodal.data.entry.samples.events import SampleEvents
+from fuxictr_multimodal.data.entry.samples.histories import HistoryReader
+from fuxictr_multimodal.data.entry.samples.sources import Source
+from fuxictr_multimodal.data.entry.tables.files import Table, files_of, format_of, scan
+from fuxictr_multimodal.data.entry.tables.lists import as_ids
+from fuxictr_multimodal.data.entry.tables.users import Users, read_users
+from fuxictr_multimodal.data.entry.tables.values import values_of
 from fuxictr_multimodal.data.jagged import JaggedArrays
 from fuxictr_multimodal.data.recipes.parquet_input import BATCH_ROWS
 from fuxictr_multimodal.data.store import Store

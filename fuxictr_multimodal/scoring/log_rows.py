@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.entry.entry import Entry
 from fuxictr_multimodal.data.entry.events import TIMES, EventFeature
-from fuxictr_multimodal.data.entry.files import Table, scan
-from fuxictr_multimodal.data.entry.lists import SPLITTER, Lists, as_ids, check_aligned
-from fuxictr_multimodal.data.entry.log_columns import LogColumns
-from fuxictr_multimodal.data.entry.times import Clock, TimeReader
-from fuxictr_multimodal.data.entry.values import values_of
+from fuxictr_multimodal.data.entry.log.columns import LogColumns
+from fuxictr_multimodal.data.entry.tables.files import Table, scan
+from fuxictr_multimodal.data.entry.tables.lists import SPLITTER, Lists, as_ids, check_aligned
+from fuxictr_multimodal.data.entry.tables.times import Clock, TimeReader
+from fuxictr_multimodal.data.entry.tables.values import values_of
 from fuxictr_multimodal.data.jagged import JaggedArrays, row_numbers
 from fuxictr_multimodal.data.recipes.parquet_input import BATCH_ROWS
 from fuxictr_multimodal.data.store import Store

@@ -15,7 +15,7 @@ import polars as pl
 import torch
 from fuxictr.features import FeatureMap
 
-from fuxictr_multimodal.data.entry.lists import Lists as IdLists
+from fuxictr_multimodal.data.entry.tables.lists import Lists as IdLists
 from fuxictr_multimodal.data.jagged import JaggedArrays, offsets_from_lengths, row_at, row_numbers
 from fuxictr_multimodal.data.recipes.parquet_input import Anything, Arrays, ColumnForm, Lists, ParquetInput, Scalars
 from fuxictr_multimodal.data.store import Store

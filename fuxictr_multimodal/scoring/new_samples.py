@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fuxictr_multimodal.data.entry.files import SUFFIXES
+from fuxictr_multimodal.data.entry.tables.files import SUFFIXES
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.scoring.csv_samples import typed_csv
 from fuxictr_multimodal.scoring.entry_rows import EntryRows, entry_of

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from fuxictr_multimodal.data.entry.entry import Entry
-from fuxictr_multimodal.data.entry.log import build_log
+from fuxictr_multimodal.data.entry.log.dataset import build_log
 from fuxictr_multimodal.data.store.reader import Store, read_item_table
 
 COLUMNS = [

@@ -8,9 +8,9 @@ from typing import Any
 import polars as pl
 
 from fuxictr_multimodal.config.entry_settings import EventColumn, InteractionSettings, NegativeSettings, SplitSettings
-from fuxictr_multimodal.data.entry.files import scan
-from fuxictr_multimodal.data.entry.log_reader import Events, log_dtypes, read_events
-from fuxictr_multimodal.data.entry.log_samples import LogChoices, LogSamples
+from fuxictr_multimodal.data.entry.log.reader import Events, log_dtypes, read_events
+from fuxictr_multimodal.data.entry.log.samples import LogChoices, LogSamples
+from fuxictr_multimodal.data.entry.tables.files import scan
 
 COLUMNS = {"user": "user", "item": "item", "time": "time"}
 

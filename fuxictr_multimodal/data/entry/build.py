@@ -138,7 +138,7 @@ def _build(entry: Entry, root: Path, folder: str, *, overwrite: bool) -> None:
     options: dict[str, Any] = {"data_root": root, "recipe": recipe_of(entry), "overwrite": overwrite}
     entry = replace(entry, dataset_id=folder)
     if entry.form == "log":
-        from fuxictr_multimodal.data.entry.log import build_log
+        from fuxictr_multimodal.data.entry.log.dataset import build_log
 
         build_log(entry, **options)
     elif entry.form == "prepared":
@@ -146,7 +146,7 @@ def _build(entry: Entry, root: Path, folder: str, *, overwrite: bool) -> None:
 
         build_prepared(entry, **options)
     else:
-        from fuxictr_multimodal.data.entry.samples import build_samples
+        from fuxictr_multimodal.data.entry.samples.dataset import build_samples
 
         build_samples(entry, **options)
 

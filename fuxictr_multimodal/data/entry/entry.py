@@ -11,7 +11,7 @@ from typing import Any
 from fuxictr_multimodal.config.binder import bind
 from fuxictr_multimodal.config.dataset_settings import DATASET_KEYS, DatasetSettings
 from fuxictr_multimodal.config.entry_settings import Form, form_of
-from fuxictr_multimodal.data.entry.files import Table, scan
+from fuxictr_multimodal.data.entry.tables.files import Table, scan
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 

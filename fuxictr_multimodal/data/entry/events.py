@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.data.entry.times import COUNTER, Clock
+from fuxictr_multimodal.data.entry.tables.times import COUNTER, Clock
 from fuxictr_multimodal.errors import DataError
 
 Ints = NDArray[np.integer]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from fuxictr_multimodal.data.entry.entry import BESIDE, FEATURE_MAP, Entry
-from fuxictr_multimodal.data.entry.files import CHUNK_ROWS, files_of, scan
-from fuxictr_multimodal.data.entry.items import named_files
-from fuxictr_multimodal.data.entry.values import values_of
+from fuxictr_multimodal.data.entry.tables.files import CHUNK_ROWS, files_of, scan
+from fuxictr_multimodal.data.entry.tables.items import named_files
+from fuxictr_multimodal.data.entry.tables.values import values_of
 from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.data.store.manifest import SPLITS, read_json
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 
-from fuxictr_multimodal.data.entry.files import files_of, format_of, reading
+from fuxictr_multimodal.data.entry.tables.files import files_of, format_of, reading
 from fuxictr_multimodal.data.proposal.facts import Facts, look
 from fuxictr_multimodal.errors import DataError
 

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.entry.events import EventFeature, EventFitter
-from fuxictr_multimodal.data.entry.times import Clock
+from fuxictr_multimodal.data.entry.tables.times import Clock
 from fuxictr_multimodal.data.recipes.interactions import earlier_items
 from fuxictr_multimodal.data.recipes.movielens_recipe import Recipe
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fuxictr_multimodal.data.entry import events
 from fuxictr_multimodal.data.entry.events import EventFeature, EventFitter, quantile_boundaries
-from fuxictr_multimodal.data.entry.times import Clock
+from fuxictr_multimodal.data.entry.tables.times import Clock
 from fuxictr_multimodal.errors import DataError
 
 

@@ -10,10 +10,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.config.entry_settings import InteractionSettings
-from fuxictr_multimodal.data.entry.files import EXACT_FLOAT, Table, format_of
-from fuxictr_multimodal.data.entry.labels import Rule
+from fuxictr_multimodal.data.entry.log.labels import Rule
 from fuxictr_multimodal.data.entry.splits import fold_codes
-from fuxictr_multimodal.data.entry.times import COUNTER, Clock, TimeReader
+from fuxictr_multimodal.data.entry.tables.files import EXACT_FLOAT, Table, format_of
+from fuxictr_multimodal.data.entry.tables.times import COUNTER, Clock, TimeReader
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.errors import DataError, did_you_mean
 

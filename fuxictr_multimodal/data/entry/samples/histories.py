@@ -10,8 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.entry.entry import Entry
-from fuxictr_multimodal.data.entry.lists import SPLITTER, Lists, as_ids, check_aligned
-from fuxictr_multimodal.data.entry.sources import Source
+from fuxictr_multimodal.data.entry.samples.sources import Source
+from fuxictr_multimodal.data.entry.tables.lists import SPLITTER, Lists, as_ids, check_aligned
 from fuxictr_multimodal.data.jagged import slices
 from fuxictr_multimodal.data.store.ids import UNKNOWN, IdMap
 from fuxictr_multimodal.errors import ConfigError, DataError

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fuxictr_multimodal.data.entry.log_samples import LogSamples
+from fuxictr_multimodal.data.entry.log.samples import LogSamples
 from fuxictr_multimodal.errors import ConfigError, DataError
 from tests.helpers.logs import choices, history_of, read, rows_of
 
@@ -159,7 +159,7 @@ def test_negatives_are_items_of_train_that_the_user_never_has(log, by):
 
 
 def test_negatives_do_not_depend_on_the_pieces_in_which_samples_are_asked_for(log, monkeypatch):
-    monkeypatch.setattr("fuxictr_multimodal.data.entry.negatives.BLOCK", 10)
+    monkeypatch.setattr("fuxictr_multimodal.data.entry.log.negatives.BLOCK", 10)
     chosen = choices(negatives={"ratio": 2, "seed": 1})
     events = read(pl.DataFrame(log), chosen)
     by_piece = [rows_of(LogSamples(events, chosen, where="log"), piece=piece) for piece in (1, 13, 1000)]

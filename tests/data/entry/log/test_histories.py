@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuxictr_multimodal.data.entry.histories import Timeline
+from fuxictr_multimodal.data.entry.log.histories import Timeline
 from fuxictr_multimodal.data.recipes.interactions import earlier_items
 
 logs = st.lists(st.tuples(st.integers(0, 3), st.integers(-5, 5), st.integers(1, 9), st.booleans()), max_size=40)

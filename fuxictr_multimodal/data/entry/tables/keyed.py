@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from fuxictr_multimodal.data.entry.files import Table
+from fuxictr_multimodal.data.entry.tables.files import Table
 from fuxictr_multimodal.errors import DataError
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuxictr_multimodal.data.entry.labels import Rule
+from fuxictr_multimodal.data.entry.log.labels import Rule
 from fuxictr_multimodal.errors import ConfigError, DataError
 
 COMPARISONS = {

@@ -11,10 +11,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.entry.entry import Entry
-from fuxictr_multimodal.data.entry.files import Table
-from fuxictr_multimodal.data.entry.log_reader import Events
-from fuxictr_multimodal.data.entry.users import Users
-from fuxictr_multimodal.data.entry.values import values_of
+from fuxictr_multimodal.data.entry.log.reader import Events
+from fuxictr_multimodal.data.entry.tables.files import Table
+from fuxictr_multimodal.data.entry.tables.users import Users
+from fuxictr_multimodal.data.entry.tables.values import values_of
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.errors import ConfigError, DataError

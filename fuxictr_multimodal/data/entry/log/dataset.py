@@ -13,12 +13,19 @@ import polars as pl
 from fuxictr_multimodal.config.entry_settings import SplitSettings
 from fuxictr_multimodal.data.entry.entry import Entry
 from fuxictr_multimodal.data.entry.events import TIMES
-from fuxictr_multimodal.data.entry.files import Table
-from fuxictr_multimodal.data.entry.items import Items, ShownItems, item_table, named_files, read_items, vector_files
-from fuxictr_multimodal.data.entry.log_columns import PIECE_ROWS, LogColumns, LogRows
-from fuxictr_multimodal.data.entry.log_reader import Events, log_dtypes, read_events
-from fuxictr_multimodal.data.entry.log_samples import LogChoices, LogSamples, Samples
-from fuxictr_multimodal.data.entry.users import read_users
+from fuxictr_multimodal.data.entry.log.columns import PIECE_ROWS, LogColumns, LogRows
+from fuxictr_multimodal.data.entry.log.reader import Events, log_dtypes, read_events
+from fuxictr_multimodal.data.entry.log.samples import LogChoices, LogSamples, Samples
+from fuxictr_multimodal.data.entry.tables.files import Table
+from fuxictr_multimodal.data.entry.tables.items import (
+    Items,
+    ShownItems,
+    item_table,
+    named_files,
+    read_items,
+    vector_files,
+)
+from fuxictr_multimodal.data.entry.tables.users import read_users
 from fuxictr_multimodal.data.recipes.interactions import TRAIN
 from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.data.store.manifest import Manifest

@@ -6,7 +6,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from fuxictr_multimodal.data.entry.files import scan
+from fuxictr_multimodal.data.entry.tables.files import scan
 from fuxictr_multimodal.errors import DataError
 
 DTYPES = {"user": "str", "age": "int", "price": "float", "clicks": "list"}

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from fuxictr_multimodal.config.entry_settings import TIME_FEATURES, EventColumn
 from fuxictr_multimodal.data.entry.entry import Entry
 from fuxictr_multimodal.data.entry.events import EventFeature, EventFitter
-from fuxictr_multimodal.data.entry.sample_histories import JaggedIds
-from fuxictr_multimodal.data.entry.sources import Source
-from fuxictr_multimodal.data.entry.times import TimeReader
+from fuxictr_multimodal.data.entry.samples.histories import JaggedIds
+from fuxictr_multimodal.data.entry.samples.sources import Source
+from fuxictr_multimodal.data.entry.tables.times import TimeReader
 from fuxictr_multimodal.data.jagged import row_numbers
 from fuxictr_multimodal.errors import ConfigError, DataError
 

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.data.entry.files import EXACT_FLOAT
+from fuxictr_multimodal.data.entry.tables.files import EXACT_FLOAT
 from fuxictr_multimodal.data.jagged import offsets_from_lengths, row_numbers
 from fuxictr_multimodal.errors import DataError
 

@@ -16,13 +16,20 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.entry.entry import Entry
-from fuxictr_multimodal.data.entry.items import Items, ShownItems, item_table, named_files, read_items, vector_files
-from fuxictr_multimodal.data.entry.lists import as_ids
-from fuxictr_multimodal.data.entry.sample_events import SampleEvents
-from fuxictr_multimodal.data.entry.sample_histories import HistoryReader, JaggedIds
-from fuxictr_multimodal.data.entry.sources import Source, open_sources
-from fuxictr_multimodal.data.entry.users import read_users
-from fuxictr_multimodal.data.entry.values import values_of
+from fuxictr_multimodal.data.entry.samples.events import SampleEvents
+from fuxictr_multimodal.data.entry.samples.histories import HistoryReader, JaggedIds
+from fuxictr_multimodal.data.entry.samples.sources import Source, open_sources
+from fuxictr_multimodal.data.entry.tables.items import (
+    Items,
+    ShownItems,
+    item_table,
+    named_files,
+    read_items,
+    vector_files,
+)
+from fuxictr_multimodal.data.entry.tables.lists import as_ids
+from fuxictr_multimodal.data.entry.tables.users import read_users
+from fuxictr_multimodal.data.entry.tables.values import values_of
 from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
 from fuxictr_multimodal.errors import DataError

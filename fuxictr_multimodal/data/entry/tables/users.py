@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from fuxictr_multimodal.data.entry.entry import Entry
-from fuxictr_multimodal.data.entry.keyed import read_keyed, same_type
+from fuxictr_multimodal.data.entry.tables.keyed import read_keyed, same_type
 
 KEY = "\0user"
 

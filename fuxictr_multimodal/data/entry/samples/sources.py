@@ -11,10 +11,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.entry.entry import Entry
-from fuxictr_multimodal.data.entry.files import CHUNK_ROWS, Table
 from fuxictr_multimodal.data.entry.splits import by_column, by_order, by_time, by_user, fold_codes
-from fuxictr_multimodal.data.entry.times import TimeReader
-from fuxictr_multimodal.data.entry.users import Users
+from fuxictr_multimodal.data.entry.tables.files import CHUNK_ROWS, Table
+from fuxictr_multimodal.data.entry.tables.times import TimeReader
+from fuxictr_multimodal.data.entry.tables.users import Users
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.data.store.manifest import SPLITS
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from fuxictr_multimodal.data.entry.lists import SPLITTER, Lists
+from fuxictr_multimodal.data.entry.tables.lists import SPLITTER, Lists
 from fuxictr_multimodal.data.jagged import places_in_rows, row_numbers
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
 from fuxictr_multimodal.errors import DataError

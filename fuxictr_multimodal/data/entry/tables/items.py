@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.data.entry.entry import Columns, Entry
-from fuxictr_multimodal.data.entry.keyed import listed, read_keyed
-from fuxictr_multimodal.data.entry.values import values_of
+from fuxictr_multimodal.data.entry.tables.keyed import listed, read_keyed
+from fuxictr_multimodal.data.entry.tables.values import values_of
 from fuxictr_multimodal.data.recipes.text_features import tfidf_svd, vectors_of_ids
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.errors import DataError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuxictr_multimodal.data.entry.times import COUNTER, PER_DAY, Clock, TimeReader, unit_of
+from fuxictr_multimodal.data.entry.tables.times import COUNTER, PER_DAY, Clock, TimeReader, unit_of
 from fuxictr_multimodal.errors import DataError
 
 MOMENT = dt.datetime(2026, 1, 31, 12, 30, 15)

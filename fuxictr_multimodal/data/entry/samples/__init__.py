@@ -1,0 +1,1 @@
+"""Samples that are ready to a dataset: their tables, histories and event features."""
