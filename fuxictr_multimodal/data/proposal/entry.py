@@ -101,9 +101,12 @@ def _log(roles: Roles) -> dict[str, Any]:
             log["positive"] = f"== {facts.true}" if facts.true else "> 0"
     if roles.behaviour is not None:
         found = kinds(columns[roles.behaviour])
-        target = target_kind(found)
+        told = _kinds_with_one_label(roles)
         log["behaviour"] = Noted(roles.behaviour, f"check: {', '.join(found)}")
-        log["target_behaviour"] = Noted(target, "check: the kind of event that is predicted")
+        if told is None:
+            log["target_behaviour"] = Noted(target_kind(found), "check: the kind of event that is predicted")
+        else:
+            found = [kind for kind in found if kind in told]
         log["behaviours"] = Noted(found, "each kind has a history of its own; the first is the main one")
     entry: dict[str, Any] = {"interactions": log}
     if roles.time is not None:
@@ -116,6 +119,24 @@ def _log(roles: Roles) -> dict[str, Any]:
             "the log has positives only; drawn are items that the user has not",
         )
     return entry
+
+
+def _kinds_with_one_label(roles: Roles) -> set[str] | None:
+    """The kinds whose events are positive, where each kind tells the label; None where a kind has both labels.
+
+    A view that is always 0 and a click that is always 1 are one sample each: no kind alone can be predicted.
+    """
+    assert roles.behaviour is not None
+    if roles.label is None:
+        return None
+    kind, label = roles.main.columns[roles.behaviour], roles.main.columns[roles.label]
+    if not label.binary or kind.missing or label.missing:
+        return None
+    ends = pl.DataFrame({"kind": kind.values.cast(pl.String), "label": label.values.cast(pl.Float64)}).group_by("kind")
+    seen = ends.agg(low=pl.col("label").min(), high=pl.col("label").max())
+    if (seen["low"] != seen["high"]).any():
+        return None
+    return set(seen.filter(high=1.0)["kind"])
 
 
 def _samples(roles: Roles) -> dict[str, Any]:

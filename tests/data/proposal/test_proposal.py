@@ -115,6 +115,14 @@ def test_a_log_of_positives_and_one_with_kinds_of_events(files, proposed):
     assert any("action is taken for the kind of event" in check for check in found.checks)
 
 
+def test_kinds_of_events_that_tell_the_label_are_all_samples(files, proposed):
+    log = shop.log(600)
+    kind = pl.when(pl.col("click") == 0).then(pl.lit("view")).when(pl.col("device") == "phone").then(pl.lit("buy"))
+    _, entry = proposed(files(kinds=log.with_columns(action=kind.otherwise(pl.lit("click")))))
+    assert "target_behaviour" not in entry["interactions"]
+    assert sorted(entry["interactions"]["behaviours"]) == ["buy", "click"]
+
+
 def test_ratings_become_positive_from_four_fifths_on(files, proposed):
     rng = np.random.default_rng(0)
     ratings = pl.DataFrame({
