@@ -139,7 +139,8 @@ def predict(
         run: what `train` returned, or an expid that was trained by its own settings.
         data: new samples, a data frame of polars or pandas, or a csv or parquet file: the dataset's columns in raw
             form, the target item, and the history as lists of items, newest last. A dataset that was built from a log
-            needs no history where the log is there: user, item and time are enough. By default the test split.
+            needs no history where the log is there: user, item, time and the log's feature columns are enough. By
+            default the test split.
         gpu: index of the GPU, -1 for the CPU.
         config: the config folder, as in `train`.
         calibrate: `platt` or `isotonic` calibrates the scores on the valid split; `score_raw` has the model's own.

@@ -22,9 +22,9 @@ def run_predict_main(
         notes="New samples are csv or parquet: the dataset's columns in raw form, ids as in your own files, and the "
         "history as a list of items, newest last (in csv a text with ^, or the entry's splitter, between items). "
         "Columns are named as in the dataset's entry; for a dataset that a script built, the history is item_seq or "
-        "history. A dataset that was built from a log needs the user, the item and the time only: histories are read "
-        "off the log. They can also come in history, and in a column for each further behaviour, with the times of "
-        "their events in history_time and other event features in history_<name>. Scores keep the order of the "
+        "history. A dataset that was built from a log needs user, item, time and the log's own columns: histories are "
+        "read off the log. They can also come in history, and in a column for each further behaviour, with the times "
+        "of their events in history_time and other event features in history_<name>. Scores keep the order of the "
         "samples.",
         examples=["--expid QIN_demo --out scores.parquet", "--expid QIN_demo --data new.parquet --out scores.csv"],
     )

@@ -149,7 +149,7 @@ def users_of(entry: Entry, columns: Collection[Mapping[str, Any]], table: Table)
         return read_users(entry)
     except DataError as error:
         raise DataError(
-            f"{table.name} lacks the user's column {lacking[0]!r}, and user_data cannot be read: {error}"
+            f"{table.name}: the user's column {lacking[0]!r} is missing, and user_data cannot be read: {error}"
         ) from None
 
 

@@ -125,8 +125,8 @@ class LogRows(RawRows):
             found = LogHistories(self._entry, store, [*self._features.values()], max_len=self._max_len)
         except DataError as error:
             raise DataError(
-                f"{self.path} has no column of histories ({' or '.join(HISTORY_NAMES)}), and they cannot be read off "
-                f"the log: {error}"
+                f"{self.path}: there is no column of histories ({' or '.join(HISTORY_NAMES)}), and they cannot be read "
+                f"off the log: {error}"
             ) from None
         names = [self._log.user, *([self._log.time] if self._has_time else [])]
         frame = self._table.read(names)

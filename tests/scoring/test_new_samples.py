@@ -221,9 +221,7 @@ def test_a_log_that_is_gone(opened, raw, tmp_path):
     shop.log(1200).write_parquet(tmp_path / "log.parquet")
     _, _, score = opened(**log_entry(raw, file=str(tmp_path / "log.parquet")))
     (tmp_path / "log.parquet").unlink()
-    message = (
-        r"new\.parquet has no column of histories \(item_seq or history\), and they cannot be read off the log: .*log"
-    )
+    message = r"new\.parquet: there is no column of histories \(item_seq or history\), .* read off the log: .*log"
     with pytest.raises(DataError, match=message):
         score(shop.log(1200)[1100:])
     assert score(

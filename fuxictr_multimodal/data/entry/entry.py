@@ -13,7 +13,7 @@ from fuxictr_multimodal.config.dataset_settings import DATASET_KEYS, DatasetSett
 from fuxictr_multimodal.config.entry_settings import Form, form_of
 from fuxictr_multimodal.data.entry.tables.files import Table, scan
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col
-from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 TABLES = ("train_data", "valid_data", "test_data", "interactions", "item_data", "user_data")
 # A frame in place of a file, in the recipe of the dataset.
@@ -104,8 +104,11 @@ class Entry:
     def table(self, key: str, dtypes: Mapping[str, str], *, optional: Collection[str] = ()) -> Table:
         """Open one of `TABLES`; see `scan`."""
         source = getattr(self.settings, key)
+        source = self.frames.get(key, source.file if key == "interactions" else source)
+        if isinstance(source, str) and source == FRAME:
+            raise DataError(f"{self.where}: {key} was a data frame, which is not kept")
         return scan(
-            self.frames.get(key, source.file if key == "interactions" else source),
+            source,
             dtypes=dtypes,
             where=f"{self.where}: {key}",
             data_format=self._format_of(key),

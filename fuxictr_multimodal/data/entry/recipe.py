@@ -90,4 +90,7 @@ def _same_file(key: str, then: Any, now: Any) -> bool:
 
 def _short(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    if len(text) <= _LONGEST:
+        return text
+    # The end of a path tells more than its beginning.
+    return f"...{text[-_LONGEST:]}" if isinstance(value, str) else f"{text[:_LONGEST]}..."

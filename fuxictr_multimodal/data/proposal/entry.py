@@ -17,6 +17,7 @@ from fuxictr_multimodal.errors import ConfigError
 HISTORY_SLOTS = (16, 32, 64, 128)
 # Names of groups in the files of a dataset.
 RESERVED = ("history", "behaviours")
+WEIGHTS = ("sample_weight", "weight")
 
 
 def propose_entry(roles: Roles) -> dict[str, Any]:
@@ -47,6 +48,9 @@ def propose_entry(roles: Roles) -> dict[str, Any]:
             entry["event_cols"] = Noted(events, "features of each history event; QIN reads them by `event_features`")
     group = roles.user if roles.user else None
     entry["group_id"] = Noted(group, "gAUC and NDCG are computed within its values" if group else "no column of users")
+    if (weight := _weight(roles)) is not None:
+        seen = roles.main.columns[weight].shown()
+        entry["weight_col"] = Noted(weight, f"check: {seen}; weights of samples in the loss")
     events = [] if form == "flat" else _events(roles)
     entry["feature_cols"] = Noted(_without_repeats(_columns(roles), {noted.value["name"] for noted in events}))
     entry["label_col"] = {"name": _label_name(roles), "dtype": "float"}
@@ -264,11 +268,17 @@ def _label_name(roles: Roles) -> str:
     return next(name for name in ("label", "is_positive", "positive_label") if name not in taken)
 
 
+def _weight(roles: Roles) -> str | None:
+    """The column of weights of samples, by its name."""
+    columns = roles.main.columns
+    return next((name for name in WEIGHTS if name in columns and columns[name].kind in ("int", "float")), None)
+
+
 def _columns(roles: Roles) -> list[Noted]:
     """`feature_cols`: samples or log, then users, then items; a name stands for one column only."""
     found: list[Noted] = []
     main, form = roles.main.columns, roles.form
-    keys = {roles.label, roles.item if form != "flat" else None, *roles.histories, roles.behaviour}
+    keys = {roles.label, roles.item if form != "flat" else None, *roles.histories, roles.behaviour, _weight(roles)}
     keys |= {name for names in roles.aligned.values() for name in names}
     if form == "log":
         keys |= {roles.time, *(spent(roles) if roles.time else ())}

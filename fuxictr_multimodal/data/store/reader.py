@@ -32,7 +32,7 @@ HISTORY = "history"
 BEHAVIOURS = "behaviours"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Store:
     """A finished dataset on disk.
 
@@ -43,6 +43,10 @@ class Store:
 
     dir: Path
     manifest: Manifest
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{name} {counts.rows:,}" for name, counts in self.manifest.splits.items())
+        return f"Store({str(self.dir)!r}: {splits})"
 
     @classmethod
     def open(cls, data_root: str | Path, dataset_id: str) -> Store:

@@ -98,7 +98,7 @@ class SplitBuilder:
         if self._label is not None and self._positives in (0, self.rows):
             raise DataError(
                 f"{self._folder.name}.h5: column {self._label!r} is {int(self._positives > 0)} in all {self.rows} "
-                f"rows: AUC is undefined with a single class"
+                f"rows: AUC is undefined with a single class; for a log see `positive` and `target_behaviour`"
             )
         if self._weight is not None and not self._weighted:
             raise DataError(

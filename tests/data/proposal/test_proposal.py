@@ -123,6 +123,12 @@ def test_kinds_of_events_that_tell_the_label_are_all_samples(files, proposed):
     assert sorted(entry["interactions"]["behaviours"]) == ["buy", "click"]
 
 
+def test_weights_of_samples_are_no_feature(files, proposed):
+    _, entry = proposed(files(impressions=shop.samples(300).with_columns(weight=pl.col("click") + 0.5)))
+    assert entry["weight_col"] == "weight"
+    assert "weight" not in columns_of(entry)
+
+
 def test_ratings_become_positive_from_four_fifths_on(files, proposed):
     rng = np.random.default_rng(0)
     ratings = pl.DataFrame({

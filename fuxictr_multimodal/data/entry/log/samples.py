@@ -18,7 +18,7 @@ from fuxictr_multimodal.data.entry.log.negatives import SplitNegatives
 from fuxictr_multimodal.data.entry.log.reader import Events
 from fuxictr_multimodal.data.recipes.interactions import SPLITS, TRAIN
 from fuxictr_multimodal.data.recipes.negatives import NegativeSampler
-from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.errors import ConfigError, DataError
 
 HISTORY = "history"
 TIME = "time of the event"
@@ -209,9 +209,17 @@ class LogSamples:
         columns: dict[str, NDArray] = dict(self._codes)
         if any(map(self._is_age, self._fitters)):
             columns[TIME] = self.times
+        kept = history_events(events, choices)
+        kinds = choices.interactions.behaviours or ()
+        for kind, keep in zip(kinds, kept.values(), strict=False):
+            if not keep.any():
+                raise DataError(
+                    f"{self._where}: behaviours: no event of kind {kind!r} is positive, so its history would be empty: "
+                    "leave it out, or set `history: all`"
+                )
         return {
             name: timeline.history(events.items, keep, max_len=choices.max_len, columns=columns)
-            for name, keep in history_events(events, choices).items()
+            for name, keep in kept.items()
         }
 
     def _is_age(self, name: str) -> bool:

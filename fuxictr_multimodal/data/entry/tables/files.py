@@ -112,7 +112,8 @@ def scan(
         typed, _ = _typed(frame, present, dtypes, where, first_row=0)
         return Table(typed, (), where, int(frame.select(pl.len()).collect().item()))
     paths = files_of(source, data_format=data_format, where=where)
-    data_format = data_format or format_of(paths[0], where)
+    # A file says by its name what it is; the entry's format is for names that do not.
+    data_format = _ending(paths[0]) or data_format or format_of(paths[0], where)
     parts: list[pl.LazyFrame] = []
     first: dict[str, pl.DataType] = {}
     total = 0
@@ -190,10 +191,14 @@ def format_of(path: Path, where: str) -> str:
     Raises:
         DataError: another ending.
     """
-    found = next((kind for kind, ends in SUFFIXES.items() if path.name.lower().endswith(ends)), None)
+    found = _ending(path)
     if found is None:
         raise DataError(f"{where}: the format of {path} is not clear from its name: set data_format to csv or parquet")
     return found
+
+
+def _ending(path: Path) -> str | None:
+    return next((kind for kind, ends in SUFFIXES.items() if path.name.lower().endswith(ends)), None)
 
 
 @contextlib.contextmanager

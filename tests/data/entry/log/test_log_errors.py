@@ -20,6 +20,10 @@ def raw() -> dict[str, pl.DataFrame]:
     [
         ({"interactions": {"time": "tss"}}, r"log.parquet: column 'tss' is missing. Did you mean 'ts'\?"),
         ({"interactions": {"positive": "high"}}, r"positive is 'high', but must be a rule such as"),
+        (
+            {"interactions": {"behaviour": "device", "behaviours": ["ios", "web"], "positive": "in [9]"}},
+            r"no event of kind '\w+' is positive, so its history would be empty: leave it out, or set `history: all`",
+        ),
         ({"interactions": {"label": None, "positive": None}}, r"the log has positives only: draw negatives"),
         ({"event_cols": [{"name": "city"}]}, r"event_cols: 'city' is the name of another column"),
         ({"event_cols": [{"name": "rating", "target": "hours"}]}, r"`target` can only be 'rating' itself"),
