@@ -198,6 +198,7 @@ class _Reader:
     def _labels(self, rule: Rule, labels: pl.Series, target: NDArray[np.bool_], first: int) -> NDArray[np.bool_]:
         """Events that are no targets need no label, and are positive without one."""
         where = self._where(labels.name)
+        labels = rule.without_nan(labels)
         unlabelled = labels.is_null().to_numpy() & ~target
         if not unlabelled.any():
             return rule.holds(labels, where=where, first_row=first)
