@@ -16,7 +16,7 @@ from fuxictr_multimodal.data.entry.log.columns import LogColumns
 from fuxictr_multimodal.data.entry.tables.files import Table, scan
 from fuxictr_multimodal.data.entry.tables.lists import SPLITTER, Lists, as_ids, check_aligned
 from fuxictr_multimodal.data.entry.tables.times import Clock, TimeReader
-from fuxictr_multimodal.data.entry.tables.values import values_of
+from fuxictr_multimodal.data.entry.tables.values import check_single, numbers_of, values_of
 from fuxictr_multimodal.data.jagged import JaggedArrays, row_numbers
 from fuxictr_multimodal.data.recipes.parquet_input import BATCH_ROWS
 from fuxictr_multimodal.data.store import Store
@@ -136,11 +136,26 @@ class LogRows(RawRows):
         found.place(frame[self._log.user], times)
         return found
 
-    def _times(self, values: pl.Series, first: int, clock: Clock, column: str | None = None) -> NDArray[np.int64]:
-        """Times in the unit of a clock, (rows,)."""
+    def _values(
+        self, feature: EventFeature, values: pl.Series, first: int, column: str, rows: NDArray[np.int64] | None = None
+    ) -> pl.Series:
+        """Values of a feature that is no time, (N,); `rows` (N,) are theirs where a row has several."""
+        where = f"{self._table.name}: column {column!r}"
+        check_single(values, where=where)
+        return values if feature.kind == "category" else numbers_of(values, where=where, first_row=first, rows=rows)
+
+    def _times(
+        self,
+        values: pl.Series,
+        first: int,
+        clock: Clock,
+        column: str | None = None,
+        rows: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.int64]:
+        """Times in the unit of a clock, (N,); `rows` (N,) are theirs where a row has several."""
         column = column or self._log.time
         reader = TimeReader(f"{self._table.name}: column {column!r}", self._log.time_unit)
-        times = reader.read(values, first_row=first)
+        times = reader.read(values, first_row=first, rows=rows)
         return reader.clock.converted(times, clock)
 
     def _pieces(self) -> Iterator[Piece]:
@@ -164,7 +179,7 @@ class LogRows(RawRows):
 
     def _target_codes(self, feature: EventFeature, chunk: pl.DataFrame, first: int) -> NDArray[np.int32]:
         if feature.name in self._shown:
-            return feature.codes(chunk[feature.name])
+            return feature.codes(self._values(feature, chunk[feature.name], first, feature.name))
         if feature.kind in ("weekday", "hour") and self._has_time and self._log.time is not None:
             return feature.codes(self._times(chunk[self._log.time], first, feature.clock))
         return feature.without_value(len(chunk))
@@ -175,20 +190,22 @@ class LogRows(RawRows):
         assert own is not None
         splitter = self._entry.columns.splitters.get(name, SPLITTER)
         lists = Lists.of(chunk[name], splitter=splitter)
-        aligned = {column: Lists.of(chunk[column], splitter=splitter) for column in self._aligned(name).values()}
+        aligned = {
+            column: Lists.aligned(chunk[column], lists, splitter=splitter) for column in self._aligned(name).values()
+        }
         check_aligned(aligned, lists, name, where=self._table.name, first_row=first)
         ids, _ = as_ids(lists.values, own["dtype"])
-        events = {}
+        events, rows = {}, row_numbers(np.diff(lists.offsets))
         for feature in self._features.values():
             column = self._aligned(name)[feature.name]
             values = aligned[column].values
             if feature.kind not in TIMES:
-                events[feature.name] = feature.codes(values)
+                events[feature.name] = feature.codes(self._values(feature, values, first, column, rows))
                 continue
-            times = self._times(values, first, feature.clock, column)
+            times = self._times(values, first, feature.clock, column, rows)
             if feature.kind == "age":
                 assert self._log.time is not None
                 now = self._times(chunk[self._log.time], first, feature.clock)
-                times = now[row_numbers(np.diff(lists.offsets))] - times
+                times = now[rows] - times
             events[feature.name] = feature.codes(times)
         return JaggedArrays(self._ids.codes(ids), lists.offsets, events)

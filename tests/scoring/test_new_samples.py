@@ -217,6 +217,41 @@ def test_columns_that_are_missing(opened, raw, drop, message):
         score(shop.log(1200)[1100:].drop(drop))
 
 
+DWELL = [{"name": "dwell_time", "bins": 4, "target": "dwell_time"}]
+GIVEN = {"history": ["sku-0001^sku-0002^sku-0003", "sku-0001"], "history_dwell_time": ["1.0^^200.5", ""]}
+
+
+def test_a_gap_in_a_given_history_is_a_missing_value(opened, raw, tmp_path):
+    _, _, score = opened(**{**log_entry(raw), "event_cols": DWELL})
+    new = shop.log(1200)[:2].drop("click").with_columns(**{k: pl.Series(v) for k, v in GIVEN.items()})
+    new.write_csv(tmp_path / "new.csv")
+    lists = new.with_columns(
+        pl.col("history").str.split("^"), pl.Series("history_dwell_time", [[1.0, None, 200.5], [None]])
+    )
+    found, expected = join([*score(tmp_path / "new.csv")]), join([*score(lists)])
+    same_jagged(found.history, expected.history)
+    assert found.history.events["dwell_time"].tolist() == [1, 0, 4, 0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dwell_time": ["1.5", "abc"]}, r"column 'dwell_time', row 1 \(counted from 0\): 'abc' is no number"),
+        ({"dwell_time": [[1.5], []]}, r"column 'dwell_time' holds List\(Float64\), but an event feature is one number"),
+        (
+            {**GIVEN, "history_dwell_time": ["1^2^3", "x"]},
+            r"column 'history_dwell_time', row 1 \(counted from 0\): 'x' is no number",
+        ),
+        ({"timestamp": pl.Series([2**64 - 1, 1], dtype=pl.UInt64)}, r"column 'timestamp', row 0: 1844\d+ is no time"),
+    ],
+)
+def test_values_of_event_features_that_are_wrong(opened, raw, changes, message):
+    _, _, score = opened(**{**log_entry(raw), "event_cols": DWELL})
+    new = shop.log(1200)[:2].drop("click").with_columns(**{k: pl.Series(v) for k, v in changes.items()})
+    with pytest.raises(DataError, match=message):
+        list(score(new))
+
+
 def test_a_log_that_is_gone(opened, raw, tmp_path):
     shop.log(1200).write_parquet(tmp_path / "log.parquet")
     _, _, score = opened(**log_entry(raw, file=str(tmp_path / "log.parquet")))

@@ -70,13 +70,14 @@ class Rule:
             first_row: row of the file that `labels` begin with.
 
         Raises:
-            DataError: a label is missing, or is no number where one is compared.
+            DataError: a label is missing (NaN is), or is no number where one is compared.
 
         >>> Rule.parse("> 3", "positive").holds(pl.Series([3, 4, 5]), where="log").tolist()
         [False, True, True]
         """
         if isinstance(labels.dtype, pl.Categorical | pl.Enum):
             labels = labels.cast(pl.String)
+        labels = self.without_nan(labels)
         if labels.null_count():
             row = first_row + int(np.argmax(labels.is_null().to_numpy()))
             raise DataError(f"{where}, row {row}: the label is missing: fill it in or remove the row")
@@ -87,6 +88,15 @@ class Rule:
         if self.numbers is None:
             raise DataError(f"{where} holds {labels.dtype}, but the rule compares with {self.values[0]!r}")
         return self._compare(labels.cast(pl.Float64).to_numpy())
+
+    def without_nan(self, labels: pl.Series) -> pl.Series:
+        """The same with NaN as a missing label, also where it is written as text and the rule compares numbers."""
+        if labels.dtype.is_float():
+            return labels.fill_nan(None)
+        if labels.dtype != pl.String or self.numbers is None:
+            return labels
+        nan = labels.str.strip_chars().cast(pl.Float64, strict=False).is_nan().fill_null(False)
+        return labels.set(nan, None) if nan.any() else labels
 
     def _holds_text(self, labels: pl.Series, where: str, first_row: int) -> NDArray[np.bool_]:
         numbers = labels.str.strip_chars().cast(pl.Float64, strict=False)

@@ -14,6 +14,7 @@ from fuxictr_multimodal.data.entry.log.labels import Rule
 from fuxictr_multimodal.data.entry.splits import fold_codes
 from fuxictr_multimodal.data.entry.tables.files import EXACT_FLOAT, Table, format_of
 from fuxictr_multimodal.data.entry.tables.times import COUNTER, Clock, TimeReader
+from fuxictr_multimodal.data.entry.tables.values import check_single
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.errors import DataError, did_you_mean
 
@@ -168,6 +169,7 @@ class _Reader:
         for name, values in (found | {"kept": kept}).items():
             self._pieces.setdefault(name, []).append(values)
         for name, columns in self._column_pieces.items():
+            check_single(chunk[name], where=self._where(name))
             kept_values = chunk[name] if kept.all() else chunk[name].filter(pl.Series(kept))
             # Four bytes a row instead of the text.
             columns.append(kept_values.cast(pl.Categorical) if kept_values.dtype == pl.String else kept_values)
@@ -198,6 +200,7 @@ class _Reader:
     def _labels(self, rule: Rule, labels: pl.Series, target: NDArray[np.bool_], first: int) -> NDArray[np.bool_]:
         """Events that are no targets need no label, and are positive without one."""
         where = self._where(labels.name)
+        labels = rule.without_nan(labels)
         unlabelled = labels.is_null().to_numpy() & ~target
         if not unlabelled.any():
             return rule.holds(labels, where=where, first_row=first)

@@ -15,6 +15,7 @@ from fuxictr_multimodal.data.entry.events import EventFeature, EventFitter
 from fuxictr_multimodal.data.entry.samples.histories import JaggedIds
 from fuxictr_multimodal.data.entry.samples.sources import Source
 from fuxictr_multimodal.data.entry.tables.times import TimeReader
+from fuxictr_multimodal.data.entry.tables.values import check_single, numbers_of
 from fuxictr_multimodal.data.jagged import row_numbers
 from fuxictr_multimodal.errors import ConfigError, DataError
 
@@ -83,10 +84,10 @@ class SampleEvents:
     ) -> None:
         """Take training samples: `rows` of the chunk, or all."""
         for spec in self._specs:
-            for history in histories.values():
+            for name, history in histories.items():
                 if spec.name not in history.raw:
                     continue
-                values = self._values(spec, chunk, history, source, first_row)
+                values = self._values(spec, chunk, name, history, source, first_row)
                 if not len(values):
                     continue
                 if rows is not None:
@@ -121,9 +122,10 @@ class SampleEvents:
             if spec.target is None or spec.name == "age":
                 targets[spec.name] = feature.without_value(len(chunk))
             else:
-                values = chunk[spec.target]
+                values, where = chunk[spec.target], f"{source.name}: column {spec.target!r}"
+                check_single(values, where=where)
                 if spec.bins is not None:
-                    values = _numbers(values, f"{source.name}: column {spec.target!r}")
+                    values = numbers_of(values, where=where, first_row=first_row)
                 if spec.name in TIME_FEATURES:
                     values = self._read_times(spec, "target", values, source, first_row)
                 targets[spec.name] = feature.codes(values)
@@ -132,7 +134,7 @@ class SampleEvents:
             events = {}
             for spec in self._specs:
                 if spec.name in history.raw:
-                    values = self._values(spec, chunk, history, source, first_row)
+                    values = self._values(spec, chunk, name, history, source, first_row)
                     events[spec.name] = self._fitted[spec.name].codes(values)
                 else:
                     events[spec.name] = np.zeros(len(history.ids), dtype=np.int32)
@@ -140,18 +142,20 @@ class SampleEvents:
         return targets, coded
 
     def _values(
-        self, spec: EventColumn, chunk: pl.DataFrame, history: JaggedIds, source: Source, first_row: int
+        self, spec: EventColumn, chunk: pl.DataFrame, name: str, history: JaggedIds, source: Source, first_row: int
     ) -> pl.Series:
-        """What is encoded of each event of a history, (N,)."""
-        raw = history.raw[spec.name]
+        """What is encoded of each event of the history `name`, (N,)."""
+        raw, rows = history.raw[spec.name], row_numbers(np.diff(history.offsets))
         if spec.name not in TIME_FEATURES:
-            return raw if spec.bins is None else _numbers(raw, f"{source.name}: the history of {spec.name!r}")
-        times = self._read_times(spec, "history", raw, source, first_row)
+            column = spec.history.get(name) if isinstance(spec.history, dict) else spec.history
+            where = f"{source.name}: column {column!r}"
+            return raw if spec.bins is None else numbers_of(raw, where=where, first_row=first_row, rows=rows)
+        times = self._read_times(spec, "history", raw, source, first_row, rows)
         if spec.name != "age":
             return times
         assert spec.target is not None
         now = self._read_times(spec, "target", chunk[spec.target], source, first_row)
-        return now.gather(pl.Series(row_numbers(np.diff(history.offsets)))) - times
+        return now.gather(pl.Series(rows)) - times
 
     def _fitter(self, spec: EventColumn) -> EventFitter:
         """The one that learns a feature; it knows the unit of the times that came until then."""
@@ -161,27 +165,24 @@ class SampleEvents:
             self._fitters[spec.name] = EventFitter(spec, where=self._where, **clock)
         return self._fitters[spec.name]
 
-    def _read_times(self, spec: EventColumn, side: str, values: pl.Series, source: Source, first_row: int) -> pl.Series:
+    def _read_times(
+        self,
+        spec: EventColumn,
+        side: str,
+        values: pl.Series,
+        source: Source,
+        first_row: int,
+        rows: NDArray[np.int64] | None = None,
+    ) -> pl.Series:
         if not len(values):
             return pl.Series(values=[], dtype=pl.Int64)
         reader = self._times.get((spec.name, side))
         if reader is None:
-            what = f"the times of {spec.name!r} ({'history' if side == 'history' else spec.target})"
-            reader = self._times[spec.name, side] = TimeReader(f"{source.name}: {what}", spec.time_unit)
-        times = reader.read(values, first_row=first_row)
+            given = spec.history.values() if isinstance(spec.history, dict) else [spec.history]
+            columns = ", ".join(map(repr, given)) if side == "history" else repr(spec.target)
+            where = f"{source.name}: column {columns}"
+            reader = self._times[spec.name, side] = TimeReader(where, spec.time_unit)
+        times = reader.read(values, first_row=first_row, rows=rows)
         if self._restored:
             times = reader.clock.converted(times, self._fitted[spec.name].clock)
         return pl.Series(times)
-
-
-def _numbers(values: pl.Series, where: str) -> pl.Series:
-    """Values of a feature with bins.
-
-    Raises:
-        DataError: one is no number.
-    """
-    numbers = values.cast(pl.Float64, strict=False)
-    wrong = values.filter(numbers.is_null() & values.is_not_null() & (values.cast(pl.String) != ""))
-    if len(wrong):
-        raise DataError(f"{where} holds {wrong[0]!r}, which is no number: leave out `bins` for categories")
-    return numbers

@@ -127,7 +127,7 @@ class HistoryReader:
                 f"{self._dtype}"
             )
         events = {
-            event: Lists.of(chunk[column], splitter=self._splitter[name])
+            event: Lists.aligned(chunk[column], lists, splitter=self._splitter[name])
             for event, column in self.aligned[name].items()
         }
         columns = {self.aligned[name][event]: found for event, found in events.items()}

@@ -287,6 +287,8 @@ def _cast(column: pl.Expr, found: pl.DataType, dtype: str, where: str) -> tuple[
     if dtype == "list":
         if not nested and found not in (pl.String, pl.Null):
             raise DataError(f"{where} holds {found}, not lists or text")
+        if isinstance(found, pl.List | pl.Array) and found.inner.is_nested():
+            raise DataError(f"{where} holds {found}, but a row must be one list of numbers or texts")
         return column.arr.to_list() if isinstance(found, pl.Array) else column, None
     if nested or found in (pl.Binary, pl.Object) or isinstance(found, pl.Struct):
         raise DataError(f"{where} is declared as {dtype}, but holds {found}")

@@ -44,6 +44,23 @@ class Lists:
         values = pl.Series(values=series.to_arrow().flatten(), dtype=series.dtype.inner)
         return cls(values, offsets_from_lengths(lengths.to_numpy()))
 
+    @classmethod
+    def aligned(cls, series: pl.Series, history: Lists, *, splitter: str = SPLITTER) -> Lists:
+        """Lists beside those of a history; in texts a gap is a missing value, and so is an empty text beside one item.
+
+        >>> history = Lists.of(pl.Series(["a^b", "c", ""]))
+        >>> lists = Lists.aligned(pl.Series(["1^", "", ""]), history)
+        >>> lists.values.to_list(), lists.offsets.tolist()
+        (['1', None, None], [0, 2, 3, 3])
+        """
+        if series.dtype not in (pl.String, pl.Null):
+            return cls.of(series)
+        texts = series.cast(pl.String).fill_null("")
+        split = texts.str.split(splitter)  # an empty text is one empty value
+        nothing = (texts == "") & pl.Series(np.diff(history.offsets) != 1)
+        lists = cls.of(split.set(nothing, None) if nothing.any() else split)
+        return cls(lists.values.set(lists.values == "", None), lists.offsets)
+
     def newest(self, keep: NDArray[np.bool_] | None, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Positions (n,) of the last `most` values of each row that `keep` (N,) marks, and the offsets (rows + 1,).
 

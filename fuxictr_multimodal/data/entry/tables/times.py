@@ -96,19 +96,26 @@ class TimeReader:
         self._kind: str | None = None
         self._most = 0
 
-    def read(self, values: pl.Series, *, first_row: int = 0) -> NDArray[np.int64]:
-        """Times of the next rows, (rows,) int64.
+    def read(
+        self, values: pl.Series, *, first_row: int = 0, rows: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        """Times of the next rows, (N,) int64.
+
+        Args:
+            values: the next times, (N,).
+            first_row: row that they begin with, for messages.
+            rows: of each time where a row has several, (N,), counted from `first_row`; by default each has its own.
 
         Raises:
             DataError: a value is missing or is no time, or the column's type has no times.
         """
         if values.null_count():
-            row = first_row + int(np.argmax(values.is_null().to_numpy()))
+            row = _row(values.is_null(), first_row, rows)
             raise DataError(
                 f"{self._where}, row {row}: the time is missing, so that the event has no place in a history: fill it "
                 "in or remove the row"
             )
-        kind, times = self._parse(values, first_row)
+        kind, times = self._parse(values, first_row, rows)
         if len(times) and kind != (self._kind or kind):
             raise DataError(f"{self._where}: times are {self._kind} first and {kind} from row {first_row}")
         if len(times):
@@ -129,16 +136,22 @@ class TimeReader:
         """Whether the unit was recognised by size."""
         return self._kind == "whole numbers" and self._given is None
 
-    def _parse(self, values: pl.Series, first_row: int) -> tuple[str, NDArray[np.int64]]:
+    def _parse(
+        self, values: pl.Series, first_row: int, rows: NDArray[np.int64] | None
+    ) -> tuple[str, NDArray[np.int64]]:
         dtype = values.dtype
         if dtype.is_integer():
-            return "whole numbers", values.cast(pl.Int64).to_numpy()
+            whole = values.cast(pl.Int64, strict=False)
+            if whole.null_count():
+                row = _row(whole.is_null(), first_row, rows)
+                raise DataError(f"{self._where}, row {row}: {values.filter(whole.is_null())[0]} is no time")
+            return "whole numbers", whole.to_numpy()
         if dtype.is_float():
             numbers = values.to_numpy()
             wrong = ~np.isfinite(numbers) | (np.abs(numbers) >= 2**63)
             if wrong.any():
-                row = int(np.argmax(wrong))
-                raise DataError(f"{self._where}, row {first_row + row}: {numbers[row]} is no time")
+                row = _row(pl.Series(wrong), first_row, rows)
+                raise DataError(f"{self._where}, row {row}: {numbers[wrong][0]} is no time")
             if (numbers != np.floor(numbers)).any():
                 raise DataError(
                     f"{self._where} has fractions: give times as whole numbers, such as milliseconds, or datetimes"
@@ -151,10 +164,12 @@ class TimeReader:
             self._unit = dtype.time_unit
             return "datetimes", values.cast(pl.Int64).to_numpy()
         if dtype == pl.String:
-            return self._parse_text(values, first_row)
+            return self._parse_text(values, first_row, rows)
         raise DataError(f"{self._where} holds {dtype}, but times are whole numbers, dates or datetimes")
 
-    def _parse_text(self, values: pl.Series, first_row: int) -> tuple[str, NDArray[np.int64]]:
+    def _parse_text(
+        self, values: pl.Series, first_row: int, rows: NDArray[np.int64] | None
+    ) -> tuple[str, NDArray[np.int64]]:
         text = values.str.strip_chars()
         numbers = text.cast(pl.Int64, strict=False)
         if not numbers.null_count():
@@ -163,13 +178,19 @@ class TimeReader:
         if self._kind != "whole numbers" and wrong.all():
             found = _parsed(text)
             if not found.null_count():
-                return self._parse(found, first_row)
+                return self._parse(found, first_row, rows)
             wrong = found.is_null()
-        row = int(np.argmax(wrong.to_numpy()))
+        row = _row(wrong, first_row, rows)
         raise DataError(
-            f"{self._where}, row {first_row + row}: {values[row]!r} is no time: give whole numbers, or dates such as "
+            f"{self._where}, row {row}: {values.filter(wrong)[0]!r} is no time: give whole numbers, or dates such as "
             "2026-01-31 or 2026-01-31 12:30:00, in every row alike"
         )
+
+
+def _row(wrong: pl.Series, first_row: int, rows: NDArray[np.int64] | None) -> int:
+    """The row of the first value that is wrong."""
+    at = int(wrong.arg_max() or 0)
+    return first_row + (at if rows is None else int(rows[at]))
 
 
 def unit_of(most: int) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.entry.tables.lists import SPLITTER, Lists
 from fuxictr_multimodal.data.jagged import places_in_rows, row_numbers
@@ -41,6 +42,47 @@ def values_of(column: Mapping[str, Any], series: pl.Series, *, where: str, first
         raise DataError(f"{place} is encoded (it has `vocab_size`) and needs dtype int, not text")
     kind = pl.Float64 if column["type"] == "numeric" else pl.Int64
     return series.cast(kind).fill_null(column.get("fill_na") or 0).to_numpy()
+
+
+def numbers_of(
+    series: pl.Series, *, where: str, first_row: int = 0, rows: NDArray[np.int64] | None = None
+) -> pl.Series:
+    """Values of an event feature with bins, (N,) float64; an empty text is a missing one.
+
+    Args:
+        series: the values, (N,).
+        where: table and column, for messages.
+        first_row: row that they begin with.
+        rows: of each value where a row has several, (N,), counted from `first_row`; by default each has its own.
+
+    Raises:
+        DataError: one is no number.
+    """
+    check_single(series, where=where)
+    if isinstance(series.dtype, pl.Categorical | pl.Enum):
+        series = series.cast(pl.String)
+    if series.dtype == pl.String:
+        series = series.str.strip_chars()
+        series = series.set(series == "", None)
+    numbers = series.cast(pl.Float64, strict=False)
+    wrong = numbers.is_null() & series.is_not_null()
+    if wrong.any():
+        at = int(wrong.arg_max() or 0)
+        row = first_row + (at if rows is None else int(rows[at]))
+        raise DataError(
+            f"{where}, row {row} (counted from 0): {series[at]!r} is no number: leave out `bins` for categories"
+        )
+    return numbers
+
+
+def check_single(series: pl.Series, *, where: str) -> None:
+    """Refuse lists where an event feature has one value.
+
+    Raises:
+        DataError: naming the type.
+    """
+    if series.dtype.is_nested():
+        raise DataError(f"{where} holds {series.dtype}, but an event feature is one number or text")
 
 
 def vectors(series: pl.Series, width: int | None, *, where: str, first_row: int = 0) -> np.ndarray:

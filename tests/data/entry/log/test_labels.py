@@ -51,6 +51,10 @@ def test_rules(rule, labels, positive):
     assert Rule.parse(rule, "positive").holds(pl.Series(labels), where="log").tolist() == positive
 
 
+def test_nan_is_a_text_where_texts_are_compared():
+    assert Rule.parse("== buy", "positive").holds(pl.Series(["buy", "nan"]), where="log").tolist() == [True, False]
+
+
 def test_categories_are_texts():
     labels = pl.Series(["buy", "view"], dtype=pl.Categorical)
     assert Rule.parse("== buy", "positive").holds(labels, where="log").tolist() == [True, False]
@@ -66,6 +70,8 @@ def test_what_is_no_rule_is_refused(rule):
     ("rule", "labels", "message"),
     [
         ("> 1", pl.Series([1, None]), r"log.csv: column 'r', row 3: the label is missing"),
+        ("!= 1", pl.Series([1.0, float("nan")]), r"log.csv: column 'r', row 3: the label is missing"),
+        (">= 3", pl.Series(["1", " NaN"]), r"log.csv: column 'r', row 3: the label is missing"),
         ("> 1", pl.Series(["2", "two"]), r"row 3: label 'two' is no number, but the rule compares with 1"),
         ("== buy", pl.Series([1, 2]), r"holds Int64, but the rule compares with 'buy'"),
         ("> 1", pl.Series([[1]]), r"holds List\(Int64\), but labels are numbers or texts"),

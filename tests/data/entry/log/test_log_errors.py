@@ -56,6 +56,14 @@ def test_a_wrong_value_is_named_with_file_column_and_row(raw, tmp_path, column, 
         build(entry_of(paths, kind="csv", weight_col="weight"), tmp_path)
 
 
+def test_an_event_feature_of_lists_is_refused(raw, tmp_path):
+    log = raw["log"].with_columns(pages=pl.concat_list("device"))
+    with pytest.raises(
+        DataError, match=r"log.parquet: column 'pages' holds List\(String\), but an event feature is one"
+    ):
+        build(entry_of(written(tmp_path, {**raw, "log": log}), event_cols=[{"name": "pages"}]), tmp_path)
+
+
 def test_the_label_is_no_feature(raw, tmp_path):
     columns = [*COLUMNS[1:], {"name": "rating", "active": True, "dtype": "int", "type": "categorical"}]
     with pytest.raises(ConfigError, match="column 'rating' is the label of the log"):
