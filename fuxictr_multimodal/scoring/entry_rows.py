@@ -76,7 +76,7 @@ class EntryRows(RawRows):
         self._of_users = [c for c in columns.users if c["name"] in self._specs]
         self._ids = None if self._target is None else store.ids(self._target)
         self._reader = None if self._target is None else HistoryReader(entry)
-        self._encoder = SampleEvents.restored(entry, store.manifest.facts.get("event_features", {}))
+        self._encoder = SampleEvents.restored(entry, store.manifest.facts)
         self._renamed = {history_column: columns.histories[0]} if history_column and columns.histories else {}
         table = open_samples(path, entry, self._dtypes(), optional=columns.dtypes(self._of_users))
         users = users_of(entry, self._of_users, table)

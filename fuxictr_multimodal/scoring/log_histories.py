@@ -39,6 +39,8 @@ class LogHistories:
         choices, own = choices_of(entry), entry.columns.own
         assert own is not None
         log = choices.interactions
+        # The log may have grown, but its times are what they were.
+        log = log.model_copy(update={"time_unit": log.time_unit or store.manifest.facts.get("time_unit")})
         more = {s.name: "any" if s.bins is None else "float" for s in choices.event_cols if s.name not in TIMES}
         dtypes = more | log_dtypes(log, {log.item: own["dtype"], **user_dtype(entry)})
         table = entry.table("interactions", dtypes)

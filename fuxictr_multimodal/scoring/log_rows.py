@@ -52,6 +52,7 @@ class LogRows(RawRows):
         super().__init__(path, store=store, **options)
         self._entry, self._log = entry, entry.settings.interactions
         self._columns = LogColumns.of(entry)
+        self._built_unit = store.manifest.facts.get("time_unit")
         stored = store.manifest.facts.get("event_features", {})
         self._features = {name: EventFeature.from_json(name, stored.get(name, {})) for name in self._events}
         # A feature of events that targets have as well.
@@ -152,9 +153,10 @@ class LogRows(RawRows):
         column: str | None = None,
         rows: NDArray[np.int64] | None = None,
     ) -> NDArray[np.int64]:
-        """Times in the unit of a clock, (N,); `rows` (N,) are theirs where a row has several."""
+        """Times in the unit of a clock, (N,), whole numbers in that of the log; `rows` (N,) are theirs in lists."""
         column = column or self._log.time
-        reader = TimeReader(f"{self._table.name}: column {column!r}", self._log.time_unit)
+        where = f"{self._table.name}: column {column!r}"
+        reader = TimeReader(where, self._log.time_unit, built=self._built_unit)
         times = reader.read(values, first_row=first, rows=rows)
         return reader.clock.converted(times, clock)
 

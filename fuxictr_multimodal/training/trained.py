@@ -22,7 +22,8 @@ def load_trained(experiment: Experiment, model: BaseModel, *, otherwise: str = "
         otherwise: what else a user can do if nothing was trained.
 
     Raises:
-        DataError: there is no checkpoint, it was trained on another build of the dataset, or it does not fit the model.
+        DataError: there is no checkpoint, it was trained on another build of the dataset or on histories of another
+            length, or it does not fit the model.
     """
     path = Path(model.checkpoint)
     if not path.is_file():
@@ -34,11 +35,18 @@ def load_trained(experiment: Experiment, model: BaseModel, *, otherwise: str = "
         )
     report_path = experiment.files.report
     if report_path.is_file():
-        trained_on = Report.read(report_path).manifest_hash
-        if trained_on != experiment.store.manifest.hash:
+        report, manifest = Report.read(report_path), experiment.store.manifest
+        if report.manifest_hash != manifest.hash:
             raise DataError(
                 f"{path} was trained on another build of dataset {experiment.params['dataset_id']!r}: its ids may "
                 "differ; train again, or rebuild that dataset"
+            )
+        slots = report.config.get("max_len") or manifest.max_len
+        # A dataset without histories has no slots.
+        if manifest.max_len and slots != experiment.max_len:
+            raise DataError(
+                f"{path} was trained with max_len {slots}, but max_len is {experiment.max_len} now, which cuts "
+                f"histories otherwise: set max_len: {slots} again, or train again"
             )
     else:
         logging.warning("%s does not exist: the dataset build that %s was trained on is unknown", report_path, path)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fuxictr_multimodal.data.entry.events import EventFeature
 from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
 from fuxictr_multimodal.data.store.ids import UNKNOWN, IdMap, ids_name
@@ -77,6 +78,8 @@ class Vocabularies:
     def matched(self, column: str, earlier: Vocabularies) -> Match:
         """The codes of a column that both builds have, by the user's ids or by token; quantile bins by their number.
 
+        Features of history events are matched by category, or by bin where there are as many.
+
         A column that comes encoded, without ids, is matched by its codes: the user's own data gives them their meaning.
 
         Raises:
@@ -109,11 +112,14 @@ class Vocabularies:
             "be matched: describe it alike in both datasets"
         )
 
-    def _values(self, column: str) -> IdMap | Mapping[str, int] | None:
+    def _values(self, column: str) -> IdMap | Mapping[Any, int] | None:
         """What the codes of a column stand for: ids, tokens with their codes, or None where they are themselves."""
         path = self.directory / ids_name(column)
         if path.is_file():
             return IdMap.read(path)
+        events = self.manifest.facts.get("event_features", {})
+        if column in events:
+            return EventFeature.from_json(column, events[column]).tokens
         # FuxiCTR writes a vocabulary of numbers for a column that comes encoded.
         return self._tokens.get(column) if column in self._fitted else None
 
@@ -167,7 +173,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _kind(values: IdMap | Mapping[str, int] | None) -> str:
+def _kind(values: IdMap | Mapping[Any, int] | None) -> str:
     if values is None:
         return "codes of its own"
     return "ids" if isinstance(values, IdMap) else "a vocabulary"

@@ -170,6 +170,33 @@ def test_samples_score_as_those_of_the_split(opened, raw, tmp_path):
     same(score(test.rename({"click_history": "seen"}), history_column="seen"), expected)
 
 
+@pytest.mark.parametrize("form", ["log", "samples", "lists of the log"])
+def test_whole_numbers_are_in_the_unit_that_the_build_recognised(opened, raw, tmp_path, form):
+    # Microseconds by their greatest; those of the first rows alone look like milliseconds.
+    times, first = (pl.col("timestamp") - 1_699_999_000) * 10**9, 20
+    lists = pl.col("click_times").list.eval((pl.element() - 1_699_999_000) * 10**9)
+    ready = shop.samples(1200).with_columns(timestamp=times, click_times=lists)
+    log = shop.log(1200).with_columns(timestamp=times)
+    if form == "samples":
+        for split, start, stop in (("train", 0, 960), ("valid", 960, 1080), ("test", 1080, 1200)):
+            ready[start:stop].write_parquet(tmp_path / f"{split}.parquet")
+        store, expected, score = opened(**samples_entry(tmp_path))
+        assert store.manifest.facts["time_units"]["age"] == {"history": "us", "target": "us"}
+    else:
+        log.write_parquet(tmp_path / "log.parquet")
+        store, expected, score = opened(**log_entry(tmp_path))
+        assert store.manifest.facts["time_unit"] == "us"
+    new = log if form == "log" else ready
+    if form == "lists of the log":
+        new = new.rename({"click_history": "history", "click_times": "history_time"})
+    assert new["timestamp"][first - 1] < 10**14 < new["timestamp"][-1]
+    every = join([*score(new)])
+    same_jagged(every.take(torch.arange(1080, 1200)).history, expected.history)
+    same(score(new[:first]), every.take(torch.arange(first)))
+    with pytest.raises(DataError, match=r"row \d+: .* is too great for a time in us, the unit of the dataset's times"):
+        list(score(new[-9:].with_columns(pl.col("timestamp") * 1000)))
+
+
 def test_event_features_that_no_model_reads_need_not_be_there(opened, raw):
     _, expected, score = opened(events=None, **samples_entry(raw))
     assert expected.history.events == {}

@@ -1,6 +1,7 @@
 """Scoring from the command line: order, new samples through the dataset's encoders, unknown values, submissions."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -401,6 +402,30 @@ def test_new_rows_go_through_the_stores_own_encoders(fitted, tmp_path, monkeypat
     found = predict(config_dir=folder / "config", expid=expid, data=folder / "new.parquet", out=tmp_path / "b.parquet")
     assert np.abs(scores_of(found) - expected).max() < 1e-6
     assert found.unknown == {"city": atlantis, "code": 1, "words": 1}
+
+
+def test_histories_that_are_cut_otherwise_than_in_training_are_refused(fitted, tmp_path, monkeypatch):
+    folder, _ = fitted
+    monkeypatch.chdir(tmp_path)
+    config = shutil.copytree(folder / "config", tmp_path / "config")
+    given = {"config_dir": config, "expid": "QIN_fitted", "overrides": [f"model_root={tmp_path / 'runs'}"]}
+    run_experiment(**given)
+    expected = scores_of(predict(**given))
+    entry = yaml.safe_load((config / "dataset_config.yaml").read_text())
+
+    def edit(max_len):
+        edited = {"fitted": {**entry["fitted"], "max_len": max_len}}
+        (config / "dataset_config.yaml").write_text(yaml.safe_dump(edited))
+
+    edit(2)
+    for data in (None, folder / "new.parquet"):
+        with pytest.raises(
+            DataError, match="was trained with max_len 4, but max_len is 2 now, .*: set max_len: 4 again"
+        ):
+            predict(**given, data=data)
+    # Without a value it is that of the dataset.
+    edit(None)
+    assert np.array_equal(scores_of(predict(**given)), expected)
 
 
 def test_raw_columns_without_any_value_or_as_categories(fitted, tmp_path, monkeypatch):

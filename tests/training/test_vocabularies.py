@@ -74,6 +74,37 @@ def test_codes_are_matched_by_what_they_stand_for(tmp_path):
         other.matched("shop", old)
 
 
+def test_codes_of_history_events_are_matched_by_category_or_bin(tmp_path):
+    names = ("page", "age", "dwell", "hour", "rank")
+    bins, categories = {"kind": "bins", "boundaries": [1.0]}, {"kind": "category", "vocabulary": ["1"]}
+    old, new = (
+        build(
+            tmp_path / day,
+            encoded=names,
+            facts={"event_features": {
+                "page": {"kind": "category", "vocabulary": pages},
+                "age": {"kind": "age", "boundaries": ages},
+                "dwell": {"kind": "bins", "boundaries": dwells},
+                "hour": {"kind": "hour", "time_unit": "s"},
+                "rank": rank,
+            }},
+        )
+        for day, pages, ages, dwells, rank in (
+            ("old", ["home", "shop", "unknown"], [1.0, 9.0], [2.0], bins),
+            ("new", ["shop", "cart", "home", "help"], [2.0, 8.0], [2.0, 3.0], categories),
+        )
+    )  # fmt: skip
+    # Missing, home, shop, unknown pages, and targets without a page.
+    assert pairs(new.matched("page", old)) == [(0, 0), (1, 3), (2, 1), (4, 5), (5, 6)]
+    assert pairs(new.matched("age", old)) == [(code, code) for code in range(5)]
+    assert pairs(new.matched("dwell", old)) == [(0, 0), (3, 4)]
+    assert pairs(new.matched("hour", old)) == [(code, code) for code in range(26)]
+    assert pairs(new.matched("rank", old)) == [(0, 0), (3, 3)]
+    encoded = build(tmp_path / "encoded", encoded=names)
+    with pytest.raises(DataError, match=r"'page' has codes of its own in dataset 'shop' .* and a vocabulary in"):
+        new.matched("page", encoded)
+
+
 def test_a_build_is_kept_once_and_found_by_its_hash(tmp_path, caplog):
     data, runs = tmp_path / "data", tmp_path / "runs"
     runs.mkdir()

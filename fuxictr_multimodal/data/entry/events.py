@@ -76,6 +76,21 @@ class EventFeature:
         """Size of the embedding: 0 for missing, the codes of events, and that of a target without a value."""
         return self.values + 2
 
+    @property
+    def tokens(self) -> dict[tuple[str, ...], int]:
+        """What each code stands for: two builds of a dataset share a token that means the same.
+
+        Every build has boundaries of its own: a bin is that of the same number among as many.
+
+        >>> EventFeature("page", "category", vocabulary=("home",)).tokens
+        {('missing',): 0, ('category', 'home'): 1, ('unknown',): 2, ('without value',): 3}
+        """
+        if self.vocabulary is not None:
+            named = [*(("category", text) for text in self.vocabulary), ("unknown",)]
+        else:
+            named = [(self.kind, f"{number} of {self.values}") for number in range(1, self.values + 1)]
+        return {token: code for code, token in enumerate([("missing",), *named, ("without value",)])}
+
     def column(self, **settings: Any) -> dict[str, Any]:
         """The feature as a column of `feature_cols`."""
         given = {name: value for name, value in settings.items() if value is not None}

@@ -103,6 +103,7 @@ def build_log(
                 "events": len(events),
                 "events_left_out": len(events.kept) - len(events),
                 "users": len(events.user_ids),
+                **({"time_unit": events.recognised} if events.recognised else {}),
                 **({"vectors": made.facts} if made.facts else {}),
                 **(
                     {"event_features": {name: feature.to_json() for name, feature in samples.features.items()}}

@@ -43,6 +43,7 @@ class Events:
         kept: rows of the log that are events, (rows,).
         first_row: what messages call the first row.
         notes: what to tell the user, one line each.
+        recognised: the unit of the times, where it was recognised by their size; see `TimeReader`.
     """
 
     users: NDArray[np.int32]
@@ -60,6 +61,7 @@ class Events:
     kept: NDArray[np.bool_]
     first_row: int = 0
     notes: tuple[str, ...] = field(default=())
+    recognised: str | None = None
 
     def __len__(self) -> int:
         return len(self.users)
@@ -249,6 +251,7 @@ class _Reader:
             kept=joined["kept"],
             first_row=self._first_row,
             notes=tuple(self._notes(joined)),
+            recognised=None if self._times is None else self._times.recognised,
         )
 
     def _notes(self, joined: Mapping[str, NDArray]) -> list[str]:

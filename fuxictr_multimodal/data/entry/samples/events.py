@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,17 +43,20 @@ class SampleEvents:
         self._fitters: dict[str, EventFitter] = {}
         self._fitted: dict[str, EventFeature] = {}
         self._times: dict[tuple[str, str], TimeReader] = {}
+        # Units of whole numbers that the build recognised, by feature and side.
+        self._built: Mapping[str, Mapping[str, str]] = {}
         self._restored = False
 
     @classmethod
-    def restored(cls, entry: Entry, stored: Mapping[str, Any]) -> SampleEvents:
-        """The event features of an entry as a dataset keeps them in its `facts`, to encode new samples.
+    def restored(cls, entry: Entry, facts: Mapping[str, Any]) -> SampleEvents:
+        """The event features of an entry as a dataset keeps them in its facts, to encode new samples.
 
         Raises:
             DataError: they are damaged.
         """
-        events = cls(entry)
+        events, stored = cls(entry), facts.get("event_features", {})
         events._fitted = {s.name: EventFeature.from_json(s.name, stored.get(s.name, {})) for s in events._specs}
+        events._built = facts.get("time_units", {})
         events._restored = True
         return events
 
@@ -71,7 +75,12 @@ class SampleEvents:
         """What encodes new samples, for the manifest."""
         if not self._fitted:
             return {}
-        return {"event_features": {name: feature.to_json() for name, feature in self._fitted.items()}}
+        found: dict[str, Any] = {"event_features": {name: feature.to_json() for name, feature in self._fitted.items()}}
+        units: dict[str, dict[str, str]] = {}
+        for (name, side), reader in self._times.items():
+            if reader.recognised is not None:
+                units.setdefault(name, {})[side] = reader.recognised
+        return found | ({"time_units": units} if units else {})
 
     def learn(
         self,
@@ -84,6 +93,9 @@ class SampleEvents:
     ) -> None:
         """Take training samples: `rows` of the chunk, or all."""
         for spec in self._specs:
+            if spec.name in TIME_FEATURES and spec.target is not None:
+                # Its unit must be that of the histories.
+                self._read_times(spec, "target", chunk[spec.target], source, first_row)
             for name, history in histories.items():
                 if spec.name not in history.raw:
                     continue
@@ -110,7 +122,9 @@ class SampleEvents:
                     f"those of {spec.target!r} in {target.clock.unit}: write both in one unit, or set time_unit where "
                     "both are whole numbers"
                 )
-            self._fitted[spec.name] = self._fitter(spec).fit()
+            fitted = self._fitter(spec).fit()
+            # The first times, with which the fitter began, need not show the unit yet.
+            self._fitted[spec.name] = fitted if history is None else replace(fitted, clock=history.clock)
 
     def encode(
         self, chunk: pl.DataFrame, histories: Mapping[str, JaggedIds], *, source: Source, first_row: int
@@ -181,7 +195,8 @@ class SampleEvents:
             given = spec.history.values() if isinstance(spec.history, dict) else [spec.history]
             columns = ", ".join(map(repr, given)) if side == "history" else repr(spec.target)
             where = f"{source.name}: column {columns}"
-            reader = self._times[spec.name, side] = TimeReader(where, spec.time_unit)
+            built = self._built.get(spec.name, {}).get(side)
+            reader = self._times[spec.name, side] = TimeReader(where, spec.time_unit, built=built)
         times = reader.read(values, first_row=first_row, rows=rows)
         if self._restored:
             times = reader.clock.converted(times, self._fitted[spec.name].clock)

@@ -74,8 +74,9 @@ class Clock:
 
 
 _DATETIMES = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f%z")
-# Times that only count.
+# Times that only count, and how a dataset's metadata calls them in place of a unit.
 COUNTER = Clock(None)
+COUNT = "count"
 
 
 class TimeReader:
@@ -86,12 +87,15 @@ class TimeReader:
 
     Args:
         where: file and column, for messages.
-        unit: of whole numbers; by default it is recognised by their size.
+        unit: of whole numbers, or `COUNT`; by default it is recognised by their size.
+        built: the unit that the build of a dataset recognised, of times that are compared with those of the dataset.
     """
 
-    def __init__(self, where: str, unit: str | None = None) -> None:
+    def __init__(self, where: str, unit: str | None = None, *, built: str | None = None) -> None:
         self._where = where
-        self._given = unit
+        self._given = unit or built
+        # A unit that was recognised has a greatest time.
+        self._limit = None if unit else dict(_LIMITS).get(built or "")
         self._unit: str | None = None
         self._kind: str | None = None
         self._most = 0
@@ -122,6 +126,7 @@ class TimeReader:
             self._kind = kind
             if kind == "whole numbers":
                 self._most = max(self._most, int(np.abs(times).max()))
+                self._check_limit(times, first_row, rows)
         return times
 
     @property
@@ -129,12 +134,27 @@ class TimeReader:
         """The unit of the times that were read."""
         if self._kind != "whole numbers":
             return Clock(self._unit)
-        return Clock(self._given or unit_of(self._most))
+        unit = self._given or unit_of(self._most)
+        return COUNTER if unit == COUNT else Clock(unit)
+
+    @property
+    def recognised(self) -> str | None:
+        """The unit, or `COUNT`, that was recognised by the size of whole numbers; None where none was needed."""
+        return (self.clock.unit or COUNT) if self.guessed else None
 
     @property
     def guessed(self) -> bool:
         """Whether the unit was recognised by size."""
         return self._kind == "whole numbers" and self._given is None
+
+    def _check_limit(self, times: NDArray[np.int64], first_row: int, rows: NDArray[np.int64] | None) -> None:
+        if self._limit is not None and self._most >= self._limit:
+            at = int(np.argmax(np.abs(times)))
+            row = first_row + (at if rows is None else int(rows[at]))
+            raise DataError(
+                f"{self._where}, row {row}: {times[at]} is too great for a time in {self._given}, the "
+                "unit of the dataset's times: give times as in the training data, or as datetimes"
+            )
 
     def _parse(
         self, values: pl.Series, first_row: int, rows: NDArray[np.int64] | None

@@ -49,6 +49,24 @@ def test_a_given_unit_is_taken():
     assert read(pl.Series([5_000]), unit="ms")[1] == Clock("ms")
 
 
+def test_the_unit_of_a_build_is_that_of_later_times():
+    units = []
+    for times in ([SECONDS], [5, 99_999_999]):
+        built = TimeReader("log.csv", None)
+        built.read(pl.Series(times))
+        later = TimeReader("new.csv", built=built.recognised)
+        assert later.read(pl.Series([1, 10**10])).tolist() == [1, 10**10]
+        assert later.clock == built.clock
+        assert later.recognised is None
+        units.append(built.recognised)
+    assert units == ["s", "count"]
+    # A unit that was given, or dates, need no recognition.
+    for times, unit in ((pl.Series([5]), "s"), (pl.Series([MOMENT]), None)):
+        reader = TimeReader("log.csv", unit)
+        reader.read(times)
+        assert reader.recognised is None
+
+
 @pytest.mark.parametrize(
     ("pieces", "message"),
     [
