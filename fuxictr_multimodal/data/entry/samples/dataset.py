@@ -85,7 +85,8 @@ def build_samples(entry: Entry, *, data_root: str | Path, recipe: Mapping[str, A
             table = item_table(entry, seen.items, seen.counts)
             builder.write_ids({entry.settings.item_col: seen.items.ids})
             builder.fit(train, item_counts=seen.counts)
-            builder.write_items(table.columns, titles=table.titles)
+            own = {entry.settings.item_col: np.arange(seen.items.rows)}
+            builder.write_items({**own, **table.columns}, titles=table.titles)
             facts |= {"vectors": table.facts} if table.facts else {}
             facts |= seen.events.facts
             for note in (*seen.items.notes, *table.notes):

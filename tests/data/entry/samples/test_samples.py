@@ -202,6 +202,12 @@ def test_items_come_from_the_samples_where_there_is_no_table(shop, capsys):
     assert f"brand: 1 items have several values in the training samples, such as '{last['item_id']}'" in out
 
 
+def test_items_may_have_no_features(shop):
+    columns = [c for c in COLUMNS if c["name"] in ("user_id", "item_id")]
+    store = build_entry(entry_of(shop, item_data=None, user_data=None, feature_cols=columns))
+    assert read_item_table(store.dir)["item_id"].tolist() == list(range(store.manifest.items))
+
+
 def test_several_histories_and_weights(shop):
     for split in ("train", "valid", "test"):
         frame = pl.read_parquet(shop / f"{split}.parquet")
