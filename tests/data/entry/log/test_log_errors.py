@@ -56,6 +56,13 @@ def test_a_wrong_value_is_named_with_file_column_and_row(raw, tmp_path, column, 
         build(entry_of(paths, kind="csv", weight_col="weight"), tmp_path)
 
 
+@pytest.mark.parametrize(("table", "column", "key"), [("items", "item_id", "item"), ("users", "user", "user")])
+def test_tables_that_share_no_id(raw, tmp_path, table, column, key):
+    paths = written(tmp_path, {**raw, table: raw[table].with_columns(pl.int_range(pl.len()).alias(column))})
+    with pytest.raises(DataError, match=rf"no {key} of \S*log.parquet is in \S*{table}.parquet: ids must have"):
+        build(entry_of(paths, user_data=paths["users"], user_col="user"), tmp_path)
+
+
 def test_the_label_is_no_feature(raw, tmp_path):
     columns = [*COLUMNS[1:], {"name": "rating", "active": True, "dtype": "int", "type": "categorical"}]
     with pytest.raises(ConfigError, match="column 'rating' is the label of the log"):

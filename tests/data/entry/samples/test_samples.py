@@ -373,6 +373,24 @@ def test_an_entry_that_does_not_fit_is_refused(shop, change, message):
     assert not (shop / "data/Shop").exists()
 
 
+def test_tables_that_share_no_id_or_few(shop, capsys):
+    users = make_users()
+    build_entry(entry_of(shop))
+    # User 1 has no row.
+    train = make_rows(0, 200)["user_id"].drop_nulls()
+    absent = train.filter(~train.is_in(users["user_id"].implode())).n_unique()
+    assert absent == 1
+    note = f"users.parquet lacks 1 of {train.n_unique()} users of the training samples: their features are missing"
+    assert note in capsys.readouterr().out
+    users.with_columns(user_id=pl.int_range(len(users))).write_parquet(shop / "users.parquet")
+    with pytest.raises(DataError, match=r"no user_id of \S*train.parquet is in \S*users.parquet: ids must have"):
+        build_entry(entry_of(shop), overwrite=True)
+    make_users().write_parquet(shop / "users.parquet")
+    make_items().with_columns(item_id=pl.int_range(30)).write_parquet(shop / "items.parquet")
+    with pytest.raises(DataError, match=r"no item_id of \S*train.parquet is in \S*items.parquet: ids must have"):
+        build_entry(entry_of(shop), overwrite=True)
+
+
 def test_wrong_values_are_named(shop):
     frame = make_rows(0, 200)
     frame.with_columns(item_id=pl.when(pl.int_range(200) == 7).then(None).otherwise("item_id")).write_parquet(
