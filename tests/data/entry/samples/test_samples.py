@@ -373,6 +373,16 @@ def test_an_entry_that_does_not_fit_is_refused(shop, change, message):
     assert not (shop / "data/Shop").exists()
 
 
+@pytest.mark.parametrize("text", ['["item 1", "item 2"]', "[]", "['item 1'\n 'item 2']"])
+def test_lists_in_brackets_are_no_ids(shop, text):
+    frame = make_rows(0, 200).with_columns(pl.col("clicks").list.eval(pl.element().fill_null("")).list.join("^"))
+    clicks = frame["clicks"].to_list()
+    clicks[7] = text
+    frame.with_columns(clicks=pl.Series(clicks)).write_csv(shop / "train.csv")
+    with pytest.raises(DataError, match=r"train.csv: column 'clicks', row 7 .*: write the ids with \^ between them"):
+        build_entry(entry_of(shop, train_data=str(shop / "train.csv")))
+
+
 def test_tables_that_share_no_id_or_few(shop, capsys):
     users = make_users()
     build_entry(entry_of(shop))
