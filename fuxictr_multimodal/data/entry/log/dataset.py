@@ -63,7 +63,7 @@ def build_log(
         columns=[spec.name for spec in choices.event_cols if spec.name not in TIMES],
         task="events" if progress else "",
     )
-    samples = LogSamples(events, choices, where=f"{entry.where}: {table.name}")
+    samples = LogSamples(events, choices, where=entry.within(table.name))
     items = _all_items(entry, items, table, samples)
     rows = LogRows(columns, table, events, users)
     counts = samples.item_counts()

@@ -174,7 +174,7 @@ def _first_pass(entry: Entry, sources: list[Source], items: Items, reader: Histo
             "have an id and no features"
         )
     if items.rows < 2:
-        raise DataError(f"{entry.where}: there are no items in {sources[0].name}")
+        raise DataError(f"{entry.within(sources[0].name)} has no items")
     events.fit()
     return Seen(items, np.pad(counts, (0, items.rows - len(counts))), events)
 

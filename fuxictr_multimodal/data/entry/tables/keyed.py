@@ -10,6 +10,8 @@ import polars as pl
 from fuxictr_multimodal.data.entry.tables.files import Table
 from fuxictr_multimodal.errors import DataError
 
+_ONE_FORM = "ids must have one form in both"
+
 
 def read_keyed(table: Table, key: str, *, absent: object = None) -> tuple[pl.DataFrame, list[str]]:
     """Read a table in which each id has one row.
@@ -96,7 +98,11 @@ def refuse_strangers(key: str, *, rows: str, keyed: str) -> NoReturn:
     Raises:
         DataError: always.
     """
-    raise DataError(f"no {key} of {rows} is in {keyed}: ids must have one form in both")
+    # The names of two data frames begin with that of their dataset.
+    dataset, colon, name = rows.rpartition(": ")
+    if colon and keyed.startswith(dataset + colon):
+        raise DataError(f"{dataset}: no {key} of {name} is in {keyed.removeprefix(dataset + colon)}: {_ONE_FORM}")
+    raise DataError(f"no {key} of {rows} is in {keyed}: {_ONE_FORM}")
 
 
 def listed(names: Sequence[object], most: int = 3) -> str:
