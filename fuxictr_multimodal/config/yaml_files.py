@@ -94,6 +94,15 @@ def check_expid(expid: str, entries: Iterable[str], where: Path | str) -> None:
         raise ConfigError(f"expid {expid!r} is not in {where}. {did_you_mean(expid, known)}")
 
 
+def is_number_as_text(text: str) -> bool:
+    """Whether a text is one that entries refuse, quoted too: a number that YAML 1.1 takes for text.
+
+    >>> is_number_as_text("1e3"), is_number_as_text("e3")
+    (True, False)
+    """
+    return _FLOAT_AS_TEXT.fullmatch(text) is not None
+
+
 def parse_value(text: str, where: str) -> Any:
     """Read a value of the command line as YAML; `1e-3` is a number, since there it cannot be meant as text.
 

@@ -101,6 +101,10 @@ class Entry:
         log = self.settings.interactions
         return self.settings.user_col or (log.user if log is not None else self.settings.group_id) or "user_id"
 
+    def within(self, name: str) -> str:
+        """A table's name behind that of the dataset, which the name of a data frame has already."""
+        return name if name.startswith(f"{self.where}: ") else f"{self.where}: {name}"
+
     def table(self, key: str, dtypes: Mapping[str, str], *, optional: Collection[str] = ()) -> Table:
         """Open one of `TABLES`; see `scan`."""
         source = getattr(self.settings, key)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import polars as pl
 
-from fuxictr_multimodal.data.proposal.facts import Facts, flat, is_rating, kinds, overlap
+from fuxictr_multimodal.data.proposal.dates import remedy
+from fuxictr_multimodal.data.proposal.facts import Facts, flat, is_dates, is_rating, kinds, overlap
 from fuxictr_multimodal.data.proposal.file_roles import arrange
 from fuxictr_multimodal.data.proposal.hints import (
     BEHAVIOUR,
@@ -54,7 +55,23 @@ def find_roles(looks: list[Look], named: Mapping[str, str | None]) -> Roles:
             f"{roles.main.name}: no column of 0 and 1 looks like the label: name it with --label. "
             f"Columns: {', '.join(columns)}"
         )
+    elif not columns[roles.label].binary:
+        raise ConfigError(_no_samples(roles, columns[roles.label]))
+    roles.check_names()
     return roles
+
+
+def _no_samples(roles: Roles, label: Facts) -> str:
+    """Why a table whose label is not 0 and 1 is no table of samples, and no log either."""
+    name, missing = roles.main.name, [role for role in ("user", "item") if getattr(roles, role) is None]
+    rule = f"the label {label.name!r} is not 0 and 1, as samples need it ({label.shown()})"
+    if roles.form != "flat" or not missing or roles.splits:
+        return f"{name}: {rule}: write it as 0 and 1, or name another column with --label"
+    absent, options = " and no ".join(missing), " and ".join(f"--{role}" for role in missing)
+    return (
+        f"{name}: it has no column of {absent} ids, as a log needs it, and {rule}: name the column with {options}, or "
+        f"write the label as 0 and 1. Columns: {', '.join(roles.main.columns)}"
+    )
 
 
 def _keys(roles: Roles, named: Mapping[str, str | None]) -> None:
@@ -79,6 +96,7 @@ def _best_key(roles: Roles, hints: tuple[str, ...], *, taken: Iterable[str | Non
         and facts.distinct > 1 and hinted(facts.words, hints)
     ]  # fmt: skip
     if not found:
+        _refuse_float_ids(roles, hints)
         return None
     role = "user" if hints is USER else "item"
     # An id says so in its name, or is the name itself; `item_category` is neither.
@@ -96,6 +114,17 @@ def _best_key(roles: Roles, hints: tuple[str, ...], *, taken: Iterable[str | Non
     return best.name
 
 
+def _refuse_float_ids(roles: Roles, hints: tuple[str, ...]) -> None:
+    """A gap turns the ids of pandas into 3.0, which would be taken for a measure."""
+    for name, facts in roles.main.columns.items():
+        says_so = facts.words[-1:] == ("id",) or (facts.words and facts.words[-1].endswith("id"))
+        if facts.kind == "float" and says_so and is_id(facts.words, hints) and (facts.values % 1 == 0).all():
+            raise ConfigError(
+                f"{roles.main.name}: the ids in column {name!r} are written with a point, such as {facts.values[0]}: "
+                "write them as whole numbers or texts"
+            )
+
+
 def _time(roles: Roles) -> str | None:
     columns = {n: f for n, f in roles.main.columns.items() if n not in (roles.user, roles.item) and not f.constant}
     found = [facts for facts in columns.values() if facts.time_unit]
@@ -105,6 +134,9 @@ def _time(roles: Roles) -> str | None:
         if facts.kind in ("int", "float") and hinted(facts.words[-1:], TIME[:4]) and not hinted(facts.words, OUTCOME)
     ]  # fmt: skip
     if not found:
+        for name, facts in columns.items():
+            if is_dates(facts):
+                roles.checks["time"] = f"{name} {remedy(facts.values)}, so that it is taken for the time"
         return None
 
     def rank(facts: Facts) -> tuple[bool, int, int]:

@@ -10,7 +10,7 @@ from fuxictr_multimodal.data.proposal.facts import TIME_UNITS, Facts, flat, is_r
 from fuxictr_multimodal.data.proposal.features import BUCKETS, feature, spent
 from fuxictr_multimodal.data.proposal.hints import target_kind
 from fuxictr_multimodal.data.proposal.lines import Noted
-from fuxictr_multimodal.data.proposal.roles import Roles
+from fuxictr_multimodal.data.proposal.roles import Roles, nameable
 from fuxictr_multimodal.data.proposal.tables import Look
 from fuxictr_multimodal.errors import ConfigError
 
@@ -342,7 +342,7 @@ def _without_repeats(columns: list[Noted], events: set[str]) -> list[Noted]:
             settings |= {"name": f"{settings.get('source', 'own')}_{name}", "preprocess": f"copy_from({name})"}
         elif name in seen:
             comment, off = f"two files have a column {name}: rename one to use both", True
-        elif "/" in name or name in RESERVED:
+        elif not nameable(name) or "/" in name or name in RESERVED:
             comment, off = "the name cannot be that of a column: rename it in the file", True
         if not off:
             seen.add(name)

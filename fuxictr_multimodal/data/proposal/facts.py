@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from fuxictr_multimodal.data.proposal.dates import are_dates
 from fuxictr_multimodal.data.proposal.hints import words
 
 Kind = Literal["int", "float", "text", "bool", "time", "list", "empty", "other"]
@@ -131,6 +132,11 @@ def look(series: pl.Series, *, text_file: bool = False) -> Facts:
     dtype, written = str(series.dtype), series
     if isinstance(series.dtype, pl.Categorical | pl.Enum):
         series = series.cast(pl.String)
+    # Comparisons and means of decimals are not those of numbers.
+    if series.dtype.is_decimal():
+        series = series.cast(pl.Float64)
+    elif isinstance(series.dtype, pl.List | pl.Array) and series.dtype.inner.is_decimal():
+        series = series.cast(pl.List(pl.Float64))
     if text_file:
         series = _typed(series)
     if series.dtype.is_float():
@@ -144,7 +150,7 @@ def look(series: pl.Series, *, text_file: bool = False) -> Facts:
         facts = replace(facts, true=str(written.filter(series.fill_null(False))[0]).strip())
     if kind == "list":
         return _with_lists(facts, values.arr.to_list() if isinstance(values.dtype, pl.Array) else values)
-    if kind == "text" and (splitter := _splitter(values)):
+    if kind == "text" and not are_dates(values) and (splitter := _splitter(values)):
         lists = values.str.split(splitter).list.eval(pl.element().str.strip_chars())
         lists = lists.list.eval(pl.element().filter(pl.element() != ""))
         return _with_lists(facts, _typed_lists(lists), splitter)
@@ -283,6 +289,11 @@ def is_prose(facts: Facts) -> bool:
         return False
     sample = facts.values.head(2000)
     return mean(sample.str.strip_chars().str.count_matches(r"\s+")) >= 1.5
+
+
+def is_dates(facts: Facts) -> bool:
+    """Whether a column holds dates as texts that cannot be read as such."""
+    return facts.kind == "text" and not facts.splitter and are_dates(facts.values)
 
 
 def is_rating(facts: Facts) -> bool:

@@ -6,7 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from fuxictr_multimodal.data.proposal.facts import Facts, flat, is_prose, is_rating
+from fuxictr_multimodal.data.proposal.dates import remedy
+from fuxictr_multimodal.data.proposal.facts import Facts, flat, is_dates, is_prose, is_rating
 from fuxictr_multimodal.data.proposal.hints import LABEL, OUTCOME, hinted
 from fuxictr_multimodal.data.proposal.lines import Noted
 from fuxictr_multimodal.data.proposal.roles import Roles
@@ -42,6 +43,8 @@ def feature(facts: Facts, source: str, *, rows: int) -> Noted:
         return _off(facts, source, f"{seen}: write what matters of it as a number, such as the age or the year")
     if facts.constant:
         return _off(facts, source, f"{seen}: tells nothing")
+    if is_dates(facts):
+        return _off(facts, source, f"check: {remedy(facts.values)}")
     if facts.kind == "list" or facts.splitter:
         return _of_lists(facts, source, seen)
     if source == "" and (kept := _outcome(facts, source, seen)) is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from fuxictr_multimodal.config.yaml_files import is_number_as_text
 from fuxictr_multimodal.text.escape import one_line
 
 # YAML 1.1 takes 1e-05 as text.
@@ -76,6 +77,8 @@ def flow(value: Any) -> str:
         found = _FLOAT.match(number)
         return f"{found[1]}.{found[2] or ''}e{found[3]}" if found else number
     if isinstance(value, str):
+        if is_number_as_text(value):
+            return f"'{value}'"
         # Inside of a list, so that commas and brackets get quotes.
         return yaml.safe_dump([value], default_flow_style=True, width=10**9, allow_unicode=True).strip()[1:-1]
     return str(value)

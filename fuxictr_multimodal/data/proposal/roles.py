@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fuxictr_multimodal.config.yaml_files import is_number_as_text
 from fuxictr_multimodal.data.proposal.tables import Look
+from fuxictr_multimodal.errors import ConfigError
 
 
 @dataclass
@@ -47,3 +49,19 @@ class Roles:
         if self.histories or (self.splits and self.items):
             return "samples"
         return "log" if self.user and self.item and not self.splits else "flat"
+
+    def check_names(self) -> None:
+        """Refuse key columns that an entry cannot name.
+
+        Raises:
+            ConfigError: naming file and column.
+        """
+        keys = (self.user, self.item, self.label, self.time, self.behaviour, *self.histories)
+        for name in (*keys, *(name for names in self.aligned.values() for name in names)):
+            if name is not None and not nameable(name):
+                raise ConfigError(f"{self.main.name}: an entry cannot name the column {name!r}: rename it in the file")
+
+
+def nameable(column: str) -> bool:
+    """Whether an entry can name a column: a name that is empty or reads like a number is refused."""
+    return bool(column) and not is_number_as_text(column)

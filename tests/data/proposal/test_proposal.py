@@ -223,6 +223,16 @@ def test_a_folder_with_single_files_is_left_alone(files, proposed, tmp_path):
         proposed(files(log=shop.log(300)))
 
 
+RATINGS = pl.DataFrame(
+    {
+        "user_id": [f"u{n % 20}" for n in range(90)],
+        "item_id": [f"i{n % 30}" for n in range(90)],
+        "timestamp": range(1_700_000_000, 1_700_000_090),
+        "rating": [n % 5 + 1 for n in range(90)],
+    }
+)
+
+
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
@@ -232,12 +242,59 @@ def test_a_folder_with_single_files_is_left_alone(files, proposed, tmp_path):
         ({"valid": shop.log(90), "test": shop.log(90)}, "no file is named train"),
         ({"data": pl.DataFrame({"x": [1.5, 2.5], "y2": [3, 4]})}, "no column of 0 and 1 looks like the label"),
         ({"log": shop.log(0)}, "has no rows"),
+        (
+            {"log": RATINGS.drop("user_id")},
+            "no column of user ids, as a log needs it, and the label 'rating' is not 0 and 1, .* with --user,",
+        ),
+        ({"log": RATINGS.drop("item_id")}, "no column of item ids, as a log needs it, .* name the column with --item,"),
+        (
+            {"log__csv": RATINGS.with_columns(pl.Series("item_id", [float(n % 9) for n in range(90)]))},
+            "log.csv: the ids in column 'item_id' are written with a point, such as 0.0: write them as whole numbers",
+        ),
+        ({"x": RATINGS.select(pl.col("user_id").alias("1e3"), **{"": pl.Series([0, 1] * 45)})}, "the column ''"),
     ],
 )  # fmt: skip
 def test_files_that_cannot_be_understood(files, proposed, tmp_path, frames, message):
     with pytest.raises(InputError, match=message):
         proposed(files(**frames))
     assert not (tmp_path / "config").exists()
+
+
+def test_decimals_are_numbers(files, proposed):
+    decimals = RATINGS.with_columns(
+        pl.col("rating").cast(pl.Decimal(10, 2)), price=pl.col("rating").cast(pl.Decimal(20, 4))
+    )
+    _, entry = proposed(files(log=decimals))
+    assert entry["interactions"]["positive"] == ">= 4"
+    assert columns_of(entry)["price"]["dtype"] == "float"
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("%d/%m/%Y %H:%M", "looks like dates; write them as 2026-01-31 12:30:00"),
+        ("%d.%m.%y %H:%M:%S", "looks like dates; write them as 2026-01-31 12:30:00"),
+        ("%a %b %d %H:%M:%S %Y", "looks like dates; write them as 2026-01-31 12:30:00"),
+        ("%d %B %Y", "looks like dates; write them as 2026-01-31 12:30:00"),
+        ("%Y-%m-%d %H:%M:%S", "looks like dates; store them as datetimes"),
+    ],
+)
+def test_dates_as_texts_are_no_lists(files, proposed, form, said):
+    dated = RATINGS.with_columns(timestamp=pl.from_epoch(1_700_000_000 + pl.int_range(90) * 100_000).dt.strftime(form))
+    found, entry = proposed(files(log=dated))
+    column = columns_of(entry)["timestamp"]
+    assert (column["active"], column["type"]) == (False, "categorical")
+    assert f"# check: {said}\n" in found.files[0].read_text()
+    assert f"timestamp {said}, so that it is taken for the time" in found.checks
+
+
+def test_columns_that_an_entry_cannot_name_are_left_out(files, proposed, tmp_path):
+    odd = RATINGS.with_columns(
+        **{"1e3": pl.lit("a"), "": pl.Series(["b", "c"] * 45), "1.5E-2": pl.Series(["b", "c"] * 45)}
+    )
+    found, entry = proposed(files(log=odd))
+    assert set(columns_of(entry)) == {"user_id", "item_id"}
+    assert found.files[0].read_text().count("the name cannot be that of a column: rename it in the file") == 3
 
 
 def test_names_that_are_wrong(files, proposed):

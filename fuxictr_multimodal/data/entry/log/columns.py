@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fuxictr_multimodal.data.entry.entry import Entry
 from fuxictr_multimodal.data.entry.log.reader import Events
 from fuxictr_multimodal.data.entry.tables.files import Table
+from fuxictr_multimodal.data.entry.tables.keyed import strangers
 from fuxictr_multimodal.data.entry.tables.users import Users
 from fuxictr_multimodal.data.entry.tables.values import values_of
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
@@ -117,10 +118,8 @@ class LogRows:
             name = self._columns.entry.columns.raw_name(column)
             self._of_users[column["name"]] = users.frame[name].gather(index)
         unknown = int((rows < 0).sum())
-        if unknown:
-            self.notes = (
-                f"{users.name} lacks {unknown:,} of {len(own):,} users of the log: their features are missing values",
-            )
+        note = strangers(unknown, len(own), users.key, kind="users of the log", rows=self._table.name, keyed=users.name)
+        self.notes = () if note is None else (note,)
 
     def pieces(self, *, task: str = "", rows: int = PIECE_ROWS) -> Iterator[tuple[int, int, pl.DataFrame]]:
         """Pieces of the log in order: first event, event behind the last, and their columns from the file.

@@ -25,6 +25,7 @@ from fuxictr_multimodal.data.entry.tables.items import (
     read_items,
     vector_files,
 )
+from fuxictr_multimodal.data.entry.tables.keyed import refuse_strangers
 from fuxictr_multimodal.data.entry.tables.users import read_users
 from fuxictr_multimodal.data.recipes.interactions import TRAIN
 from fuxictr_multimodal.data.store.builder import StoreBuilder
@@ -62,7 +63,7 @@ def build_log(
         columns=[spec.name for spec in choices.event_cols if spec.name not in TIMES],
         task="events" if progress else "",
     )
-    samples = LogSamples(events, choices, where=f"{entry.where}: {table.name}")
+    samples = LogSamples(events, choices, where=entry.within(table.name))
     items = _all_items(entry, items, table, samples)
     rows = LogRows(columns, table, events, users)
     counts = samples.item_counts()
@@ -176,6 +177,8 @@ def _all_items(entry: Entry, items: Items, table: Table, samples: LogSamples) ->
             _show(shown, names, table, events, samples)
         features = shown.features(events.item_ids)
         return Items(events.item_ids, features, items.files, tuple(shown.notes()), table.name)
+    if (events.items >= known).all():
+        refuse_strangers(entry.settings.interactions.item, rows=table.name, keyed=items.name)
     items = replace(items, ids=events.item_ids)
     if items.rows == known:
         return items

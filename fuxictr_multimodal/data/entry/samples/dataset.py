@@ -27,8 +27,9 @@ from fuxictr_multimodal.data.entry.tables.items import (
     read_items,
     vector_files,
 )
+from fuxictr_multimodal.data.entry.tables.keyed import refuse_strangers, strangers
 from fuxictr_multimodal.data.entry.tables.lists import as_ids
-from fuxictr_multimodal.data.entry.tables.users import read_users
+from fuxictr_multimodal.data.entry.tables.users import Users, read_users
 from fuxictr_multimodal.data.entry.tables.values import values_of
 from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
@@ -52,6 +53,7 @@ def build_samples(entry: Entry, *, data_root: str | Path, recipe: Mapping[str, A
     flat = entry.form == "flat"
     users = read_users(entry)
     sources = open_sources(entry, users)
+    notes = [] if users is None else _notes_of_users(users, sources)
     reader = None if flat else HistoryReader(entry)
     items = None if flat else read_items(entry)
     files = {name: path for source in sources for name, path in named_files(source.key, source.files).items()}
@@ -96,9 +98,8 @@ def build_samples(entry: Entry, *, data_root: str | Path, recipe: Mapping[str, A
             for piece in _pieces(entry, source, seen, reader):
                 for split, rows in source.splits_of(piece.first_row, piece.rows):
                     _append(builder, split, piece, rows)
-        if users is not None:
-            for note in users.notes:
-                print(note)
+        for note in notes:
+            print(note)
         builder.finish(split_method=sources[0].method, facts=facts)
 
 
@@ -162,6 +163,9 @@ def _first_pass(entry: Entry, sources: list[Source], items: Items, reader: Histo
                     shown.add(targets if rows is None else targets.gather(rows), of_split, train=split == "train")
             at += len(chunk)
     of_targets = items.rows
+    shared = in_histories.is_in(items.ids.ids[1:known].implode()).any()
+    if known > 1 and not counts[1:known].any() and not shared:
+        refuse_strangers(entry.settings.item_col, rows=sources[0].name, keyed=items.name)
     items = items.extended(in_histories)
     if shown is not None:
         items = Items(items.ids, shown.features(items.ids), items.files, tuple(shown.notes()), items.name)
@@ -171,9 +175,20 @@ def _first_pass(entry: Entry, sources: list[Source], items: Items, reader: Histo
             "have an id and no features"
         )
     if items.rows < 2:
-        raise DataError(f"{entry.where}: there are no items in {sources[0].name}")
+        raise DataError(f"{entry.within(sources[0].name)} has no items")
     events.fit()
     return Seen(items, np.pad(counts, (0, items.rows - len(counts))), events)
+
+
+def _notes_of_users(users: Users, sources: list[Source]) -> list[str]:
+    """What to tell of the users' table: repeated rows, and users of the training samples that it lacks."""
+    source = next(source for source in sources if source.split in (None, "train"))
+    ids = source.train_rows().select(pl.col(users.key).drop_nulls().unique()).collect(engine="streaming").to_series()
+    unknown = len(users.unknown(ids))
+    note = strangers(
+        unknown, len(ids), users.key, kind="users of the training samples", rows=source.name, keyed=users.name
+    )
+    return [*users.notes, *([] if note is None else [note])]
 
 
 def _pieces(entry: Entry, source: Source, seen: Seen | None, reader: HistoryReader | None) -> Iterator[Piece]:

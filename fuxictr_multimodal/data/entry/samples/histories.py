@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.entry.entry import Entry
 from fuxictr_multimodal.data.entry.samples.sources import Source
-from fuxictr_multimodal.data.entry.tables.lists import SPLITTER, Lists, as_ids, check_aligned
+from fuxictr_multimodal.data.entry.tables.lists import SPLITTER, Lists, as_ids, check_aligned, check_plain_texts
 from fuxictr_multimodal.data.jagged import slices
 from fuxictr_multimodal.data.store.ids import UNKNOWN, IdMap
 from fuxictr_multimodal.errors import ConfigError, DataError
@@ -117,6 +117,9 @@ class HistoryReader:
         return {name: self._read(name, chunk, source, first_row) for name in self._names}
 
     def _read(self, name: str, chunk: pl.DataFrame, source: Source, first_row: int) -> JaggedIds:
+        for column in (name, *self.aligned[name].values()):
+            place = f"{source.name}: column {column!r}"
+            check_plain_texts(chunk[column], splitter=self._splitter[name], where=place, first_row=first_row)
         lists = Lists.of(chunk[name], splitter=self._splitter[name])
         ids, wrong = as_ids(lists.values, self._dtype, absent=self._absent)
         if wrong.any():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import polars as pl
 
 from fuxictr_multimodal.data.entry.tables.files import Table
 from fuxictr_multimodal.errors import DataError
+
+_ONE_FORM = "ids must have one form in both"
 
 
 def read_keyed(table: Table, key: str, *, absent: object = None) -> tuple[pl.DataFrame, list[str]]:
@@ -66,6 +69,40 @@ def same_type(frame: pl.LazyFrame, keyed: pl.DataFrame, key: str, name: str) -> 
         raise DataError(f"{name}: column {key!r} holds {found}, but {wanted} in the samples: use one type")
     cast = keyed.with_columns(pl.col(key).cast(wanted, strict=False))
     return cast.drop_nulls(key)
+
+
+def strangers(unknown: int, of: int, key: str, *, kind: str, rows: str, keyed: str) -> str | None:
+    """What to tell of ids that a table lacks; None where it lacks none.
+
+    Args:
+        unknown: number of ids that it lacks.
+        of: number of ids that there are.
+        key: column of ids.
+        kind: whose ids they are, such as `users of the log`.
+        rows: name of the table with the rows.
+        keyed: name of the table that lacks them.
+
+    Raises:
+        DataError: it lacks all of them, as where one table has 7 and the other one `u7`.
+    """
+    if not unknown:
+        return None
+    if unknown == of:
+        refuse_strangers(key, rows=rows, keyed=keyed)
+    return f"{keyed} lacks {unknown:,} of {of:,} {kind}: their features are missing values"
+
+
+def refuse_strangers(key: str, *, rows: str, keyed: str) -> NoReturn:
+    """Say that two tables share no id.
+
+    Raises:
+        DataError: always.
+    """
+    # The names of two data frames begin with that of their dataset.
+    dataset, colon, name = rows.rpartition(": ")
+    if colon and keyed.startswith(dataset + colon):
+        raise DataError(f"{dataset}: no {key} of {name} is in {keyed.removeprefix(dataset + colon)}: {_ONE_FORM}")
+    raise DataError(f"no {key} of {rows} is in {keyed}: {_ONE_FORM}")
 
 
 def listed(names: Sequence[object], most: int = 3) -> str:

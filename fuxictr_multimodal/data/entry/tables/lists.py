@@ -15,6 +15,7 @@ from fuxictr_multimodal.data.jagged import offsets_from_lengths, row_numbers
 from fuxictr_multimodal.errors import DataError
 
 SPLITTER = "^"
+_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,30 @@ def as_ids(values: pl.Series, dtype: str, *, absent: Any = None) -> tuple[pl.Ser
     if absent is not None:
         cast = cast.set((cast == absent).fill_null(False), None)
     return cast, wrong
+
+
+def check_plain_texts(series: pl.Series, *, splitter: str, where: str, first_row: int) -> None:
+    """Refuse texts such as `["i1", "i2"]`, which pandas writes to csv for a list: each would be one id.
+
+    Args:
+        series: a column of histories, of any type.
+        splitter: between the ids of one text.
+        where: file and column, for the message.
+        first_row: row of the file that the column begins with.
+
+    Raises:
+        DataError: naming the row.
+    """
+    if series.dtype != pl.String:
+        return
+    bracketed = series.str.contains(r"^\s*\[[^\[\]]*\]\s*$").fill_null(False)
+    if bracketed.any():
+        row = int(bracketed.arg_max() or 0)
+        text = series[row] if len(series[row]) <= _SHOWN else f"{series[row][:_SHOWN]}..."
+        raise DataError(
+            f"{where}, row {first_row + row} (counted from 0): {text!r} is a list in brackets: write the ids with "
+            f"{splitter} between them"
+        )
 
 
 def check_aligned(events: Mapping[str, Lists], history: Lists, name: str, *, where: str, first_row: int) -> None:

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from fuxictr_multimodal.data.entry.entry import Entry
+from fuxictr_multimodal.data.entry.log.dataset import build_log
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
 from tests.helpers.log_dataset import COLUMNS, build, entry_of, make_raw, written
 
@@ -62,6 +63,26 @@ def test_an_event_feature_of_lists_is_refused(raw, tmp_path):
         DataError, match=r"log.parquet: column 'pages' holds List\(String\), but an event feature is one"
     ):
         build(entry_of(written(tmp_path, {**raw, "log": log}), event_cols=[{"name": "pages"}]), tmp_path)
+
+
+@pytest.mark.parametrize(("table", "column", "key"), [("items", "item_id", "item"), ("users", "user", "user")])
+def test_tables_that_share_no_id(raw, tmp_path, table, column, key):
+    paths = written(tmp_path, {**raw, table: raw[table].with_columns(pl.int_range(pl.len()).alias(column))})
+    with pytest.raises(DataError, match=rf"no {key} of \S*log.parquet is in \S*{table}.parquet: ids must have"):
+        build(entry_of(paths, user_data=paths["users"], user_col="user"), tmp_path)
+
+
+def test_an_error_of_a_data_frame_names_its_dataset_once(raw, tmp_path):
+    entry = {key: value for key, value in entry_of(written(tmp_path, raw)).items() if key != "item_data"}
+    frames = {"interactions": raw["log"], "item_data": raw["items"]}
+    cut = {**entry, "split": {"by": "time", "valid": 0.0001, "test": 0.0001}}
+    with pytest.raises(DataError) as caught:
+        build_log(Entry.of(cut, frames), data_root=tmp_path, recipe={}, overwrite=False, progress=False)
+    assert str(caught.value).startswith("dataset 'Shop': interactions: ")
+    assert str(caught.value).count("dataset 'Shop'") == 1
+    frames = {**frames, "item_data": raw["items"].with_columns(item_id=pl.int_range(pl.len()))}
+    with pytest.raises(DataError, match=r"^dataset 'Shop': no item of interactions is in item_data: ids must have"):
+        build_log(Entry.of(entry, frames), data_root=tmp_path, recipe={}, overwrite=False, progress=False)
 
 
 def test_the_label_is_no_feature(raw, tmp_path):

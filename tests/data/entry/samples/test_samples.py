@@ -202,6 +202,12 @@ def test_items_come_from_the_samples_where_there_is_no_table(shop, capsys):
     assert f"brand: 1 items have several values in the training samples, such as '{last['item_id']}'" in out
 
 
+def test_items_may_have_no_features(shop):
+    columns = [c for c in COLUMNS if c["name"] in ("user_id", "item_id")]
+    store = build_entry(entry_of(shop, item_data=None, user_data=None, feature_cols=columns))
+    assert read_item_table(store.dir)["item_id"].tolist() == list(range(store.manifest.items))
+
+
 def test_several_histories_and_weights(shop):
     for split in ("train", "valid", "test"):
         frame = pl.read_parquet(shop / f"{split}.parquet")
@@ -365,6 +371,34 @@ def test_an_entry_that_does_not_fit_is_refused(shop, change, message):
     with pytest.raises((ConfigError, DataError), match=message):
         build_entry(entry_of(shop, **change))
     assert not (shop / "data/Shop").exists()
+
+
+@pytest.mark.parametrize("text", ['["item 1", "item 2"]', "[]", "['item 1'\n 'item 2']"])
+def test_lists_in_brackets_are_no_ids(shop, text):
+    frame = make_rows(0, 200).with_columns(pl.col("clicks").list.eval(pl.element().fill_null("")).list.join("^"))
+    clicks = frame["clicks"].to_list()
+    clicks[7] = text
+    frame.with_columns(clicks=pl.Series(clicks)).write_csv(shop / "train.csv")
+    with pytest.raises(DataError, match=r"train.csv: column 'clicks', row 7 .*: write the ids with \^ between them"):
+        build_entry(entry_of(shop, train_data=str(shop / "train.csv")))
+
+
+def test_tables_that_share_no_id_or_few(shop, capsys):
+    users = make_users()
+    build_entry(entry_of(shop))
+    # User 1 has no row.
+    train = make_rows(0, 200)["user_id"].drop_nulls()
+    absent = train.filter(~train.is_in(users["user_id"].implode())).n_unique()
+    assert absent == 1
+    note = f"users.parquet lacks 1 of {train.n_unique()} users of the training samples: their features are missing"
+    assert note in capsys.readouterr().out
+    users.with_columns(user_id=pl.int_range(len(users))).write_parquet(shop / "users.parquet")
+    with pytest.raises(DataError, match=r"no user_id of \S*train.parquet is in \S*users.parquet: ids must have"):
+        build_entry(entry_of(shop), overwrite=True)
+    make_users().write_parquet(shop / "users.parquet")
+    make_items().with_columns(item_id=pl.int_range(30)).write_parquet(shop / "items.parquet")
+    with pytest.raises(DataError, match=r"no item_id of \S*train.parquet is in \S*items.parquet: ids must have"):
+        build_entry(entry_of(shop), overwrite=True)
 
 
 def test_wrong_values_are_named(shop):
