@@ -150,7 +150,8 @@ def look(series: pl.Series, *, text_file: bool = False) -> Facts:
         facts = replace(facts, true=str(written.filter(series.fill_null(False))[0]).strip())
     if kind == "list":
         return _with_lists(facts, values.arr.to_list() if isinstance(values.dtype, pl.Array) else values)
-    if kind == "text" and not are_dates(values) and (splitter := _splitter(values)):
+    no_list = kind == "text" and (are_dates(values) or _in_brackets(values))
+    if kind == "text" and not no_list and (splitter := _splitter(values)):
         lists = values.str.split(splitter).list.eval(pl.element().str.strip_chars())
         lists = lists.list.eval(pl.element().filter(pl.element() != ""))
         return _with_lists(facts, _typed_lists(lists), splitter)
@@ -289,6 +290,15 @@ def is_prose(facts: Facts) -> bool:
         return False
     sample = facts.values.head(2000)
     return mean(sample.str.strip_chars().str.count_matches(r"\s+")) >= 1.5
+
+
+def is_bracketed(facts: Facts) -> bool:
+    """Whether a column holds texts such as `['a', 'b']`, which pandas writes to csv for a list."""
+    return facts.kind == "text" and not facts.splitter and _in_brackets(facts.values)
+
+
+def _in_brackets(texts: pl.Series) -> bool:
+    return mean(texts.head(2000).str.contains(r"^\s*\[[^\[\]]*\]\s*$")) >= 0.9
 
 
 def is_dates(facts: Facts) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from fuxictr_multimodal.data.proposal.dates import remedy
-from fuxictr_multimodal.data.proposal.facts import Facts, flat, is_dates, is_prose, is_rating
+from fuxictr_multimodal.data.proposal.facts import Facts, flat, is_bracketed, is_dates, is_prose, is_rating
 from fuxictr_multimodal.data.proposal.hints import LABEL, OUTCOME, hinted
 from fuxictr_multimodal.data.proposal.lines import Noted
 from fuxictr_multimodal.data.proposal.roles import Roles
@@ -43,6 +43,8 @@ def feature(facts: Facts, source: str, *, rows: int) -> Noted:
         return _off(facts, source, f"{seen}: write what matters of it as a number, such as the age or the year")
     if facts.constant:
         return _off(facts, source, f"{seen}: tells nothing")
+    if is_bracketed(facts):
+        return _off(facts, source, "check: lists in brackets; write the values with ^ between them")
     if is_dates(facts):
         return _off(facts, source, f"check: {remedy(facts.values)}")
     if facts.kind == "list" or facts.splitter:

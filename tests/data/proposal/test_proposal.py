@@ -288,6 +288,13 @@ def test_dates_as_texts_are_no_lists(files, proposed, form, said):
     assert f"timestamp {said}, so that it is taken for the time" in found.checks
 
 
+def test_lists_in_brackets_are_no_lists_yet(files, proposed):
+    listed = RATINGS.with_columns(tags=pl.Series(["['a', 'b']", "['b']", "[]"] * 30))
+    found, entry = proposed(files(log__csv=listed))
+    assert not columns_of(entry)["tags"]["active"]
+    assert "# check: lists in brackets; write the values with ^ between them\n" in found.files[0].read_text()
+
+
 def test_columns_that_an_entry_cannot_name_are_left_out(files, proposed, tmp_path):
     odd = RATINGS.with_columns(
         **{"1e3": pl.lit("a"), "": pl.Series(["b", "c"] * 45), "1.5E-2": pl.Series(["b", "c"] * 45)}
