@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from fuxictr_multimodal.data.entry.entry import Entry
 from fuxictr_multimodal.data.entry.events import TIMES, EventFeature
 from fuxictr_multimodal.data.entry.log.dataset import choices_of
-from fuxictr_multimodal.data.entry.log.histories import History, Timeline
 from fuxictr_multimodal.data.entry.log.reader import Events, log_dtypes, read_events
 from fuxictr_multimodal.data.entry.log.samples import TIME, history_events
 from fuxictr_multimodal.data.entry.tables.times import Clock
 from fuxictr_multimodal.data.jagged import JaggedArrays
+from fuxictr_multimodal.data.recipes.histories import History, Timeline
 from fuxictr_multimodal.data.store import Store
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.data.recipes.interactions import SPLITS, TEST, TRAIN, VALID, run_starts
+from fuxictr_multimodal.data.recipes.histories import run_starts
+from fuxictr_multimodal.data.recipes.interactions import SPLITS, TEST, TRAIN, VALID
 from fuxictr_multimodal.errors import DataError, did_you_mean
 
 Ints = NDArray[np.integer]

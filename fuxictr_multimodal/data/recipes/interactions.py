@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.data.jagged import row_numbers, slices
+from fuxictr_multimodal.data.jagged import row_numbers
+from fuxictr_multimodal.data.recipes.histories import History, Timeline, run_starts
 
 Ints = NDArray[np.integer]
 Floats = NDArray[np.float64]
@@ -69,41 +70,18 @@ def last_fraction_within(keys: Ints, timestamps: Ints, *, fraction: float) -> ND
     return marked
 
 
-@dataclass(frozen=True)
-class Histories:
-    """The earlier items of each row, as slices of one pool: row i has `pool[start[i]:stop[i]]`, oldest first."""
-
-    pool: NDArray[np.int32]
-    start: NDArray[np.int64]
-    stop: NDArray[np.int64]
-
-    def take(self, rows: Ints) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Values (all items end to end) and offsets (len(rows) + 1, from 0) of some rows."""
-        start = self.start[rows]
-        where, offsets = slices(start, self.stop[rows] - start)
-        return self.pool[where], offsets
-
-
-def earlier_items(users: Ints, timestamps: Ints, items: Ints, *, keep: NDArray[np.bool_], max_len: int) -> Histories:
+def earlier_items(users: Ints, timestamps: Ints, items: Ints, *, keep: NDArray[np.bool_], max_len: int) -> History:
     """Each row's history: the last `max_len` items that its user had earlier, of rows where `keep` is true.
 
-    Items of one time keep the order in which they came. Memory: 8 bytes a row for each of about six arrays.
+    Items of one time keep the order in which they came. Memory: 4 bytes a row for each of about six arrays.
 
-    >>> histories = earlier_items(np.zeros(4, int), np.array([1, 2, 2, 3]), np.array([9, 8, 7, 6]),
-    ...                           keep=np.array([True, True, False, True]), max_len=64)
-    >>> values, offsets = histories.take(np.arange(4))
-    >>> values.tolist(), offsets.tolist()
+    >>> history = earlier_items(np.zeros(4, int), np.array([1, 2, 2, 3]), np.array([9, 8, 7, 6]),
+    ...                         keep=np.array([True, True, False, True]), max_len=64)
+    >>> taken = history.take(np.arange(4))
+    >>> taken.items.tolist(), taken.offsets.tolist()
     ([9, 9, 9, 8], [0, 0, 1, 2, 4])
     """
-    order = np.lexsort((timestamps, users))
-    user_start, time_start = run_starts(users[order], timestamps[order])
-    kept = keep[order]
-    kept_before: Ints = np.cumsum(kept) - kept
-    start = np.empty(len(order), dtype=np.int64)
-    stop = np.empty(len(order), dtype=np.int64)
-    stop[order] = kept_before[time_start]
-    start[order] = np.maximum(kept_before[user_start], kept_before[time_start] - max_len)
-    return Histories(items[order][kept].astype(np.int32), start, stop)
+    return Timeline(users, timestamps).history(items, keep, max_len=max_len)
 
 
 def sums_before(
@@ -178,14 +156,3 @@ def additive_scores(
         excess = np.bincount(column[fit_rows], weights=labels[fit_rows] - mean, minlength=size)
         scores.append((excess / (count + strength))[column])
     return tuple(scores)
-
-
-def run_starts(major: Ints, minor: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For rows sorted by (major, minor): the first row of each row's major run and of its (major, minor) run."""
-    rows = np.arange(len(major))
-    new_major = np.ones(len(major), dtype=bool)
-    new_major[1:] = major[1:] != major[:-1]
-    new_minor = new_major.copy()
-    new_minor[1:] |= minor[1:] != minor[:-1]
-    first = np.maximum.accumulate(np.where(new_major, rows, 0))
-    return first, np.maximum.accumulate(np.where(new_minor, rows, 0))

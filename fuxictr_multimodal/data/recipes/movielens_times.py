@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.entry.events import EventFeature, EventFitter
 from fuxictr_multimodal.data.entry.tables.times import Clock
-from fuxictr_multimodal.data.recipes.interactions import earlier_items
+from fuxictr_multimodal.data.recipes.histories import Timeline
 from fuxictr_multimodal.data.recipes.movielens_recipe import Recipe
 
 AGE, WEEKDAY, HOUR = "event_age", "event_weekday", "event_hour"  # `age` is that of the user
@@ -43,9 +43,9 @@ class EventTimes:
     def __init__(self, recipe: Recipe, *, history: str, max_len: int) -> None:
         self._times = recipe.times
         keep = recipe.labels == 1 if history == "liked" else np.ones(len(recipe.times), dtype=bool)
-        rows = np.arange(len(recipe.times), dtype=np.int64)
-        # The same slices as the recipe's histories, of rows instead of items.
-        self._rows = earlier_items(recipe.user_codes, recipe.times, rows, keep=keep, max_len=max_len)
+        # The same slices as the recipe's histories, with their times.
+        timeline = Timeline(recipe.user_codes, recipe.times)
+        self._history = timeline.history(recipe.items, keep, max_len=max_len, columns={"time": recipe.times})
         fitter = EventFitter(_Spec("age", AGE_BINS), where="MovieLens", clock=CLOCK)
         fitter.add(self._ages(np.flatnonzero(recipe.is_train)))
         self._age = fitter.fit()
@@ -54,8 +54,8 @@ class EventTimes:
 
     def _ages(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
         """Seconds between each history event of some rows and its row, end to end, (N,)."""
-        events, offsets = self._rows.take(rows)
-        return np.repeat(self._times[rows], np.diff(offsets)) - self._times[events]
+        taken = self._history.take(rows)
+        return taken.of_rows(self._times[rows]) - taken.column("time")
 
     def of_targets(self) -> dict[str, pl.Series]:
         """Columns of a rating, one entry per rating."""
@@ -68,7 +68,7 @@ class EventTimes:
 
     def of_histories(self, rows: NDArray[np.integer]) -> dict[str, NDArray[np.int32]]:
         """Event features of the histories of some rows, end to end, each (N,)."""
-        times = self._times[self._rows.take(rows)[0]]
+        times = self._history.take(rows).column("time")
         return {
             AGE: self._age.codes(self._ages(rows)),
             WEEKDAY: self._weekday.codes(times),

@@ -37,7 +37,8 @@ def test_history_is_the_last_kept_items_of_strictly_earlier_times(log, max_len):
     keep = log["labels"] == 1
     histories = earlier_items(log["users"], log["times"], log["items"], keep=keep, max_len=max_len)
     rows = np.arange(len(keep))[::-3]
-    values, offsets = histories.take(rows)
+    taken = histories.take(rows)
+    values, offsets = taken.items, taken.offsets
     assert values.dtype == np.int32
     for place, row in enumerate(rows):
         mine = [
@@ -52,7 +53,8 @@ def test_history_is_the_last_kept_items_of_strictly_earlier_times(log, max_len):
 
 def test_history_of_no_rows():
     histories = earlier_items(np.zeros(2, int), np.arange(2), np.ones(2, int), keep=np.ones(2, bool), max_len=4)
-    values, offsets = histories.take(np.array([], dtype=np.int64))
+    taken = histories.take(np.array([], dtype=np.int64))
+    values, offsets = taken.items, taken.offsets
     assert values.tolist() == []
     assert offsets.tolist() == [0]
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from fuxictr_multimodal.config.entry_settings import EventColumn, InteractionSettings, NegativeSettings, SplitSettings
 from fuxictr_multimodal.data.entry import splits
 from fuxictr_multimodal.data.entry.events import EventFeature, EventFitter
-from fuxictr_multimodal.data.entry.log.histories import History, Taken, Timeline
 from fuxictr_multimodal.data.entry.log.negatives import SplitNegatives
 from fuxictr_multimodal.data.entry.log.reader import Events
+from fuxictr_multimodal.data.recipes.histories import History, Taken, Timeline
 from fuxictr_multimodal.data.recipes.interactions import SPLITS, TRAIN
 from fuxictr_multimodal.data.recipes.negatives import NegativeSampler
 from fuxictr_multimodal.errors import ConfigError, DataError

@@ -165,7 +165,8 @@ class Recipe:
                 "user_id": self.user_ids[self.users[repeated]],
                 "timestamp": self.times[repeated],
             }
-            yield columns, *self.histories.take(repeated)
+            history = self.histories.take(repeated)
+            yield columns, history.items, history.offsets
 
     def levels(self) -> dict[str, NDArray[np.int32]]:
         """Quantile bins of each item by name, as far as the release has them."""

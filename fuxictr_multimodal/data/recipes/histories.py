@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.jagged import slices
-from fuxictr_multimodal.data.recipes.interactions import run_starts
 
 Ints = NDArray[np.integer]
 MOST_INT32 = np.iinfo(np.int32).max
@@ -113,3 +112,14 @@ class Timeline:
             stop,
             {name: values[pool] for name, values in (columns or {}).items()},
         )
+
+
+def run_starts(major: Ints, minor: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For rows sorted by (major, minor): the first row of each row's major run and of its (major, minor) run."""
+    rows = np.arange(len(major))
+    new_major = np.ones(len(major), dtype=bool)
+    new_major[1:] = major[1:] != major[:-1]
+    new_minor = new_major.copy()
+    new_minor[1:] |= minor[1:] != minor[:-1]
+    first = np.maximum.accumulate(np.where(new_major, rows, 0))
+    return first, np.maximum.accumulate(np.where(new_minor, rows, 0))

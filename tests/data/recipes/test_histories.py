@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuxictr_multimodal.data.entry.log.histories import Timeline
+from fuxictr_multimodal.data.recipes.histories import Timeline
 from fuxictr_multimodal.data.recipes.interactions import earlier_items
 
 logs = st.lists(st.tuples(st.integers(0, 3), st.integers(-5, 5), st.integers(1, 9), st.booleans()), max_size=40)
@@ -28,6 +28,6 @@ def test_events_of_earlier_times_and_what_is_known_of_them(log, max_len, timed):
         assert taken.items[span].tolist() == items[wanted].tolist()
         assert (taken.of_rows(order)[span] == row).all()
     if timed and log:
-        values, offsets = earlier_items(users, times, items, keep=keep, max_len=max_len).take(order)
-        assert taken.items.tolist() == values.tolist()
-        assert taken.offsets.tolist() == offsets.tolist()
+        again = earlier_items(users, times, items, keep=keep, max_len=max_len).take(order)
+        assert taken.items.tolist() == again.items.tolist()
+        assert taken.offsets.tolist() == again.offsets.tolist()
