@@ -266,7 +266,7 @@ def _entry_of_store(store: Store) -> dict[str, Any]:
 
 
 def _run_of(run: Report, config: Path, folders: contextlib.ExitStack) -> dict[str, Any]:
-    """What `scores.predict` is told of a run: its own settings where no expid of the config folder has them."""
+    """Arguments of `scores.predict` for a run: its own settings where no expid of the config folder has them."""
     name = without_seed(run.run, run.seed)
     found: dict[str, Any] = {"name": name, "seed": None if name == run.run else run.seed, "expid": run.experiment}
     place = {key: run.config[key] for key in PLACE if key in run.config}

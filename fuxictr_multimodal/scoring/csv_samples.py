@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from fuxictr.features import FeatureMap
 
 from fuxictr_multimodal.data.entry.tables.files import scan
 from fuxictr_multimodal.data.entry.tables.lists import SPLITTER, Lists, as_ids
 from fuxictr_multimodal.data.entry.tables.values import vectors
 from fuxictr_multimodal.data.jagged import row_at
-from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.scoring.new_rows import HISTORY_NAMES
-from fuxictr_multimodal.scoring.raw_rows import ROW_ID
+from fuxictr_multimodal.scoring.raw_rows import ROW_ID, Reading
 
 
-def typed_csv(
-    path: Path, store: Store, feature_map: FeatureMap, *, events: Collection[str], history_column: str | None
-) -> pl.DataFrame:
+def typed_csv(path: Path, reading: Reading, *, history_column: str | None) -> pl.DataFrame:
     """Read a csv file, whole; lists are texts with a splitter between their values.
 
     Args:
         path: of the file, a folder of parts or a glob.
-        store: the dataset.
-        feature_map: what the model reads.
-        events: event features that the model reads.
+        reading: the dataset and the model that they are read for.
         history_column: column of the main history, where it has another name.
 
     Raises:
         DataError: a column is missing, or a value is of another type.
     """
+    store, events = reading.store, reading.events
     manifest = store.manifest
     specs: dict[str, dict[str, Any]] = {
         c["name"]: c
         for c in manifest.feature_cols
-        if c["name"] in feature_map.features
+        if c["name"] in reading.feature_map.features
         and c["type"] != "meta"
         and (manifest.item_col is None or c.get("source") not in ("item", "event"))
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fuxictr_multimodal.data.jagged import JaggedArrays
 from fuxictr_multimodal.data.recipes.parquet_input import BATCH_ROWS
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.scoring.raw_rows import Piece, RawRows
+from fuxictr_multimodal.scoring.raw_rows import Piece, RawRows, Reading
 
 # No history is cut before unknown items are left out.
 UNCUT = 2**31 - 1
@@ -57,19 +58,17 @@ class EntryRows(RawRows):
 
     Args:
         path: csv or parquet, a file, a folder of parts or a glob.
-        store: the dataset.
-        entry: it was built from, see `entry_of`.
+        reading: the dataset and the model that they are read for.
+        entry: that the dataset was built from, see `entry_of`.
         history_column: column of the main history, in place of the entry's.
-        options: further arguments of `RawRows`.
 
     Raises:
         DataError: the file or a column is missing or of another form; the message names file, column and row.
     """
 
-    def __init__(
-        self, path: Path, *, store: Store, entry: Entry, history_column: str | None = None, **options: Any
-    ) -> None:
-        super().__init__(path, store=store, **options)
+    def __init__(self, path: Path, reading: Reading, *, entry: Entry, history_column: str | None = None) -> None:
+        super().__init__(path, reading)
+        store = reading.store
         self._entry = entry
         columns = entry.columns
         self._own = [c for c in columns.samples if c["name"] in self._specs]
@@ -81,9 +80,8 @@ class EntryRows(RawRows):
         table = open_samples(path, entry, self._dtypes(), optional=columns.dtypes(self._of_users))
         users = users_of(entry, self._of_users, table)
         if self._renamed:
-            frame = table.frame.rename({str(key): name for key, name in self._renamed.items()})
-            table = Table(frame, table.files, table.name, table.rows)
-        self._table = table if users is None else Table(users.join(table.frame), table.files, table.name, table.rows)
+            table = replace(table, frame=table.frame.rename({str(key): name for key, name in self._renamed.items()}))
+        self._table = table if users is None else users.join(table)
         self.num_samples = table.rows
         if not self.num_samples:
             raise DataError(f"{path}: the file has no samples to score")

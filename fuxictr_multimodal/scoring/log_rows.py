@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.entry.entry import Entry
-from fuxictr_multimodal.data.entry.events import TIMES, EventFeature
+from fuxictr_multimodal.data.entry.events import TIMES, EventFeature, from_facts
 from fuxictr_multimodal.data.entry.log.columns import LogColumns
-from fuxictr_multimodal.data.entry.tables.files import Table, scan
+from fuxictr_multimodal.data.entry.tables.files import scan
 from fuxictr_multimodal.data.entry.tables.lists import SPLITTER, Lists, as_ids, check_aligned
 from fuxictr_multimodal.data.entry.tables.times import Clock, TimeReader
 from fuxictr_multimodal.data.entry.tables.values import check_single, numbers_of, values_of
@@ -24,7 +24,7 @@ from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.scoring.entry_rows import open_samples, read_columns, users_of
 from fuxictr_multimodal.scoring.log_histories import LogHistories, user_dtype
 from fuxictr_multimodal.scoring.new_rows import HISTORY_NAMES
-from fuxictr_multimodal.scoring.raw_rows import Piece, RawRows
+from fuxictr_multimodal.scoring.raw_rows import Piece, RawRows, Reading
 
 
 class LogRows(RawRows):
@@ -37,24 +37,21 @@ class LogRows(RawRows):
 
     Args:
         path: csv or parquet, a file, a folder of parts or a glob.
-        store: the dataset.
-        entry: it was built from, see `entry_of`.
+        reading: the dataset and the model that they are read for.
+        entry: that the dataset was built from, see `entry_of`.
         history_column: column of the main history, in place of `history`.
-        options: further arguments of `RawRows`.
 
     Raises:
         DataError: the file or a column is missing or of another form; the message names file, column and row.
     """
 
-    def __init__(
-        self, path: Path, *, store: Store, entry: Entry, history_column: str | None = None, **options: Any
-    ) -> None:
-        super().__init__(path, store=store, **options)
+    def __init__(self, path: Path, reading: Reading, *, entry: Entry, history_column: str | None = None) -> None:
+        super().__init__(path, reading)
+        store = reading.store
         self._entry, self._log = entry, entry.settings.interactions
         self._columns = LogColumns.of(entry)
         self._built_unit = store.manifest.facts.get("time_unit")
-        stored = store.manifest.facts.get("event_features", {})
-        self._features = {name: EventFeature.from_json(name, stored.get(name, {})) for name in self._events}
+        self._features = from_facts(store.manifest.facts, self._events)
         # A feature of events that targets have as well.
         self._shown = {spec.name for spec in entry.settings.event_cols or () if spec.target is not None}
         ids = None if self._target is None else store.ids(self._target)
@@ -71,8 +68,8 @@ class LogRows(RawRows):
         users = users_of(entry, self._needed["users"], table)
         key = self._log.user
         if users is not None and users.key != key:
-            table = Table(table.frame.with_columns(pl.col(key).alias(users.key)), table.files, table.name, table.rows)
-        self._table = table if users is None else Table(users.join(table.frame), table.files, table.name, table.rows)
+            table = replace(table, frame=table.frame.with_columns(pl.col(key).alias(users.key)))
+        self._table = table if users is None else users.join(table)
         self.num_samples = table.rows
         self._has_time = self._log.time is not None and self._log.time in table.columns
         self._of_log = None if self._history else self._histories_of_log(store)

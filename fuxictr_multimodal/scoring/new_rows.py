@@ -6,22 +6,19 @@ categories use the vocabularies that FuxiCTR fitted on training rows.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
-from fuxictr.features import FeatureMap
 
 from fuxictr_multimodal.data.entry.tables.lists import Lists as IdLists
 from fuxictr_multimodal.data.jagged import JaggedArrays, offsets_from_lengths, row_at, row_numbers
 from fuxictr_multimodal.data.recipes.parquet_input import Anything, Arrays, ColumnForm, Lists, ParquetInput, Scalars
-from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.scoring.raw_rows import Piece, RawRows
+from fuxictr_multimodal.scoring.raw_rows import Piece, RawRows, Reading
 
 HISTORY_NAMES = ("item_seq", "history")
 
@@ -34,35 +31,17 @@ class NewRows(RawRows):
             the target item, and the history as lists of items, newest last, with or without 0 on the left; further
             histories under the names of the dataset's behaviours, and features of their events as lists in
             `<history>_<feature>`, encoded. Other columns are ignored.
-        store: the dataset.
-        feature_map: what the model reads.
-        batch_size: rows of a batch.
-        max_len: the newest items of a history that are kept.
-        device: where batches go.
-        events: event features that the model reads, see `RawRows`.
+        reading: the dataset and the model that they are read for.
         history_column: name of the lists; `item_seq` or `history` where not given.
 
     Raises:
         DataError: the file or a column is missing or of another form; the message names file, column and row.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        store: Store,
-        feature_map: FeatureMap,
-        batch_size: int,
-        max_len: int,
-        device: torch.device | str = "cpu",
-        events: Collection[str] = (),
-        history_column: str | None = None,
-    ) -> None:
-        super().__init__(
-            path, store=store, feature_map=feature_map, batch_size=batch_size, max_len=max_len, device=device,
-            events=events,
-        )  # fmt: skip
-        forms = {name: _form(spec, feature_map.features[name]) for name, spec in self._specs.items()}
+    def __init__(self, path: Path, reading: Reading, *, history_column: str | None = None) -> None:
+        super().__init__(path, reading)
+        features, store = reading.feature_map.features, reading.store
+        forms = {name: _form(spec, features[name]) for name, spec in self._specs.items()}
         self._ids = None if self._target is None else store.ids(self._target)
         self._names: list[str] = []
         if self._target is not None:

@@ -10,50 +10,44 @@ from pathlib import Path
 from typing import Any
 
 from fuxictr_multimodal.data.entry.tables.files import SUFFIXES
-from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.scoring.csv_samples import typed_csv
 from fuxictr_multimodal.scoring.entry_rows import EntryRows, entry_of
 from fuxictr_multimodal.scoring.log_rows import LogRows
 from fuxictr_multimodal.scoring.new_rows import NewRows
-from fuxictr_multimodal.scoring.raw_rows import RawRows
+from fuxictr_multimodal.scoring.raw_rows import RawRows, Reading
 
 
 def new_samples(
-    path: Path, *, params: Mapping[str, Any], store: Store, history_column: str | None = None, **options: Any
+    path: Path, reading: Reading, *, params: Mapping[str, Any], history_column: str | None = None
 ) -> RawRows:
     """Open new samples.
 
     Args:
         path: csv or parquet, a file, a folder of parts or a glob.
+        reading: the dataset and the model that they are read for.
         params: of the run.
-        store: its dataset.
         history_column: column of the main history, where it has another name.
-        options: further arguments of `RawRows`.
 
     Raises:
         DataError: the samples are missing or of another form.
     """
-    names = options["feature_map"].features
-    events = [column.name for column in store.manifest.event_columns if column.name in names]
-    entry = entry_of(params, store, events)
-    options |= {"store": store, "history_column": history_column, "events": events}
+    entry = entry_of(params, reading.store, reading.events)
     if entry is None:
-        return _of_script(path, store, history_column, options)
-    if entry.form == "log":
-        return LogRows(path, entry=entry, **options)
-    return EntryRows(path, entry=entry, **options)
+        return _of_script(path, reading, history_column)
+    kind = LogRows if entry.form == "log" else EntryRows
+    return kind(path, reading, entry=entry, history_column=history_column)
 
 
-def _of_script(path: Path, store: Store, history_column: str | None, options: dict[str, Any]) -> NewRows:
+def _of_script(path: Path, reading: Reading, history_column: str | None) -> NewRows:
     """Samples of a dataset without an entry; csv becomes parquet, which has types."""
     if not _is_csv(path):
-        return NewRows(path, **options)
-    frame = typed_csv(path, store, options["feature_map"], events=options["events"], history_column=history_column)
+        return NewRows(path, reading, history_column=history_column)
+    frame = typed_csv(path, reading, history_column=history_column)
     folder = tempfile.mkdtemp(prefix="fxmm-")
     try:
         typed = Path(folder, path.name.replace("*", "_"))
         frame.write_parquet(typed)
-        rows = NewRows(typed, **options)
+        rows = NewRows(typed, reading, history_column=history_column)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

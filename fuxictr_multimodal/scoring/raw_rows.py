@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,30 @@ class Piece:
     histories: Mapping[str, JaggedArrays] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What samples are read for.
+
+    Attributes:
+        store: the dataset.
+        feature_map: what the model reads.
+        batch_size: rows of a batch.
+        max_len: the newest items of a history that are kept.
+        device: where batches go.
+    """
+
+    store: Store
+    feature_map: FeatureMap
+    batch_size: int
+    max_len: int
+    device: torch.device | str = "cpu"
+
+    @property
+    def events(self) -> list[str]:
+        """Event features of the dataset that the model reads; the others need not be there."""
+        return [c.name for c in self.store.manifest.event_columns if c.name in self.feature_map.features]
+
+
 class RawRows(ABC):
     """Samples to score, as batches in their order, with the interface of a loader.
 
@@ -53,39 +77,24 @@ class RawRows(ABC):
 
     Args:
         path: of the samples.
-        store: the dataset.
-        feature_map: what the model reads.
-        batch_size: rows of a batch.
-        max_len: the newest items of a history that are kept.
-        device: where batches go.
-        events: event features that the model reads; the others need not be there.
+        reading: the dataset and the model that they are read for.
     """
 
     num_samples: int
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        store: Store,
-        feature_map: FeatureMap,
-        batch_size: int,
-        max_len: int,
-        device: torch.device | str = "cpu",
-        events: Collection[str] = (),
-    ) -> None:
-        manifest = store.manifest
+    def __init__(self, path: Path, reading: Reading) -> None:
+        manifest, feature_map = reading.store.manifest, reading.feature_map
         self.path = path
         self.unknown: Counter[str] = Counter()
         self.cut_histories = 0
-        self._batch_size = batch_size
-        self._max_len = max_len
-        self._device = device
+        self._batch_size = reading.batch_size
+        self._max_len = reading.max_len
+        self._device = reading.device
         self._num_items = manifest.items
         self._target = manifest.item_col
         self._behaviours = manifest.behaviours
-        self._events = [c.name for c in manifest.event_columns if c.name in events]
-        self._processor = restore_processor(store.dir)
+        self._events = reading.events
+        self._processor = restore_processor(reading.store.dir)
         # What is encoded here; event features come as codes.
         self._specs = {
             column["name"]: column

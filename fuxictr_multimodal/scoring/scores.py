@@ -22,7 +22,7 @@ from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.scoring.calibration import Effect, calibration_of, check_method
 from fuxictr_multimodal.scoring.new_samples import new_samples
 from fuxictr_multimodal.scoring.published_weights import export_weights, import_weights
-from fuxictr_multimodal.scoring.raw_rows import ROW_ID, RawRows
+from fuxictr_multimodal.scoring.raw_rows import ROW_ID, RawRows, Reading
 from fuxictr_multimodal.scoring.submission import write_submission
 from fuxictr_multimodal.system.files import make_folder, replace_atomically
 from fuxictr_multimodal.system.machine import keep_freed_memory
@@ -159,16 +159,14 @@ def _rows(
     """What to score: the loader of the test split, or new rows."""
     if data is None:
         return experiment.loaders("test", feature_map, model.device)
-    return new_samples(
-        data,
-        params=experiment.params,
+    reading = Reading(
         store=experiment.store,
-        history_column=history_column,
         feature_map=feature_map,
         batch_size=experiment.params["batch_size"],
         max_len=experiment.max_len,
         device=torch.device(model.device),
     )
+    return new_samples(data, reading, params=experiment.params, history_column=history_column)
 
 
 def _check_ids(kept: dict[str, pl.Series], where: Path) -> None:

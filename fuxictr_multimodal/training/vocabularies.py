@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.data.entry.events import EventFeature
+from fuxictr_multimodal.data.entry.events import EventFeature, from_facts
 from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
 from fuxictr_multimodal.data.store.ids import UNKNOWN, IdMap, ids_name
@@ -117,15 +117,18 @@ class Vocabularies:
         path = self.directory / ids_name(column)
         if path.is_file():
             return IdMap.read(path)
-        events = self.manifest.facts.get("event_features", {})
-        if column in events:
-            return EventFeature.from_json(column, events[column]).tokens
+        if (feature := self._events.get(column)) is not None:
+            return feature.tokens
         # FuxiCTR writes a vocabulary of numbers for a column that comes encoded.
         return self._tokens.get(column) if column in self._fitted else None
 
     @cached_property
     def _fitted(self) -> frozenset[str]:
         return frozenset(column["name"] for column in self.manifest.feature_cols if is_fitted(column))
+
+    @cached_property
+    def _events(self) -> dict[str, EventFeature]:
+        return from_facts(self.manifest.facts)
 
     @cached_property
     def _tokens(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.scoring.new_samples import new_samples
+from fuxictr_multimodal.scoring.raw_rows import Reading
 from fuxictr_multimodal.training.experiment import Experiment
 from tests.helpers import shop
 
@@ -56,8 +57,9 @@ def opened(tmp_path, raw):
             path = data if isinstance(data, Path) else tmp_path / "new.parquet"
             if isinstance(data, pl.DataFrame):
                 data.write_parquet(path)
-            options = {"batch_size": 50, "max_len": 5, **options}
-            return new_samples(path, params=experiment.params, store=store, feature_map=feature_map, **options)
+            history_column = options.pop("history_column", None)
+            reading = Reading(store, feature_map, **{"batch_size": 50, "max_len": 5, **options})
+            return new_samples(path, reading, params=experiment.params, history_column=history_column)
 
         return store, join([*experiment.split_loader("test", feature_map, "cpu")]), score
 
@@ -318,9 +320,8 @@ def test_ids_of_a_dataset_that_a_script_built(tmp_path):
     new.write_parquet(tmp_path / "new.parquet")
     new.with_columns(pl.col("history").list.join("^")).write_csv(tmp_path / "new.csv")
     for name in ("new.parquet", "new.csv"):
-        rows = new_samples(
-            tmp_path / name, params=params, store=experiment.store, feature_map=feature_map, batch_size=9, max_len=3
-        )
+        reading = Reading(experiment.store, feature_map, batch_size=9, max_len=3)
+        rows = new_samples(tmp_path / name, reading, params=params)
         found = join([*rows])
         assert found.target.tolist() == expected.target.tolist() == [1, 3]
         same_jagged(found.history, expected.history)

@@ -206,7 +206,7 @@ class _Comparison:
     def run(self, console: Console) -> Result:
         """Probe, plan, search and run the seeds."""
         plan = self._plan()
-        expids = sorted(plan.names, key=lambda name: next(c.trial for c in plan.costs if c.name == name))
+        expids = plan.fast_first
         planner = Planner(slots=len(self.gpus), seeds=len(self.seeds), trials=self.request.trials)
         rounds = Rounds(self.clock, planner, plan, self.reserve, self.start, self.say)
         sweeps = tune(
@@ -275,7 +275,9 @@ class _Comparison:
         interrupted = not gate.stopped and any(outcome.signal is not None for outcome in outcomes)
         started = [outcome for outcome in outcomes if outcome.status != "not run"]
         if (waiting := len(outcomes) - len(started)) and not interrupted:
-            self.say(f"no time is left for {counted(waiting, 'more run')}; the same command with more --hours goes on")
+            self.say(
+                f"no time is left for {counted(waiting, 'more run')}; the same command with more --hours continues"
+            )
         return Result(self.files, started, winners, best, baseline, resample, interrupted)
 
     def _plan(self) -> Plan:
@@ -306,9 +308,8 @@ class _Comparison:
         }  # fmt: skip
         self.clock.save()
         left_out = [cost for cost in costs if cost.name not in plan.names]
-        order = sorted(plan.names, key=lambda name: next(c.trial for c in plan.costs if c.name == name))
         self.say(f"plan for {minutes(self.clock.budget)}, {minutes(self.clock.elapsed)} used:")
-        for line in table(plan, left_out, order=order, slots=len(self.gpus)):
+        for line in table(plan, left_out, order=plan.fast_first, slots=len(self.gpus)):
             self.say(line)
         return plan
 

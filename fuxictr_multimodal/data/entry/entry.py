@@ -18,6 +18,8 @@ from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 TABLES = ("train_data", "valid_data", "test_data", "interactions", "item_data", "user_data")
 # A frame in place of a file, in the recipe of the dataset.
 FRAME = "a data frame"
+# History slots where the entry sets none.
+MAX_LEN = 64
 TEXT_WIDTH = 64
 # FuxiCTR's own files of a dataset lie in `<data_root>/<dataset_id>`; ours are then beside them, in `<dataset_id>_h5`.
 FEATURE_MAP = "feature_map.json"

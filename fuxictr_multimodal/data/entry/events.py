@@ -7,7 +7,7 @@ so that new samples are encoded equally.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
@@ -24,6 +24,7 @@ TIMES: tuple[Kind, ...] = ("age", "weekday", "hour")
 CODES_OF_TIME = {"weekday": 7, "hour": 24}
 AGE_BINS = 16
 MOST_KEPT = 1 << 21
+_FACTS = "event_features"
 
 
 class EventSpec(Protocol):
@@ -167,6 +168,21 @@ class EventFeature:
             None if boundaries is None else np.array(boundaries, dtype=np.float64),
             None if vocabulary is None else tuple(vocabulary),
         )
+
+
+def to_facts(features: Mapping[str, EventFeature]) -> dict[str, Any]:
+    """The features by name as a manifest keeps them among its facts; nothing where there are none."""
+    return {_FACTS: {name: feature.to_json() for name, feature in features.items()}} if features else {}
+
+
+def from_facts(facts: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, EventFeature]:
+    """Features that `to_facts` kept, by name: those of the names, or all.
+
+    Raises:
+        DataError: one is missing or damaged.
+    """
+    stored = facts.get(_FACTS, {})
+    return {name: EventFeature.from_json(name, stored.get(name, {})) for name in (stored if names is None else names)}
 
 
 class EventFitter:

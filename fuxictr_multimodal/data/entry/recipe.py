@@ -71,7 +71,7 @@ def _comparable(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _same_file(key: str, then: Any, now: Any) -> bool:
     """Whether two paths may be one file: a data frame, or one path is the end of the other.
 
-    >>> _same_file("train_data", "./raw/train.csv", "/home/me/raw/train.csv")
+    >>> _same_file("train_data", "./raw/train.csv", "/shop/raw/train.csv")
     True
     >>> _same_file("train_data", "./raw/train.csv", "./raw/train_2.csv")
     False

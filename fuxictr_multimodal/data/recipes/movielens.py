@@ -135,13 +135,13 @@ def build(
                 chunk = rows[start : start + CHUNK_ROWS]
                 values = {name: row_columns[name].gather(chunk).to_numpy() for name in on_rows}
                 values |= {label: recipe.labels[chunk], "item_id": recipe.items[chunk]}
-                history = recipe.histories.take(chunk)
+                earlier = recipe.histories.take(chunk)
                 of_events = {} if times is None else times.of_histories(chunk)
                 builder.append(
                     split,
                     values,
-                    history.items,
-                    history.offsets,
+                    earlier.items,
+                    earlier.offsets,
                     events={name: values for name, values in of_events.items() if name in events},
                 )
         manifest = builder.finish(

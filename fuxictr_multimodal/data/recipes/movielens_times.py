@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.data.entry.events import EventFeature, EventFitter
+from fuxictr_multimodal.data.entry.events import EventFitter, to_facts
 from fuxictr_multimodal.data.entry.tables.times import Clock
 from fuxictr_multimodal.data.recipes.histories import Timeline
 from fuxictr_multimodal.data.recipes.movielens_recipe import Recipe
@@ -76,6 +75,5 @@ class EventTimes:
         }
 
     def facts(self) -> dict[str, Any]:
-        """Metadata of the dataset: the features as `EventFeature.from_json` reads them."""
-        features: Mapping[str, EventFeature] = {AGE: self._age, WEEKDAY: self._weekday, HOUR: self._hour}
-        return {"event_features": {name: feature.to_json() for name, feature in features.items()}}
+        """Metadata of the dataset: the features as `from_facts` reads them."""
+        return to_facts({AGE: self._age, WEEKDAY: self._weekday, HOUR: self._hour})

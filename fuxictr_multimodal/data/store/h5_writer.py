@@ -189,7 +189,7 @@ class _Pending:
         return JaggedArrays(np.concatenate(self._values), offsets_from_lengths(np.concatenate(self._lengths)), events)
 
     def keep(self, rows: JaggedArrays) -> None:
-        """Go on with these rows alone."""
+        """Continue with these rows alone."""
         self._values, self._lengths = [rows.values.copy()], [np.diff(rows.offsets)]
         self._events = {name: [column.copy()] for name, column in rows.events.items()}
 

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 
 from fuxictr_multimodal.config.entry_settings import SplitSettings
-from fuxictr_multimodal.data.entry.entry import Entry
-from fuxictr_multimodal.data.entry.events import TIMES
+from fuxictr_multimodal.data.entry.entry import MAX_LEN, Entry
+from fuxictr_multimodal.data.entry.events import TIMES, to_facts
 from fuxictr_multimodal.data.entry.log.columns import PIECE_ROWS, LogColumns, LogRows
 from fuxictr_multimodal.data.entry.log.reader import Events, log_dtypes, read_events
 from fuxictr_multimodal.data.entry.log.samples import LogChoices, LogSamples, Samples
@@ -32,7 +32,6 @@ from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.data.store.manifest import Manifest
 from fuxictr_multimodal.errors import ConfigError
 
-MAX_LEN = 64
 DEFAULT_SPLIT = SplitSettings.model_validate({"by": "time"})
 
 
@@ -106,11 +105,7 @@ def build_log(
                 "users": len(events.user_ids),
                 **({"time_unit": events.recognised} if events.recognised else {}),
                 **({"vectors": made.facts} if made.facts else {}),
-                **(
-                    {"event_features": {name: feature.to_json() for name, feature in samples.features.items()}}
-                    if samples.features
-                    else {}
-                ),
+                **to_facts(samples.features),
             },
             **_promises(columns, choices),
         )

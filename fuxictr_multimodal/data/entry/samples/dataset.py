@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.data.entry.entry import Entry
+from fuxictr_multimodal.data.entry.entry import MAX_LEN, Entry
 from fuxictr_multimodal.data.entry.samples.events import SampleEvents
 from fuxictr_multimodal.data.entry.samples.histories import HistoryReader, JaggedIds
 from fuxictr_multimodal.data.entry.samples.sources import Source, open_sources
@@ -34,8 +34,6 @@ from fuxictr_multimodal.data.entry.tables.values import values_of
 from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
 from fuxictr_multimodal.errors import DataError
-
-MAX_LEN = 64
 
 
 def build_samples(entry: Entry, *, data_root: str | Path, recipe: Mapping[str, Any], overwrite: bool) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fuxictr_multimodal.config.entry_settings import TIME_FEATURES, EventColumn
 from fuxictr_multimodal.data.entry.entry import Entry
-from fuxictr_multimodal.data.entry.events import EventFeature, EventFitter
+from fuxictr_multimodal.data.entry.events import EventFeature, EventFitter, from_facts, to_facts
 from fuxictr_multimodal.data.entry.samples.histories import JaggedIds
 from fuxictr_multimodal.data.entry.samples.sources import Source
 from fuxictr_multimodal.data.entry.tables.times import TimeReader
@@ -54,8 +54,8 @@ class SampleEvents:
         Raises:
             DataError: they are damaged.
         """
-        events, stored = cls(entry), facts.get("event_features", {})
-        events._fitted = {s.name: EventFeature.from_json(s.name, stored.get(s.name, {})) for s in events._specs}
+        events = cls(entry)
+        events._fitted = from_facts(facts, [spec.name for spec in events._specs])
         events._built = facts.get("time_units", {})
         events._restored = True
         return events
@@ -75,12 +75,11 @@ class SampleEvents:
         """What encodes new samples, for the manifest."""
         if not self._fitted:
             return {}
-        found: dict[str, Any] = {"event_features": {name: feature.to_json() for name, feature in self._fitted.items()}}
         units: dict[str, dict[str, str]] = {}
         for (name, side), reader in self._times.items():
             if reader.recognised is not None:
                 units.setdefault(name, {})[side] = reader.recognised
-        return found | ({"time_units": units} if units else {})
+        return to_facts(self._fitted) | ({"time_units": units} if units else {})
 
     def learn(
         self,

@@ -9,14 +9,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.data.entry.entry import Entry
+from fuxictr_multimodal.data.entry.entry import MAX_LEN, Entry
 from fuxictr_multimodal.data.entry.samples.sources import Source
 from fuxictr_multimodal.data.entry.tables.lists import SPLITTER, Lists, as_ids, check_aligned, check_plain_texts
 from fuxictr_multimodal.data.jagged import slices
 from fuxictr_multimodal.data.store.ids import UNKNOWN, IdMap
 from fuxictr_multimodal.errors import ConfigError, DataError
-
-MAX_LEN = 64
 
 
 @dataclass(frozen=True)

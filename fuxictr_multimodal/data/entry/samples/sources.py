@@ -114,9 +114,7 @@ def _open(entry: Entry, key: str, users: Users | None) -> Table:
         dtypes[settings.weight_col] = "float"
         optional |= {settings.weight_col} if key != "train_data" else set()
     table = entry.table(key, dtypes, optional=optional)
-    if users is None:
-        return table
-    return Table(users.join(table.frame), table.files, table.name, table.rows)
+    return table if users is None else users.join(table)
 
 
 def _cut(entry: Entry, table: Table) -> tuple[NDArray[np.int8], str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
 from fuxictr_multimodal.data.entry.entry import Entry
+from fuxictr_multimodal.data.entry.tables.files import Table
 from fuxictr_multimodal.data.entry.tables.keyed import read_keyed, same_type
 
 KEY = "\0user"
@@ -32,17 +33,18 @@ class Users:
     notes: tuple[str, ...]
     name: str
 
-    def join(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """Rows with the features of their users; those of a user that is not known are missing.
+    def join(self, table: Table) -> Table:
+        """A table with the features of its users; those of a user that is not known are missing.
 
         Raises:
             DataError: the ids are of types that cannot be compared.
         """
+        rows = table.frame
         users = same_type(rows, self.frame, self.key, self.name)
         columns = [name for name in users.columns if name != self.key]
         # A feature of the same name in the rows gives way to that of the user.
         rows = rows.select(pl.exclude(columns)) if columns else rows
-        return rows.join(users.lazy(), on=self.key, how="left", maintain_order="left")
+        return replace(table, frame=rows.join(users.lazy(), on=self.key, how="left", maintain_order="left"))
 
     def unknown(self, ids: pl.Series) -> pl.Series:
         """The ids among some that have no features."""
