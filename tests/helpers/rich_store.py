@@ -134,3 +134,24 @@ def build_flat(data_root: Path, **changes: Any) -> dict[str, dict[str, Any]]:
             building.append(split, columns)
         building.finish(split_method="by seed")
     return splits
+
+
+def cut(raw, start, stop):
+    def some(history):
+        offsets = history.offsets[start : stop + 1]
+        a, b = offsets[0], offsets[-1]
+        return JaggedArrays(history.values[a:b], offsets - a, {n: e[a:b] for n, e in history.events.items()})
+
+    columns = {name: values[start:stop] for name, values in raw.columns.items()}
+    return Split(columns, some(raw.history), {n: some(h) for n, h in raw.behaviours.items()})
+
+
+def build_splits(root, splits, *, ids=None, finish=None):
+    """Build dataset `rich` of these splits, with an item table of zeros."""
+    with builder(root) as building:
+        building.fit(pl.DataFrame({"city": CITIES, "page": PAGES}))
+        building.write_ids(ids or {})
+        building.write_items({"tags": np.zeros((ITEMS, 2), dtype=int)})
+        for split, rows in splits.items():
+            append(building, split, rows)
+        return building.finish(split_method="none", **(finish or {}))
