@@ -1,6 +1,7 @@
 """Imports follow the arrows of ARCHITECTURE.md, and no folder shadows a package of somebody else."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ LEVELS = (
     {"training"},
     {"launch"},
     {"comparison", "explain", "scoring"},
+    {"serving"},
     {"api"},
     {"cli"},
 )
@@ -52,6 +54,18 @@ def module_file(name: str) -> Path | None:
     return None
 
 
+# An export takes this folder with it, where its modules have no package of a known name above them.
+ALONE = ROOT / "fuxictr_multimodal/serving/runtime"
+
+
+def imported_from(node: ast.ImportFrom, path: Path) -> str:
+    """The module that a file imports from; imports are absolute, except where a folder has to stand alone."""
+    if node.level == 0:
+        return node.module
+    assert (node.level, path.parent) == (1, ALONE), f"{path}: relative import"
+    return ".".join([*ALONE.relative_to(ROOT).parts, *([node.module] if node.module else [])])
+
+
 def top_level_imports(path: Path) -> set[str]:
     """Modules imported when the file is, `TYPE_CHECKING` blocks and function bodies left out."""
     found = set()
@@ -61,9 +75,9 @@ def top_level_imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            found.add(node.module)
-            found.update(f"{node.module}.{a.name}" for a in node.names if module_file(f"{node.module}.{a.name}"))
+            module = imported_from(node, path)
+            found.add(module)
+            found.update(f"{module}.{a.name}" for a in node.names if module_file(f"{module}.{a.name}"))
         elif isinstance(node, ast.Try):
             body += node.body
         elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.dump(node.test):
@@ -120,10 +134,8 @@ def import_circles() -> list[str]:
         found = set()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
-                found |= {
-                    f"{node.module}.{a.name}" if module_file(f"{node.module}.{a.name}") else node.module
-                    for a in node.names
-                }
+                module = imported_from(node, path)
+                found |= {f"{module}.{a.name}" if module_file(f"{module}.{a.name}") else module for a in node.names}
             elif isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
         graph[name] = found - {name}
@@ -149,10 +161,20 @@ def test_imports_run_downwards():
         if room == "__init__":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.ImportFrom) or not node.module.startswith("fuxictr_multimodal."):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("fuxictr_multimodal."):
                 continue
             other = node.module.split(".")[1]
             # Texts and errors know each other.
             if other != room and other not in LEVELS[0] and level[other] >= level[room]:
                 upwards.append(f"{path.relative_to(ROOT)}: {node.module}")
     assert upwards == []
+
+
+def test_the_runtime_of_exports_stands_alone():
+    allowed = {*sys.stdlib_module_names, "numpy", "onnxruntime", "safetensors", "torch"}
+    for path in ALONE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                assert {alias.name.split(".")[0] for alias in node.names} <= allowed, path
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 1 or node.module.split(".")[0] in allowed, path
