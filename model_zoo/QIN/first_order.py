@@ -160,9 +160,10 @@ def _factors(term: str, specs: Mapping[str, Mapping[str, Any]]) -> dict[str, int
 def _crossed(ids: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Tensor:
     """Ids (B, ...) of the combinations of values; a combination with padding is padding."""
     first, *others = sizes
-    crossed = ids[first].long().reshape(len(ids[first]), -1)
+    rows = ids[first].shape[0]  # `len` would make a number of it where the model is traced
+    crossed = ids[first].long().reshape(rows, -1)
     for name in others:
-        values = ids[name].long().reshape(len(crossed), 1, -1)
+        values = ids[name].long().reshape(rows, 1, -1)
         crossed = crossed[:, :, None]
         crossed = ((crossed * sizes[name] + values) * ((crossed > 0) & (values > 0))).flatten(1)
     return crossed
