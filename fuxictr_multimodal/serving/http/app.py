@@ -15,7 +15,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from fuxictr_multimodal.serving import runtime
 from fuxictr_multimodal.serving.http.batching import Answer, Batcher
 from fuxictr_multimodal.serving.http.limits import read_body
 from fuxictr_multimodal.serving.http.metrics import Measured, Metrics
@@ -35,13 +34,14 @@ from fuxictr_multimodal.serving.http.schemas import (
     parse,
 )
 from fuxictr_multimodal.serving.http.settings import Settings
+from fuxictr_multimodal.serving.runtime import Ranked, Ranker
 from fuxictr_multimodal.version import __version__
 
 ENDPOINTS = frozenset({"/rank", "/score", "/items", "/healthz", "/metrics", "/openapi.json"})
 
 
 def create_app(
-    model_dir: Path, settings: Settings | None = None, *, load: Callable[[Path], runtime.Ranker] | None = None
+    model_dir: Path, settings: Settings | None = None, *, load: Callable[[Path], Ranker] | None = None
 ) -> FastAPI:
     """An application that ranks with an exported model.
 
@@ -55,7 +55,7 @@ def create_app(
     """
     chosen = settings or Settings()
     metrics = Metrics()
-    models = Models(model_dir, load or (lambda folder: runtime.Ranker(folder, threads=chosen.threads)), metrics)
+    models = Models(model_dir, load or (lambda folder: Ranker(folder, threads=chosen.threads)), metrics)
     batcher = Batcher(models.current, chosen, metrics)
 
     @contextlib.asynccontextmanager
@@ -76,11 +76,7 @@ def create_app(
     answer_errors(app)
 
     async def answer(body: ScoreBody, *, ranked: bool, k: int | None = None) -> Response:
-        request = runtime.Request(
-            context=body.context, history=body.history, candidates=body.candidates, behaviours=body.behaviours,
-            events=body.events, time=body.time,
-        )  # fmt: skip
-        done = await asyncio.wrap_future(batcher.submit(request, ranked=ranked, k=k))
+        done = await asyncio.wrap_future(batcher.submit(body.request(), ranked=ranked, k=k))
         metrics.candidates.inc(len(body.candidates))
         metrics.unknown.labels("candidates").inc(len(done.result.unknown))
         metrics.unknown.labels("history").inc(done.result.unknown_history)
@@ -127,7 +123,7 @@ def create_app(
 
 def _content(done: Answer) -> dict[str, Any]:
     result = done.result
-    found = {"items": result.items} if isinstance(result, runtime.Ranked) else {}
+    found = {"items": result.items} if isinstance(result, Ranked) else {}
     return {
         **found,
         "scores": result.scores.tolist(),

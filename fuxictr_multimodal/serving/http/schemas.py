@@ -11,6 +11,7 @@ from fuxictr_multimodal.errors import did_you_mean
 from fuxictr_multimodal.serving.http.limits import check_count
 from fuxictr_multimodal.serving.http.refusals import Refused
 from fuxictr_multimodal.serving.http.settings import Settings
+from fuxictr_multimodal.serving.runtime import Request
 
 # One error with one place, where a union of pydantic's own has an error for each of its types.
 _ID = core_schema.union_schema(
@@ -49,6 +50,10 @@ class ScoreBody(_Body):
         {}, description="features of the events of each history, by the name of the history, then of the feature"
     )
     time: Any = Field(None, description="time of the request, where the dataset has features of time")
+
+    def request(self) -> Request:
+        """What the model is asked."""
+        return Request(self.context, self.history, self.candidates, self.behaviours, self.events, self.time)
 
     def check_sizes(self, settings: Settings) -> None:
         """Refuse lists that are too long.
