@@ -67,6 +67,11 @@ class Ranker:
         """The model, and the number of changes of the catalogue since it was loaded, as in `3f9a1c2e.0`."""
         return f"{self.model.fingerprint}.{self._catalogue.version.number}"
 
+    @property
+    def item_column(self) -> str:
+        """Name of the column of an item's id, in what `upsert_items` takes."""
+        return self._vocabulary.item_column
+
     def __len__(self) -> int:
         return self._catalogue.version.ids.size
 
