@@ -57,6 +57,7 @@ def _json(content: dict[str, Any], status: int = 200) -> Response:
 
 def deploy(model: Path, *, replicas: int, threads: int) -> None:
     """Start the replicas; or give those that run another model, one after the other."""
+    Ranker(model)  # a folder that cannot be loaded ends here, and the replicas go on as they are
     config = {"model": str(model.resolve()), "threads": threads}
     options = {"num_replicas": replicas, "ray_actor_options": {"num_cpus": threads}, "user_config": config}
     serve.run(Replica.options(**options).bind(), name="ranker", route_prefix="/rank")
