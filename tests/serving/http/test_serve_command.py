@@ -86,7 +86,8 @@ def test_a_folder_is_served_from_start_to_end(repository, folder):
     assert errors == ""
 
 
-def test_requests_that_run_are_answered_before_the_end(repository, folder):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_requests_that_run_are_answered_before_the_end(repository, folder, number):
     with (
         serving(repository, folder) as (process, server),
         socket.create_connection(("127.0.0.1", server.port), timeout=20) as half,
@@ -95,14 +96,14 @@ def test_requests_that_run_are_answered_before_the_end(repository, folder):
         half.sendall(b"POST /rank HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(raw) + raw[:5])
         # The other one shows that the server has read the first part.
         assert server.call("GET", "/healthz").status == 200
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         time.sleep(0.3)
         assert process.poll() is None
         half.sendall(raw[5:])
         answer = half.recv(65536)
         assert answer.startswith(b"HTTP/1.1 200 ")
-        process.communicate(timeout=20)
-    assert process.returncode == 0
+        out, errors = process.communicate(timeout=20)
+    assert (process.returncode, out, errors) == (0, "stopped: requests that ran were answered\n", "")
 
 
 def test_a_folder_is_replaced_without_a_failed_request(repository, folder):
