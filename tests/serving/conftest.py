@@ -1,0 +1,1 @@
+import tests.helpers.stand_in_vocabulary  # noqa: F401
