@@ -65,7 +65,7 @@ class InterestNetwork(nn.Module):
             return sum(widths[name] for name in names)
 
         pooled = [width_of(behaviour.fields) for behaviour in fields.behaviours]
-        self.item_width = width_of(fields.items)
+        self.item_width, self.target_width = width_of(fields.items), width_of(fields.target)
         width = width_of(fields.context) + width_of(fields.target) + sum(pooled)
         self.similarity_map: nn.Linear | None = None
         if histogram_width:

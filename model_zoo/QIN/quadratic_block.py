@@ -186,7 +186,7 @@ class FoldedBlock:
         """Fold the norm: its scale goes into the map, because y_j = x_j (W x + b)_j. The map is kept as `products`."""
         shift = None
         if isinstance(norm, nn.BatchNorm1d):
-            factor, shift = _affine(norm.weight, norm.bias, *_running(norm), norm.eps)
+            factor, shift = running_affine(norm)
             weight, bias = weight * factor[:, None], bias * factor
         slope = activation.weight if isinstance(activation, nn.PReLU) else None
         return cls(weight.to(products), bias.to(products), shift, slope)
@@ -248,6 +248,11 @@ def _affine(gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float) 
     """The norm as y * factor + shift."""
     factor = gamma * (var + eps).rsqrt()
     return factor, beta - mean * factor
+
+
+def running_affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """A norm of running statistics as y * factor + shift, each (F,)."""
+    return _affine(norm.weight, norm.bias, *_running(norm), norm.eps)
 
 
 def _running(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:

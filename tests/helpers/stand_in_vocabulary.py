@@ -8,7 +8,7 @@ import numpy as np
 
 from tests.helpers.exported_folder import KIND_NAMES, USER_NAMES
 
-NAME = "fuxictr_multimodal.serving.runtime.encoders"
+NAME = "fuxictr_multimodal.serving.runtime.vocabulary"
 
 
 class Vocabulary:
@@ -23,7 +23,7 @@ class Vocabulary:
     def read(cls, path):
         return cls(json.loads(path.read_text()))
 
-    def context(self, values, time):
+    def context(self, values, *, time=None):
         from fuxictr_multimodal.serving.runtime.errors import RequestError
 
         for name in ("user_id", "price"):
@@ -32,7 +32,7 @@ class Vocabulary:
         code = USER_NAMES.index(values["user_id"]) + 1 if values["user_id"] in USER_NAMES else len(USER_NAMES) + 1
         return {"user_id": np.array([code]), "price": np.array([values["price"]], np.float32)}
 
-    def events(self, values, time, length):
+    def events(self, behaviour, values, *, length, context=None, time=None):
         hours = values.get("hour", [0] * length)
         from fuxictr_multimodal.serving.runtime.errors import RequestError
 
@@ -48,7 +48,7 @@ class Vocabulary:
 
 
 try:
-    import fuxictr_multimodal.serving.runtime.encoders  # noqa: F401
+    import fuxictr_multimodal.serving.runtime.vocabulary  # noqa: F401
 except ImportError:
     sys.modules[NAME] = types.ModuleType(NAME)
     sys.modules[NAME].Vocabulary = Vocabulary

@@ -58,10 +58,6 @@ class Model:
         """Whether it ranks candidates; a model of a dataset without items scores samples."""
         return bool(self.arrays)
 
-    def reads_events(self, behaviour: str) -> bool:
-        """Whether the graph reads event features of a history."""
-        return any(one.name.startswith(f"behaviours.{behaviour}.events.") for one in self.inputs)
-
     def graph(self, threads: int | None) -> Engine:
         """Load the graph that scores. Raises FolderError."""
         return engine_of(self.path / f"model{SUFFIXES[self.engine]}", self.inputs, threads)

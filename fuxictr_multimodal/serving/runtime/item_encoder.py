@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .encoders import Vocabulary
 from .engines import DTYPES, Engine
 from .errors import FolderError, RequestError
 from .folder import Model
 from .ids import Id, IdMap
 from .request import listed, mapping
 from .storage import Stored
+from .vocabulary import Vocabulary
 
 # Items of one call of the item model.
 BLOCK = 1024

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .encoders import Vocabulary
 from .errors import FolderError, RequestError
 from .feeds import Feeds
 from .folder import Model, read_model
@@ -17,6 +16,7 @@ from .items import Catalogue
 from .reading import read
 from .request import Ranked, Request, Scores, checked_k, listed
 from .scorer import Scorer, best
+from .vocabulary import Vocabulary
 
 VOCABULARY = "vocabulary.json"
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .encoders import Vocabulary
 from .errors import RequestError
 from .feeds import Encoded, Slots
 from .folder import Model
 from .ids import UNKNOWN
 from .items import Version
 from .request import Request, histories, listed, mapping
+from .vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,18 @@ def read(request: Request, model: Model, vocabulary: Vocabulary, version: Versio
     """
     if not isinstance(request, Request):
         raise RequestError(f"a request must be a Request, but it is a {type(request).__name__}")
+    context = mapping(request.context, "context")
+    columns = vocabulary.context(context, time=request.time)
     slots, unknown = {}, 0
     for name, given in histories(request, model.behaviours).items():
         rows = version.ids.rows(version.ids.keys(given, what=name))
-        events: Mapping[str, NDArray] = {}
-        if model.reads_events(name):
-            events = vocabulary.events(request.events.get(name, {}), request.time, len(rows))
+        events = vocabulary.events(
+            name, request.events.get(name, {}), length=len(rows), context=context, time=request.time
+        )
         kept = np.flatnonzero(rows != UNKNOWN)
         unknown += len(rows) - len(kept)
         kept = kept[-model.max_len :]
         slots[name] = Slots(rows[kept], {column: codes[kept] for column, codes in events.items()})
-    context = vocabulary.context(mapping(request.context, "context"), request.time)
     candidates = listed(request.candidates, "candidates")
     if model.has_items:
         rows = version.ids.rows(version.ids.keys(candidates, what="candidates"))
@@ -75,4 +76,4 @@ def read(request: Request, model: Model, vocabulary: Vocabulary, version: Versio
     else:
         # The sample itself is what is scored.
         rows = np.zeros(1, np.int64)
-    return Read(Encoded(context, slots, rows), candidates, unknown)
+    return Read(Encoded(columns, slots, rows), candidates, unknown)

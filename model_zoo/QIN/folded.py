@@ -1,0 +1,60 @@
+"""QIN folded for inference: the same scores as the trained model's, from fewer products.
+
+Shape legend: B rows.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from fuxictr_multimodal.zoo.servable import ITEMS, GraphInput, Servable
+from model_zoo.QIN.folded_first_order import FoldedFirstOrder
+from model_zoo.QIN.folded_graph import RankingGraph
+from model_zoo.QIN.folded_items import ItemEncoder
+from model_zoo.QIN.folded_network import FoldedNetwork
+from model_zoo.QIN.folded_parts import TrainedParts
+
+
+class FoldedQIN:
+    """A trained QIN without what only training needs. It has the weights of when it was made.
+
+    Embedding tables are the model's own: after more training, fold again.
+
+    Args:
+        trained: parts of the model.
+    """
+
+    def __init__(self, trained: TrainedParts) -> None:
+        self.trained = trained
+        with torch.no_grad():
+            self.networks = [FoldedNetwork(network) for network in trained.networks]
+            terms, items = trained.first_order, trained.fields.items
+            self.first_order = None if terms is None else FoldedFirstOrder(terms, items)
+            self.encoder = ItemEncoder(trained.networks, items, trained.similarity, self.first_order)
+
+    def servable(self) -> Servable:
+        """The graph that ranks, on the CPU, and the arrays of the whole catalogue."""
+        table, encoder = self.trained.table, self.encoder.eval()
+        items = encoder.of_table(table)
+        graph = RankingGraph(self.trained, self.networks, self.first_order, items).eval()
+        if table.device.type != "cpu":
+            graph, encoder = copy.deepcopy(graph).cpu(), copy.deepcopy(encoder).cpu()
+            items = {name: values.cpu() for name, values in items.items()}
+        features = {name: table.features[name] for name in encoder.features}
+        return Servable(
+            graph=graph,
+            inputs=graph.inputs,
+            items=items,
+            encode_items=encoder,
+            item_inputs=[_item_input(name, values) for name, values in features.items()],
+            behaviours=graph.behaviours,
+            folded=True,
+        )
+
+
+def _item_input(name: str, values: Tensor) -> GraphInput:
+    dtype = "float32" if values.is_floating_point() else "int64"
+    return GraphInput(name, dtype, (ITEMS, *values.shape[1:]))
