@@ -243,8 +243,26 @@ def write_vocabulary(path: Path, ids: list[Any]) -> None:
     """Write vocabulary.json of a catalogue of these ids."""
     content = {
         "format": 1,
-        "context": [],
-        "events": [],
-        "items": {"column": "item_id", "ids": [None, *ids], "features": []},
+        "context": [_category("user_id", USER_NAMES), {"name": "price", "kind": "number", "dtype": "float"}],
+        "events": [
+            {
+                "name": "hour",
+                "kind": "bins",
+                "boundaries": list(range(1, 24)),
+                "without_value": 25,
+                "reads": {"history": "hour", "carts": None},
+            }
+        ],
+        "items": {
+            "column": "item_id",
+            "ids": [None, *ids],
+            "rows": len(ids) + 1,
+            "features": [_category("kind", KIND_NAMES), {"name": "emb", "kind": "embedding", "width": D}],
+        },
     }
     (path / "vocabulary.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _category(name: str, tokens: Sequence[str]) -> dict[str, Any]:
+    oov = len(tokens) + 1
+    return {"name": name, "kind": "category", "dtype": "str", "tokens": [*tokens], "oov": oov, "missing": oov}

@@ -65,6 +65,9 @@ class _Onnx:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.inter_op_num_threads = 1
+        # Threads that wait in a loop take the cores of other requests: a call is 0.2 ms faster with them where the
+        # machine is idle, and its 90th percentile is twice as long where it is not.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads is not None:
             options.intra_op_num_threads = threads
         try:

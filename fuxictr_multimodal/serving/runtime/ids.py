@@ -35,8 +35,8 @@ class IdMap:
         size: number of ids.
     """
 
-    base: Mapping[Id, int]
-    changes: Mapping[Id, int]
+    base: Mapping[Any, int]
+    changes: Mapping[Any, int]
     number: bool
     size: int
     types: frozenset[type] = field(init=False)
@@ -58,7 +58,7 @@ class IdMap:
         types = set(map(type, own))
         if len(types) > 1 or not types <= {int, str}:
             raise ValueError("ids are not all texts, or all whole numbers")
-        base: dict[Id, int] = dict(zip(own, range(1, len(ids)), strict=True))  # type: ignore[arg-type]
+        base = dict(zip(own, range(1, len(ids)), strict=True))
         if len(base) != len(own):
             raise ValueError("an id is there twice")
         return cls(base, {}, number=types == {int}, size=len(base))

@@ -72,7 +72,9 @@ class ItemEncoder:
 
     def _block(self, items: Sequence[Mapping[str, Any]]) -> dict[str, NDArray]:
         features = self._vocabulary.items(items)
-        inputs = {one.name: features[one.name].astype(DTYPES[one.dtype], copy=False) for one in self._model.item_inputs}
+        inputs: dict[str, NDArray] = {
+            one.name: features[one.name].astype(DTYPES[one.dtype], copy=False) for one in self._model.item_inputs
+        }
         if self._graph is None:
             found = {name: inputs[name] for name in self._shapes}
         else:

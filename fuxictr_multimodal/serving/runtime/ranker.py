@@ -157,11 +157,11 @@ class Ranker:
             reads.append(one)
         found = self._scorer.scores([one.encoded for one in reads], version)
         ranked = []
-        for scores, missing, one in zip(found, unknown, reads, strict=True):
+        for scores, gone, one in zip(found, unknown, reads, strict=True):
             # By the model's own scores: a calibration that has steps makes equal what the model tells apart.
             order = best(scores, k)
             items = [one.candidates[i] for i in order.tolist()]
-            ranked.append(Ranked(items, self._scorer.calibrated(scores[order]), missing, one.unknown_history))
+            ranked.append(Ranked(items, self._scorer.calibrated(scores[order]), gone, one.unknown_history))
         return ranked
 
     def upsert_items(self, items: Sequence[Mapping[str, Any]]) -> tuple[int, int]:

@@ -1,1 +1,0 @@
-import tests.helpers.stand_in_vocabulary  # noqa: F401
