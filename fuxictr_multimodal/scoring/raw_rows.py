@@ -142,7 +142,8 @@ class RawRows(ABC):
                     columns[name], name=name, shape=shape, where=str(self.path), first_row=piece.first
                 )
         features |= {name: columns[name] for name in self._events if name in columns}
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in features.items()}
+        # Columns of files may be read-only, which torch warns of.
+        tensors = {name: torch.from_numpy(np.require(values, None, ["C", "W"])) for name, values in features.items()}
         if self._target is None or piece.target is None:
             rows = len(next(iter(tensors.values())))
             return Batch(tensors, torch.zeros(rows, dtype=torch.int32), Jagged.empty(rows))

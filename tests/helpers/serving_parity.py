@@ -1,4 +1,4 @@
-"""Requests beside the samples of a file: what a vocabulary encodes must be what scoring reads for the same raw values."""
+"""Requests beside samples of a file: a vocabulary must encode what scoring reads for the same raw values."""
 
 from __future__ import annotations
 
