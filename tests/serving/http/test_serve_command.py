@@ -112,7 +112,7 @@ def test_a_folder_is_replaced_without_a_failed_request(repository, folder):
         ITEMS, *({name: made_item(1000 * turn + i) for i, name in enumerate(ITEMS)} for turn in (1, 2, 3))
     ]  # fmt: skip
     answers = [closed_form(asked["candidates"], items) for items in catalogues]
-    stopped, failed, seen = threading.Event(), [], set()
+    stopped, failed, seen, versions = threading.Event(), [], set(), set()
 
     def ask():
         while not stopped.is_set():
@@ -120,6 +120,7 @@ def test_a_folder_is_replaced_without_a_failed_request(repository, folder):
             found = [turn for turn, right in enumerate(answers)
                      if reply.status == 200 and np.allclose(reply.content["scores"], right, atol=1e-5)]  # fmt: skip
             seen.update(found)
+            versions.update(reply.content["version"] for _ in found)
             if not found:
                 failed.append(reply)
 
@@ -139,6 +140,7 @@ def test_a_folder_is_replaced_without_a_failed_request(repository, folder):
             asker.join(20)
     assert failed == []
     assert seen == {0, 1, 2, 3}
+    assert len(versions) == 4
 
 
 @pytest.mark.parametrize(
