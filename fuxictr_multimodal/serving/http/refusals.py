@@ -16,6 +16,8 @@ from fuxictr_multimodal.serving.runtime import RequestError
 
 log = logging.getLogger(__name__)
 BUSY_SECONDS = 1
+# A sentence may name what the caller sent, which may be megabytes.
+LONGEST_SENTENCE = 500
 
 
 class Refused(Exception):
@@ -74,4 +76,5 @@ def answer_errors(app: FastAPI) -> None:
 
 
 def _answer(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(to_json({"error": sentence}), status, headers, media_type="application/json")
+    shown = sentence if len(sentence) <= LONGEST_SENTENCE else f"{sentence[: LONGEST_SENTENCE - 3]}..."
+    return Response(to_json({"error": shown}), status, headers, media_type="application/json")

@@ -18,6 +18,7 @@ from .errors import FolderError
 from .storage import SCALE, Rows, Stored
 
 FORMAT = 1
+ITEMS, VOCABULARY = "items.safetensors", "vocabulary.json"
 STORAGES = ("float32", "float16", "int8", "int32", "int64")
 
 
@@ -91,7 +92,7 @@ class Model:
         """
         if not self.arrays:
             return {}
-        path = self.path / "items.safetensors"
+        path = self.path / ITEMS
         found = _safetensors(path)
         stored, sizes = {}, set()
         for name, storage in self.arrays.items():
@@ -181,11 +182,13 @@ def _inputs(given: Sequence[Mapping[str, Any]]) -> tuple[Input, ...]:
 
 
 def _fingerprint(path: Path, content: Mapping[str, Any], engine: str) -> str:
+    """Of everything that scores depend on; a catalogue may be new where the graph is not."""
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    graph = path / f"model{SUFFIXES[engine]}"
-    if graph.is_file():
-        with graph.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    graphs = (f"{name}{SUFFIXES[engine]}" for name in ("model", "item_model"))
+    for name in (*graphs, ITEMS, VOCABULARY):
+        if (path / name).is_file():
+            with (path / name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:8]
 
 

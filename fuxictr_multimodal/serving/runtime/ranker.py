@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import FolderError, RequestError
 from .feeds import Feeds
-from .folder import Model, read_model
+from .folder import VOCABULARY, Model, read_model
 from .ids import UNKNOWN, IdMap
 from .item_encoder import ItemEncoder
 from .items import Catalogue
@@ -17,8 +17,6 @@ from .reading import read
 from .request import Ranked, Request, Scores, checked_k, listed
 from .scorer import Scorer, best
 from .vocabulary import Vocabulary
-
-VOCABULARY = "vocabulary.json"
 
 
 class Ranker:
@@ -66,11 +64,6 @@ class Ranker:
     def version(self) -> str:
         """The model, and the number of changes of the catalogue since it was loaded, as in `3f9a1c2e.0`."""
         return f"{self.model.fingerprint}.{self._catalogue.version.number}"
-
-    @property
-    def item_column(self) -> str:
-        """Name of the column of an item's id, in what `upsert_items` takes."""
-        return self._vocabulary.item_column
 
     def __len__(self) -> int:
         return self._catalogue.version.ids.size

