@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import FolderError, RequestError
 from .feeds import Feeds
-from .folder import Model, read_model
+from .folder import VOCABULARY, Model, read_model
 from .ids import UNKNOWN, IdMap
 from .item_encoder import ItemEncoder
 from .items import Catalogue
@@ -17,8 +17,6 @@ from .reading import read
 from .request import Ranked, Request, Scores, checked_k, listed
 from .scorer import Scorer, best
 from .vocabulary import Vocabulary
-
-VOCABULARY = "vocabulary.json"
 
 
 class Ranker:
@@ -47,12 +45,20 @@ class Ranker:
         self._catalogue = Catalogue(_ids(model, vocabulary, rows), arrays, rows)
         feeds = Feeds(model, arrays, vocabulary.context_columns, vocabulary.event_columns)
         self._scorer = Scorer(model, model.graph(threads), feeds)
-        self._items = ItemEncoder(model, vocabulary, model.item_graph(threads), arrays) if model.has_items else None
+        self._items = None
+        if model.has_items:
+            graph = model.item_graph(threads, vocabulary.item_features)
+            self._items = ItemEncoder(model, vocabulary, graph, arrays)
 
     @property
     def name(self) -> str:
         """Name of the run that was exported."""
         return self.model.name
+
+    @property
+    def item_column(self) -> str:
+        """Name of an item's id among its features; empty without items."""
+        return self._vocabulary.item_column
 
     @property
     def version(self) -> str:
@@ -201,13 +207,14 @@ class Ranker:
 
 def _ids(model: Model, vocabulary: Vocabulary, rows: int) -> IdMap:
     """Ids of the rows of the catalogue; they are the numbers of the rows where the dataset has no others."""
-    file, ids = model.path / VOCABULARY, vocabulary.ids if model.has_items else [None]
-    if ids is None:
-        ids = [None, *range(1, rows)]
-    if len(ids) != rows:
-        raise FolderError(f"{file} has {len(ids)} ids, but items.safetensors has {rows} rows: export the model again")
+    file = model.path / VOCABULARY
+    if not model.has_items:
+        return IdMap.of([None])
+    known = vocabulary.rows if vocabulary.ids is None else len(vocabulary.ids)
+    if known != rows:
+        raise FolderError(f"{file} has {known} items, but items.safetensors has {rows} rows: export the model again")
     try:
-        return IdMap.of(ids)
+        return IdMap.of([None, *range(1, rows)] if vocabulary.ids is None else vocabulary.ids)
     except ValueError as error:
         raise FolderError(f"{file} is damaged ({error}): export the model again") from None
 
