@@ -16,7 +16,7 @@ from fuxictr.pytorch.layers import MLP_Block
 from torch import Tensor, nn
 
 from model_zoo.QIN.quadratic import QuadraticNetwork
-from model_zoo.QIN.quadratic_block import running_affine
+from model_zoo.QIN.quadratic_block import FoldedBlock, running_affine
 from model_zoo.QIN.quadratic_heads import HeadsNetwork
 
 
@@ -39,23 +39,33 @@ class FoldedQuadratic(nn.Module):
 
     def __init__(self, network: QuadraticNetwork) -> None:
         super().__init__()
-        blocks = network.folded_blocks(network.fc.weight.dtype)
-        maps = [LinearMap(block.weight, block.bias) for block in blocks]
-        self.first = maps[0]
-        self.maps = nn.ModuleList(linear_of(*each) for each in maps[1:])
+        first, *others = blocks = network.folded_blocks(network.fc.weight.dtype)
+        self.first = LinearMap(first.weight, first.bias)
+        self.maps = nn.ModuleList(linear_of(block.weight, block.bias) for block in others)
         self.slopes = [0.0 if block.slope is None else float(block.slope) for block in blocks]
         for number, block in enumerate(blocks):
             self.register_buffer(f"shift_{number}", None if block.shift is None else block.shift.detach().clone())
         self.out = linear_of(network.fc.weight, network.fc.bias)
+
+    def blocks(self) -> list[FoldedBlock]:
+        """The layers for scoring by PyTorch; they share the weights."""
+        maps = [self.first, *(LinearMap(**dict(linear.named_parameters())) for linear in self.maps)]
+        return [
+            FoldedBlock(*each, shift, each.bias.new_tensor([slope]) if slope else None)
+            for each, shift, slope in zip(maps, self._shifts(), self.slopes, strict=True)
+        ]
 
     def forward(self, x_BF: Tensor, z_BF: Tensor) -> Tensor:
         """Logits (B, 1) of x and its first map."""
         for number, slope in enumerate(self.slopes):
             if number:
                 z_BF = self.maps[number - 1](x_BF)
-            u_BF, shift = x_BF * z_BF, getattr(self, f"shift_{number}")
+            u_BF, shift = x_BF * z_BF, self._shifts()[number]
             x_BF = x_BF + _activate(u_BF if shift is None else u_BF + shift, slope)
         return self.out(x_BF)
+
+    def _shifts(self) -> list[Tensor | None]:
+        return [getattr(self, f"shift_{number}") for number in range(len(self.slopes))]
 
 
 class FoldedHeads(nn.Module):
