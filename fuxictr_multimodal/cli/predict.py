@@ -62,6 +62,12 @@ def run_predict_main(
         default="none",
         help="calibrate the scores on the valid split; the model's own are then in score_raw (default: none)",
     )
+    parser.add_argument(
+        "--engine",
+        choices=("folded", "model"),
+        default="folded",
+        help="score with the folded form of a model that has one, or with the model itself (default: folded)",
+    )
     args = parser.parse_args(argv)
     # FuxiCTR, torch and Ray take seconds to import: so only after the arguments are checked.
     from fuxictr_multimodal.scoring.scores import predict
@@ -82,6 +88,7 @@ def run_predict_main(
         exported=args.export_weights,
         score=bool(not args.export_weights or args.out or args.submission or args.data or args.calibrate != "none"),
         calibrate=None if args.calibrate == "none" else args.calibrate,
+        engine=args.engine,
     )
     if args.export_weights:
         print(f"weights: {args.export_weights}")

@@ -6,7 +6,7 @@ Scores and kept columns of all rows are in memory (about 30 bytes a row); featur
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from fuxictr.features import FeatureMap
 from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
 
-from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.scoring.calibration import Effect, calibration_of, check_method
 from fuxictr_multimodal.scoring.new_samples import new_samples
 from fuxictr_multimodal.scoring.published_weights import export_weights, import_weights
@@ -31,6 +31,7 @@ from fuxictr_multimodal.training.trained import load_trained
 from fuxictr_multimodal.training.trainer import Trainer
 
 SUFFIXES = (".parquet", ".csv")
+ENGINES = ("folded", "model")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def predict(
     exported: Path | None = None,
     score: bool = True,
     calibrate: str | None = None,
+    engine: str = "folded",
 ) -> Scored | None:
     """Score rows with an experiment's checkpoint, or with imported weights.
 
@@ -93,6 +95,8 @@ def predict(
         score: False only exports.
         calibrate: `platt` or `isotonic`: scores are calibrated on the valid split, and the column `score_raw` has those
             of the model.
+        engine: `folded` scores with the inference form of a model that has one (`fold`), of others as they are; `model`
+            with the model itself. Scores agree to float32 rounding.
 
     Raises:
         InputError: no checkpoint, one of another dataset, a wrong file, or an error in the configuration.
@@ -103,6 +107,8 @@ def predict(
         raise ConfigError(f"--out {out} is a folder: pass a file")
     if calibrate is not None:
         check_method(calibrate)
+    if engine not in ENGINES:
+        raise ConfigError(f"engine: {engine!r} is unknown. {did_you_mean(engine, ENGINES)}")
     keep_freed_memory()
     experiment = Experiment.load(config_dir, expid, gpu=gpu, seed=seed, overrides=overrides, name=name)
     if score and data is None and experiment.store.split_path("test") is None:
@@ -126,7 +132,7 @@ def predict(
         _check_csv(kept, out)
     if submission:
         _check_ids(kept, data or experiment.store.dir)
-    trainer = Trainer(model, to_inputs=to_inputs, epochs=1)
+    trainer = Trainer(model, to_inputs=to_inputs, epochs=1, scorer=_scorer(experiment, model, engine))
     calibration = None
     if calibrate is not None:
         # Before the samples, which may be many, are scored.
@@ -151,6 +157,13 @@ def predict(
     if isinstance(rows, RawRows):
         facts = {"unknown": dict(rows.unknown), "cut_histories": rows.cut_histories}
     return Scored(out=out, submission=archive, rows=len(scores), seconds=seconds, calibrated=effect, **facts)
+
+
+def _scorer(experiment: Experiment, model: BaseModel, engine: str) -> Callable[[Any], Any]:
+    """What turns inputs into scores: the folded form where there is one; a dataset without items has none."""
+    if engine == "folded" and hasattr(model, "fold") and experiment.store.manifest.item_col is not None:
+        return model.fold()
+    return model.forward
 
 
 def _rows(

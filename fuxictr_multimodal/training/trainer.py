@@ -57,6 +57,7 @@ class Trainer:
         weight_averaging: decay of the `WeightAverage` that evaluations score and checkpoints hold; 0 takes none.
         state_file: where a resumable state is kept at each evaluation.
         on_evaluation: called with the progress after each evaluation, for example to write a report.
+        scorer: what `predict` calls in place of the model's `forward`, such as its folded form.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Trainer:
         weight_averaging: float = 0.0,
         state_file: Path | None = None,
         on_evaluation: Callable[[Progress], None] | None = None,
+        scorer: Callable[[Any], Any] | None = None,
     ) -> None:
         self.model = model
         self.to_inputs = to_inputs
@@ -81,6 +83,7 @@ class Trainer:
         self.average = WeightAverage(model, weight_averaging) if weight_averaging else None
         self.state_file = state_file
         self.on_evaluation = on_evaluation
+        self.scorer = scorer
         self.progress = Progress()
         self._weights = SampleWeights(model)
         self._loader_state: dict[str, Any] | None = None
@@ -136,12 +139,13 @@ class Trainer:
         model = self.model
         label = model.feature_map.labels[0]
         model.eval()
+        score = self.scorer or model.forward
         scores: list[torch.Tensor] = []
         labels: list[torch.Tensor] = []
         groups: list[torch.Tensor] = []
         start = time.perf_counter()
         for batch in self._with_progress(loader, "scoring", leave=False):
-            scores.append(model.forward(self.to_inputs(batch))["y_pred"].reshape(-1))
+            scores.append(score(self.to_inputs(batch))["y_pred"].reshape(-1))
             if label in batch.features:
                 labels.append(batch.features[label])
             if batch.group is not None:

@@ -42,10 +42,7 @@ class DistinctItems:
     @classmethod
     def of(cls, model: BaseModel, item_table: ItemTable, *, max_len: int | None, padding: str) -> DistinctItems | None:
         """For a model whose embedding layer treats every row alike; None for another."""
-        layer = getattr(model, "embedding_layer", None)
-        if not isinstance(layer, FeatureEmbedding):
-            return None
-        if any(isinstance(part, nn.Dropout | nn.modules.batchnorm._NormBase) for part in layer.modules()):
+        if not rows_alike(getattr(model, "embedding_layer", None)):
             return None
         return cls(model, item_table, max_len=max_len, padding=padding)
 
@@ -63,3 +60,10 @@ class DistinctItems:
         if not args or args[0] is not self._items or self._place_S is None:
             return output_UD
         return output_UD.index_select(0, self._place_S)
+
+
+def rows_alike(layer: Any) -> bool:
+    """Whether this is an embedding layer of FuxiCTR that treats every row alike."""
+    if not isinstance(layer, FeatureEmbedding):
+        return False
+    return not any(isinstance(part, nn.Dropout | nn.modules.batchnorm._NormBase) for part in layer.modules())

@@ -76,6 +76,7 @@ class Servable:
         behaviours: kinds of history, the main one first.
         fixed_slots: T of every request where the model was trained with a fixed number; None for any.
         padding: where a history is filled up: `pre` or `post`.
+        only_torch: why ONNX Runtime would give other scores than the model; empty where it would not.
         folded: whether this is the model with its parts multiplied out, rather than its own forward pass.
     """
 
@@ -87,4 +88,5 @@ class Servable:
     behaviours: Sequence[str] = ()
     fixed_slots: int | None = None
     padding: str = "pre"
+    only_torch: str = ""
     folded: bool = False

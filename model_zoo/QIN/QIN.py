@@ -22,6 +22,8 @@ from model_zoo.QIN.contrastive import history_contrast
 from model_zoo.QIN.feature_dropout import FeatureDropout
 from model_zoo.QIN.fields import FIRST, Fields
 from model_zoo.QIN.first_order import FirstOrder
+from model_zoo.QIN.folded import FoldedQIN
+from model_zoo.QIN.folded_parts import TrainedParts
 from model_zoo.QIN.inputs import Inputs, RowReader, columns_of, columns_on, items_of
 from model_zoo.QIN.interest_network import Interest, InterestNetwork
 from model_zoo.QIN.item_vectors import ItemVectors
@@ -183,6 +185,33 @@ class QIN(BaseModel):
         if contrasted:
             found["contrasted"] = contrasted
         return found
+
+    def fold(self) -> FoldedQIN:
+        """The inference form of the model as it is now, which is switched to scoring; equal to float32 accuracy.
+
+        Raises:
+            InputError: no item table is attached, or the dataset is flat: such a model is scored as it is.
+        """
+        if self.fields.flat:
+            raise InputError(
+                f"QIN folds for datasets with items, but {self.feature_map.dataset_id} is flat: score with the model"
+            )
+        table = self._table()
+        self.eval()
+        terms = self.options.first_order
+        return FoldedQIN(
+            TrainedParts(
+                networks=self.networks,
+                fields=self.fields,
+                specs=self.feature_map.features,
+                similarity=self.similarity,
+                first_order=self.first_order,
+                share=terms.first_order_share if terms.own_loss else None,
+                activation=self.output_activation,
+                precision=self.precision,
+                table=table,
+            )
+        )
 
     @torch.no_grad()
     def attention_weights(self, batch: Batch, behaviour: str = FIRST) -> Jagged:

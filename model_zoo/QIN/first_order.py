@@ -86,14 +86,18 @@ class FirstOrder(nn.Module):
 
     def forward(self, context: Mapping[str, Tensor], items: RowItems) -> Tensor:
         """Logits (B, 1) of the columns of the samples, (B,) or (B, T), and of the targets among the items."""
-        averaged = self.averaging and not self.training
-        weight, bias = (self.averaged_weight, self.averaged_bias) if averaged else (self.weight, self.bias)
+        weight, bias = (self.weight, self.bias) if self.training else self.scoring_weights
         rows = []
         for term, sizes in self.factors.items():
             ids = {name: context[name] if name in context else items.of_targets(name) for name in sizes}
-            values = _crossed(ids, sizes)
+            values = crossed_values(ids, sizes)
             rows.append(torch.where(values > 0, values + (self.rows[term].start - 1), 0))
         return nn.functional.embedding(torch.cat(rows, dim=1), weight, padding_idx=0).sum(dim=1) + bias
+
+    @property
+    def scoring_weights(self) -> tuple[Tensor, Tensor]:
+        """The weights and the bias that scoring reads: the averages where they are taken."""
+        return (self.averaged_weight, self.averaged_bias) if self.averaging else (self.weight, self.bias)
 
     def penalty(self) -> Tensor:
         """The penalty of all weights but the bias, a scalar."""
@@ -157,12 +161,13 @@ def _factors(term: str, specs: Mapping[str, Mapping[str, Any]]) -> dict[str, int
     return sizes
 
 
-def _crossed(ids: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Tensor:
-    """Ids (B, ...) of the combinations of values; a combination with padding is padding."""
+def crossed_values(ids: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Tensor:
+    """Ids (B, n) of the combinations of the values (B, ...) of features; a combination with padding is padding."""
     first, *others = sizes
-    crossed = ids[first].long().reshape(len(ids[first]), -1)
+    rows = ids[first].shape[0]  # `len` would be one number where an export leaves it open
+    crossed = ids[first].long().reshape(rows, -1)
     for name in others:
-        values = ids[name].long().reshape(len(crossed), 1, -1)
+        values = ids[name].long().reshape(rows, 1, -1)
         crossed = crossed[:, :, None]
         crossed = ((crossed * sizes[name] + values) * ((crossed > 0) & (values > 0))).flatten(1)
     return crossed

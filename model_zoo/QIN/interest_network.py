@@ -48,6 +48,8 @@ class InterestNetwork(nn.Module):
         attention_layers: pools the first history; None without histories.
         behaviour_attention: pool the further ones, by the name of the behaviour.
         qnn, mlp: the interaction; one of them is None.
+        widths: of each feature's vector.
+        item_width, target_width: of an item's vector, and of a target's, with its events.
 
     Raises:
         ConfigError: a size that a layer refuses.
@@ -59,13 +61,13 @@ class InterestNetwork(nn.Module):
         super().__init__()
         specs = feature_map.features
         dim = options.inputs.embedding_dim
-        widths = {n: s.get("emb_output_dim", s.get("embedding_dim", dim)) for n, s in specs.items()}
+        self.widths = widths = {n: s.get("emb_output_dim", s.get("embedding_dim", dim)) for n, s in specs.items()}
 
         def width_of(names: Sequence[str]) -> int:
             return sum(widths[name] for name in names)
 
         pooled = [width_of(behaviour.fields) for behaviour in fields.behaviours]
-        self.item_width = width_of(fields.items)
+        self.item_width, self.target_width = width_of(fields.items), width_of(fields.target)
         width = width_of(fields.context) + width_of(fields.target) + sum(pooled)
         self.similarity_map: nn.Linear | None = None
         if histogram_width:

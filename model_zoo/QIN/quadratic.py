@@ -114,6 +114,13 @@ class QuadraticNetwork(nn.Module):
         with own_types(x_BF):
             return self.fc(x_BF)
 
+    def folded_blocks(self, products: torch.dtype) -> list[FoldedBlock]:
+        """The layers without dropout, with running statistics and rows folded; their maps are of type `products`."""
+        return [
+            FoldedBlock.of(*layer.folded(), norm, activation, products=products)
+            for layer, norm, activation in self._layers()
+        ]
+
     def forget(self) -> None:
         """Drop what was prepared for scoring; call it where weights change."""
         self._folded = None
@@ -155,10 +162,7 @@ class QuadraticNetwork(nn.Module):
         products = product_type(x_BF)
         versions = (products, *(tensor._version for tensor in self.state_dict(keep_vars=True).values()))
         if self._folded is None or versions != self._folded_from:
-            self._folded = [
-                FoldedBlock.of(*layer.folded(), norm, activation, products=products)
-                for layer, norm, activation in self._layers()
-            ]
+            self._folded = self.folded_blocks(products)
             self._folded_from = versions
         with own_types(x_BF):
             return FoldedBlock.run(self._folded, x_BF, compiled=self.compiled)

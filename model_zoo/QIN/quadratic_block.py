@@ -86,19 +86,19 @@ class _Block(torch.autograd.Function):
         z = torch.empty_like(x)
         batch_stats = gamma is not None and mean is None
         total = x.new_zeros(width)
-        for rows in _blocks(x):
+        for rows in row_blocks(x):
             _sum_of_maps(x[rows], weight, bias, None if keep_rows is None else keep_rows[rows], scale, out=z[rows])
             if batch_stats:
                 total += (x[rows] * z[rows]).sum(dim=0)
         if batch_stats:
             mean = total / batch
             var = torch.zeros_like(total)
-            for rows in _blocks(x):
+            for rows in row_blocks(x):
                 var += (x[rows] * z[rows]).sub_(mean).square_().sum(dim=0)
             var /= batch
         factor, shift = (None, None) if gamma is None else _affine(gamma, beta, mean, var, eps)
         out = torch.empty_like(x)
-        for rows in _blocks(x):
+        for rows in row_blocks(x):
             v = _activate(_normalise(x[rows] * z[rows], factor, shift), slope)
             if keep_out is not None:
                 v.mul_(keep_out[rows].to(v.dtype).mul_(scale))
@@ -128,7 +128,7 @@ class _Block(torch.autograd.Function):
         dslope = None if slope is None else torch.zeros_like(slope)
         dbeta, dgamma = x.new_zeros(width), x.new_zeros(width)
         inverse_std = None if gamma is None else (var + ctx.eps).rsqrt()
-        for rows in _blocks(x):
+        for rows in row_blocks(x):
             y = x[rows] * z[rows]
             u = _normalise(y, factor, shift)
             if inverse_std is not None:
@@ -148,7 +148,7 @@ class _Block(torch.autograd.Function):
                 dgamma += y.mul_(du).sum(dim=0)
         # Second sweep: through the norm and the product to x and the maps.
         dweight, dbias = torch.zeros_like(weight, dtype=x.dtype), x.new_zeros(len(weight))
-        for rows in _blocks(x):
+        for rows in row_blocks(x):
             dy = dx[rows].clone()
             if factor is not None and inverse_std is not None:
                 dy.mul_(factor)
@@ -186,10 +186,15 @@ class FoldedBlock:
         """Fold the norm: its scale goes into the map, because y_j = x_j (W x + b)_j. The map is kept as `products`."""
         shift = None
         if isinstance(norm, nn.BatchNorm1d):
-            factor, shift = _affine(norm.weight, norm.bias, *_running(norm), norm.eps)
+            factor, shift = running_affine(norm)
             weight, bias = weight * factor[:, None], bias * factor
         slope = activation.weight if isinstance(activation, nn.PReLU) else None
         return cls(weight.to(products), bias.to(products), shift, slope)
+
+    def behind(self, z: Tensor, x: Tensor) -> Tensor:
+        """The layer with the result z of its map of x; z is written over."""
+        y = z.mul_(x) if self.shift is None else torch.addcmul(self.shift, x, z, out=z)
+        return _activate(y, self.slope).add_(x)
 
     @staticmethod
     def run(blocks: list[FoldedBlock], x_BF: Tensor, *, compiled: bool = False) -> Tensor:
@@ -199,17 +204,16 @@ class FoldedBlock:
                 x_BF = compiled_folded(x_BF, block.weight, block.bias, block.shift, block.slope)
             return x_BF
         out = torch.empty_like(x_BF)
-        for rows in _blocks(x_BF):
+        for rows in row_blocks(x_BF):
             x = x_BF[rows]
             for block in blocks:
-                y = F.linear(x.to(block.weight.dtype), block.weight, block.bias).to(x.dtype)
-                y = y.mul_(x) if block.shift is None else torch.addcmul(block.shift, x, y, out=y)
-                x = _activate(y, block.slope).add_(x)
+                x = block.behind(F.linear(x.to(block.weight.dtype), block.weight, block.bias).to(x.dtype), x)
             out[rows] = x
         return out
 
 
-def _blocks(x_BF: Tensor) -> Iterator[slice]:
+def row_blocks(x_BF: Tensor) -> Iterator[slice]:
+    """Rows that stay in the cache of a CPU; all of them on other devices."""
     step = BLOCK_ROWS if x_BF.device.type == "cpu" else max(len(x_BF), 1)
     for start in range(0, len(x_BF), step):
         yield slice(start, start + step)
@@ -248,6 +252,11 @@ def _affine(gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float) 
     """The norm as y * factor + shift."""
     factor = gamma * (var + eps).rsqrt()
     return factor, beta - mean * factor
+
+
+def running_affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """A norm of running statistics as y * factor + shift, each (F,)."""
+    return _affine(norm.weight, norm.bias, *_running(norm), norm.eps)
 
 
 def _running(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:

@@ -79,7 +79,7 @@ class SimilarityTiers(nn.Module):
         for name in self.names:
             values_Sd, mean_d = items.features[name].float(), getattr(self, f"mean_{name}").float()
             target_Bd = values_Sd.index_select(0, items.target)
-            query_Bd = F.normalize(_centred(target_Bd, mean_d), dim=-1)
+            query_Bd = directions(target_Bd, mean_d)
             # (e_s - m).q / |e_s - m|, without a centred copy of the table.
             length_N = _lengths(values_Sd, mean_d, index_N)
             dot_N = dots(query_Bd, row_N, values_Sd, index_N) - (query_Bd @ mean_d)[row_N]
@@ -90,6 +90,11 @@ class SimilarityTiers(nn.Module):
             count_BK.index_add_(0, row_N * self.tiers + tier_N, there_N.to(dot_N.dtype))
             counts.append(count_BK.view(-1, self.tiers))
         return torch.cat(counts, dim=1).log1p()
+
+
+def directions(values: Tensor, mean_d: Tensor) -> Tensor:
+    """Values (..., d) without the mean, of length 1; zeros stay zeros."""
+    return F.normalize(_centred(values, mean_d), dim=-1)
 
 
 def _centred(values_Bd: Tensor, mean_d: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def scores_of(scored):
 
 
 def test_the_test_split_is_scored_in_its_order(score, trained):
-    found = pl.read_parquet(score().out)
+    found = pl.read_parquet(score(engine="model").out)
     raw = files.load(trained / TEST)
     for name in ("ID", "user_id", "item_id"):
         assert (found[name].to_numpy() == raw[name]).all()

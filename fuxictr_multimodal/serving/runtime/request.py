@@ -1,0 +1,135 @@
+"""What a caller asks and is answered, and the checks of its form.
+
+Shape legend: C candidates of a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import RequestError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Request:
+    """One user and the candidates to score.
+
+    Attributes:
+        context: raw values of the context columns, such as the user's features and the hour.
+        history: ids of the items of the main history, newest last.
+        candidates: ids of the items to score; an id may come twice.
+        behaviours: further histories by name.
+        events: by the name of a history, values of its events by column, each as long as the history.
+        time: of the request, where the dataset has features of time.
+    """
+
+    context: Mapping[str, Any] = field(default_factory=dict)
+    history: Sequence[Any] = ()
+    candidates: Sequence[Any] = ()
+    behaviours: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    events: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
+    time: Any = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one request.
+
+    Attributes:
+        scores: in the order of the candidates, (C,) float64; (1,) for a dataset without items.
+        unknown: candidates that are not in the catalogue, each once; their scores are those of the padding item.
+        unknown_history: number of history items that are not in the catalogue and were left out.
+    """
+
+    scores: NDArray[np.float64]
+    unknown: list[Any]
+    unknown_history: int
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The best candidates of one request.
+
+    Attributes:
+        items: best first, as the caller gave them; equal scores keep the order of the candidates.
+        scores: of these items, float64.
+        unknown: candidates that are not in the catalogue, each once; they are not ranked.
+        unknown_history: number of history items that are not in the catalogue and were left out.
+    """
+
+    items: list[Any]
+    scores: NDArray[np.float64]
+    unknown: list[Any]
+    unknown_history: int
+
+
+def listed(values: Any, what: str) -> Sequence[Any]:
+    """Values as a list: of a list, a tuple, an array or a column.
+
+    Raises:
+        RequestError: they are no list.
+    """
+    if isinstance(values, list | tuple):
+        return values
+    if isinstance(values, np.ndarray) and values.ndim != 1:
+        raise RequestError(f"{what} must be a list, but it is an array of {values.ndim} dimensions")
+    for name in ("tolist", "to_list"):
+        if hasattr(values, name):
+            return getattr(values, name)()
+    if isinstance(values, Sequence) and not isinstance(values, str | bytes | bytearray):
+        return list(values)
+    raise RequestError(f"{what} must be a list, but it is {_shown(values)}")
+
+
+def mapping(values: Any, what: str, known: Sequence[str] | None = None) -> Mapping[str, Any]:
+    """Values by name.
+
+    Raises:
+        RequestError: they are no mapping, or a name is not known.
+    """
+    if not isinstance(values, Mapping):
+        raise RequestError(f"{what} must map names to values, but it is {_shown(values)}")
+    if known is not None:
+        for name in values:
+            if name not in known:
+                raise RequestError(f"{what}: {name!r} is unknown{did_you_mean(str(name), known)}")
+    return values
+
+
+def histories(request: Request, names: Sequence[str]) -> dict[str, Sequence[Any]]:
+    """Ids of each history that the model reads, the main one first; empty where the request has none.
+
+    Raises:
+        RequestError: a history is no list, is not one of the model's, or its events do not belong to one.
+    """
+    further = mapping(request.behaviours, "behaviours", names[1:])
+    mapping(request.events, "events", names)
+    main = listed(request.history, "history")
+    if not names:
+        if len(main):
+            raise RequestError("history: the model reads no history; leave it out")
+        return {}
+    return {names[0]: main} | {name: listed(further.get(name, ()), f"behaviours {name!r}") for name in names[1:]}
+
+
+def checked_k(k: Any) -> int | None:
+    """Number of items to return; None for all.
+
+    Raises:
+        RequestError: it is no whole number from 1.
+    """
+    if k is None:
+        return None
+    if isinstance(k, int | np.integer) and not isinstance(k, bool) and k >= 1:
+        return int(k)
+    raise RequestError(f"k must be a whole number from 1, but it is {_shown(k)}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,143 @@
+"""The folded QIN as a graph over requests, candidates and history slots, and the inputs that it reads.
+
+Shape legend: R requests, C candidates, T history slots of a behaviour, E width of embedded event features, H tiers of
+all pretrained embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fuxictr_multimodal.zoo import servable
+from fuxictr_multimodal.zoo.servable import CANDIDATES, REQUESTS, Dim, GraphInput
+from model_zoo.QIN.fields import Fields
+from model_zoo.QIN.folded_embedding import FeatureVectors
+from model_zoo.QIN.folded_first_order import FoldedFirstOrder
+from model_zoo.QIN.folded_items import FIRST_ORDER, code_name, direction_name, vector_name
+from model_zoo.QIN.folded_network import FoldedNetwork, RankedInputs
+from model_zoo.QIN.folded_parts import TrainedParts
+
+
+class RankingGraph(nn.Module):
+    """From the tensors of `inputs`, in their order, to scores (R, C).
+
+    Args:
+        trained: parts of the model.
+        networks: its folded networks.
+        first_order: its folded terms, or None.
+        arrays: of the catalogue; a row of each is enough.
+
+    Attributes:
+        inputs: what is read.
+    """
+
+    def __init__(
+        self,
+        trained: TrainedParts,
+        networks: Sequence[FoldedNetwork],
+        first_order: FoldedFirstOrder | None,
+        arrays: Mapping[str, Tensor],
+    ) -> None:
+        super().__init__()
+        fields = trained.fields
+        self.behaviours = tuple(behaviour.name for behaviour in fields.behaviours)
+        self.context, self.events = fields.context, fields.events
+        self.networks = nn.ModuleList(networks)
+        embeddings = [network.embedding_layer for network in trained.networks]
+        self.of_context = nn.ModuleList(FeatureVectors(each, self.context) for each in embeddings)
+        self.of_events = nn.ModuleList(FeatureVectors(each, self.events) for each in embeddings)
+        similarity = trained.similarity
+        self.tiers, self.compared = (0, ()) if similarity is None else (similarity.tiers, similarity.names)
+        self.first_order, self.share = first_order, trained.share
+        self.activation = trained.activation
+        self.inputs = _inputs(fields, trained.specs, arrays)
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """Scores (R, C)."""
+        given = {each.name: tensor for each, tensor in zip(self.inputs, tensors, strict=True)}
+        columns = {name: given[servable.context(name)] for name in (*self.context, *self.events)}
+        histogram_RCH = self._histogram(given) if self.tiers else None
+        logits = [self._logit(number, given, columns, histogram_RCH) for number in range(len(self.networks))]
+        logit_RC = logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0)
+        if self.first_order is not None:
+            codes = {name: given[servable.candidate(code_name(name))] for name in self.first_order.codes}
+            items_RC = given.get(servable.candidate(FIRST_ORDER))
+            linear_RC = self.first_order(columns, items_RC, codes)
+            if self.share is None:
+                logit_RC = logit_RC + linear_RC
+            else:
+                logit_RC = torch.lerp(logit_RC, linear_RC.expand_as(logit_RC), self.share)
+        return self.activation(logit_RC)
+
+    def _logit(
+        self, number: int, given: Mapping[str, Tensor], columns: Mapping[str, Tensor], histogram_RCH: Tensor | None
+    ) -> Tensor:
+        """The logit of a network, (R, C)."""
+        array = vector_name(number)
+        items_RCI = given[servable.candidate(array)]
+        nothing_R0 = items_RCI[:, 0, :0]
+        of_events = self.of_events[number]
+        histories = []
+        for behaviour in self.behaviours:
+            mask_RT = given[servable.mask(behaviour)]
+            vectors_RTD = given[servable.history(behaviour, array)]
+            if self.events:
+                codes = {name: given[servable.event(behaviour, name)] for name in self.events}
+                vectors_RTD = torch.cat([vectors_RTD, of_events(codes)], dim=2)
+            histories.append((vectors_RTD * mask_RT[..., None], mask_RT))
+        return self.networks[number](
+            RankedInputs(
+                context_RQ=self.of_context[number](columns) if self.context else nothing_R0,
+                events_RE=of_events(columns) if self.events else nothing_R0,
+                items_RCI=items_RCI,
+                histories=histories,
+                histogram_RCH=histogram_RCH,
+            )
+        )
+
+    def _histogram(self, given: Mapping[str, Tensor]) -> Tensor:
+        """`SimilarityTiers` of each candidate and the first history, (R, C, H)."""
+        counts = []
+        for name in map(direction_name, self.compared):
+            targets_RCd = given[servable.candidate(name)]
+            history_RTd = given[servable.history(self.behaviours[0], name)]
+            cosine_RCT = targets_RCd @ history_RTd.transpose(1, 2)
+            there_RCT = (targets_RCd != 0).any(dim=2)[:, :, None] & (history_RTd != 0).any(dim=2)[:, None]
+            tier_RCT = ((cosine_RCT + 1) * (self.tiers / 2)).long().clamp(0, self.tiers - 1)
+            tier_RCT = torch.where(there_RCT, tier_RCT, -1)
+            tiers_K = torch.arange(self.tiers, device=tier_RCT.device)
+            counts.append((tier_RCT[..., None] == tiers_K).sum(dim=2))
+        dtype = given[servable.candidate(vector_name(0))].dtype
+        return torch.cat(counts, dim=2).float().log1p().to(dtype)
+
+
+def _inputs(fields: Fields, specs: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> tuple[GraphInput, ...]:
+    def of_array(name: str, array: str, *dims: Dim) -> GraphInput:
+        values = arrays[array]
+        return GraphInput(name, "float32" if values.is_floating_point() else "int64", (*dims, *values.shape[1:]))
+
+    found = [column_input(servable.context(name), specs[name]) for name in (*fields.context, *fields.events)]
+    for number, behaviour in enumerate(fields.behaviours):
+        dims = (REQUESTS, servable.slots(number))
+        found.append(GraphInput(servable.mask(behaviour.name), "bool", dims))
+        found += [
+            of_array(servable.history(behaviour.name, array), array, *dims)
+            for array in arrays
+            if array.startswith("vector") or (number == 0 and array.startswith("direction_"))
+        ]
+        found += [GraphInput(servable.event(behaviour.name, name), "int64", dims) for name in fields.events]
+    return (*found, *(of_array(servable.candidate(array), array, REQUESTS, CANDIDATES) for array in arrays))
+
+
+def column_input(name: str, spec: Mapping[str, Any]) -> GraphInput:
+    """A column of a request, as the dataset encodes it."""
+    kind = spec["type"]
+    if kind == "sequence":
+        return GraphInput(name, "int64", (REQUESTS, spec["max_len"]))
+    if kind == "embedding":
+        return GraphInput(name, "float32", (REQUESTS, spec["pretrain_dim"]))
+    return GraphInput(name, "float32" if kind == "numeric" else "int64", (REQUESTS,))

@@ -1,0 +1,111 @@
+"""What a folded QIN keeps of an item, so that a candidate or a history item is read and not computed.
+
+Vectors are kept, and not the candidate's part of the first map, which they are multiplied to in every request: that
+would be M numbers an item instead of I, to be read at random places (`benchmarks/serve.py` measures both).
+
+Shape legend: N items, row 0 is padding; I width of an item's vector, d width of a pretrained embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from model_zoo.QIN.folded_embedding import FeatureVectors
+from model_zoo.QIN.folded_first_order import FoldedFirstOrder
+from model_zoo.QIN.interest_network import InterestNetwork
+from model_zoo.QIN.similarity import SimilarityTiers, directions
+
+if TYPE_CHECKING:
+    from fuxictr_multimodal.data.item_table import ItemTable
+
+PIECE = 4096  # items encoded at a time
+
+
+class ItemEncoder(nn.Module):
+    """From encoded features of items to arrays of the catalogue.
+
+    | array | |
+    |---|---|
+    | `vector`, `vector_2`, ... | (N, I), the item in each network |
+    | `direction_<feature>` | (N, d), what similarity tiers compare: of unit length, or 0 where there is no embedding |
+    | `first_order` | (N,), first-order terms of the item alone |
+    | `code_<feature>` | int64 (N, ...), codes that are crossed with those of a request |
+
+    Args:
+        networks: trained.
+        features: of items, in the order in which `forward` reads them.
+        similarity: of the model, or None.
+        first_order: its folded terms, or None.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[InterestNetwork],
+        features: Sequence[str],
+        similarity: SimilarityTiers | None,
+        first_order: FoldedFirstOrder | None,
+    ) -> None:
+        super().__init__()
+        self.features = tuple(features)
+        self.vectors = nn.ModuleList(FeatureVectors(network.embedding_layer, features) for network in networks)
+        self.compared = () if similarity is None else similarity.names
+        for number, name in enumerate(self.compared):
+            self.register_buffer(f"mean_{number}", getattr(similarity, f"mean_{name}").float())
+        self.terms = None if first_order is None else first_order.of_items
+        self.codes = () if first_order is None else first_order.codes
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the arrays, in the order in which `forward` gives them."""
+        return (
+            *(vector_name(number) for number in range(len(self.vectors))),
+            *(direction_name(name) for name in self.compared),
+            *(() if self.terms is None else (FIRST_ORDER,)),
+            *(code_name(name) for name in self.codes),
+        )
+
+    def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
+        """The arrays of `arrays` of the items with these features."""
+        named = dict(zip(self.features, features, strict=True))
+        found = [vectors(named) for vectors in self.vectors]
+        for number, name in enumerate(self.compared):
+            found.append(directions(named[name].float(), getattr(self, f"mean_{number}")))
+        if self.terms is not None:
+            found.append(self.terms(named))
+        return (*found, *(named[name].long() for name in self.codes))
+
+    @torch.no_grad()
+    def of_table(self, table: ItemTable) -> dict[str, Tensor]:
+        """The arrays of a whole table by name, computed a piece at a time, on the table's device."""
+        count, pieces = table.num_items, []
+        features = [table.features[name] for name in self.features]
+        for start in range(0, count, PIECE):
+            pieces.append(self(*(values[start : start + PIECE] for values in features)))
+        return {name: torch.cat(parts) for name, parts in zip(self.arrays, zip(*pieces, strict=True), strict=True)}
+
+
+FIRST_ORDER = "first_order"
+
+
+def vector_name(network: int) -> str:
+    """Name of the array with the vectors of a network, counted from 0."""
+    return "vector" if network == 0 else f"vector_{network + 1}"
+
+
+def direction_name(feature: str) -> str:
+    """Name of the array that similarity tiers compare for a pretrained embedding."""
+    return f"direction_{feature}"
+
+
+def code_name(feature: str) -> str:
+    """Name of the array of an item's codes of a feature."""
+    return f"code_{feature}"
+
+
+def candidates_of(arrays: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The arrays whose names begin so, without the prefix."""
+    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,56 @@
+"""Graphs around models' own forward passes: scores of the model, in torch and in ONNX Runtime, for any sizes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fuxictr.pytorch.torch_utils import seed_everything
+
+from fuxictr_multimodal.serving.servables import servable_of
+from fuxictr_multimodal.training.experiment import Experiment
+from fuxictr_multimodal.zoo.models import longctr_models
+from tests.helpers.servable_requests import (
+    draw_requests,
+    graph_scores,
+    model_scores,
+    onnx_scores,
+    onnx_session,
+    stirred,
+)
+
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+SIZES = [(1, 1, 5), (3, 7, 9), (3, 1, 1), (1, 7, 64)]
+
+
+@pytest.fixture
+def trained(data_root):
+    """A model of an expid on the small dataset: its servable, its feature map and its own way to score."""
+
+    def load(expid, *overrides):
+        settings = [f"data_root={data_root}", "verbose=0", "dataset_id=Synthetic_test", "embedding_dim=8", *overrides]
+        experiment = Experiment.load(CONFIG, expid, overrides=settings)
+        feature_map = experiment.feature_map()
+        seed_everything(1)
+        model, to_inputs = experiment.build_model(feature_map)
+        servable = servable_of(experiment, stirred(model), feature_map)
+        return servable, feature_map, model, to_inputs
+
+    return load
+
+
+# What keeps fewer slots than there are by hashes breaks ties, and DIEN is one graph a slot.
+OVERRIDES = {"ETA": ["topk=64"], "MIRRN": ["topk=64"], "DIEN": ["max_len=12"]}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("name", longctr_models())
+def test_longctr_models_score_alike_in_onnx_runtime(trained, tmp_path, name):
+    servable, feature_map, model, to_inputs = trained(f"{name}_demo", *OVERRIDES.get(name, []))
+    example = draw_requests(servable, feature_map, requests=2, candidates=3, slots=5)
+    session = onnx_session(servable, example, tmp_path / "model.onnx")
+    for number, (requests, candidates, slots) in enumerate(SIZES):
+        drawn = draw_requests(servable, feature_map, requests=requests, candidates=candidates, slots=slots, seed=number)
+        expected = model_scores(model, to_inputs, drawn)
+        np.testing.assert_allclose(graph_scores(servable, drawn), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(onnx_scores(session, drawn), expected, rtol=1e-5, atol=2e-6)
+    assert expected.std() > 1e-3
