@@ -30,7 +30,6 @@ from fuxictr_multimodal.serving.runtime import Ranker, RequestError
 SETTINGS = Settings()
 
 
-@serve.deployment(max_ongoing_requests=16, logging_config={"enable_access_log": False})
 class Replica:
     """One process with the model; Ray Serve spreads requests over all of them."""
 
@@ -57,9 +56,15 @@ def _json(content: dict[str, Any], status: int = 200) -> Response:
 
 def deploy(model: Path, *, replicas: int, threads: int) -> None:
     """Start the replicas; or give those that run another model, one after the other."""
-    config = {"model": str(model.resolve()), "threads": threads}
-    options = {"num_replicas": replicas, "ray_actor_options": {"num_cpus": threads}, "user_config": config}
-    serve.run(Replica.options(**options).bind(), name="ranker", route_prefix="/rank")
+    Ranker(model)  # a folder that cannot be loaded ends here, and the replicas go on as they are
+    deployment = serve.deployment(
+        num_replicas=replicas,
+        ray_actor_options={"num_cpus": threads},
+        max_ongoing_requests=16,
+        user_config={"model": str(model.resolve()), "threads": threads},
+        logging_config={"enable_access_log": False},
+    )
+    serve.run(deployment(Replica).bind(), name="ranker", route_prefix="/rank")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ SUBCOMMANDS = {
     "leaderboard": Subcommand("fuxictr_multimodal.cli.leaderboard:run_leaderboard_main", "rank finished runs"),
     "predict": Subcommand("fuxictr_multimodal.cli.predict:run_predict_main", "score the test split or new samples", ""),
     "explain": Subcommand("fuxictr_multimodal.cli.explain:run_explain_main", "explain the ranking of a model", ""),
+    "export": Subcommand("fuxictr_multimodal.cli.export:export_main", "export a trained model to a folder", ""),
     "serve": Subcommand("fuxictr_multimodal.cli.serve:serve_main", "serve an exported model over HTTP"),
     "embed": Subcommand("bilingual_embedding.cli:run_embedding_main", "turn item texts into vectors", "embedding"),
     "verify": Subcommand("fuxictr_multimodal.cli.dataset:verify_main", "check the files of a built dataset"),

@@ -64,11 +64,12 @@ def add_set(parser: argparse._ActionsContainer, purpose: str) -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=purpose)
 
 
-def add_trained_run(parser: argparse.ArgumentParser, config: str | Path) -> None:
-    """Add --config, --expid, --gpu, --seed, --set and --name, which identify the trained run."""
+def add_trained_run(parser: argparse.ArgumentParser, config: str | Path, *, gpu: bool = True) -> None:
+    """Add --config, --expid, --seed, --set and --name, which identify the trained run, and --gpu if wanted."""
     add_config(parser, config)
     parser.add_argument("--expid", required=True, help="the experiment id of a trained run")
-    parser.add_argument("--gpu", default=-1, type=int, help="the GPU index, -1 for the CPU")
+    if gpu:
+        parser.add_argument("--gpu", default=-1, type=int, help="the GPU index, -1 for the CPU")
     parser.add_argument("--seed", type=int, help="the seed, if training had one")
     add_set(parser, "a setting changed by --set in training")
     parser.add_argument("--name", help="the run name, if training had one; settings are read from the run's report")

@@ -86,6 +86,7 @@ def write_folder(
     items: dict[Any, Item],
     *,
     storage: str = "float32",
+    numbered: bool = False,
     padding: str = "pre",
     fixed_slots: int | None = None,
     max_len: int = 5,
@@ -98,6 +99,7 @@ def write_folder(
         path: of the folder.
         items: by id, all texts or all whole numbers.
         storage: type of the vectors.
+        numbered: an item's id is the number of its row, and the folder has no list of ids.
         padding: where a history is filled up.
         fixed_slots: T, or None for any.
         max_len: longest history.
@@ -122,7 +124,7 @@ def write_folder(
     _save(path / "item_model.onnx", nodes, item_inputs, _info("vector", FLOAT, "items", D))
     vectors = np.stack([np.zeros(D, np.float32), *(item.vector for item in items.values())])
     save_file(_stored(vectors, storage), path / "items.safetensors")
-    write_vocabulary(path, list(items))
+    write_vocabulary(path, list(items), numbered=numbered)
     content = {
         "format": 1,
         "name": "made_by_hand",
@@ -239,7 +241,7 @@ def _stored(vectors: NDArray[np.float32], storage: str) -> dict[str, NDArray]:
     return {"vector": np.rint(vectors / scale).astype(np.int8), "vector.scale": scale}
 
 
-def write_vocabulary(path: Path, ids: list[Any]) -> None:
+def write_vocabulary(path: Path, ids: list[Any], *, numbered: bool = False) -> None:
     """Write vocabulary.json of a catalogue of these ids."""
     content = {
         "format": 1,
@@ -255,7 +257,7 @@ def write_vocabulary(path: Path, ids: list[Any]) -> None:
         ],
         "items": {
             "column": "item_id",
-            "ids": [None, *ids],
+            "ids": None if numbered else [None, *ids],
             "rows": len(ids) + 1,
             "features": [_category("kind", KIND_NAMES), {"name": "emb", "kind": "embedding", "width": D}],
         },
@@ -266,3 +268,34 @@ def write_vocabulary(path: Path, ids: list[Any]) -> None:
 def _category(name: str, tokens: Sequence[str]) -> dict[str, Any]:
     oov = len(tokens) + 1
     return {"name": name, "kind": "category", "dtype": "str", "tokens": [*tokens], "oov": oov, "missing": oov}
+
+
+def write_flat_folder(path: Path) -> Path:
+    """Write the folder of a dataset without items: score = sigmoid(a + 2 b)."""
+    path.mkdir(parents=True)
+    inputs = [_info("context.a", FLOAT, "requests"), _info("context.b", FLOAT, "requests")]
+    nodes = [
+        _node("Add", "context.a", "context.b", out="ab"),
+        _node("Add", "ab", "context.b", out="z"),
+        _node("Unsqueeze", "z", "AXIS_1", out="column"),
+        _node("Sigmoid", "column", out="scores"),
+    ]
+    _save(path / "model.onnx", nodes, inputs, _info("scores", FLOAT, "requests", "one"))
+    numbers = [{"name": name, "kind": "number", "dtype": "float"} for name in "ab"]
+    vocabulary = {"format": 1, "context": numbers, "events": [], "items": None}
+    (path / "vocabulary.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    content = {
+        "format": 1,
+        "name": "flat",
+        "engine": "onnx",
+        "inputs": [_json(one) for one in inputs],
+        "arrays": {},
+        "item_inputs": [],
+        "behaviours": [],
+        "fixed_slots": None,
+        "padding": "pre",
+        "max_len": 0,
+        "calibration": None,
+    }
+    (path / "model.json").write_text(json.dumps(content), encoding="utf-8")
+    return path

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class StoreExistsError(DataError):
-    """The dataset already exists and `overwrite` was not given."""
+    """The folder is there already and `overwrite` was not given."""
 
 
 class Staging:
@@ -28,23 +28,33 @@ class Staging:
     Args:
         final_dir: the folder to appear.
         overwrite: replace it where it is there.
-        owned: file names of a dataset; a folder that holds anything else is never replaced.
+        owned: names of what such a folder holds; one that holds anything else is never replaced.
+        marker: the file that says that a folder is finished.
+        what: the folder is, for messages.
     """
 
-    def __init__(self, final_dir: Path, *, overwrite: bool, owned: Collection[str]) -> None:
+    def __init__(
+        self,
+        final_dir: Path,
+        *,
+        overwrite: bool,
+        owned: Collection[str],
+        marker: str = MANIFEST_NAME,
+        what: str = "a dataset",
+    ) -> None:
         self.final_dir = final_dir
         self.dir = final_dir.with_name(f".{final_dir.name}.building")
         self._replaced = final_dir.with_name(f".{final_dir.name}.replaced")
         self._overwrite = overwrite
-        self._owned = owned
+        self._owned, self._marker, self._what = owned, marker, what
         self._lock = FileLock(final_dir.with_name(f".{final_dir.name}.lock"))
 
     def __enter__(self) -> Staging:
         """Wait for the lock, then make an empty folder.
 
         Raises:
-            StoreExistsError: the dataset is there and `overwrite` is not given.
-            DataError: its folder is not a finished dataset, or holds other files.
+            StoreExistsError: the folder is there and `overwrite` is not given.
+            DataError: it is not finished, or holds other files.
         """
         make_folder(self.final_dir.parent)
         self._lock.acquire()
@@ -86,14 +96,15 @@ class Staging:
         if not self.final_dir.exists():
             return
         if not self._overwrite:
-            if (self.final_dir / MANIFEST_NAME).is_file():
+            if (self.final_dir / self._marker).is_file():
                 raise StoreExistsError(
-                    f"{self.final_dir} already holds a dataset: give --overwrite (overwrite=True in code) to replace it"
+                    f"{self.final_dir} already holds {self._what}: give --overwrite (overwrite=True in code) to "
+                    "replace it"
                 )
             raise DataError(
-                f"{self.final_dir} exists but has no {MANIFEST_NAME} (an interrupted build, or not a dataset of this "
+                f"{self.final_dir} exists but has no {self._marker} (an interrupted build, or not {self._what} of this "
                 f"format): give --overwrite (overwrite=True in code) to replace it"
             )
         foreign = sorted(path.name for path in self.final_dir.iterdir() if path.name not in self._owned)
         if foreign:
-            raise DataError(f"{self.final_dir} holds {foreign[0]!r}, not a file of a dataset: move it away first")
+            raise DataError(f"{self.final_dir} holds {foreign[0]!r}, not a file of {self._what}: move it away first")

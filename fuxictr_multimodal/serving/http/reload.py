@@ -6,7 +6,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from fuxictr_multimodal.serving.runtime import FolderError, Ranker, RequestError
 log = logging.getLogger(__name__)
 
 Id = str | int
+# An item's id and its features, or None where it was removed.
+Change = tuple[Id, Mapping[str, Any] | None]
 Stamp = tuple[int, int, int]
 MODEL_FILE = "model.json"
 # A folder that is copied in place is broken until it is complete; it is tried again, less and less often.
@@ -37,8 +39,8 @@ class Models:
     def __init__(self, folder: Path, load: Callable[[Path], Ranker], metrics: Metrics) -> None:
         self._folder, self._load, self._metrics = folder, load, metrics
         self._changing = threading.Lock()
-        # The last change of each item, in order: its features, or None where it was removed.
-        self._journal: dict[str, tuple[Id, Mapping[str, Any] | None]] = {}
+        # The last change of each item, in order.
+        self._journal: dict[str, Change] = {}
         self._failed: Stamp | None = None
         self._retry_at = self._pause = 0.0
         self._stopped = threading.Event()
@@ -101,15 +103,14 @@ class Models:
             return False
         try:
             stamp, ranker = self._read()
+            with self._changing:
+                self._replay(ranker)
+                self._stamp, self._ranker, self._failed = stamp, ranker, None
         except Exception as error:
             # A folder that went away while it was read says nothing of the one that follows.
             if _stamp(self._folder) == stamp:
                 self._put_off(stamp, error)
             return False
-        with self._changing:
-            self._replay(ranker)
-            self._stamp, self._ranker = stamp, ranker
-            self._failed = None
         self._metrics.reloads.labels("succeeded").inc()
         self._publish()
         log.info("The model is now %s, version %s, with %s items.", ranker.name, ranker.version, f"{len(ranker):,}")
@@ -134,33 +135,38 @@ class Models:
         else:
             log.error("The new model cannot be loaded. The old one stays.", exc_info=error)
 
-    def _note(self, changes: Any) -> None:
+    def _note(self, changes: Iterable[Change]) -> None:
         for item_id, item in changes:
             self._journal.pop(str(item_id), None)
             self._journal[str(item_id)] = item_id, item
 
     def _replay(self, ranker: Ranker) -> None:
-        """Apply what was changed at run time to a new model; an item that does not fit it is left out."""
-        for removed, changes in itertools.groupby(self._journal.values(), key=lambda change: change[1] is None):
-            listed = list(changes)
-            if removed:
-                ranker.remove_items([item_id for item_id, _ in listed])
-                continue
-            items = [item for _, item in listed if item is not None]
+        """Apply what was changed at run time to a new model; a change that does not fit it is left out."""
+        for _, group in itertools.groupby(self._journal.values(), key=lambda change: change[1] is None):
+            changes = list(group)
             try:
-                ranker.upsert_items(items)
+                _apply(ranker, changes)
             except RequestError:
-                for item in items:
+                for change in changes:
                     try:
-                        ranker.upsert_items([item])
+                        _apply(ranker, [change])
                     except RequestError as error:
-                        log.error("An item that came at run time does not fit the new model: %s", error)
+                        log.error("A change that came at run time does not fit the new model: %s", error)
 
     def _publish(self) -> None:
         ranker = self._ranker
         self._metrics.model.info({"name": ranker.name, "version": ranker.version})
         self._metrics.model_loaded.set_to_current_time()
         self._metrics.items.set_function(lambda: len(self._ranker))
+
+
+def _apply(ranker: Ranker, changes: Sequence[Change]) -> None:
+    """Apply changes that are all removals, or none of them."""
+    items = [item for _, item in changes if item is not None]
+    if items:
+        ranker.upsert_items(items)
+    else:
+        ranker.remove_items([item_id for item_id, _ in changes])
 
 
 def _stamp(folder: Path) -> Stamp | None:

@@ -23,6 +23,9 @@ Id = Annotated[str | int, GetPydanticSchema(lambda source, handler: _ID)]
 # A list of a million wrong values has one error, not a million.
 Ids = Annotated[list[Id], FailFast()]
 Values = Annotated[list[Any], FailFast()]
+# The nearest name is looked for where one is not known, which takes a while for a name of megabytes.
+LONGEST_NAME, MOST_NAMES = 256, 10_000
+Name = Annotated[str, Field(max_length=LONGEST_NAME)]
 
 SENTENCES = {
     "id": "must be text or a whole number",
@@ -32,6 +35,8 @@ SENTENCES = {
     "list_type": "must be a list",
     "int_type": "must be a whole number",
     "greater_than_equal": "must be {ge} or more",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_long": "must have at most {max_length} names",
 }
 
 
@@ -42,12 +47,18 @@ class _Body(BaseModel):
 class ScoreBody(_Body):
     """A user and the candidates that are scored for this user."""
 
-    context: dict[str, Any] = Field({}, description="columns of the user and of the request, in raw form")
+    context: dict[Name, Any] = Field(
+        {}, max_length=MOST_NAMES, description="columns of the user and of the request, in raw form"
+    )
     history: Ids = Field([], description="items of the user's history, newest last")
     candidates: Ids = Field([], description="items to score")
-    behaviours: dict[str, Ids] = Field({}, description="items of further kinds of history, newest last")
-    events: dict[str, dict[str, Values]] = Field(
-        {}, description="features of the events of each history, by the name of the history, then of the feature"
+    behaviours: dict[Name, Ids] = Field(
+        {}, max_length=MOST_NAMES, description="items of further kinds of history, newest last"
+    )
+    events: dict[Name, dict[Name, Values]] = Field(
+        {},
+        max_length=MOST_NAMES,
+        description="features of the events of each history, by the name of the history, then of the feature",
     )
     time: Any = Field(None, description="time of the request, where the dataset has features of time")
 
@@ -164,20 +175,21 @@ def parse(kind: type[BodyType], raw: bytes, settings: Settings) -> BodyType:
         given = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
         raise Refused(400, f"the body is no JSON: {error}") from None
+    # Found at the first one, where pydantic collects all of them.
+    for name in given if isinstance(given, dict) else ():
+        if name not in kind.model_fields:
+            shown = name[:LONGEST_NAME]
+            raise Refused(422, f"unknown key {shown!r}. {did_you_mean(shown, kind.model_fields)}")
     try:
         body = kind.model_validate(given)
     except ValidationError as error:
-        raise Refused(422, _sentence(kind, error.errors(include_url=False, include_input=False)[0])) from None
+        raise Refused(422, _sentence(error.errors(include_url=False, include_input=False)[0])) from None
     body.check_sizes(settings)
     return body
 
 
-def _sentence(kind: type[BodyType], error: ErrorDetails) -> str:
-    place, what = error["loc"], error["type"]
-    if what == "extra_forbidden":
-        return f"unknown key {str(place[-1])[:100]!r}. {did_you_mean(str(place[-1]), kind.model_fields)}"
-    name = "".join(f"[{part}]" if isinstance(part, int) else f".{str(part)[:100]}" for part in place).lstrip(".")
-    text = SENTENCES.get(what)
-    if text is None:
-        return f"{name or 'the body'}: {error['msg']}"
-    return f"{name or 'the body'} {text.format(**error.get('ctx', {}))}"
+def _sentence(error: ErrorDetails) -> str:
+    parts = [f"[{part}]" if isinstance(part, int) else f".{str(part)[:100]}" for part in error["loc"]]
+    name = "".join(parts).lstrip(".") or "the body"
+    text = SENTENCES.get(error["type"])
+    return f"{name}: {error['msg']}" if text is None else f"{name} {text.format(**error.get('ctx', {}))}"

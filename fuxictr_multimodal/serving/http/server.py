@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
 import socket
 from pathlib import Path
 
@@ -61,19 +63,26 @@ def serve(model_dir: Path, settings: Settings, *, host: str, port: int) -> None:
         )  # fmt: skip
         name, number = listener.getsockname()[:2]
         shown = f"[{name}]" if ":" in name else name
-        try:
-            _Server(config, f"serving {model_dir} at http://{shown}:{number}").run(sockets=[listener])
-        except KeyboardInterrupt:
-            # uvicorn raises the signal again after it has ended as it should.
-            print("stopped: requests that ran were answered", flush=True)
+        server = _Server(config, f"serving {model_dir} at http://{shown}:{number}")
+        # uvicorn ends in order at the other two signals; a terminal that closes sends this one.
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, server.handle_exit)
+        # uvicorn raises the signal again after it has ended as it should.
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+        print("stopped: requests that ran were answered", flush=True)
 
 
 def _listening(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
         raise InputError(
             f"the server cannot listen at {host}, port {port}: {error.strerror}; give others with --host and --port"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from .errors import FolderError
 from .storage import SCALE, Rows, Stored
 
 FORMAT = 1
+ITEMS, VOCABULARY = "items.safetensors", "vocabulary.json"
 STORAGES = ("float32", "float16", "int8", "int32", "int64")
 
 
@@ -31,7 +32,7 @@ class Model:
         engine: `onnx` or `torch`.
         inputs: of the graph, in the order of its arguments.
         arrays: of the catalogue, name to type as stored, in the order of the item model's outputs.
-        item_inputs: of the item model, or the encoded features of an item where there is no item model.
+        item_inputs: of the item model.
         behaviours: kinds of history, the main one first.
         fixed_slots: slots of every history; None for any number.
         padding: where a history is filled up: `pre` or `post`.
@@ -62,15 +63,25 @@ class Model:
         """Load the graph that scores. Raises FolderError."""
         return engine_of(self.path / f"model{SUFFIXES[self.engine]}", self.inputs, threads)
 
-    def item_graph(self, threads: int | None) -> Engine | None:
+    def item_graph(self, threads: int | None, features: Collection[str]) -> Engine | None:
         """Load the graph that encodes items; None where the catalogue holds the features themselves.
 
+        Args:
+            threads: that one run uses.
+            features: of items that the vocabulary encodes.
+
         Raises:
-            FolderError: it is damaged, or missing although the catalogue holds something else.
+            FolderError: it is damaged or reads another feature, or it is missing although the catalogue holds something
+                else than features.
         """
         path = self.path / f"item_model{SUFFIXES[self.engine]}"
-        if not path.exists() and {one.name for one in self.item_inputs} >= set(self.arrays):
+        if not path.exists() and set(features) >= set(self.arrays):
             return None
+        for one in self.item_inputs:
+            if one.name not in features:
+                raise FolderError(
+                    f"{path} reads {one.name!r}, which vocabulary.json does not encode: export the model again"
+                )
         return engine_of(path, self.item_inputs, threads)
 
     def stored(self) -> dict[str, Stored]:
@@ -81,7 +92,7 @@ class Model:
         """
         if not self.arrays:
             return {}
-        path = self.path / "items.safetensors"
+        path = self.path / ITEMS
         found = _safetensors(path)
         stored, sizes = {}, set()
         for name, storage in self.arrays.items():
@@ -145,7 +156,10 @@ def _model(path: Path, content: Mapping[str, Any]) -> Model:
     for name, storage in arrays.items():
         if storage not in STORAGES:
             raise ValueError(f"array {name} has the unknown storage {storage!r}")
-    fixed = content["fixed_slots"]
+    fixed = None if content["fixed_slots"] is None else int(content["fixed_slots"])
+    max_len = int(content["max_len"])
+    if content["behaviours"] and min(max_len, max_len if fixed is None else fixed) < 1:
+        raise ValueError("histories have no slots")
     return Model(
         path,
         str(content["name"]),
@@ -154,9 +168,9 @@ def _model(path: Path, content: Mapping[str, Any]) -> Model:
         arrays,
         _inputs(content["item_inputs"]),
         tuple(str(name) for name in content["behaviours"]),
-        None if fixed is None else int(fixed),
+        fixed,
         padding,
-        int(content["max_len"]),
+        max_len if fixed is None else min(max_len, fixed),
         calibration_of(content["calibration"]),
         _fingerprint(path, content, engine),
     )
@@ -171,11 +185,13 @@ def _inputs(given: Sequence[Mapping[str, Any]]) -> tuple[Input, ...]:
 
 
 def _fingerprint(path: Path, content: Mapping[str, Any], engine: str) -> str:
+    """Of everything that scores depend on; a catalogue may be new where the graph is not."""
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    graph = path / f"model{SUFFIXES[engine]}"
-    if graph.is_file():
-        with graph.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    graphs = (f"{name}{SUFFIXES[engine]}" for name in ("model", "item_model"))
+    for name in (*graphs, ITEMS, VOCABULARY):
+        if (path / name).is_file():
+            with (path / name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:8]
 
 

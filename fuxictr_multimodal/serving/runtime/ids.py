@@ -35,7 +35,7 @@ class IdMap:
         size: number of ids.
     """
 
-    base: Mapping[Any, int]
+    base: dict[Any, int]
     changes: Mapping[Any, int]
     number: bool
     size: int
@@ -93,7 +93,9 @@ class IdMap:
         changes = {**self.changes, **rows}
         if len(changes) <= max(LEAST_CHANGES, len(self.base) // PART_OF_CHANGES):
             return IdMap(self.base, changes, self.number, size)
-        base = {**self.base, **changes}
+        # `copy` of a dictionary is the fastest way: of a million ids in 20 ms, for which all threads wait.
+        base = self.base.copy()
+        base.update(changes)
         for one in [one for one, row in changes.items() if row == UNKNOWN]:
             del base[one]
         return IdMap(base, {}, self.number, size)

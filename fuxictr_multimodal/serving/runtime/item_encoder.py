@@ -72,12 +72,12 @@ class ItemEncoder:
 
     def _block(self, items: Sequence[Mapping[str, Any]]) -> dict[str, NDArray]:
         features = self._vocabulary.items(items)
-        inputs: dict[str, NDArray] = {
-            one.name: features[one.name].astype(DTYPES[one.dtype], copy=False) for one in self._model.item_inputs
-        }
         if self._graph is None:
-            found = {name: inputs[name] for name in self._shapes}
+            found = {name: features[name] for name in self._shapes}
         else:
+            inputs: dict[str, NDArray] = {
+                one.name: features[one.name].astype(DTYPES[one.dtype]) for one in self._model.item_inputs
+            }
             found = dict(zip(self._shapes, self._graph.run(inputs), strict=True))
         for name, values in found.items():
             wrong = values.shape != (len(items), *self._shapes[name])

@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import FolderError, RequestError
 from .feeds import Feeds
-from .folder import Model, read_model
+from .folder import VOCABULARY, Model, read_model
 from .ids import UNKNOWN, IdMap
 from .item_encoder import ItemEncoder
 from .items import Catalogue
@@ -17,8 +17,6 @@ from .reading import read
 from .request import Ranked, Request, Scores, checked_k, listed
 from .scorer import Scorer, best
 from .vocabulary import Vocabulary
-
-VOCABULARY = "vocabulary.json"
 
 
 class Ranker:
@@ -47,7 +45,10 @@ class Ranker:
         self._catalogue = Catalogue(_ids(model, vocabulary, rows), arrays, rows)
         feeds = Feeds(model, arrays, vocabulary.context_columns, vocabulary.event_columns)
         self._scorer = Scorer(model, model.graph(threads), feeds)
-        self._items = ItemEncoder(model, vocabulary, model.item_graph(threads), arrays) if model.has_items else None
+        self._items = None
+        if model.has_items:
+            graph = model.item_graph(threads, vocabulary.item_features)
+            self._items = ItemEncoder(model, vocabulary, graph, arrays)
 
     @property
     def name(self) -> str:
@@ -58,11 +59,6 @@ class Ranker:
     def version(self) -> str:
         """The model, and the number of changes of the catalogue since it was loaded, as in `3f9a1c2e.0`."""
         return f"{self.model.fingerprint}.{self._catalogue.version.number}"
-
-    @property
-    def item_column(self) -> str:
-        """Name of the column of an item's id, in what `upsert_items` takes."""
-        return self._vocabulary.item_column
 
     def __len__(self) -> int:
         return self._catalogue.version.ids.size
@@ -206,13 +202,14 @@ class Ranker:
 
 def _ids(model: Model, vocabulary: Vocabulary, rows: int) -> IdMap:
     """Ids of the rows of the catalogue; they are the numbers of the rows where the dataset has no others."""
-    file, ids = model.path / VOCABULARY, vocabulary.ids if model.has_items else [None]
-    if ids is None:
-        ids = [None, *range(1, rows)]
-    if len(ids) != rows:
-        raise FolderError(f"{file} has {len(ids)} ids, but items.safetensors has {rows} rows: export the model again")
+    file = model.path / VOCABULARY
+    if not model.has_items:
+        return IdMap.of([None])
+    known = vocabulary.rows if vocabulary.ids is None else len(vocabulary.ids)
+    if known != rows:
+        raise FolderError(f"{file} has {known} items, but items.safetensors has {rows} rows: export the model again")
     try:
-        return IdMap.of(ids)
+        return IdMap.of([None, *range(1, rows)] if vocabulary.ids is None else vocabulary.ids)
     except ValueError as error:
         raise FolderError(f"{file} is damaged ({error}): export the model again") from None
 

@@ -102,7 +102,23 @@ def test_an_item_that_does_not_fit_the_new_model_is_left_out_and_named(models, f
     replace(folder, version="2", needs="size")
     assert models.look()
     assert scores(models, "x", "y") == [0.0, 9.0]
-    assert "An item that came at run time does not fit the new model: item 'x' has no 'size'" in caplog.text
+    assert "A change that came at run time does not fit the new model: item 'x' has no 'size'" in caplog.text
+
+
+def test_a_model_that_fails_at_the_items_of_run_time_is_not_used(models, folder, metrics):
+    models.upsert([{"item_id": "x", "weight": 7}])
+
+    class Failing(MadeUpRanker):
+        def upsert_items(self, items):
+            raise FolderError("the item model gave NaN")
+
+    models._load = Failing
+    replace(folder, version="2")
+    assert not models.look()
+    assert (count(metrics, "failed"), scores(models, "x")) == (1, [7.0])
+    # It is not loaded again at once.
+    assert not models.look()
+    assert count(metrics, "failed") == 1
 
 
 def test_a_broken_folder_leaves_the_old_model(models, folder, metrics, caplog):
