@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -162,20 +163,32 @@ def _answers(
 ) -> Iterator[dict[str, Any]]:
     """Answers of the workers in the order of the pieces."""
     from ray.data import ActorPoolStrategy, DataContext, from_items
-    from ray.exceptions import RayError
+    from ray.exceptions import ActorDiedError, RayError
 
     context = DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    answers = from_items([asdict(piece) for piece in pieces], override_num_blocks=len(pieces)).map(
-        PieceScorer,
-        fn_constructor_args=(run, history_column, str(Path.cwd())),
-        compute=ActorPoolStrategy(size=workers),
-        num_cpus=1,
-    )
+    dataset = from_items([asdict(piece) for piece in pieces], override_num_blocks=len(pieces))
+    with warnings.catch_warnings():
+        # Ray 2.60 announces a new way to say the last two, which it does not have yet.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        answers = dataset.map(
+            PieceScorer,
+            fn_constructor_args=(run, history_column, str(Path.cwd())),
+            compute=ActorPoolStrategy(size=workers),
+            num_cpus=1,
+            # Else a worker that dies on a piece is started again and again.
+            max_restarts=0,
+            max_task_retries=0,
+        )
     try:
         yield from answers.iter_rows()
+    except ActorDiedError:
+        raise InputError(
+            "--engine ray: a worker's process ended while it scored, most often for want of memory: start Ray with "
+            "fewer CPUs on such a machine"
+        ) from None
     except RayError as error:
         reason = str(error).strip().splitlines()
         raise InputError(f"--engine ray: a worker failed: {reason[-1] if reason else type(error).__name__}") from None
@@ -184,11 +197,13 @@ def _answers(
 @contextmanager
 def ray_at(address: str | None) -> Iterator[Any]:
     """Ray, quiet and without calls home; what is started or joined here ends here."""
+    _check_address(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
+    import ray.data  # sets levels of its own
 
-    _check_address(address)
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors come as exceptions too
     started = not ray.is_initialized()
     if started:
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import polars as pl
 import pytest
@@ -10,7 +12,7 @@ from fuxictr_multimodal.cli.predict import run_predict_main
 from fuxictr_multimodal.data.store import SplitReader
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
 from fuxictr_multimodal.scoring import ray_scores, score_files
-from fuxictr_multimodal.scoring.ray_scores import Piece, pieces_of, ray_at
+from fuxictr_multimodal.scoring.ray_scores import Piece, PieceScorer, pieces_of, ray_at
 from fuxictr_multimodal.scoring.scores import predict
 from fuxictr_multimodal.scoring.trained_run import TrainedRun
 from fuxictr_multimodal.training.runner import run_experiment
@@ -116,6 +118,23 @@ def test_what_a_worker_alone_meets_is_one_sentence(trained, tmp_path):
         InputError, match=r"^/\S*/elsewhere: found neither model_config.yaml nor \S+ pass the folder with --config$"
     ):
         ray_scores.score_with_ray(there, rows, tmp_path / "new.parquet")
+
+
+class Dies(PieceScorer):
+    """A worker that the system kills."""
+
+    def __call__(self, piece):
+        os._exit(1)
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_worker_that_dies_is_one_sentence(trained, tmp_path, monkeypatch):
+    arguments, frame = trained
+    frame.write_parquet(tmp_path / "new.parquet")
+    monkeypatch.setattr(ray_scores, "PieceScorer", Dies)
+    with pytest.raises(InputError, match="a worker's process ended while it scored"):
+        predict(**arguments, data=tmp_path / "new.parquet", out=tmp_path / "scores.parquet", engine="ray")
+    assert not (tmp_path / "scores.parquet").exists()
 
 
 def test_pieces_are_whole_row_groups_in_order(tmp_path, small_pieces):
