@@ -1,5 +1,6 @@
 """Columns of every kind: requests and items are encoded as samples and the item table are."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fuxictr_multimodal.data.entry.build import build_entry
-from tests.helpers.serving_parity import assert_as_predicted, assert_items_as_stored
+from fuxictr_multimodal.data.entry.build import build_entry, open_or_build
+from fuxictr_multimodal.serving.runtime.errors import RequestError
+from tests.helpers.serving_parity import assert_as_predicted, assert_items_as_stored, vocabulary
 
 LABEL = {"name": "label", "dtype": "float"}
 ROWS, NEW = 40, 12
@@ -46,7 +48,9 @@ def column_of(kind, name, draw):
     column |= maybe("splitter", "|", " ")
     if kind == "encoded sequence":
         return {**column, "dtype": "int", "vocab_size": 6}
-    return {**column, "dtype": "str", **maybe("min_categr_count", 3), **maybe("fill_na", "a")}
+    column |= {"dtype": "str", **maybe("min_categr_count", 3)}
+    # A missing text is `fill_na` and a missing list an empty one; a request has one value for both, see the csv test.
+    return column if "min_categr_count" in column else {**column, **maybe("fill_na", "a")}
 
 
 def values_of(column, rows, rng, *, new):
@@ -65,11 +69,12 @@ def values_of(column, rows, rng, *, new):
             lists = [[3 * one if new else one for one in values] for values in lists]
             return pl.Series(column["name"], gaps(lists), dtype=pl.List(pl.Int64))
         words = [[f"w{one}{splitter}x" if one == 3 else f"w{one}" if one else "a" for one in v] for v in lists]
-        if column["min_categr_count"] == 3:  # written as texts
+        if column["min_categr_count"] == 3:  # these are written as texts
             return pl.Series(column["name"], gaps([splitter.join(one) for one in words]), dtype=pl.String)
         return pl.Series(column["name"], gaps(words), dtype=pl.List(pl.String))
     if column["dtype"] == "str":
-        words = [["a", "b", "__OOV__", "", "none", "new"][one] for one in rng.integers(0, few, rows)]
+        known = ["a", "b", "none", "", "new", "__PAD__"]
+        words = [known[one] for one in rng.integers(0, few, rows)]
         return pl.Series(column["name"], gaps(words), dtype=pl.String)
     if column["dtype"] == "float":
         return pl.Series(column["name"], gaps(rng.normal(3, 10, rows).round(2).tolist()), dtype=pl.Float64)
@@ -177,3 +182,38 @@ def test_a_csv_file_of_samples(tmp_path: Path, fill):
     params |= {"label_col": LABEL, **files}
     new = pl.DataFrame({"tags": ["a|zz|b|c", None, "|"], "town": ["y", "new", None], "price": [3.25, None, 100.0]})
     assert_as_predicted(build_entry(params), params, new, tmp_path / "new.csv")
+
+
+def test_data_that_fuxictr_prepared(tmp_path: Path):
+    features = [
+        {"user": {"source": "user", "type": "categorical", "vocab_size": 9}},
+        {"price": {"source": "", "type": "numeric"}},
+        {"item": {"source": "item", "type": "categorical", "vocab_size": 12}},
+        {"clicks": {"source": "", "type": "sequence", "share_embedding": "item", "vocab_size": 12, "max_len": 4}},
+        {"group": {"source": "", "type": "meta"}},
+        {"vector": {"source": "", "type": "embedding", "pretrain_dim": 2}},
+    ]
+    folder, rng, rows = tmp_path / "data/Fuxi", np.random.default_rng(4), 20
+    folder.mkdir(parents=True)
+    written = {"dataset_id": "Fuxi", "num_fields": 5, "labels": ["clk"], "features": features}
+    (folder / "feature_map.json").write_text(json.dumps(written))
+
+    def arrays(most):
+        return {
+            "user": rng.integers(0, most * 9, rows), "price": rng.normal(size=rows), "group": np.arange(rows),
+            "item": rng.integers(1, most * 12, rows), "clicks": rng.integers(0, most * 12, (rows, 4)),
+            "vector": rng.normal(size=(rows, 2)),
+        }  # fmt: skip
+
+    for split in ("train", "valid"):
+        np.savez(folder / f"{split}.npz", clk=np.arange(rows) % 2, **arrays(1))
+    files = {f"{split}_data": str(folder / f"{split}.npz") for split in ("train", "valid")}
+    params = {"dataset_id": "Fuxi", "data_root": str(tmp_path / "data"), "data_format": "npz", **files}
+    store = open_or_build(params)
+    new = pl.DataFrame({name: values.tolist() for name, values in arrays(2).items()})
+    assert_as_predicted(store, params, new, tmp_path / "new.parquet")
+    sample = new.row(0, named=True)
+    with pytest.raises(RequestError, match="column 'user': the value is missing"):
+        vocabulary(store, params).context({**sample, "user": None})
+    with pytest.raises(RequestError, match="column 'clicks': -1 is no code; codes count from 0"):
+        vocabulary(store, params).context({**sample, "clicks": [3, -1]})
