@@ -13,13 +13,14 @@ from fuxictr_multimodal.errors import InputError
 from fuxictr_multimodal.version import __version__
 
 if TYPE_CHECKING:
-    from fuxictr_multimodal.api import build_dataset, compare, load_report, open_dataset, predict, train
+    from fuxictr_multimodal.api import build_dataset, compare, export, load_report, open_dataset, predict, train
 
 __all__ = [
     "InputError",
     "__version__",
     "build_dataset",
     "compare",
+    "export",
     "load_report",
     "open_dataset",
     "predict",

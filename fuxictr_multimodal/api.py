@@ -179,6 +179,47 @@ def predict(
     return scored.to_pandas() if pandas else scored
 
 
+def export(
+    run: Report | str,
+    out: str | Path,
+    *,
+    to: str = "onnx",
+    quantise: str | None = None,
+    auc_limit: float = 1e-4,
+    items: str = "float32",
+    calibrate: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a trained model as a folder that ranks without FuxiCTR, as `fxmm export` does.
+
+    Its scores of samples of the valid split are compared with those of the trained model; `model.json` and `card.md` of
+    the folder have the differences.
+
+    Args:
+        run: what `train` or `load_report` returned, or an expid that was trained by its own settings.
+        out: the folder.
+        to: `onnx`, or `torch` for a package that torch compiled.
+        quantise: `int8` computes the dense products of candidates in 8 bits, with `to="onnx"`.
+        auc_limit: what `quantise` and `items` may change of the AUC on valid.
+        items: how item vectors are stored: `float32`, `float16` or `int8`.
+        calibrate: `platt` or `isotonic` calibrates the exported scores on the valid split.
+        overwrite: replace the export that is in the folder.
+
+    Raises:
+        InputError: the run is not trained, its model has no graph, the AUC changes by more than `auc_limit`, or the
+            folder is in the way.
+    """
+    from fuxictr_multimodal.serving.export import Options
+    from fuxictr_multimodal.serving.export import export as export_run
+
+    options = Options(to, quantise, auc_limit, items, calibrate)
+    with contextlib.ExitStack() as folders:
+        which: dict[str, Any] = {"config_dir": _config(None), "expid": run}
+        if isinstance(run, Report):
+            which = _run_of(run, _config(None), folders)
+        return export_run(out=user_path(out), options=options, overwrite=overwrite, **which).out
+
+
 def load_report(path: str | Path) -> Report:
     """Read `<model_root>/<dataset_id>/<run>.report.json`.
 
@@ -266,7 +307,7 @@ def _entry_of_store(store: Store) -> dict[str, Any]:
 
 
 def _run_of(run: Report, config: Path, folders: contextlib.ExitStack) -> dict[str, Any]:
-    """Arguments of `scores.predict` for a run: its own settings where no expid of the config folder has them."""
+    """Arguments that name a run to `predict` and `export`: its own settings where no expid of the config folder has them."""
     name = without_seed(run.run, run.seed)
     found: dict[str, Any] = {"name": name, "seed": None if name == run.run else run.seed, "expid": run.experiment}
     place = {key: run.config[key] for key in PLACE if key in run.config}

@@ -132,7 +132,7 @@ def predict(
         _check_csv(kept, out)
     if submission:
         _check_ids(kept, data or experiment.store.dir)
-    trainer = Trainer(model, to_inputs=to_inputs, epochs=1, scorer=_scorer(experiment, model, engine))
+    trainer = Trainer(model, to_inputs=to_inputs, epochs=1, scorer=scorer_of(experiment, model, engine))
     calibration = None
     if calibrate is not None:
         # Before the samples, which may be many, are scored.
@@ -159,7 +159,7 @@ def predict(
     return Scored(out=out, submission=archive, rows=len(scores), seconds=seconds, calibrated=effect, **facts)
 
 
-def _scorer(experiment: Experiment, model: BaseModel, engine: str) -> Callable[[Any], Any]:
+def scorer_of(experiment: Experiment, model: BaseModel, engine: str) -> Callable[[Any], Any]:
     """What turns inputs into scores: the folded form where there is one; a dataset without items has none."""
     if engine == "folded" and hasattr(model, "fold") and experiment.store.manifest.item_col is not None:
         return model.fold()

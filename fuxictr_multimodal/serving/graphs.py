@@ -114,6 +114,8 @@ def _write_onnx(
     outputs: Sequence[str],
     path: Path,
 ) -> None:
+    from onnxscript import optimizer
+
     program = torch.onnx.export(
         graph,
         example,
@@ -123,8 +125,16 @@ def _write_onnx(
         output_names=list(outputs),
         opset_version=OPSET,
         verbose=False,
+        # Its rewriting takes the `+ 1e-12` of an average for `+ 0`, so that an empty history has none.
+        optimize=False,
     )
     assert program is not None
+    for given, value in zip(inputs, program.model.graph.inputs, strict=True):
+        for dim, size in zip(given.dims, value.shape or given.dims, strict=True):
+            if isinstance(dim, str) and isinstance(size, int):
+                raise ValueError(f"the number of {dim} is {size} in {given.name}, whatever the example")
+    optimizer.fold_constants(program.model)
+    optimizer.remove_unused_nodes(program.model)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     program.save(path, external_data=weights > ONE_FILE_BYTES)
 

@@ -82,7 +82,7 @@ def _encoded(name: str, values: NDArray, storage: str) -> dict[str, NDArray]:
     values = np.ascontiguousarray(values, dtype=np.float32)
     if storage == "float16":
         largest = float(np.abs(values).max(initial=0.0))
-        if largest > np.finfo(np.float16).max:
+        if largest > float(np.finfo(np.float16).max):
             raise DataError(f"--items float16: the item array {name!r} reaches {largest:g}: choose float32 or int8")
         return {name: values.astype(np.float16)}
     if storage == "int8" and values.ndim > 1:

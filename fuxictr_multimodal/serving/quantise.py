@@ -3,9 +3,12 @@
     W = s_w q_w, one s_w an output, q_w in -127..127;    x = s_x (q_x - 128), one s_x a row, q_x in 1..255
     x W = s_x s_w (q_x - 128) q_w
 
-ONNX Runtime's own dynamic quantisation has one s_x for the whole tensor: it is a sixth faster, but errs ten times as
-much, and the score of a candidate then depends on which others are ranked with it. Activations are unsigned because
-processors multiply unsigned by signed bytes; of two signed ones the product is twenty times slower.
+ONNX Runtime's own dynamic quantisation has one s_x for the whole tensor: it is a sixth faster, but errs two to ten
+times as much, and the score of a candidate then depends on which others are ranked with it. Activations are unsigned
+because processors multiply unsigned by signed bytes; of two signed ones the product is twenty times slower.
+
+Only products with a row a candidate are rewritten: those of a request or of its history cost little beside them, and
+their errors would be shared by all candidates.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.zoo.servable import CANDIDATES
 
 # Smaller products cost little, and what is left of their accuracy is kept. A product with few outputs is the last
 # Linear, which makes the logit.
@@ -27,7 +31,7 @@ SMALLEST = 1e-30
 
 
 def quantise_products(path: Path) -> int:
-    """Rewrite the dense products with constant weights of `model.onnx` in 8 bits.
+    """Rewrite the dense products of candidates with constant weights of `model.onnx` in 8 bits.
 
     Returns:
         How many products were rewritten.
@@ -52,6 +56,11 @@ def quantise_products(path: Path) -> int:
     return rewriting.products
 
 
+def _has_candidates(value: Any) -> bool:
+    """Whether a size of a value, such as `requests*candidates`, grows with the candidates."""
+    return any(CANDIDATES in dim.dim_param for dim in value.type.tensor_type.shape.dim)
+
+
 class _Rewriting:
     """One pass over the nodes of a graph, which is changed in place."""
 
@@ -60,6 +69,8 @@ class _Rewriting:
 
         self._numpy = numpy_helper
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
+        values = (*graph.value_info, *graph.input)
+        self._of_candidates = {value.name for value in values if _has_candidates(value)}
         self._new: dict[str, NDArray] = {}
         self._rows: dict[str, tuple[str, str]] = {}
         self._nodes: list[Any] = []
@@ -89,7 +100,7 @@ class _Rewriting:
         elif node.op_type != "MatMul":
             return None
         tensor = self._weights.get(node.input[1])
-        if tensor is None or len(tensor.dims) != 2 or node.input[0] in self._weights:
+        if tensor is None or len(tensor.dims) != 2 or node.input[0] not in self._of_candidates:
             return None
         transposed = "transB" in settings and settings["transB"].i == 1
         inputs, outputs = reversed(tensor.dims) if transposed else tensor.dims

@@ -1,14 +1,15 @@
 """What a folded QIN keeps of an item, so that a candidate or a history item is read and not computed.
 
-Vectors are kept, and not the candidate's part of the first map, which they are multiplied to in every request: that
-would be M numbers an item instead of I, to be read at random places (`benchmarks/serve.py` measures both).
+The vectors are kept, and not the part of the first map that they are multiplied to in every request: at published
+widths that would be 3.7 times the memory (1,408 numbers an item instead of 384) for a tenth of the time of a request
+in float32 and less in int8. Nor are queries kept: the graph maps the few items of a history, and no candidate.
 
 Shape legend: N items, row 0 is padding; I width of an item's vector, d width of a pretrained embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -104,8 +105,3 @@ def direction_name(feature: str) -> str:
 def code_name(feature: str) -> str:
     """Name of the array of an item's codes of a feature."""
     return f"code_{feature}"
-
-
-def candidates_of(arrays: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The arrays whose names begin so, without the prefix."""
-    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}

@@ -12,7 +12,7 @@ import pytest
 import fuxictr_multimodal as fxmm
 from fuxictr_multimodal import InputError, api
 
-PUBLIC = ["build_dataset", "compare", "load_report", "open_dataset", "predict", "train"]
+PUBLIC = ["build_dataset", "compare", "export", "load_report", "open_dataset", "predict", "train"]
 
 
 def test_importing_the_package_is_cheap(repository):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -10,9 +11,10 @@ import pytest
 
 from fuxictr_multimodal.cli.predict import run_predict_main
 from fuxictr_multimodal.errors import ConfigError
-from fuxictr_multimodal.scoring.scores import predict
+from fuxictr_multimodal.scoring.scores import predict, scorer_of
 from model_zoo.QIN import QIN
 from model_zoo.QIN.folded import FoldedQIN
+from tests.helpers.flat_qin import flat_feature_map_of, qin_of
 
 
 @pytest.fixture
@@ -71,6 +73,12 @@ def test_a_model_without_a_folded_form_is_scored_as_it_is(both, monkeypatch):
     monkeypatch.delattr(QIN, "fold")
     folded, model = both()
     assert folded.equals(model)
+
+
+def test_a_dataset_without_items_is_scored_by_the_model():
+    model = qin_of(flat_feature_map_of())
+    experiment = SimpleNamespace(store=SimpleNamespace(manifest=SimpleNamespace(item_col=None)))
+    assert scorer_of(experiment, model, "folded") == model.forward
 
 
 def test_an_unknown_engine_is_named(repository, data_root, capsys, run_qin):

@@ -34,7 +34,7 @@ def flat(tmp_path_factory):
         (Request(CONTEXT, (), "i1"), "candidates must be a list, but it is 'i1'"),
         (Request(CONTEXT, (), 7), "candidates must be a list, but it is 7"),
         (Request(CONTEXT, (), {"i1": 2}), "candidates must be a list"),
-        (Request(CONTEXT, (), np.array([["i1"]])), "candidates must be a list, but it is an array of 2 dimensions"),
+        (Request(CONTEXT, (), np.array([["i1"]])), r"candidates must be a list, but it is array\("),
         (Request(CONTEXT, (), [None]), "candidates: None is no id; ids are texts"),
         (Request(CONTEXT, (), ["i1", True]), "candidates: True is no id"),
         (Request(CONTEXT, (), ["i1", 1.5]), "candidates: 1.5 is no id"),

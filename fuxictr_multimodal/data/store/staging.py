@@ -98,7 +98,8 @@ class Staging:
         if not self._overwrite:
             if (self.final_dir / self._marker).is_file():
                 raise StoreExistsError(
-                    f"{self.final_dir} already holds {self._what}: give --overwrite (overwrite=True in code) to replace it"
+                    f"{self.final_dir} already holds {self._what}: give --overwrite (overwrite=True in code) to "
+                    "replace it"
                 )
             raise DataError(
                 f"{self.final_dir} exists but has no {self._marker} (an interrupted build, or not {self._what} of this "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -13,9 +12,7 @@ from dataclasses import dataclass, field
 from fuxictr_multimodal.serving.http.metrics import Metrics
 from fuxictr_multimodal.serving.http.refusals import Busy
 from fuxictr_multimodal.serving.http.settings import Settings
-from fuxictr_multimodal.serving.runtime import Ranked, Ranker, Request, RequestError, Scores
-
-log = logging.getLogger(__name__)
+from fuxictr_multimodal.serving.runtime import Ranked, Ranker, Request, Scores
 
 
 @dataclass(frozen=True)
@@ -103,9 +100,12 @@ class Batcher:
             now = time.monotonic()
             in_time = []
             for waiting in batch:
+                # False where the server gave it up at its end.
+                if not waiting.answer.set_running_or_notify_cancel():
+                    continue
                 if waiting.until < now:
                     waiting.answer.set_exception(Busy("the request waited too long: try again later"))
-                elif waiting.answer.set_running_or_notify_cancel():
+                else:
                     in_time.append(waiting)
             for ranked in (True, False):
                 if chosen := [waiting for waiting in in_time if waiting.ranked == ranked]:
@@ -133,8 +133,6 @@ class Batcher:
                 for waiting in batch:
                     self._answer([waiting], ranker)
                 return
-            if not isinstance(error, RequestError):
-                log.exception("The model failed at a request.")
             batch[0].answer.set_exception(error)
             return
         self._metrics.batch_requests.observe(len(batch))

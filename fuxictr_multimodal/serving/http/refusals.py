@@ -12,10 +12,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from fuxictr_multimodal.errors import did_you_mean
-from fuxictr_multimodal.serving.runtime import RequestError
+from fuxictr_multimodal.serving.runtime import FolderError, RequestError
 
 log = logging.getLogger(__name__)
 BUSY_SECONDS = 1
+FAILED = "the server failed at this request; its log says why"
 # A sentence may name what the caller sent, which may be megabytes.
 LONGEST_SENTENCE = 500
 
@@ -69,10 +70,15 @@ def answer_errors(app: FastAPI) -> None:
             return _answer(404, f"there is no {path[:100]}. {did_you_mean(path, methods)}")
         return _answer(error.status_code, str(error.detail), error.headers)
 
+    @app.exception_handler(FolderError)
+    async def at_fault(request: Request, error: FolderError) -> Response:
+        log.error("The model is at fault: %s", error)
+        return _answer(500, FAILED)
+
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        # The traceback is logged by the server.
-        return _answer(500, "the server failed at this request; its log says why")
+        # uvicorn logs the traceback.
+        return _answer(500, FAILED)
 
 
 def _answer(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -75,7 +75,9 @@ class ItemEncoder:
         if self._graph is None:
             found = {name: features[name] for name in self._shapes}
         else:
-            inputs = {one.name: features[one.name].astype(DTYPES[one.dtype]) for one in self._model.item_inputs}
+            inputs: dict[str, NDArray] = {
+                one.name: features[one.name].astype(DTYPES[one.dtype]) for one in self._model.item_inputs
+            }
             found = dict(zip(self._shapes, self._graph.run(inputs), strict=True))
         for name, values in found.items():
             wrong = values.shape != (len(items), *self._shapes[name])

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import raw_values
 from .errors import RequestError, did_you_mean
+from .raw_values import shown
 
 
 @dataclass(frozen=True)
@@ -69,21 +71,17 @@ class Ranked:
 
 
 def listed(values: Any, what: str) -> Sequence[Any]:
-    """Values as a list: of a list, a tuple, an array or a column.
+    """Values of a list, a tuple, a range, an array or a column.
 
     Raises:
         RequestError: they are no list.
     """
-    if isinstance(values, list | tuple):
+    if isinstance(values, range):
         return values
-    if isinstance(values, np.ndarray) and values.ndim != 1:
-        raise RequestError(f"{what} must be a list, but it is an array of {values.ndim} dimensions")
-    for name in ("tolist", "to_list"):
-        if hasattr(values, name):
-            return getattr(values, name)()
-    if isinstance(values, Sequence) and not isinstance(values, str | bytes | bytearray):
-        return list(values)
-    raise RequestError(f"{what} must be a list, but it is {_shown(values)}")
+    found = raw_values.listed(values)
+    if found is None:
+        raise RequestError(f"{what} must be a list, but it is {shown(values)}")
+    return found
 
 
 def mapping(values: Any, what: str, known: Sequence[str] | None = None) -> Mapping[str, Any]:
@@ -93,7 +91,7 @@ def mapping(values: Any, what: str, known: Sequence[str] | None = None) -> Mappi
         RequestError: they are no mapping, or a name is not known.
     """
     if not isinstance(values, Mapping):
-        raise RequestError(f"{what} must map names to values, but it is {_shown(values)}")
+        raise RequestError(f"{what} must map names to values, but it is {shown(values)}")
     if known is not None:
         for name in values:
             if name not in known:
@@ -127,9 +125,4 @@ def checked_k(k: Any) -> int | None:
         return None
     if isinstance(k, int | np.integer) and not isinstance(k, bool) and k >= 1:
         return int(k)
-    raise RequestError(f"k must be a whole number from 1, but it is {_shown(k)}")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    raise RequestError(f"k must be a whole number from 1, but it is {shown(k)}")

@@ -20,8 +20,8 @@ def quantised(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np
     A value is its number times the scale of its row, off by at most half a scale.
 
     >>> numbers, scale = quantised(np.array([[0.5, -1.27], [0.0, 0.0]], np.float32))
-    >>> numbers.tolist(), scale[0].round(4).tolist()
-    ([[50, -127], [0, 0]], [0.01])
+    >>> numbers.tolist(), [round(float(one), 4) for one in scale[:, 0]]
+    ([[50, -127], [0, 0]], [0.01, 1.0])
     """
     rows = values.reshape(len(values), -1)
     largest = np.abs(rows).max(axis=1, keepdims=True, initial=0.0)

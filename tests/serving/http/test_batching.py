@@ -127,6 +127,16 @@ def test_who_waited_too_long_is_not_scored(batcher_of, ranker):
     assert ranker.calls == [1]
 
 
+def test_a_request_that_was_given_up_stops_nobody(batcher_of, ranker):
+    batcher = batcher_of(max_wait_seconds=0.05)
+    hold(batcher, ranker)
+    given_up = batcher.submit(Request(candidates=["a"]), ranked=False)
+    assert given_up.cancel()
+    time.sleep(0.1)
+    ranker.gate.set()
+    assert scores(batcher.submit(Request(candidates=["b"]), ranked=False)) == [2.0]
+
+
 def test_the_end_answers_what_waits(batcher_of, ranker):
     batcher = batcher_of()
     hold(batcher, ranker)

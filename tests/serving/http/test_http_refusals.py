@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from fuxictr_multimodal.serving.http.settings import Settings
+from fuxictr_multimodal.serving.runtime import FolderError
 from tests.helpers.served import MadeUpRanker, served, write_made_up
 
 LIMITS = Settings(
@@ -165,15 +166,26 @@ def test_a_connection_goes_on_after_an_error(server):
 
 
 class Faulty(MadeUpRanker):
-    """A model that is at fault."""
+    """A model that is at fault: at scores by a fault of the program, at rankings by one that the runtime names."""
 
     def score_many(self, requests):
         return [1 / 0 for _ in requests]
 
+    def rank_many(self, requests, k=None):
+        raise FolderError("model x gave scores that are not finite")
 
-def test_a_fault_of_the_model_is_500_without_a_traceback(tmp_path, caplog):
+
+@pytest.mark.parametrize(
+    ("path", "logged", "traceback"),
+    [
+        ("/score", "ZeroDivisionError", True),
+        ("/rank", "The model is at fault: model x gave scores that are not finite", False),
+    ],
+)
+def test_a_fault_of_the_model_is_500_and_logged_once(tmp_path, caplog, path, logged, traceback):
     with served(write_made_up(tmp_path / "model"), load=Faulty) as server:
-        reply = server.call("POST", "/score", {"candidates": ["a"]})
-        assert server.call("POST", "/rank", {"candidates": ["a"]}).status == 200
+        reply = server.call("POST", path, {"candidates": ["a"]})
+        assert server.call("GET", "/healthz").status == 200
     assert (reply.status, reply.content) == (500, {"error": "the server failed at this request; its log says why"})
-    assert "ZeroDivisionError" in caplog.text
+    assert caplog.text.count(logged) == 1
+    assert ("Traceback" in caplog.text) == traceback
