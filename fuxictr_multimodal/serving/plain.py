@@ -85,7 +85,8 @@ def _of_flat(
     pooled = all(flat.features[name].get("feature_encoder") == POOLING for name, _ in pairs)
     fixed = None if pooled or not pairs else max_len
     inputs = [_context_input(name, spec) for name, spec in _context(feature_map)]
-    behaviours, histories = [], {}
+    behaviours: list[str] = []
+    histories: dict[str, str] = {}
     for behaviour in behaviours_of(feature_map):
         read = [source for name, source in pairs if name == f"{behaviour}_{source}"]
         if not read:
@@ -99,7 +100,7 @@ def _of_flat(
             histories[f"{behaviour}_{source}"] = name
     inputs += [_array_input(names.candidate(n), v, REQUESTS, CANDIDATES) for n, v in arrays.items()]
     graph = FlatGraph(model, inputs, histories, list(arrays), list(flat.features))
-    return _servable(graph, inputs, arrays, behaviours, fixed, zoo_model.padding)
+    return _servable(graph, inputs, arrays, behaviours, fixed, zoo_model.padding, only_torch=only_torch(model, fixed))
 
 
 def _of_columns(model: BaseModel, zoo_model: ZooModel, feature_map: FeatureMap) -> Servable:
@@ -108,7 +109,7 @@ def _of_columns(model: BaseModel, zoo_model: ZooModel, feature_map: FeatureMap) 
     pairs = longctr_feature_map(feature_map)[1] if zoo_model.layout == "longctr" else []
     least = least_slots(model, max(feature_map.features[name]["max_len"] for _, name in pairs)) if pairs else None
     graph = ColumnsGraph(model, inputs, layout=zoo_model.layout, pairs=pairs, slots=least, padding=zoo_model.padding)
-    return Servable(graph.eval(), inputs)
+    return Servable(graph.eval(), inputs, only_torch=only_torch(model, None))
 
 
 def _servable(

@@ -13,7 +13,7 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, nn
 
 from fuxictr_multimodal.data.batch import Batch, Jagged
-from fuxictr_multimodal.serving.traceable import traceable, with_part
+from fuxictr_multimodal.serving.traceable import traceable, with_parts
 from fuxictr_multimodal.zoo import servable as names
 from fuxictr_multimodal.zoo.distinct_items import rows_alike
 
@@ -61,8 +61,8 @@ class LongCTRGraph(PlainGraph):
 
     def __init__(self, model: BaseModel, inputs: Sequence[GraphInput], behaviour: str, features: Sequence[str]) -> None:
         layer = getattr(model, "embedding_layer", None)
-        spread = Spread(layer) if rows_alike(layer) else None
-        super().__init__(model if spread is None else with_part(model, "embedding_layer", spread), inputs)
+        spread = Spread(layer) if layer is not None and rows_alike(layer) else None
+        super().__init__(model if spread is None else with_parts(model, embedding_layer=spread), inputs)
         self.spread = spread
         self.mask = names.mask(behaviour)
         self.histories = {name: names.history(behaviour, name) for name in features}

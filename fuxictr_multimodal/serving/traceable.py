@@ -1,4 +1,4 @@
-"""Models of FuxiCTR whose code does not trace: forms of them that do and give the same scores, or the reason.
+"""Models whose code does not trace: forms of them that do and give the same scores, or the reason.
 
 Shape legend: B rows, T history slots, K of them that a model keeps, D width of an embedded item, H hashes.
 """
@@ -10,6 +10,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 import torch
+from fuxictr.pytorch.layers import KMaxPooling
 from torch import Tensor, nn
 
 from fuxictr_multimodal.errors import InputError
@@ -24,48 +25,65 @@ def traceable(model: BaseModel) -> BaseModel:
     Raises:
         InputError: there is none; the message says why.
     """
-    name = type(model).__name__
+    name = _longctr_name(model)
     if getattr(model, "reuse_hash", True) is False:
         raise InputError(
-            f"{name} draws new hashes at every score (reuse_hash: False), so it has no graph with fixed scores: train "
-            "it with reuse_hash: True"
+            f"{type(model).__name__} draws new hashes at every score (reuse_hash: False), so no graph gives its "
+            "scores: train it with reuse_hash: True"
         )
-    if name == "DIEN" and hasattr(model, "interest_evolution"):
+    if name != "DIEN" and type(model).__name__ == "DIEN":
+        raise InputError(
+            "DIEN of a clone packs its histories, and a graph has no packed histories: train LongCTR/DIEN instead"
+        )
+    if getattr(model, "form", None) == "fast":
+        plain = with_parts(model)
+        plain.form = "plain"  # QIN's optimized form gathers what is in the histories, however much it is
+        return plain
+    if name == "DIEN":
         return with_method(model, "forward", _dien_without_packing)
-    if name == "SDIM" and hasattr(model, "lsh_attentioin"):
+    if name == "SDIM":
         return with_method(model, "lsh_attentioin", _sum_of_collisions)
-    if name == "MIRRN" and hasattr(model, "MHFT_block"):
-        return with_part(model, "MHFT_block", nn.ModuleList(_RealFilter(block) for block in model.MHFT_block))
+    if name == "MIRRN":
+        return with_parts(model, MHFT_block=nn.ModuleList(_RealFilter(block) for block in model.MHFT_block))
     return model
 
 
 def needs_fixed_slots(model: BaseModel) -> bool:
     """Whether the graph runs over the slots one by one, so that their number is part of it."""
-    return type(model).__name__ == "DIEN"
+    return _longctr_name(model) == "DIEN"
+
+
+def _longctr_name(model: BaseModel) -> str:
+    """Name of a model of FuxiCTR's LongCTR; a clone has others of the same names."""
+    return type(model).__name__ if type(model).__module__.startswith("model_zoo.LongCTR") else ""
 
 
 def only_torch(model: BaseModel, slots: int | None) -> str:
     """Why another engine than torch would give other scores; empty where it would not."""
-    name, kept = type(model).__name__, getattr(model, "topk", None)
-    if name not in ("ETA", "MIRRN") or kept is None or slots is None or kept >= slots:
-        return ""
-    return (
-        f"{name} keeps {kept} of {slots} history slots by distances of hashes, which are often equal, and torch "
-        f"chooses among equals in an order of its own: train it with topk: {slots}, which keeps all"
-    )
+    name, kept = _longctr_name(model), getattr(model, "topk", 0)
+    if name in ("ETA", "MIRRN") and slots is not None and kept < slots:
+        return (
+            f"{name} keeps {kept} of {slots} history slots by distances of hashes, which are often equal, and torch "
+            f"chooses among equals in an order of its own: train it with topk: {slots}, which keeps all"
+        )
+    if any(isinstance(part, KMaxPooling) for part in model.modules()):
+        return (
+            f"{type(model).__name__} keeps the largest of its values, which may be equal, and torch chooses among "
+            "equals in an order of its own"
+        )
+    return ""
 
 
-def with_part(model: BaseModel, name: str, part: nn.Module) -> BaseModel:
-    """The model with another module in one place; all others, and its weights, are shared."""
+def with_parts(model: BaseModel, **parts: nn.Module) -> BaseModel:
+    """A copy of the model that has other modules under these names; all others, and the weights, are shared."""
     changed = copy.copy(model)
-    changed._modules = {**model._modules, name: part}
+    changed._modules = {**model._modules, **parts}
     return changed
 
 
 def with_method(model: BaseModel, name: str, method: Any) -> BaseModel:
     """The model with another method; its weights are shared."""
-    changed = copy.copy(model)
-    changed._modules = dict(model._modules)
+    changed = with_parts(model)
     setattr(changed, name, types.MethodType(method, changed))
     return changed
 

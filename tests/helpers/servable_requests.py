@@ -13,6 +13,7 @@ from fuxictr.features import FeatureMap
 from torch import Tensor, nn
 
 from fuxictr_multimodal.data.batch import Batch, Jagged
+from fuxictr_multimodal.serving.onnx_operators import translations
 from fuxictr_multimodal.zoo.servable import Servable
 
 
@@ -111,7 +112,14 @@ def onnx_session(servable: Servable, example: Requests, path: Path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # `optimize` takes the `+ 1e-12` of an average for `+ 0`.
-        torch.onnx.export(program, input_names=names, output_names=["scores"], optimize=False, verbose=False).save(path)
+        torch.onnx.export(
+            program,
+            input_names=names,
+            output_names=["scores"],
+            optimize=False,
+            verbose=False,
+            custom_translation_table=translations(),
+        ).save(path)
     return onnxruntime.InferenceSession(path)
 
 

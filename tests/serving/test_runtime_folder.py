@@ -70,6 +70,8 @@ def test_a_newer_format_is_refused(folder, name):
         ({"calibration": {"method": "platt", "numbers": {}}}, "model.json is damaged"),
         ({"behaviours": ["history"]}, "behaviours.carts.mask.*nothing in the folder gives"),
         ({"max_len": None}, "model.json is damaged"),
+        ({"max_len": 0}, "histories have no slots"),
+        ({"fixed_slots": 0}, "histories have no slots"),
         ({"format": "one"}, "it has no format"),
         ({"item_inputs": [{"name": "colour", "dtype": "int64", "dims": ["items"]}]}, "reads 'colour'"),
     ],

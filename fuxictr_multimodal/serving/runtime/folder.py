@@ -156,7 +156,10 @@ def _model(path: Path, content: Mapping[str, Any]) -> Model:
     for name, storage in arrays.items():
         if storage not in STORAGES:
             raise ValueError(f"array {name} has the unknown storage {storage!r}")
-    fixed = content["fixed_slots"]
+    fixed = None if content["fixed_slots"] is None else int(content["fixed_slots"])
+    max_len = int(content["max_len"])
+    if content["behaviours"] and min(max_len, max_len if fixed is None else fixed) < 1:
+        raise ValueError("histories have no slots")
     return Model(
         path,
         str(content["name"]),
@@ -165,9 +168,9 @@ def _model(path: Path, content: Mapping[str, Any]) -> Model:
         arrays,
         _inputs(content["item_inputs"]),
         tuple(str(name) for name in content["behaviours"]),
-        None if fixed is None else int(fixed),
+        fixed,
         padding,
-        int(content["max_len"]),
+        max_len if fixed is None else min(max_len, fixed),
         calibration_of(content["calibration"]),
         _fingerprint(path, content, engine),
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.helpers.exported_folder import write_flat_folder
 from tests.helpers.served import served, write_made_up
 
 MODEL = {"model": "made_up", "version": "1"}
@@ -72,6 +73,20 @@ def test_one_wrong_item_changes_none(server):
     reply = server.call("PUT", "/items", {"items": [{"item_id": "new", "weight": 9}, {"item_id": "other"}]})
     assert (reply.status, reply.content) == (422, {"error": "item 'other' has no 'weight'"})
     assert server.call("POST", "/rank", {"candidates": ["new"]}).content["unknown"] == ["new"]
+
+
+def test_a_model_without_items_scores_samples(tmp_path):
+    with served(write_flat_folder(tmp_path / "flat"), load=None) as flat:
+        reply = flat.call("POST", "/score", {"context": {"a": 0.5, "b": -1}})
+        assert reply.content["scores"] == pytest.approx([1 / (1 + np.exp(1.5))], abs=1e-6)
+        for method, path, body in (
+            ("POST", "/rank", {"context": {"a": 0.5, "b": -1}}),
+            ("POST", "/score", {"context": {"a": 0.5, "b": -1}, "candidates": ["x"]}),
+            ("PUT", "/items", {"items": [{"item_id": "x"}]}),
+            ("DELETE", "/items", {"item_ids": ["x"]}),
+        ):
+            reply = flat.call(method, path, body)
+            assert (reply.status, "the model's dataset has no items" in reply.content["error"]) == (422, True)
 
 
 def test_health_says_the_model(server):
