@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def onnx_product_rates(width: int, rows: int, threads: int) -> dict[str, float]:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         left = rng.integers(0, 100, (rows, width)).astype(dtype)
-        taken = latencies(lambda session=session, left=left: session.run(None, {"x": left}), seconds=0.5, most=100)
+        taken = latencies(partial(session.run, None, {"x": left}), seconds=0.5, most=100)
         rates[name] = 2 * rows * width**2 / (taken["p50_ms"] / 1e3)
     return rates
 

@@ -25,6 +25,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from _serving_processes import cold_start, http_load, served_scores
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.metrics.classification import auc
 from model_zoo.QIN import QIN
+from model_zoo.QIN.quadratic import QuadraticNetwork
 
 PEAK_ROWS = 1000
 EXPORTS: dict[str, dict[str, Any]] = {
@@ -110,7 +112,7 @@ def of_run(run: Run, work: Path, options: argparse.Namespace) -> dict[str, Any]:
         folders[name], export_s[name] = run.export(work / name, **EXPORTS[name])
         print(f"exported {name} in {export_s[name]:.0f} s", flush=True)
     servable = model.fold().servable()
-    width = model.qnn.fc.in_features if model.qnn is not None else 0
+    width = int(model.qnn.fc.in_features) if model.qnn is not None else 0
     found: dict[str, Any] = {
         "expid": run.expid,
         "items": experiment.store.manifest.items,
@@ -136,8 +138,7 @@ def of_run(run: Run, work: Path, options: argparse.Namespace) -> dict[str, Any]:
             calls["optimized"] = in_form(model, batch, "fast")
             calls["folded"] = folded(servable, candidates)
             for name, ranker in rankers.items():
-                request = request_of(folders[name], candidates)
-                calls[name] = lambda ranker=ranker, request=request: ranker.rank(request, k=100)
+                calls[name] = partial(ranker.rank, request_of(folders[name], candidates), k=100)
             at[str(candidates)] = {
                 name: latencies(call, seconds=options.seconds, most=500) for name, call in calls.items()
             }
@@ -161,9 +162,9 @@ def flops_per_candidate(model: QIN, width: int) -> int:
 
     What a request computes once, and the attention, are left out.
     """
-    assert model.qnn is not None
-    item = sum(network.item_width for network in model.networks) // len(model.networks)
-    return 2 * len(model.networks) * ((len(model.qnn.layer) - 1) * width**2 + item * width)
+    assert isinstance(model.qnn, QuadraticNetwork), "the benchmark counts the operations of quadratic layers"
+    layers, networks = len(model.qnn.layer), len(model.networks)
+    return 2 * networks * ((layers - 1) * width**2 + model.networks[0].item_width * width)
 
 
 @torch.no_grad()
