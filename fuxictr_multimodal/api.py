@@ -307,7 +307,7 @@ def _entry_of_store(store: Store) -> dict[str, Any]:
 
 
 def _run_of(run: Report, config: Path, folders: contextlib.ExitStack) -> dict[str, Any]:
-    """Arguments that name a run to `predict` and `export`: its own settings where no expid of the config folder has them."""
+    """What names a run to `predict` and `export`: its own settings where no expid of the config folder has them."""
     name = without_seed(run.run, run.seed)
     found: dict[str, Any] = {"name": name, "seed": None if name == run.run else run.seed, "expid": run.experiment}
     place = {key: run.config[key] for key in PLACE if key in run.config}

@@ -34,10 +34,10 @@ def serve_main(argv: Sequence[str], *, prog: str) -> None:
     parser.add_argument("--max-body-mb", default=8, type=_number, metavar="MB", help="largest body of a request")
     parser.add_argument(
         "--max-batch-rows",
-        default=4096,
+        default=1024,
         type=_number,
         metavar="N",
-        help="candidates of waiting requests that the model scores at once",
+        help="candidates of waiting requests that are scored together",
     )
     parser.add_argument(
         "--watch", default=True, action=argparse.BooleanOptionalAction, help="load the folder again when it is replaced"

@@ -201,9 +201,9 @@ def _write(
         say(f"writing item_model{suffix}")
         item_graph = folder / f"item_model{suffix}"
         encoder, inputs = servable.encode_items, servable.item_inputs
-        write_graph(
-            options.engine, encoder, inputs, list(servable.items), item_graph, model=f"{run}'s encoder of items"
-        )
+        # An array may have the name of a feature, and a graph each name once.
+        outputs = [f"items.{name}" for name in servable.items]
+        write_graph(options.engine, encoder, inputs, outputs, item_graph, model=f"{run}'s encoder of items")
     stored: dict[str, Stored] = {}
     if servable.items:
         rows = len(next(iter(servable.items.values())))

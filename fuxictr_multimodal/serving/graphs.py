@@ -33,6 +33,8 @@ DTYPES = {"float32": torch.float32, "int64": torch.int64, "bool": torch.bool}
 # threads the number of threads of this machine would be in the code.
 INDUCTOR = {"freezing": True, "cpp.dynamic_threads": True}
 LONGEST_REASON = 240
+# Nodes that hand on what they get.
+OF_SHAPE = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten"})
 
 
 def check_engine(engine: str) -> None:
@@ -135,8 +137,30 @@ def _write_onnx(
                 raise ValueError(f"the number of {dim} is {size} in {given.name}, whatever the example")
     optimizer.fold_constants(program.model)
     optimizer.remove_unused_nodes(program.model)
+    _spread_sigmoid(program.model.graph)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     program.save(path, external_data=weights > ONE_FILE_BYTES)
+
+
+def _spread_sigmoid(graph: Any) -> None:
+    """Compute the sigmoid of the scores as 1 / (1 + exp(-x)).
+
+    ONNX Runtime's own ends at x = -18, so that scores below 2e-8, which the trained model orders, would be equal.
+    """
+    import onnx_ir as ir
+
+    last = graph.outputs[0].producer()
+    while last is not None and last.op_type in OF_SHAPE:
+        last = last.inputs[0].producer()
+    if last is None or last.op_type != "Sigmoid":
+        return
+    one = ir.node("Constant", [], attributes={"value_float": 1.0})
+    negative = ir.node("Neg", [last.inputs[0]])
+    power = ir.node("Exp", negative.outputs)
+    total = ir.node("Add", [power.outputs[0], one.outputs[0]])
+    graph.insert_before(last, [one, negative, power, total])
+    last.op_type = "Reciprocal"
+    last.replace_input_with(0, total.outputs[0])
 
 
 def _example(given: GraphInput) -> Tensor:

@@ -61,6 +61,7 @@ def train(folder: Path, *, model: str = "QIN", **settings: Any) -> TrainedShop:
         settings: of the experiment.
     """
     raw, expid = shop.write(folder / "raw", events=1200), f"{model}_shop"
+    encoder = f"nn.Linear({shop.WIDTH}, {settings.get('embedding_dim', 4)}, bias=False)"
     entry = {
         "data_root": str(folder / "data"),
         "data_format": "parquet",
@@ -73,7 +74,9 @@ def train(folder: Path, *, model: str = "QIN", **settings: Any) -> TrainedShop:
         "max_len": MAX_LEN,
         "group_id": "user_id",
         "event_cols": [{"name": "age", "bins": 4}, {"name": "hour"}],
-        "feature_cols": COLUMNS,
+        "feature_cols": [
+            column | ({"feature_encoder": encoder} if "feature_encoder" in column else {}) for column in COLUMNS
+        ],
         "label_col": {"name": "label", "dtype": "float"},
     }  # fmt: skip
     experiment = {

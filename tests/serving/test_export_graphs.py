@@ -98,6 +98,22 @@ def test_a_compiled_package_equals_the_graph_and_loads_with_torch_alone(tmp_path
     assert np.abs(np.array(json.loads(done.stdout)) - servable.graph(*tensors.values()).numpy()).max() < 2e-6
 
 
+def test_scores_near_0_and_1_keep_their_order(tmp_path):
+    """ONNX Runtime's own sigmoid takes all of the low ones for one."""
+
+    class Saturated(nn.Module):
+        def forward(self, x):
+            return torch.sigmoid(x.reshape(-1, 1)).reshape(x.shape)
+
+    inputs = [GraphInput("x", "float32", (REQUESTS, "candidates"))]
+    write_graph("onnx", Saturated(), inputs, ["scores"], tmp_path / "x.onnx", model="Own")
+    x = torch.tensor([[-200.0, -100, -80, -40, -30, -20, -19, -18, 0, 5, 14, 15, 16, 200]])
+    (found,) = opened(tmp_path / "x.onnx", inputs).run({"x": x.numpy()})
+    expected = torch.sigmoid(x).numpy()
+    assert np.allclose(found, expected, rtol=1e-6, atol=1e-38)
+    assert (np.diff(found[0, 1:-1]) > 0).all()
+
+
 class Branching(nn.Module):
     """A branch on a value, which has no graph."""
 

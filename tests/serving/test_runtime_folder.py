@@ -150,6 +150,7 @@ def test_ids_may_be_numbers_of_rows(tmp_path):
 
 def test_versions_tell_models_and_changes_apart(tmp_path, folder):
     one, again = Ranker(folder), Ranker(folder)
+    assert (one.name, one.item_column) == ("made_by_hand", "item_id")
     assert one.version == again.version
     other = Ranker(write_folder(tmp_path / "broken", ITEMS, broken=True))
     assert other.version != one.version

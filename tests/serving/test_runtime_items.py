@@ -139,6 +139,16 @@ def test_a_version_in_use_never_changes():
             assert values(version, list(then)) == list(then.values())
 
 
+def test_a_version_keeps_its_rows_though_the_next_one_gave_none_up():
+    items = catalogue(5)
+    held = items.version
+    items.upsert(["new"], filled([100]))
+    items.upsert(["i3"], filled([200]))
+    items.upsert(["newer"], filled([300]))
+    assert values(held, ["i3"]) == [4]
+    assert values(items.version, ["new", "i3", "newer"]) == [100, 200, 300]
+
+
 def test_rows_are_used_again_once_no_version_has_them():
     items = catalogue(10)
     for step in range(500):

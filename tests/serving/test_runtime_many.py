@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuxictr_multimodal.serving.runtime import Ranker, Request, calls
+from fuxictr_multimodal.serving.runtime.scorer import best
 from tests.helpers.exported_folder import made_item, write_folder
 
 ITEMS = {f"i{n}": made_item(n) for n in range(300)}
@@ -97,6 +98,12 @@ def test_groups_hold_every_request_once_and_waste_little(sizes):
         if len(group) > 1:
             assert len(group) * wide <= calls.BLOCK
             assert cells >= 0.75 * len(group) * wide * (calls.LEAST_SLOTS + long)
+
+
+@given(st.lists(st.integers(0, 5), max_size=60), st.one_of(st.none(), st.integers(1, 70)))
+def test_the_best_are_those_of_a_stable_sort(numbers, k):
+    order = sorted(range(len(numbers)), key=lambda i: -numbers[i])
+    assert best(np.array(numbers, np.float64), k).tolist() == order[:k]
 
 
 @given(st.integers(0, 10**6))

@@ -1,4 +1,4 @@
-"""A trained run, its vocabulary from its own feature map, and the batches that `fxmm predict` makes of new samples."""
+"""A trained run: requests are read as new samples of `fxmm predict`, and its export scores them equally."""
 
 import json
 
@@ -9,6 +9,9 @@ import pytest
 from fuxictr_multimodal.data.item_table import ItemTable
 from fuxictr_multimodal.scoring.new_samples import new_samples
 from fuxictr_multimodal.scoring.raw_rows import Reading
+from fuxictr_multimodal.scoring.scores import predict
+from fuxictr_multimodal.serving.export import export
+from fuxictr_multimodal.serving.runtime import Ranker, Request
 from fuxictr_multimodal.serving.runtime.vocabulary import Vocabulary
 from fuxictr_multimodal.serving.vocabulary import vocabulary_of
 from fuxictr_multimodal.training.experiment import Experiment
@@ -48,3 +51,50 @@ def test_a_request_is_read_as_a_sample_of_predict(tmp_path, model, request):
     assert features.keys() == table.keys()
     for name, values in features.items():
         assert np.array_equal(values, table[name][1:].numpy()), name
+
+
+@pytest.mark.parametrize("model", ["qin", "din"])
+def test_an_export_scores_raw_requests_as_predict_scores_a_file(tmp_path, model, request):
+    trained, rng, rows = request.getfixturevalue(f"{model}_shop"), np.random.default_rng(8), 24
+    export(config_dir=trained.config, expid=trained.expid, out=tmp_path / "exported")
+    ranker = Ranker(tmp_path / "exported", threads=1)
+    items = [f"sku-{n:04d}" for n in range(shop.ITEMS + 3)]  # the last ones are unknown
+    frame = pl.DataFrame(
+        {
+            "user_id": [f"u{n:03d}" for n in rng.integers(0, shop.USERS, rows)],
+            "device": [None, "watch", *rng.choice(["phone", "desktop"], rows - 2).tolist()],
+            "country": ["it", None, *rng.choice(["de", "fr"], rows - 2).tolist()],
+            "age": [None, *rng.integers(1, 120, rows - 1).tolist()],
+            "item_id": [items[-1], *rng.choice(items, rows - 1)],
+            "timestamp": 1_704_000_000 + rng.integers(0, 10**7, rows),
+            "history": [rng.choice(items, n).tolist() for n in [0, *rng.integers(0, 14, rows - 1)]],
+        }
+    )
+    ages = [rng.integers(0, 10**7, len(one)).tolist() for one in frame["history"]]
+    frame = frame.with_columns(
+        history_time=pl.Series(
+            [[now - age for age in one] for now, one in zip(frame["timestamp"], ages, strict=True)],
+            dtype=pl.List(pl.Int64),
+        )
+    )
+    frame.write_parquet(tmp_path / "new.parquet")
+    scored = predict(
+        config_dir=trained.config, expid=trained.expid, data=tmp_path / "new.parquet", out=tmp_path / "scores.parquet"
+    )
+    requests = [
+        Request(
+            context={name: one[name] for name in ("user_id", "device", "country", "age")},
+            history=one["history"],
+            candidates=[one["item_id"]],
+            events={"history": {"time": one["history_time"]}},
+            time=one["timestamp"],
+        )
+        for one in frame.iter_rows(named=True)
+    ]
+    found = ranker.score_many(requests)
+    expected = pl.read_parquet(scored.out)["score"].to_numpy()
+    assert np.abs(np.concatenate([one.scores for one in found]) - expected).max() < 1e-6
+    assert sum(one.unknown_history + len(one.unknown) for one in found) == (
+        scored.unknown["history"] + scored.unknown["item_id"]
+    )
+    assert expected.std() > 1e-3

@@ -121,7 +121,7 @@ def learnable(frame, columns):
     return True
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(made=made_columns())
 def test_samples_without_items(tmp_path_factory, made):
     columns, seed = made
@@ -135,7 +135,7 @@ def test_samples_without_items(tmp_path_factory, made):
     assert_as_predicted(store, params, frame_of(columns, NEW, rng, new=True), folder / "new.parquet")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(made=made_columns())
 def test_items_are_encoded_as_in_the_item_table(tmp_path_factory, made):
     columns, seed = made

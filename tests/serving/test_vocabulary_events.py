@@ -63,7 +63,7 @@ def logs(draw):
     return form, features, draw(st.booleans()), draw(st.booleans()), draw(st.integers(0, 2**16))
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(logs())
 def test_new_samples_of_a_log(tmp_path_factory, made):
     form, features, shown, two_kinds, seed = made
@@ -122,7 +122,7 @@ def ready(draw):
     return draw(forms), draw(st.booleans()), draw(st.booleans()), draw(st.integers(0, 2**16))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ready())
 def test_new_samples_of_ready_files(tmp_path_factory, made):
     form, shown, two_kinds, seed = made

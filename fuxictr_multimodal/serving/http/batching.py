@@ -90,7 +90,7 @@ class Batcher:
             if self._closed:
                 raise Busy("the server stops: ask another one, or this one later")
             if len(self._queue) >= self._settings.max_waiting:
-                raise Busy(f"{len(self._queue):,} requests wait already: try again later")
+                raise Busy(f"the queue is full, at {len(self._queue):,}: try again later")
             self._queue.append(waiting)
             self._changed.notify()
         return waiting.answer

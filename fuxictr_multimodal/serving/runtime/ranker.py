@@ -56,6 +56,11 @@ class Ranker:
         return self.model.name
 
     @property
+    def item_column(self) -> str:
+        """Name of the column of an item's id, in what `upsert_items` takes; empty without items."""
+        return self._vocabulary.item_column
+
+    @property
     def version(self) -> str:
         """The model, and the number of changes of the catalogue since it was loaded, as in `3f9a1c2e.0`."""
         return f"{self.model.fingerprint}.{self._catalogue.version.number}"

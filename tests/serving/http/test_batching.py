@@ -110,7 +110,7 @@ def test_a_full_queue_refuses(batcher_of, ranker):
     batcher = batcher_of(max_waiting=3)
     hold(batcher, ranker)
     waiting = [batcher.submit(Request(candidates=["a"]), ranked=False) for _ in range(3)]
-    with pytest.raises(Busy, match="3 requests wait already"):
+    with pytest.raises(Busy, match="the queue is full, at 3"):
         batcher.submit(Request(candidates=["a"]), ranked=False)
     ranker.gate.set()
     assert [scores(one) for one in waiting] == [[1.0]] * 3
@@ -170,7 +170,7 @@ def test_a_busy_server_says_when_to_come_back(tmp_path, ranker):
     assert sorted(reply.status for reply in replies) == [200, 200, 503, 503, 503]
     refused = next(reply for reply in replies if reply.status == 503)
     assert refused.headers["Retry-After"] == "1"
-    assert refused.content == {"error": "1 requests wait already: try again later"}
+    assert refused.content == {"error": "the queue is full, at 1: try again later"}
 
 
 def test_many_threads_get_their_own_answers(tmp_path):
