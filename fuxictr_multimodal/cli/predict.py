@@ -41,7 +41,8 @@ def run_predict_main(
     parser.add_argument(
         "--out",
         type=path_argument,
-        help=".parquet or .csv file of scores (default: <run>.scores.parquet at the checkpoint)",
+        help=".parquet or .csv file of scores, with --engine ray also a folder of parts, named without a suffix "
+        "(default: <run>.scores.parquet at the checkpoint)",
     )
     parser.add_argument("--submission", action="store_true", help="also write <out>.zip with prediction.csv")
     parser.add_argument(
@@ -64,9 +65,15 @@ def run_predict_main(
     )
     parser.add_argument(
         "--engine",
-        choices=("folded", "model"),
+        choices=("folded", "model", "ray"),
         default="folded",
-        help="score with the folded form of a model that has one, or with the model itself (default: folded)",
+        help="score with the folded form of a model that has one, with the model itself, or large parquet files like "
+        "folded by Ray Data (default: folded)",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="Ray cluster of --engine ray, which sees files at the same paths (default: Ray on this machine)",
     )
     args = parser.parse_args(argv)
     # FuxiCTR, torch and Ray take seconds to import: so only after the arguments are checked.
@@ -89,6 +96,7 @@ def run_predict_main(
         score=bool(not args.export_weights or args.out or args.submission or args.data or args.calibrate != "none"),
         calibrate=None if args.calibrate == "none" else args.calibrate,
         engine=args.engine,
+        ray_address=args.ray_address,
     )
     if args.export_weights:
         print(f"weights: {args.export_weights}")

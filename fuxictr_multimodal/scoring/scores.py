@@ -6,32 +6,26 @@ Scores and kept columns of all rows are in memory (about 30 bytes a row); featur
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
-from fuxictr.features import FeatureMap
-from fuxictr.pytorch.models import BaseModel
-from fuxictr.pytorch.torch_utils import seed_everything
 
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.scoring.calibration import Effect, calibration_of, check_method
-from fuxictr_multimodal.scoring.new_samples import new_samples
-from fuxictr_multimodal.scoring.published_weights import export_weights, import_weights
-from fuxictr_multimodal.scoring.raw_rows import ROW_ID, RawRows, Reading
+from fuxictr_multimodal.scoring.published_weights import export_weights
+from fuxictr_multimodal.scoring.raw_rows import ROW_ID, RawRows
+from fuxictr_multimodal.scoring.ray_scores import score_with_ray
+from fuxictr_multimodal.scoring.score_files import check_out, write_scores
 from fuxictr_multimodal.scoring.submission import write_submission
-from fuxictr_multimodal.system.files import make_folder, replace_atomically
+from fuxictr_multimodal.scoring.trained_run import TrainedRun
 from fuxictr_multimodal.system.machine import keep_freed_memory
 from fuxictr_multimodal.training.experiment import Experiment
-from fuxictr_multimodal.training.trained import load_trained
-from fuxictr_multimodal.training.trainer import Trainer
 
-SUFFIXES = (".parquet", ".csv")
-ENGINES = ("folded", "model")
+ENGINES = ("folded", "model", "ray")
 
 
 @dataclass(frozen=True)
@@ -75,6 +69,7 @@ def predict(
     score: bool = True,
     calibrate: str | None = None,
     engine: str = "folded",
+    ray_address: str | None = None,
 ) -> Scored | None:
     """Score rows with an experiment's checkpoint, or with imported weights.
 
@@ -96,43 +91,48 @@ def predict(
         calibrate: `platt` or `isotonic`: scores are calibrated on the valid split, and the column `score_raw` has those
             of the model.
         engine: `folded` scores with the inference form of a model that has one (`fold`), of others as they are; `model`
-            with the model itself. Scores agree to float32 rounding.
+            with the model itself; `ray` like `folded`, new samples in parquet by Ray Data. Scores agree to float32
+            rounding.
+        ray_address: of a Ray cluster for `ray`, which is started on this machine where not given. With `ray`, an `out`
+            without a suffix is a folder of parts, of `PART_ROWS` rows each.
 
     Raises:
         InputError: no checkpoint, one of another dataset, a wrong file, or an error in the configuration.
     """
-    if out is not None and out.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"--out {out}: scores are written as {' or '.join(SUFFIXES)}")
-    if out is not None and out.is_dir():
-        raise ConfigError(f"--out {out} is a folder: pass a file")
+    if ray_address is not None and engine != "ray":
+        raise ConfigError(f"--ray-address is for --engine ray, not {engine}")
+    if out is not None:
+        check_out(out, parts=engine == "ray")
     if calibrate is not None:
         check_method(calibrate)
     if engine not in ENGINES:
         raise ConfigError(f"engine: {engine!r} is unknown. {did_you_mean(engine, ENGINES)}")
+    if engine == "ray" and gpu >= 0:
+        raise ConfigError("--engine ray scores on the cores of its workers: leave out --gpu")
     keep_freed_memory()
-    experiment = Experiment.load(config_dir, expid, gpu=gpu, seed=seed, overrides=overrides, name=name)
-    if score and data is None and experiment.store.split_path("test") is None:
-        raise DataError(f"{experiment.store.dir} has no test split: pass samples with --data")
-    # A model may draw numbers while it is built; scoring is the same at every call.
-    seed_everything(seed=experiment.params["seed"])
-    feature_map = experiment.feature_map()
-    model, to_inputs = experiment.build_model(feature_map)
-    if imported is not None:
-        import_weights(model, imported)
-    else:
-        load_trained(experiment, model, otherwise="pass published weights with --import-weights")
+    run = TrainedRun(config_dir, expid, gpu, seed, tuple(overrides), name, imported)
+    experiment = run.experiment()
+    if score and data is None and (engine == "ray" or experiment.store.split_path("test") is None):
+        what = "--engine ray reads parquet" if engine == "ray" else f"{experiment.store.dir} has no test split"
+        raise DataError(f"{what}: pass samples with --data")
+    loaded = run.load(experiment)
+    model = loaded.model
     if exported is not None:
         export_weights(model, exported)
     if not score:
         return None
-    rows = _rows(experiment, model, feature_map, data, history_column)
+    rows: Any
+    if data is None:
+        rows = experiment.loaders("test", loaded.feature_map, model.device)
+    else:
+        rows = loaded.samples(data, history_column)
     kept = _kept_columns(experiment, rows)
     out = out or experiment.directory / f"{experiment.run}.scores.parquet"
     if out.suffix.lower() == ".csv":
         _check_csv(kept, out)
     if submission:
         _check_ids(kept, data or experiment.store.dir)
-    trainer = Trainer(model, to_inputs=to_inputs, epochs=1, scorer=scorer_of(experiment, model, engine))
+    trainer = loaded.trainer(engine)
     calibration = None
     if calibrate is not None:
         # Before the samples, which may be many, are scored.
@@ -141,45 +141,29 @@ def predict(
             experiment, trainer, calibrate, weights=imported or own.model, keep=None if imported else own.calibration
         )
     started = time.perf_counter()
-    predictions = trainer.predict(rows)
-    scores = raw = predictions.scores.astype(np.float32)
+    facts: dict[str, Any] = {}
+    labels = None
+    if engine == "ray" and data is not None:
+        found = score_with_ray(run.anywhere(), rows, data, history_column=history_column, address=ray_address)
+        scores = raw = found.scores
+        facts = {"unknown": dict(found.unknown), "cut_histories": found.cut_histories}
+    else:
+        predictions = trainer.predict(rows)
+        scores = raw = predictions.scores.astype(np.float32)
+        labels = predictions.labels
+        if isinstance(rows, RawRows):
+            facts = {"unknown": dict(rows.unknown), "cut_histories": rows.cut_histories}
     seconds = time.perf_counter() - started
     effect = None
     if calibration is not None:
         scores = calibration.apply(raw).astype(np.float32)
         kept = {**kept, "score_raw": pl.Series(raw)}
-        effect = None if predictions.labels is None else Effect.of(predictions.labels, raw, scores)
-    _write(out, kept, scores)
+        effect = None if labels is None else Effect.of(labels, raw, scores)
+    write_scores(out, pl.DataFrame({**kept, "score": scores}))
     archive = out.with_suffix(".zip") if submission else None
     if archive is not None:
         write_submission(archive, ids=kept[ROW_ID].to_numpy(), scores=scores, task=task, rows=rows.num_samples)
-    facts: dict[str, Any] = {}
-    if isinstance(rows, RawRows):
-        facts = {"unknown": dict(rows.unknown), "cut_histories": rows.cut_histories}
     return Scored(out=out, submission=archive, rows=len(scores), seconds=seconds, calibrated=effect, **facts)
-
-
-def scorer_of(experiment: Experiment, model: BaseModel, engine: str) -> Callable[[Any], Any]:
-    """What turns inputs into scores: the folded form where there is one; a dataset without items has none."""
-    if engine == "folded" and hasattr(model, "fold") and experiment.store.manifest.item_col is not None:
-        return model.fold()
-    return model.forward
-
-
-def _rows(
-    experiment: Experiment, model: BaseModel, feature_map: FeatureMap, data: Path | None, history_column: str | None
-) -> Any:
-    """What to score: the loader of the test split, or new rows."""
-    if data is None:
-        return experiment.loaders("test", feature_map, model.device)
-    reading = Reading(
-        store=experiment.store,
-        feature_map=feature_map,
-        batch_size=experiment.params["batch_size"],
-        max_len=experiment.max_len,
-        device=torch.device(model.device),
-    )
-    return new_samples(data, reading, params=experiment.params, history_column=history_column)
 
 
 def _check_ids(kept: dict[str, pl.Series], where: Path) -> None:
@@ -211,13 +195,3 @@ def _kept_columns(experiment: Experiment, rows: Any) -> dict[str, pl.Series]:
                 ids = store.ids(name)
                 kept[name] = pl.Series(name, codes) if ids is None else ids.originals(codes).alias(name)
     return kept
-
-
-def _write(path: Path, kept: dict[str, pl.Series], scores: np.ndarray) -> None:
-    frame = pl.DataFrame({**kept, "score": scores})
-    make_folder(path.parent)
-    with replace_atomically(path) as temporary:
-        if path.suffix.lower() == ".csv":
-            frame.write_csv(temporary)
-        else:
-            frame.write_parquet(temporary)

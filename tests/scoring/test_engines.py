@@ -11,7 +11,8 @@ import pytest
 
 from fuxictr_multimodal.cli.predict import run_predict_main
 from fuxictr_multimodal.errors import ConfigError
-from fuxictr_multimodal.scoring.scores import predict, scorer_of
+from fuxictr_multimodal.scoring.scores import predict
+from fuxictr_multimodal.scoring.trained_run import scorer_of
 from model_zoo.QIN import QIN
 from model_zoo.QIN.folded import FoldedQIN
 from tests.helpers.flat_qin import flat_feature_map_of, qin_of
