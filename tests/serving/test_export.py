@@ -203,6 +203,14 @@ def test_a_graph_that_scores_otherwise_is_a_fault(qin_shop, tmp_path, monkeypatc
     assert left(tmp_path) == []
 
 
+def test_a_model_that_only_torch_scores_is_not_written_for_another_engine(qin_shop, tmp_path, monkeypatch):
+    real = exporting.servable_of
+    monkeypatch.setattr(exporting, "servable_of", lambda *given: replace(real(*given), only_torch="it sorts equals"))
+    with pytest.raises(InputError, match=r"other scores: it sorts equals; or export it --to torch"):
+        write(qin_shop, tmp_path / "model")
+    assert left(tmp_path) == []
+
+
 def test_scores_are_calibrated_where_asked(wide_shop, exported, tmp_path):
     found = write(wide_shop, tmp_path / "model", calibrate="platt")
     model = json.loads((found.out / "model.json").read_text())
@@ -260,3 +268,26 @@ def test_defaults_of_the_command_are_those_of_the_options(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert f"(default: {AUC_LIMIT})" in shown
     assert f"(default: {LICENCE_UNKNOWN})" in shown
+
+
+def test_a_dataset_without_items_is_exported_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    rows = pl.DataFrame({"city": rng.choice(["rome", "oslo"], 400), "price": rng.normal(size=400)})
+    rows = rows.with_columns(click=((pl.col("city") == "rome") ^ pl.Series(rng.random(400) < 0.2)).cast(pl.Float64))
+    columns = [
+        {"name": "city", "active": True, "dtype": "str", "type": "categorical"},
+        {"name": "price", "active": True, "dtype": "float", "type": "numeric"},
+    ]
+    files = {"train_data": rows[:200], "valid_data": rows[200:300], "test_data": rows[300:]}
+    entry = {"dataset_id": "Flat", "data_format": "parquet", "feature_cols": columns, **dict.fromkeys(files, "x")}
+    store = fxmm.build_dataset(entry | {"label_col": {"name": "click", "dtype": "float"}}, frames=files)
+    report = fxmm.train({"model": "QIN", "dataset": store, "epochs": 1, "verbose": 0, "embedding_dim": 8})
+    out = fxmm.export(report, "model")
+    assert {path.name for path in out.iterdir()} == CONTRACT - {"item_model.onnx", "items.safetensors"}
+    ranker, new = Ranker(out), rows[300:310]
+    found = [ranker.score(Request(context=row)).scores for row in new.drop("click").iter_rows(named=True)]
+    expected = fxmm.predict(report, new)["score"].to_numpy()
+    assert np.ptp(expected) > 1e-3
+    assert np.abs(np.concatenate(found) - expected).max() < 1e-6
+    assert "items, histories" not in (out / "card.md").read_text()
