@@ -88,11 +88,8 @@ def _data(experiment: Experiment) -> str:
         (name, *("-" if count is None else f"{count:,}" for count in (split.rows, split.positives, split.users)))
         for name, split in manifest.splits.items()
     ]
-    items = f"{manifest.items - 1:,} items, " if manifest.item_col else ""
-    return (
-        _table(("split", "samples", "positive", "users"), rows)
-        + f"\n{items}histories of at most {manifest.max_len}. Split: {manifest.split_method}.\n"
-    )
+    items = f"{manifest.items - 1:,} items, histories of at most {manifest.max_len}. " if manifest.item_col else ""
+    return _table(("split", "samples", "positive", "users"), rows) + f"\n{items}Split: {manifest.split_method}.\n"
 
 
 def _checks(model: Mapping[str, Any]) -> str:

@@ -120,7 +120,8 @@ class RowReader:
         if slots:
             row_items = slots[0].row_items()
         else:
-            row_items = _nobody(len(next(iter(columns.values()))), device)
+            # `len` would fix the size of a traced graph.
+            row_items = _nobody(next(iter(columns.values())).shape[0], device)
         return cls(row_items, slots, fields, columns, fast)
 
     def interests(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fuxictr_multimodal.serving.export import Exported, export
 from tests.helpers import trained_shop
 
 
@@ -15,3 +16,20 @@ def qin_shop(tmp_path_factory) -> trained_shop.TrainedShop:
 def din_shop(tmp_path_factory) -> trained_shop.TrainedShop:
     """FuxiCTR's DIN on the same shop."""
     return trained_shop.train(tmp_path_factory.mktemp("din_shop"), model="DIN")
+
+
+@pytest.fixture(scope="session")
+def qin_export(qin_shop, tmp_path_factory) -> Exported:
+    """The export of `qin_shop`: read it, or copy it."""
+    return _exported(qin_shop, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def din_export(din_shop, tmp_path_factory) -> Exported:
+    """The export of `din_shop`."""
+    return _exported(din_shop, tmp_path_factory)
+
+
+def _exported(shop: trained_shop.TrainedShop, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    out = tmp_path_factory.mktemp(f"{shop.expid}_export") / "model"
+    return export(config_dir=shop.config, expid=shop.expid, out=out)

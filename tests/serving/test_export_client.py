@@ -1,13 +1,13 @@
 """The example of an exported folder runs where neither FuxiCTR nor Ray nor this package can be imported."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from fuxictr_multimodal.serving.client import CLIENT
-from fuxictr_multimodal.serving.export import export
 
 BLOCKER = """
 import runpy, sys
@@ -25,11 +25,8 @@ runpy.run_path(sys.argv[1] + "/client.py", run_name="__main__")
 
 @pytest.mark.parametrize("model", ["qin", "din"])
 def test_the_client_ranks_with_numpy_and_an_engine_alone(model, request, tmp_path):
-    shop = request.getfixturevalue(f"{model}_shop")
-    out = tmp_path / "elsewhere"
-    export(config_dir=shop.config, expid=shop.expid, out=tmp_path / "model")
     # Somebody else's machine has the folder under another name.
-    (tmp_path / "model").rename(out)
+    out = shutil.copytree(request.getfixturevalue(f"{model}_export").out, tmp_path / "elsewhere")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-c", BLOCKER, out], cwd="/", env=environment, capture_output=True, text=True, check=False
@@ -41,7 +38,7 @@ def test_the_client_ranks_with_numpy_and_an_engine_alone(model, request, tmp_pat
     assert scores == sorted(scores, reverse=True)
     assert all(0 < score < 1 for score in scores)
     assert all(line.split()[1].startswith("sku-") for line in ranked)
-    assert last.startswith(f"{shop.expid}: first score after ")
+    assert last.startswith(f"{model.upper()}_shop: first score after ")
     assert float(last.split()[-2]) < 30
 
 
