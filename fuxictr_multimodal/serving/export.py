@@ -15,7 +15,7 @@ from fuxictr.pytorch.torch_utils import seed_everything
 
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.store.staging import Staging
-from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
 from fuxictr_multimodal.scoring.calibration import Calibration, calibration_of, check_method
 from fuxictr_multimodal.serving.card import LICENCE_UNKNOWN, card, versions_of
 from fuxictr_multimodal.serving.client import CLIENT
@@ -160,6 +160,8 @@ def export(
     with Staging(out.absolute(), overwrite=overwrite, owned=FILES, marker="model.json", what="an export") as staging:
         say(f"preparing the graph of {experiment.run}")
         servable = servable_of(experiment, trained.model, trained.feature_map)
+        if options.engine == "onnx" and servable.only_torch:
+            raise InputError(f"ONNX Runtime would give other scores: {servable.only_torch}; or export --to torch")
         stored, products = _write(staging.dir, trained, servable, options, say)
         content = _model_json(trained, servable, options, stored, _calibration(trained, options))
         write_json(staging.dir / "model.json", content)
