@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fuxictr_multimodal.errors import ConfigError, InputError
+from fuxictr_multimodal.serving.onnx_operators import translations
 from fuxictr_multimodal.zoo.servable import CANDIDATES, ITEMS, REQUESTS, GraphInput
 
 ENGINES = ("onnx", "torch")
@@ -129,6 +130,7 @@ def _write_onnx(
         verbose=False,
         # Its rewriting takes the `+ 1e-12` of an average for `+ 0`, so that an empty history has none.
         optimize=False,
+        custom_translation_table=translations(),
     )
     assert program is not None
     for given, value in zip(inputs, program.model.graph.inputs, strict=True):

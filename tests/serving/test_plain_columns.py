@@ -12,6 +12,7 @@ from fuxictr.pytorch.torch_utils import seed_everything
 from torch import nn
 
 from fuxictr_multimodal.errors import InputError
+from fuxictr_multimodal.serving.export import export
 from fuxictr_multimodal.serving.plain import plain_servable
 from fuxictr_multimodal.serving.servables import servable_of
 from fuxictr_multimodal.training.experiment import Experiment
@@ -210,3 +211,14 @@ def test_models_of_a_clone_that_no_graph_gives(load):
         built(load("DIN_rich", "model=clone/DIEN", f"zoo_root={CLONE}"))
     servable, *_ = built(load("DIN_rich", "model=clone/CCPM", f"zoo_root={CLONE}"))
     assert "CCPM keeps the largest of its values" in servable.only_torch
+
+
+def test_an_export_to_onnx_says_that_ties_are_broken_otherwise(tmp_path, run_qin, data_root, repository):
+    settings = ["dataset_id=Synthetic_test", "epochs=1", "topk=3"]
+    run_qin(*settings, expid="ETA_demo", name="ties")
+    overrides = [f"data_root={data_root}", f"model_root={tmp_path / 'checkpoints'}", "verbose=0", *settings]
+    with pytest.raises(InputError, match=r"ETA keeps 3 of 64 history slots .* or export --to torch"):
+        export(
+            config_dir=repository / "config", expid="ETA_demo", overrides=overrides, name="ties", out=tmp_path / "eta"
+        )
+    assert not (tmp_path / "eta").exists()
