@@ -127,6 +127,7 @@ def _write_onnx(
         input_names=[given.name for given in inputs],
         output_names=list(outputs),
         opset_version=OPSET,
+        custom_translation_table=translations(),
         verbose=False,
         # Its rewriting takes the `+ 1e-12` of an average for `+ 0`, so that an empty history has none.
         optimize=False,
