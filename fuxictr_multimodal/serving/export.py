@@ -161,7 +161,7 @@ def export(
         say(f"preparing the graph of {experiment.run}")
         servable = servable_of(experiment, trained.model, trained.feature_map)
         if options.engine == "onnx" and servable.only_torch:
-            raise InputError(f"ONNX Runtime would give other scores: {servable.only_torch}; or export --to torch")
+            raise InputError(f"ONNX Runtime would give other scores: {servable.only_torch}; or pass --to torch")
         stored, products = _write(staging.dir, trained, servable, options, say)
         content = _model_json(trained, servable, options, stored, _calibration(trained, options))
         write_json(staging.dir / "model.json", content)

@@ -131,7 +131,6 @@ def _write_onnx(
         verbose=False,
         # Its rewriting takes the `+ 1e-12` of an average for `+ 0`, so that an empty history has none.
         optimize=False,
-        custom_translation_table=translations(),
     )
     assert program is not None
     for given, value in zip(inputs, program.model.graph.inputs, strict=True):

@@ -206,7 +206,7 @@ def test_a_graph_that_scores_otherwise_is_a_fault(qin_shop, tmp_path, monkeypatc
 def test_a_model_that_only_torch_scores_is_not_written_for_another_engine(qin_shop, tmp_path, monkeypatch):
     real = exporting.servable_of
     monkeypatch.setattr(exporting, "servable_of", lambda *given: replace(real(*given), only_torch="it sorts equals"))
-    with pytest.raises(InputError, match=r"other scores: it sorts equals; or export it --to torch"):
+    with pytest.raises(InputError, match=r"other scores: it sorts equals; or pass --to torch"):
         write(qin_shop, tmp_path / "model")
     assert left(tmp_path) == []
 
