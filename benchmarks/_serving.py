@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.serving.export import Options, export
-from fuxictr_multimodal.serving.runtime import Ranker, Request
+from fuxictr_multimodal.serving.runtime import Request
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.runner import run_experiment
 from fuxictr_multimodal.training.trained import load_trained
@@ -130,7 +130,7 @@ def batch_of(experiment: Experiment, candidates: int, *, seed: int = 0, history:
 
 
 def latencies(call: Callable[[], object], *, seconds: float, most: int, least: int = 3) -> dict[str, float]:
-    """p50 and p99 in milliseconds, and calls, of calls for some seconds, after two that are not timed."""
+    """Latencies of calls for some seconds, after two that are not timed."""
     taken: list[float] = []
     for _ in range(2):
         call()
@@ -139,12 +139,12 @@ def latencies(call: Callable[[], object], *, seconds: float, most: int, least: i
         started = time.perf_counter()
         call()
         taken.append((time.perf_counter() - started) * 1e3)
-    return {"p50_ms": statistics.median(taken), "p99_ms": float(np.percentile(taken, 99)), "calls": len(taken)}
+    return summary(taken)
 
 
-def ranker_of(folder: Path, threads: int) -> Ranker:
-    """The exported model on some threads."""
-    return Ranker(folder, threads=threads)
+def summary(taken_ms: Sequence[float]) -> dict[str, float]:
+    """p50 and p99 in milliseconds, and the number of calls."""
+    return {"p50_ms": statistics.median(taken_ms), "p99_ms": float(np.percentile(taken_ms, 99)), "calls": len(taken_ms)}
 
 
 def onnx_product_rates(width: int, rows: int, threads: int) -> dict[str, float]:

@@ -19,47 +19,75 @@ from typing import Any
 
 import numpy as np
 import psutil
-from _serving import request_of
+from _serving import request_of, summary
 
-# Started in a folder of an export: what is imported must be there or be one of the engine's packages.
-COLD = """
+# What a process is told that ranks alone: of this project nothing can be imported, only what the folder has.
+ALONE = """
 import json, sys, time
 class Nothing:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ("fuxictr", "ray", "fuxictr_multimodal", "model_zoo"):
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Nothing())
-sys.path.insert(0, sys.argv[1])
+folder, threads = sys.argv[1], int(sys.argv[2])
+sys.path.insert(0, folder)
 from runtime import Ranker, Request
-request = Request(**json.loads(sys.argv[2]))
-ranker = Ranker(sys.argv[1], threads=2)
+requests = [Request(**body) for body in json.loads(sys.stdin.readline())]
+seconds = float(sys.stdin.readline())
+ranker = Ranker(folder, threads=threads)
 loaded = time.time()
-ranker.rank(request)
+ranker.rank(requests[0])
+first = time.time()
+found = []
+for request in requests if seconds else []:
+    taken = []
+    for _ in range(2):
+        ranker.rank(request, k=100)
+    end = time.perf_counter() + seconds
+    while len(taken) < 3 or (time.perf_counter() < end and len(taken) < 500):
+        started = time.perf_counter()
+        ranker.rank(request, k=100)
+        taken.append((time.perf_counter() - started) * 1e3)
+    found.append(taken)
 # The resource module would count what the parent held when it started this process.
 with open("/proc/self/status") as status:
     rss = int(status.read().split("VmHWM:")[1].split()[0]) / 1024
-print(json.dumps({"at": time.time(), "loaded": loaded, "peak_rss_mib": rss}))
+print(json.dumps({"loaded": loaded, "first": first, "peak_rss_mib": rss, "taken_ms": found}))
 """
+
+
+def _alone(folder: Path, threads: int, candidates: Sequence[int], seconds: float) -> dict[str, Any]:
+    bodies = [as_body(request_of(folder, number)) for number in candidates]
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, str(folder), str(threads)],
+        check=True,
+        input=f"{json.dumps(bodies)}\n{seconds}\n",
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": ""},
+        cwd=folder,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def cold_start(folder: Path, repeats: int = 3) -> dict[str, float]:
     """Seconds from starting an interpreter to the first ranking of 1,000 candidates; the median of some starts."""
-    body = json.dumps(as_body(request_of(folder, 1000)))
     found = []
     for _ in range(repeats):
         started = time.time()
-        done = subprocess.run(
-            [sys.executable, "-c", COLD, str(folder), body],
-            check=True,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONPATH": ""},
-            cwd=folder,
-        )
-        said = json.loads(done.stdout.splitlines()[-1])
-        found.append((said["at"] - started, said["loaded"] - started, said["peak_rss_mib"]))
+        said = _alone(folder, 2, [1000], 0)
+        found.append((said["first"] - started, said["loaded"] - started, said["peak_rss_mib"]))
     total, loaded, rss = sorted(found)[len(found) // 2]
     return {"seconds": total, "loaded_s": loaded, "peak_rss_mib": rss}
+
+
+def ranked_alone(
+    folder: Path, threads: int, candidates: Sequence[int], seconds: float
+) -> tuple[dict[int, dict[str, float]], float]:
+    """Latencies by the number of candidates, and the peak memory in MiB, of a process that does nothing else."""
+    said = _alone(folder, threads, candidates, seconds)
+    found = {number: summary(taken) for number, taken in zip(candidates, said["taken_ms"], strict=True)}
+    return found, said["peak_rss_mib"]
 
 
 def as_body(request: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ one request after the other is ranked, on 1 and on 2 threads, by:
 - `optimized`: its optimized implementation, on the same samples;
 - `folded`: the folded graph in PyTorch, given gathered item vectors;
 - `onnx`, `onnx_int8`, `torch`: `Ranker.rank` on exported folders, ids in and ids out (ONNX Runtime in float32 and with
-  int8 products, AOTInductor).
+  int8 products, AOTInductor), each in a process that does nothing else.
 
 The peak is the arithmetic of the folded layers at the rate of ONNX Runtime's own products, measured in the same run.
 `cold_start` starts an interpreter that can import neither FuxiCTR nor this project, until its first score.
@@ -25,15 +25,14 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from _common import copy_bytes_per_s, emit
-from _serving import SIZES, Run, batch_of, latencies, onnx_product_rates, ranker_of, request_of, trained_on_synthetic
-from _serving_processes import cold_start, http_load, served_scores
+from _serving import SIZES, Run, batch_of, latencies, onnx_product_rates, request_of, trained_on_synthetic
+from _serving_processes import cold_start, http_load, ranked_alone, served_scores
 
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.metrics.classification import auc
@@ -125,11 +124,11 @@ def of_run(run: Run, work: Path, options: argparse.Namespace) -> dict[str, Any]:
         },
         "peak": {str(n): onnx_product_rates(width, PEAK_ROWS, n) for n in options.threads},
         "latency": {},
+        "peak_rss_mib": {},
     }
     for threads in options.threads:
         torch.set_num_threads(threads)
-        rankers = {name: ranker_of(folder, threads) for name, folder in folders.items()}
-        at = found["latency"][str(threads)] = {}
+        at: dict[str, dict[str, Any]] = {str(candidates): {} for candidates in options.candidates}
         for candidates in options.candidates:
             calls: dict[str, Callable[[], object]] = {}
             batch = batch_of(experiment, candidates)
@@ -137,12 +136,16 @@ def of_run(run: Run, work: Path, options: argparse.Namespace) -> dict[str, Any]:
                 calls["reference"] = in_form(model, batch, "plain")
             calls["optimized"] = in_form(model, batch, "fast")
             calls["folded"] = folded(servable, candidates)
-            for name, ranker in rankers.items():
-                calls[name] = partial(ranker.rank, request_of(folders[name], candidates), k=100)
             at[str(candidates)] = {
                 name: latencies(call, seconds=options.seconds, most=500) for name, call in calls.items()
             }
-            print(f"{threads} threads, {candidates} candidates: {at[str(candidates)]}", flush=True)
+        for name, folder in folders.items():
+            alone, rss = ranked_alone(folder, threads, options.candidates, options.seconds)
+            found["peak_rss_mib"][name] = rss
+            for candidates, taken in alone.items():
+                at[str(candidates)][name] = taken
+        found["latency"][str(threads)] = at
+        print(f"{threads} threads: {at}", flush=True)
     found["cold_start"] = {name: cold_start(folder) for name, folder in folders.items()}
     if options.http_seconds:
         served = next(iter(folders.values()))
