@@ -1,15 +1,15 @@
 """Latency of ranking for one user with 64 history items: the trained model, folded, exported, quantised, and over HTTP.
 
-Of each size a QIN is trained for an epoch on synthetic data with as many items, or `--expid` names a trained run. Then
-one request after the other is ranked, on 1 and on 2 threads, by:
+Of each size a QIN is trained for an epoch on synthetic data with as many items, or `--expid` names a trained run of any
+model. Then one request after the other is ranked, on 1 and on 2 threads, by:
 
-- `reference`: the model's reference implementation, one padded history for each candidate;
-- `optimized`: its optimized implementation, on the same samples;
-- `folded`: the folded graph in PyTorch, given gathered item vectors;
+- `reference`: the reference implementation of QIN, one padded history for each candidate;
+- `optimized`: its optimized implementation, or the model of the zoo, on the same samples;
+- `graph`: the graph that is exported, folded where the model is a QIN, in PyTorch, given gathered item vectors;
 - `onnx`, `onnx_int8`, `torch`: `Ranker.rank` on exported folders, ids in and ids out (ONNX Runtime in float32 and with
   int8 products, AOTInductor), each in a process that does nothing else.
 
-The peak is the arithmetic of the folded layers at the rate of ONNX Runtime's own products, measured in the same run.
+The peak is the arithmetic of the graph's products at the rate of ONNX Runtime's own products, measured in the same run.
 `cold_start` starts an interpreter that can import neither FuxiCTR nor this project, until its first score.
 `http` posts to `fxmm serve` on loopback from concurrent clients.
 
@@ -31,15 +31,17 @@ from typing import Any
 import numpy as np
 import torch
 from _common import copy_bytes_per_s, emit
-from _serving import SIZES, Run, batch_of, latencies, onnx_product_rates, request_of, trained_on_synthetic
+from _serving import HISTORY, SIZES, Run, batch_of, latencies, onnx_product_rates, request_of, trained_on_synthetic
 from _serving_processes import cold_start, http_load, ranked_alone, served_scores
+from fuxictr.pytorch.models import BaseModel
+from torch.utils.flop_counter import FlopCounterMode
 
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.metrics.classification import auc
-from model_zoo.QIN import QIN
-from model_zoo.QIN.quadratic import QuadraticNetwork
+from fuxictr_multimodal.serving.servables import servable_of
+from fuxictr_multimodal.zoo.servable import CANDIDATES, REQUESTS, Servable
 
-PEAK_ROWS = 1000
+PEAK_ROWS, PEAK_WIDTH = 1000, 1024
 EXPORTS: dict[str, dict[str, Any]] = {
     "onnx": {"engine": "onnx"},
     # The limit is for users; here the change is a result.
@@ -53,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=[*SIZES], default=[*SIZES])
     parser.add_argument("--config", type=Path, help="folder of the configs, with --expid")
-    parser.add_argument("--expid", help="a trained QIN in place of the sizes")
+    parser.add_argument("--expid", help="a trained run in place of the sizes")
     parser.add_argument("--run", help="name of its run, where it is not the expid")
     parser.add_argument("--candidates", type=int, nargs="+", default=[10, 100, 1000, 10000])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
@@ -91,7 +93,7 @@ def report(options: argparse.Namespace, work: Path) -> None:
         shapes={"history": 64, "candidates": options.candidates, "threads": options.threads},
         rows_per_s=int(candidates) / latency["onnx"]["p50_ms"] * 1e3,
         ceiling=first["peak"][most]["float32"] / first["flops_per_candidate"],
-        ceiling_is=f"{first['flops_per_candidate'] / 1e6:.2f} MFLOP a candidate of the folded model at the rate of "
+        ceiling_is=f"{first['flops_per_candidate'] / 1e6:.2f} MFLOP a candidate of the graph's products at the rate of "
         f"ONNX Runtime's own float32 products, {first['peak'][most]['float32'] / 1e9:.0f} GFLOP/s",
         ratio_to_plain=latency["reference"]["p50_ms"] / latency["onnx"]["p50_ms"] if "reference" in latency else None,
         plain_is=f"form=plain on {candidates} samples of the same user, {most} threads",
@@ -104,25 +106,23 @@ def report(options: argparse.Namespace, work: Path) -> None:
 
 def of_run(run: Run, work: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Everything about one trained run; exports go below `work`."""
-    experiment, model, _ = run.load()
-    assert isinstance(model, QIN), "the benchmark compares implementations of QIN"
+    experiment, model, to_inputs = run.load()
     folders, export_s = {}, {}
     for name in options.exports:
         folders[name], export_s[name] = run.export(work / name, **EXPORTS[name])
         print(f"exported {name} in {export_s[name]:.0f} s", flush=True)
-    servable = model.fold().servable()
-    width = int(model.qnn.fc.in_features) if model.qnn is not None else 0
+    servable = servable_of(experiment, model, model.feature_map)
+    forms = {"reference": "plain", "optimized": "fast"} if hasattr(model, "fold") else {"optimized": None}
     found: dict[str, Any] = {
         "expid": run.expid,
         "items": experiment.store.manifest.items,
-        "width": width,
-        "flops_per_candidate": flops_per_candidate(model, width),
+        "flops_per_candidate": flops_per_candidate(servable),
         "export_s": export_s,
         "folder_mib": {name: folder_mib(folder) for name, folder in folders.items()},
         "checks": {
             name: json.loads((f / "model.json").read_text(encoding="utf-8"))["checks"] for name, f in folders.items()
         },
-        "peak": {str(n): onnx_product_rates(width, PEAK_ROWS, n) for n in options.threads},
+        "peak": {str(n): onnx_product_rates(PEAK_WIDTH, PEAK_ROWS, n) for n in options.threads},
         "latency": {},
         "peak_rss_mib": {},
     }
@@ -132,10 +132,10 @@ def of_run(run: Run, work: Path, options: argparse.Namespace) -> dict[str, Any]:
         for candidates in options.candidates:
             calls: dict[str, Callable[[], object]] = {}
             batch = batch_of(experiment, candidates)
-            if candidates <= options.reference_up_to:
-                calls["reference"] = in_form(model, batch, "plain")
-            calls["optimized"] = in_form(model, batch, "fast")
-            calls["folded"] = folded(servable, candidates)
+            for name, form in forms.items():
+                if name != "reference" or candidates <= options.reference_up_to:
+                    calls[name] = scoring(model, to_inputs, batch, form)
+            calls["graph"] = in_torch(servable, candidates)
             at[str(candidates)] = {
                 name: latencies(call, seconds=options.seconds, most=500) for name, call in calls.items()
             }
@@ -160,44 +160,49 @@ def of_run(run: Run, work: Path, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def flops_per_candidate(model: QIN, width: int) -> int:
-    """Operations of the folded model a candidate: every layer but the first in full, of the first the item's part.
-
-    What a request computes once, and the attention, are left out.
-    """
-    assert isinstance(model.qnn, QuadraticNetwork), "the benchmark counts the operations of quadratic layers"
-    layers, networks = len(model.qnn.layer), len(model.networks)
-    return 2 * networks * ((layers - 1) * width**2 + model.networks[0].item_width * width)
+def flops_per_candidate(servable: Servable, candidates: int = 1000) -> float:
+    """Operations of the graph's products a candidate, in a request of so many, as PyTorch counts them."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        servable.graph(*graph_inputs(servable, candidates))
+    return counter.get_total_flops() / candidates
 
 
-@torch.no_grad()
-def in_form(model: QIN, batch: Batch, form: str) -> Callable[[], object]:
-    """Scoring of a batch by one implementation."""
+def scoring(
+    model: BaseModel, to_inputs: Callable[[Batch], Any], batch: Batch, form: str | None
+) -> Callable[[], object]:
+    """Scoring of a batch by the trained model, by one of its implementations where it has several."""
 
     def call() -> object:
-        model.form = form
+        if form is not None:
+            model.form = form
         with torch.inference_mode():
-            return model(batch)["y_pred"]
+            return model(to_inputs(batch))["y_pred"]
 
     return call
 
 
-def folded(servable: Any, candidates: int) -> Callable[[], object]:
-    """The folded graph on random codes and vectors of one request."""
-    sizes = {"requests": 1, "candidates": candidates}
-    tensors = []
-    for graph_input in servable.inputs:
-        shape = [sizes.get(dim, 64) if isinstance(dim, str) else dim for dim in graph_input.dims]
-        if graph_input.dtype == "float32":
-            tensors.append(torch.randn(shape) * 0.1)
-        else:
-            tensors.append(torch.ones(shape, dtype=getattr(torch, graph_input.dtype)))
+def in_torch(servable: Servable, candidates: int) -> Callable[[], object]:
+    """The graph on made-up tensors of one request."""
+    tensors = graph_inputs(servable, candidates)
 
     def call() -> object:
         with torch.inference_mode():
             return servable.graph(*tensors)
 
     return call
+
+
+def graph_inputs(servable: Servable, candidates: int) -> list[torch.Tensor]:
+    """Random vectors and codes of one request with full histories."""
+    sizes = {REQUESTS: 1, CANDIDATES: candidates}
+    tensors = []
+    for given in servable.inputs:
+        shape = [sizes.get(dim, HISTORY) if isinstance(dim, str) else dim for dim in given.dims]
+        if given.dtype == "float32":
+            tensors.append(torch.randn(shape) * 0.1)
+        else:
+            tensors.append(torch.ones(shape, dtype=getattr(torch, given.dtype)))
+    return tensors
 
 
 def check_served(run: Run, folder: Path, rows: int) -> dict[str, Any]:

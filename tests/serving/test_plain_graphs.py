@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fuxictr.pytorch.torch_utils import seed_everything
 
+from fuxictr_multimodal.serving.graphs import write_graph
 from fuxictr_multimodal.serving.servables import servable_of
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.zoo.models import longctr_models
@@ -40,6 +42,17 @@ def trained(data_root):
 
 # What keeps fewer slots than there are by hashes breaks ties, and DIEN is one graph a slot.
 OVERRIDES = {"ETA": ["topk=64"], "MIRRN": ["topk=64"], "DIEN": ["max_len=12"]}
+
+
+@pytest.mark.parametrize("name", ["DIN", "TransAct", "MIRRN"])
+def test_longctr_models_are_traced_for_the_compiler_of_torch(trained, tmp_path, monkeypatch, name):
+    servable, *_ = trained(f"{name}_demo", *OVERRIDES.get(name, []))
+    programs = []
+    monkeypatch.setattr(
+        torch._inductor, "aoti_compile_and_package", lambda program, **_: programs.append(program) or "compiled"
+    )
+    write_graph("torch", servable.graph, servable.inputs, ["scores"], tmp_path / "model.pt2", model=name)
+    assert len(programs) == 1
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
