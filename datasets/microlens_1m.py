@@ -16,6 +16,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from fuxictr_multimodal.cli.parser import HelpFormatter
 from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.system.command import command
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         description="Build the dataset of the challenge data MicroLens_1M_MMCTR.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--raw", type=path_argument, help="folder of the files; with --download, where to keep them")
     parser.add_argument(

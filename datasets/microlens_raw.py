@@ -16,6 +16,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from fuxictr_multimodal.cli.parser import HelpFormatter
 from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.system.command import command
 
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         description="Build the dataset of one size of the raw MicroLens release.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--raw", required=True, type=path_argument, help="folder of the release")
     parser.add_argument("--size", help="50k, 100k or 1M, if the folder holds several")

@@ -18,6 +18,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from fuxictr_multimodal.cli.parser import HelpFormatter
 from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.system.command import command
 
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         description="Build the dataset of a MovieLens download: an official layout or the tail20 form.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--raw", required=True, type=path_argument, help="folder or zip file of the download")
     parser.add_argument("--data-root", default=Path("data"), type=path_argument, help="folder of the datasets")

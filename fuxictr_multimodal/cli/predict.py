@@ -61,14 +61,14 @@ def run_predict_main(
         "--calibrate",
         choices=("platt", "isotonic", "none"),
         default="none",
-        help="calibrate the scores on the valid split; the model's own are then in score_raw (default: none)",
+        help="calibrate the scores on the valid split; the model's own are then in score_raw",
     )
     parser.add_argument(
         "--engine",
         choices=("folded", "model", "ray"),
         default="folded",
         help="score with the folded form of a model that has one, with the model itself, or large parquet files like "
-        "folded by Ray Data (default: folded)",
+        "folded by Ray Data",
     )
     parser.add_argument(
         "--ray-address",

@@ -37,6 +37,8 @@ def test_help_comes_without_the_heavy_imports(repository, command):
     done = run(repository, "-X", "importtime", repository / command, "--help")
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout
+    # A help text that says its default, and the formatter again.
+    assert ") (default: " not in " ".join(done.stdout.split())
     assert not {"torch", "fuxictr", "ray", "polars"} & {
         line.split("|")[-1].strip() for line in done.stderr.splitlines()
     }

@@ -48,6 +48,7 @@ def test_help_needs_the_standard_library_only(fxmm, arguments):
     assert done.returncode == 0, done.stderr
     assert f"usage: fxmm{' ' if arguments in ([], ['--help']) else ' ' + arguments[0]}" in done.stdout
     assert "examples:\n  fxmm " in done.stdout
+    assert ") (default: " not in " ".join(done.stdout.split())
     assert not HEAVY & {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
 
 

@@ -220,6 +220,33 @@ def test_a_text_is_the_time_that_a_file_of_texts_has(text):
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns", "d"])
+def test_a_whole_number_after_2200_is_of_another_unit(unit):
+    # 2200-12-31 is the 84,371st day after 1970-01-01.
+    first = 84_371 * times.PER_DAY[unit]
+    for form in (times.TimeForm(unit), times.TimeForm(unit, times.LIMITS.get(unit))):
+        assert form.read([first - 1], unit, "time").tolist() == [first - 1]
+        for value in (first, str(first)):
+            message = (
+                f"time: {first} is after the year 2200 in {unit}, the unit of the training data: give it in {unit}, "
+                "or as an ISO date"
+            )
+            with pytest.raises(RequestError, match=message):
+                form.read([0, value], unit, "time")
+        # A date says what it means.
+        if unit != "ns":
+            assert form.read(["2300-01-01"], unit, "time").tolist() == [120_530 * times.PER_DAY[unit]]
+    for form in (times.TimeForm(times.COUNT), times.TimeForm()):
+        assert form.read([1, 10**7], None, "time").tolist() == [1, 10**7]
+
+
+def test_dates_and_counts_are_not_compared():
+    with pytest.raises(RequestError, match=r"time: 0 cannot be .*, which are dates: give a date such as 2026-01-31"):
+        times.TimeForm().read([0], "s", "time")
+    with pytest.raises(RequestError, match=r"time: '2026-01-31' cannot .*, which only count: give a whole number"):
+        times.TimeForm(times.COUNT).read(["2026-01-31"], None, "time")
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns", "d"])
 def test_times_of_python_and_numpy(unit):
     per_day = times.PER_DAY[unit]
     moment = datetime(2024, 2, 29, 12, 0)

@@ -20,6 +20,7 @@ from fuxictr_multimodal.data.proposal.hints import (
     USER,
     hinted,
     is_id,
+    is_index,
     words,
 )
 from fuxictr_multimodal.data.proposal.roles import Roles
@@ -190,7 +191,7 @@ def _same_lengths(one: Facts, other: Facts) -> bool:
 
 def _label(roles: Roles) -> str | None:
     columns = {n: f for n, f in roles.main.columns.items() if n not in (roles.user, roles.item, roles.time)}
-    binary = [facts for facts in columns.values() if facts.binary]
+    binary = [facts for name, facts in columns.items() if facts.binary and not is_index(name)]
 
     def rank(facts: Facts) -> int:
         return min((LABEL.index(word) for word in facts.words if word in LABEL), default=len(LABEL))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from fuxictr_multimodal.data.proposal.dates import remedy
 from fuxictr_multimodal.data.proposal.facts import Facts, flat, is_bracketed, is_dates, is_prose, is_rating
-from fuxictr_multimodal.data.proposal.hints import LABEL, OUTCOME, hinted
+from fuxictr_multimodal.data.proposal.hints import LABEL, OUTCOME, hinted, is_index
 from fuxictr_multimodal.data.proposal.lines import Noted
 from fuxictr_multimodal.data.proposal.roles import Roles
 
@@ -35,6 +36,9 @@ def feature(facts: Facts, source: str, *, rows: int) -> Noted:
         rows: of its file, examined or not.
     """
     seen = facts.shown()
+    if is_index(facts.name):
+        # A comment, since each file may have one.
+        return replace(_off(facts, source, f"{seen}: the index of pandas, no feature"), off=True)
     if facts.kind == "empty":
         return _off(facts, source, seen)
     if facts.kind == "other":

@@ -9,7 +9,7 @@ import difflib
 from pathlib import Path
 
 from fuxictr_multimodal.data.proposal.facts import flat, is_prose, overlap
-from fuxictr_multimodal.data.proposal.hints import ITEM, SPLIT_WORDS, USER, hinted, words
+from fuxictr_multimodal.data.proposal.hints import ITEM, SPLIT_WORDS, USER, hinted, is_index, words
 from fuxictr_multimodal.data.proposal.roles import Roles
 from fuxictr_multimodal.data.proposal.tables import Look
 from fuxictr_multimodal.errors import ConfigError
@@ -103,7 +103,7 @@ def _shared_keys(side: Look, main: Look) -> list[str]:
     shared = []
     for name, facts in side.columns.items():
         other = main.columns.get(name)
-        if other is None or not facts.unique or other.unique or facts.kind != other.kind:
+        if other is None or is_index(name) or not facts.unique or other.unique or facts.kind != other.kind:
             continue
         # A sample of a large table holds few of the other's ids.
         if not (side.whole and main.whole) or overlap(other.values, facts.values) > 0.1:

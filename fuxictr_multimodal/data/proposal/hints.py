@@ -48,6 +48,8 @@ HISTORY = (
 BEHAVIOUR = ("behavior", "behaviour", "action", "event", "eventtype", "activity", "interaction")
 TARGETS = ("buy", "purchase", "order", "transaction", "pay", "conversion", "click", "clk", "like")
 
+_INDEX = re.compile(r"__index_level_\d+__")
+
 
 def words(name: str) -> tuple[str, ...]:
     """The words of a name in lower case, split at capitals and at what is no letter or digit.
@@ -75,6 +77,15 @@ def is_id(name_words: tuple[str, ...], hints: tuple[str, ...]) -> bool:
     """
     rest = [word for word in name_words if not hinted((word,), hints)]
     return len(rest) < len(name_words) and {*rest} <= {"id", "ids", "code", "key", "idx", "index", "no", "hash", "uuid"}
+
+
+def is_index(name: str) -> bool:
+    """Whether a column is the nameless index of a table of pandas, which says where a row was, and nothing of it.
+
+    >>> is_index("__index_level_0__"), is_index("level_0")
+    (True, False)
+    """
+    return _INDEX.fullmatch(name) is not None
 
 
 def target_kind(found: list[str]) -> str:

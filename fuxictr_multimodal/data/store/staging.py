@@ -95,16 +95,17 @@ class Staging:
     def _check_target(self) -> None:
         if not self.final_dir.exists():
             return
-        if not self._overwrite:
-            if (self.final_dir / self._marker).is_file():
-                raise StoreExistsError(
-                    f"{self.final_dir} already holds {self._what}: give --overwrite (overwrite=True in code) to "
-                    "replace it"
-                )
-            raise DataError(
-                f"{self.final_dir} exists but has no {self._marker} (an interrupted build, or not {self._what} of this "
-                f"format): give --overwrite (overwrite=True in code) to replace it"
-            )
+        # First: what is never replaced is not helped by `overwrite`.
         foreign = sorted(path.name for path in self.final_dir.iterdir() if path.name not in self._owned)
         if foreign:
             raise DataError(f"{self.final_dir} holds {foreign[0]!r}, not a file of {self._what}: move it away first")
+        if self._overwrite:
+            return
+        if (self.final_dir / self._marker).is_file():
+            raise StoreExistsError(
+                f"{self.final_dir} already holds {self._what}: give --overwrite (overwrite=True in code) to replace it"
+            )
+        raise DataError(
+            f"{self.final_dir} exists but has no {self._marker} (an interrupted build, or not {self._what} of this "
+            f"format): give --overwrite (overwrite=True in code) to replace it"
+        )

@@ -42,6 +42,7 @@ class Models:
         # The last change of each item, in order.
         self._journal: dict[str, Change] = {}
         self._failed: Stamp | None = None
+        self._looks_missing = 0
         self._retry_at = self._pause = 0.0
         self._stopped = threading.Event()
         self._watcher: threading.Thread | None = None
@@ -99,6 +100,7 @@ class Models:
         A folder that is broken or missing leaves the old model in its place.
         """
         stamp = _stamp(self._folder)
+        self._say_missing(stamp is None)
         if stamp is None or stamp == self._stamp or (stamp == self._failed and time.monotonic() < self._retry_at):
             return False
         try:
@@ -125,6 +127,17 @@ class Models:
             ranker = self._load(self._folder)
             if _stamp(self._folder) == before:
                 return before, ranker
+
+    def _say_missing(self, missing: bool) -> None:
+        """Log that the folder went missing, and that it is back, once each.
+
+        One that is replaced is missing for a moment, which is no news: it is told at the second look.
+        """
+        if not missing and self._looks_missing > 1:
+            log.info("%s is back.", self._folder / MODEL_FILE)
+        self._looks_missing = self._looks_missing + 1 if missing else 0
+        if self._looks_missing == 2:
+            log.warning("%s is missing: the model in use stays until it is back.", self._folder / MODEL_FILE)
 
     def _put_off(self, stamp: Stamp, error: Exception) -> None:
         self._metrics.reloads.labels("failed").inc()

@@ -23,6 +23,9 @@ PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000
 LIMITS = {"s": 10**11, "ms": 10**14, "us": 10**17}
 # Before 1973 in seconds: a counter rather than a date.
 LEAST_SECONDS = 10**8
+# The last year of a whole number whose unit is known: a later one is rather of a finer unit, such as JavaScript's ms.
+LAST_YEAR = 2200
+_DAYS_OF_LAST = (date(LAST_YEAR + 1, 1, 1) - date(1970, 1, 1)).days
 COUNT = "count"
 EPOCH_WEEKDAY = 3  # 1 January 1970 was a Thursday; Monday is 0
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
@@ -67,7 +70,14 @@ class TimeForm:
         if found == to:
             return times
         if found is None or to is None:
-            raise RequestError(f"{what}: {shown(values[0])} cannot be compared with the times of the training data")
+            wanted = (
+                "only count: give a whole number as they are"
+                if to is None
+                else "are dates: give a date such as 2026-01-31 or 2026-01-31 12:30:00"
+            )
+            raise RequestError(
+                f"{what}: {shown(values[0])} cannot be compared with the times of the training data, which {wanted}"
+            )
         mine, other = PER_DAY[found], PER_DAY[to]
         return times * (other // mine) if other >= mine else times // (mine // other)
 
@@ -88,6 +98,11 @@ class TimeForm:
         most = max(max(values), -min(values))
         if most > MOST_INT64:
             raise RequestError(f"{what}: {most} is no time")
+        if self.unit in PER_DAY and max(values) >= _DAYS_OF_LAST * PER_DAY[self.unit]:
+            raise RequestError(
+                f"{what}: {max(values)} is after the year {LAST_YEAR} in {self.unit}, the unit of the training data: "
+                f"give it in {self.unit}, or as an ISO date"
+            )
         if self.limit is not None and most >= self.limit:
             raise RequestError(
                 f"{what}: {most} is too great for a time in {self.unit}, the unit of the dataset's times: give times "

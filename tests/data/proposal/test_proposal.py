@@ -123,6 +123,33 @@ def test_kinds_of_events_that_tell_the_label_are_all_samples(files, proposed):
     assert sorted(entry["interactions"]["behaviours"]) == ["buy", "click"]
 
 
+def test_the_nameless_index_of_pandas_is_neither_feature_nor_key(files, proposed):
+    def indexed(frame, numbers):
+        return frame.with_columns(pl.Series("__index_level_0__", numbers))
+
+    # In the log the numbers come again, as after a `concat`: a key of the other files would look like that.
+    paths = files(
+        log=indexed(shop.log(600), [row % 50 for row in range(600)]),
+        items=indexed(shop.items(), range(shop.ITEMS)),
+        users=indexed(shop.users(), range(shop.USERS)),
+    )
+    found, entry = proposed(paths)
+    assert (entry["interactions"]["user"], entry["item_col"], entry["user_data"]) == ("user_id", "item_id", paths[2])
+    assert "__index_level_0__" not in columns_of(entry)
+    lines = [line for line in found.files[0].read_text().splitlines() if "__index_level_0__" in line]
+    assert len(lines) == 3
+    assert all(line.lstrip().startswith("# - {") for line in lines)
+    assert all(line.endswith("the index of pandas, no feature") for line in lines)
+    assert found.checks == []
+
+
+def test_the_index_of_pandas_is_no_label(files, proposed):
+    log = shop.log(600).rename({"click": "outcome_flag"}).with_row_index("__index_level_0__")
+    log = log.with_columns(pl.col("__index_level_0__").cast(pl.Int64) % 2)
+    _, entry = proposed(files(log=log))
+    assert entry["interactions"]["label"] == "outcome_flag"
+
+
 def test_weights_of_samples_are_no_feature(files, proposed):
     _, entry = proposed(files(impressions=shop.samples(300).with_columns(weight=pl.col("click") + 0.5)))
     assert entry["weight_col"] == "weight"

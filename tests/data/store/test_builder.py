@@ -327,11 +327,20 @@ def test_existing_dataset_is_kept_unless_overwrite_is_given(tmp_path):
 def test_foreign_files_are_never_replaced(tmp_path):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "raw.csv").write_text("1,2")
+    for overwrite in (False, True):
+        with pytest.raises(DataError, match=r"tiny holds 'raw.csv', not a file of a dataset: move it away first"):
+            build(tmp_path, overwrite=overwrite)
+    assert (tmp_path / "tiny" / "raw.csv").read_text() == "1,2"
+
+
+def test_an_unfinished_folder_is_replaced_only_on_request(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "train.h5").write_text("half")
     with pytest.raises(DataError, match=r"tiny exists but has no manifest.json .*: give --overwrite"):
         build(tmp_path)
-    with pytest.raises(DataError, match=r"tiny holds 'raw.csv', not a file of a dataset: move it away first"):
-        build(tmp_path, overwrite=True)
-    assert (tmp_path / "tiny" / "raw.csv").read_text() == "1,2"
+    assert (tmp_path / "tiny" / "train.h5").read_text() == "half"
+    manifest = build(tmp_path, overwrite=True)
+    assert Store.open(tmp_path, "tiny").manifest == manifest
 
 
 def test_interrupted_build_is_replaced_with_a_word(tmp_path, caplog):

@@ -172,6 +172,31 @@ def test_a_missing_folder_leaves_the_old_model(models, folder, metrics):
     assert scores(models, "a") == [1.0]
 
 
+def test_a_missing_folder_is_logged_once_and_once_when_it_is_back(models, folder, caplog):
+    caplog.set_level(logging.INFO)
+    aside, lines = folder.with_name("aside"), []
+
+    def look(times):
+        for _ in range(times):
+            assert not models.look()
+
+    for _ in range(2):
+        folder.rename(aside)
+        look(5)
+        aside.rename(folder)
+        look(3)
+        lines += [f"{folder / 'model.json'} is missing: the model in use stays until it is back."]
+        lines += [f"{folder / 'model.json'} is back."]
+    assert caplog.messages == lines
+    # A replacement by two renames may be seen between them.
+    caplog.clear()
+    folder.rename(aside)
+    look(1)
+    aside.rename(folder)
+    look(1)
+    assert caplog.messages == []
+
+
 def test_files_of_two_folders_are_never_mixed(folder, metrics):
     loads = []
 
