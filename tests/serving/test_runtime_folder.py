@@ -122,7 +122,7 @@ def test_sizes_of_the_graph_are_those_of_model_json(folder):
     refused(folder, r"model.onnx: it reads context.user_id \(tensor\(int64\), .* which model.json does not say")
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "2"])
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "2", 100_000])
 def test_threads_are_a_number(folder, wrong):
     with pytest.raises(ValueError, match="threads must be a whole number from 1"):
         Ranker(folder, threads=wrong)

@@ -202,7 +202,9 @@ class Vocabulary:
         if self._own_rows is None:
             own = range(1, self.rows) if self.ids is None else self.ids[1:]
             self._own_rows = {str(one): row for row, one in enumerate(own, 1)}
-        texts = (str(int(one)) if isinstance(one, float) and one.is_integer() else str(one) for one in ids)
+        texts = (
+            str(int(one)) if isinstance(one, float | np.floating) and one.is_integer() else str(one) for one in ids
+        )
         return np.array([self._own_rows.get(text, 0) for text in texts], np.int64)
 
 
