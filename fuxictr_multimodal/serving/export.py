@@ -22,7 +22,7 @@ from fuxictr_multimodal.serving.client import CLIENT
 from fuxictr_multimodal.serving.graphs import SUFFIXES, check_engine, write_graph
 from fuxictr_multimodal.serving.items_file import STORAGES, Stored, write_items
 from fuxictr_multimodal.serving.quantise import quantise_products
-from fuxictr_multimodal.serving.runtime.folder import FORMAT, read_model
+from fuxictr_multimodal.serving.runtime.folder import FORMAT, digests, read_model
 from fuxictr_multimodal.serving.servables import servable_of
 from fuxictr_multimodal.serving.verification import SAMPLES, SAMPLES_OF_LOSSY, Checks, check_limits, compare
 from fuxictr_multimodal.serving.vocabulary import vocabulary_of
@@ -164,6 +164,7 @@ def export(
             raise InputError(f"ONNX Runtime would give other scores: {servable.only_torch}; or pass --to torch")
         stored, products = _write(staging.dir, trained, servable, options, say)
         content = _model_json(trained, servable, options, stored, _calibration(trained, options))
+        content["files"] = digests(staging.dir, options.engine)
         write_json(staging.dir / "model.json", content)
         say("comparing its scores on valid with those of the trained model")
         checks = _verify(staging.dir, trained, servable, options)
