@@ -24,7 +24,7 @@ from tests.helpers import trained_shop
 
 CONTRACT = {
     "model.onnx", "item_model.onnx", "items.safetensors", "vocabulary.json", "model.json", "card.md", "client.py",
-    "runtime",
+    "request.json", "runtime",
 }  # fmt: skip
 
 
