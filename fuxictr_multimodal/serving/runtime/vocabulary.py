@@ -46,6 +46,7 @@ class Vocabulary:
         item_features: what `items` gives: features of the item table that the model reads.
         ids: of the items by row, row 0 is None; None where an item's id is its row number.
         rows: number of rows of the item table, with padding; 0 without items.
+        histories: of the dataset, the main one first; a model need not read all of them.
     """
 
     def __init__(self, content: Mapping[str, Any]) -> None:
@@ -55,6 +56,7 @@ class Vocabulary:
         self.item_column: str = items.get("column", "")
         self.ids: list[str | int | None] | None = items.get("ids")
         self.rows: int = items.get("rows", 0)
+        self.histories: tuple[str, ...] = tuple(content.get("histories", ()))
         self._features = [(one["name"], _of_item(one)) for one in items.get("features", ())]
         self.item_features = tuple(name for name, _ in self._features)
         self.event_columns = tuple(event.name for event in self._events)
