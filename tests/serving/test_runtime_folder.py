@@ -181,10 +181,15 @@ def test_threads_are_a_number(folder, wrong):
 
 
 def test_scores_that_are_not_finite_are_the_models_fault(tmp_path):
-    ranker = Ranker(write_folder(tmp_path / "m", ITEMS, broken=True), threads=1)
+    folder = write_folder(tmp_path / "m", ITEMS, broken=True)
+    vectors = load_file(folder / "items.safetensors")["vector"].copy()
+    # Then the padding item has no finite score either.
+    vectors[0, 0] = 5000
+    save_file({"vector": vectors}, folder / "items.safetensors")
+    ranker = Ranker(folder, threads=1)
     assert ranker.score(Request(CONTEXT, (), list(ITEMS))).scores.shape == (10,)
     ranker.upsert_items([{"item_id": "fault", "kind": "film", "emb": [5000.0, 0, 0, 0]}])
-    with pytest.raises(FolderError, match="model made_by_hand gave scores that are not finite"):
+    with pytest.raises(FolderError, match="model made_by_hand gave scores that are not finite: export the model again"):
         ranker.score(Request(CONTEXT, (), ["i1", "fault"]))
 
 

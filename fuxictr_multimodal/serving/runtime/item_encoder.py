@@ -15,6 +15,7 @@ from .engines import DTYPES, Engine
 from .errors import FolderError, RequestError
 from .folder import Model
 from .ids import Id, IdMap
+from .raw_values import shown
 from .request import listed, mapping
 from .storage import Stored
 from .vocabulary import Vocabulary
@@ -64,7 +65,7 @@ class ItemEncoder:
         """Arrays of items by name, (n, ...), n from 1.
 
         Raises:
-            RequestError: a feature is missing or wrong.
+            RequestError: a feature is missing, wrong or too large.
             FolderError: the item model is at fault.
         """
         parts = [self._block(items[i : i + BLOCK]) for i in range(0, len(items), BLOCK)]
@@ -72,18 +73,28 @@ class ItemEncoder:
 
     def _block(self, items: Sequence[Mapping[str, Any]]) -> dict[str, NDArray]:
         features = self._vocabulary.items(items)
-        if self._graph is None:
-            found = {name: features[name] for name in self._shapes}
-        else:
-            inputs: dict[str, NDArray] = {
-                one.name: features[one.name].astype(DTYPES[one.dtype]) for one in self._model.item_inputs
-            }
-            found = dict(zip(self._shapes, self._graph.run(inputs), strict=True))
+        found = self._encoded(features)
         for name, values in found.items():
-            wrong = values.shape != (len(items), *self._shapes[name])
-            if wrong or not np.isfinite(values).all():
-                fault = f"shape {values.shape}" if wrong else "values that are not finite"
-                raise FolderError(
-                    f"{self._model.path}: the item model gave {name} with {fault}: export the model again"
-                )
+            if values.shape != (len(items), *self._shapes[name]):
+                raise self._error(name, f"shape {values.shape}")
+            finite = np.isfinite(values).reshape(len(items), -1).all(axis=1)
+            if finite.all():
+                continue
+            zeros = {key: np.zeros_like(one[:1]) for key, one in features.items()}
+            if not np.isfinite(self._encoded(zeros)[name]).all():
+                raise self._error(name, "values that are not finite")
+            item = items[int(finite.argmin())][self._vocabulary.item_column]
+            raise RequestError(f"item {shown(item)}: the model gives it no finite {name}: its numbers are too large")
         return found
+
+    def _encoded(self, features: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        """Arrays of encoded features."""
+        if self._graph is None:
+            return {name: features[name] for name in self._shapes}
+        inputs: dict[str, NDArray] = {
+            one.name: features[one.name].astype(DTYPES[one.dtype]) for one in self._model.item_inputs
+        }
+        return dict(zip(self._shapes, self._graph.run(inputs), strict=True))
+
+    def _error(self, name: str, fault: str) -> FolderError:
+        return FolderError(f"{self._model.path}: the item model gave {name} with {fault}: export the model again")

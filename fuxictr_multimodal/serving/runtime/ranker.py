@@ -7,13 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .errors import FolderError, RequestError
 from .feeds import Feeds
 from .folder import VOCABULARY, Model, read_model
 from .ids import UNKNOWN, IdMap
 from .item_encoder import ItemEncoder
-from .items import Catalogue
-from .reading import read
+from .items import Catalogue, Version
+from .raw_values import shown
+from .reading import Read, read
 from .request import Ranked, Request, Scores, checked_k, listed
 from .scorer import Scorer, best
 from .vocabulary import Vocabulary
@@ -98,7 +102,7 @@ class Ranker:
             missing = one.missing
             unknown.append(_distinct(one.at(missing)))
             one.encoded.rows[missing] = 0
-        found = self._scorer.scores([one.encoded for one in reads], version)
+        found = self._scores(reads, version)
         return [
             Scores(self._scorer.calibrated(scores), missing, one.unknown_history)
             for scores, missing, one in zip(found, unknown, reads, strict=True)
@@ -166,7 +170,7 @@ class Ranker:
                 encoded = replace(one.encoded, rows=one.encoded.rows[~missing])
                 one = replace(one, encoded=encoded, candidates=one.at(~missing))
             reads.append(one)
-        found = self._scorer.scores([one.encoded for one in reads], version)
+        found = self._scores(reads, version)
         ranked = []
         for scores, gone, one in zip(found, unknown, reads, strict=True):
             # By the model's own scores: a calibration that has steps makes equal what the model tells apart.
@@ -208,6 +212,21 @@ class Ranker:
             raise RequestError("the model's dataset has no items to remove")
         keys = self._catalogue.version.ids.keys(listed(ids, "ids"), what="ids")
         return self._catalogue.remove([key for key in keys if key is not None])
+
+    def _scores(self, reads: Sequence[Read], version: Version) -> list[NDArray[np.float64]]:
+        """Finite scores of requests that were read, each (C,)."""
+        found = self._scorer.scores([one.encoded for one in reads], version)
+        for one, scores in zip(reads, found, strict=True):
+            if not np.isfinite(scores).all():
+                place = self._scorer.fault(one.encoded, scores, version)
+                if place is not None:
+                    raise RequestError(
+                        f"candidate {shown(one.candidates[place])} has no finite score: numbers of the item are too "
+                        "large"
+                    )
+                where = "the context or of the history's items" if one.encoded.histories else "the context"
+                raise RequestError(f"the scores are not finite: numbers of {where} are too large")
+        return found
 
 
 def _ids(model: Model, vocabulary: Vocabulary, rows: int) -> IdMap:

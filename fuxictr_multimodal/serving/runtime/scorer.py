@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .calls import blocks, groups
 from .engines import Engine
 from .errors import FolderError
-from .feeds import Encoded, Feeds
+from .feeds import Encoded, Feeds, Slots
 from .folder import Model
 from .items import Version
 
@@ -32,10 +32,10 @@ class Scorer:
         self._model, self._graph, self._feeds = model, graph, feeds
 
     def scores(self, requests: Sequence[Encoded], version: Version) -> list[NDArray[np.float64]]:
-        """Scores of each request as the model gives them, before any calibration, (C,).
+        """Scores of each request as the model gives them, before any calibration, (C,); some may not be finite: see `fault`.
 
         Raises:
-            FolderError: the graph fails, or gives scores that are not finite.
+            FolderError: the graph fails.
         """
         found: list[NDArray[np.float64]] = [np.zeros(0)] * len(requests)
         repeats = {i: np.unique(one.rows, return_inverse=True) for i, one in enumerate(requests) if _repeats(one.rows)}
@@ -58,6 +58,27 @@ class Scorer:
             found[i] = found[i][places]
         return found
 
+    def fault(self, request: Encoded, scores: NDArray[np.float64], version: Version) -> int | None:
+        """What is too large in a request of which a score is not finite.
+
+        Returns:
+            The place of a candidate; None for the context or the history.
+
+        Raises:
+            FolderError: the padding item without context and history has no finite score either: it is the model.
+        """
+        finite = np.isfinite(scores)
+        place = int(finite.argmin())
+        none = np.zeros(0, np.int64)
+        context = {name: np.zeros_like(values) for name, values in request.context.items()}
+        histories = {name: Slots(none, dict.fromkeys(one.events, none)) for name, one in request.histories.items()}
+        # The padding item first; it is also what an unknown candidate is scored as, and a sample without items.
+        rows = np.unique([0, request.rows[place]])
+        alone = np.isfinite(self.scores([Encoded(context, histories, rows)], version)[0])
+        if not alone[0]:
+            raise self._error("scores that are not finite")
+        return place if finite.any() or not alone[-1] else None
+
     def calibrated(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores after the calibration that the model has, if any."""
         return scores if self._model.calibration is None else self._model.calibration(scores)
@@ -71,12 +92,11 @@ class Scorer:
         """Scores of one call, (R, C), of candidates whose rows are given."""
         scores = self._graph.run({**users, **self._feeds.of_candidates(rows, version)})[0]
         if scores.shape != rows.shape:
-            fault = f"scores of shape {scores.shape} in place of {rows.shape}"
-        elif not np.isfinite(scores).all():
-            fault = "scores that are not finite"
-        else:
-            return scores.astype(np.float64)
-        raise FolderError(f"{self._model.path}: model {self._model.name} gave {fault}: export the model again")
+            raise self._error(f"scores of shape {scores.shape} in place of {rows.shape}")
+        return scores.astype(np.float64)
+
+    def _error(self, fault: str) -> FolderError:
+        return FolderError(f"{self._model.path}: model {self._model.name} gave {fault}: export the model again")
 
 
 def _repeats(rows: NDArray[np.int64]) -> bool:
