@@ -68,10 +68,11 @@ def test_a_folder_is_served_from_start_to_end(repository, folder):
 
         for body, status, message in (
             ({**BODY, "candidates": ["i1"] * 41}, 422, "41 are more than the 40"),
-            ({**BODY, "context": {**CONTEXT, "prise": 1}}, 422, "did you mean 'price'?"),
-            ({**BODY, "context": {"user_id": "bob"}}, 422, "price"),
+            (BODY, 422, "candidates is missing"),
+            ({**BODY, "candidates": [], "context": {**CONTEXT, "prise": 1}}, 422, "did you mean 'price'?"),
+            ({**BODY, "candidates": [], "context": {"user_id": "bob"}}, 422, "price"),
             (b'{"context": {"user_id": "bob", "price": 1e999}, "candidates": ["i1"]}', 422, "finite"),
-            ({**BODY, "behaviours": {"cart": ["i1"]}}, 422, "did you mean 'carts'?"),
+            ({**BODY, "candidates": [], "behaviours": {"cart": ["i1"]}}, 422, "did you mean 'carts'?"),
         ):
             reply = server.call("POST", "/rank", body)
             assert (reply.status, message in reply.content["error"]) == (status, True), reply.content
