@@ -38,6 +38,8 @@ from fuxictr_multimodal.zoo.servable import GraphInput, Servable
 
 AUC_LIMIT = 1e-4
 QUANTISATIONS = ("int8",)
+# A folder with these is an export.
+MARKERS = ("model.json", "vocabulary.json")
 RUNTIME = Path(__file__).parent / "runtime"
 # What an export holds: a folder that holds anything else is never replaced.
 FILES = frozenset(
@@ -142,7 +144,7 @@ def export(
     Args:
         config_dir: folder of the configs.
         expid: the experiment.
-        out: the folder; `<run>.export` beside the checkpoint where not given.
+        out: the folder, or a symbolic link to it; `<run>.export` beside the checkpoint where not given.
         options: how.
         overwrite: replace an export that is there.
         seed: of the run, as in training.
@@ -155,14 +157,16 @@ def export(
     """
     options = options or Options()
     options.check()
+    if out is not None:
+        _staging(out, overwrite).check()
     started = time.perf_counter()
     say(f"loading the trained run of {expid}")
     trained = _load(config_dir, expid, seed=seed, overrides=overrides, name=name)
     experiment = trained.experiment
     out = out or experiment.directory / f"{experiment.run}.export"
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file: name a folder")
-    with Staging(out.absolute(), overwrite=overwrite, owned=FILES, marker="model.json", what="an export") as staging:
+    staging = _staging(out, overwrite)
+    staging.check()
+    with staging:
         say(f"preparing the graph of {experiment.run}")
         servable = servable_of(experiment, trained.model, trained.feature_map)
         if options.engine == "onnx" and servable.only_torch:
@@ -182,6 +186,20 @@ def export(
         megabytes = sum(file.stat().st_size for file in staging.dir.rglob("*") if file.is_file()) / 1e6
         staging.commit()
     return Exported(out, checks, stored, products, megabytes, time.perf_counter() - started)
+
+
+def _staging(out: Path, overwrite: bool) -> Staging:
+    """Of the folder that is written."""
+    staging = Staging(
+        out.absolute(), overwrite=overwrite, owned=FILES, marker=MARKERS[0], what="an export", keep_lock=False
+    )
+    folder = staging.final_dir
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--out {out} is a file: name a folder")
+    for parent in folder.parents:
+        if all((parent / name).is_file() for name in MARKERS):
+            raise ConfigError(f"--out {out} is inside {parent}, which is an export: name a folder outside of it")
+    return staging
 
 
 def _load(config_dir: Path, expid: str, **which: Any) -> _Trained:

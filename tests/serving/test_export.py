@@ -180,7 +180,7 @@ def test_eight_bits_are_measured_and_limited(wide_shop, exported, tmp_path):
         InputError, match=r"--quantise int8 --items int8 changes the AUC on [\d,]+ valid samples from 0\.\d+"
     ):
         write(wide_shop, tmp_path / "model", **eight, auc_limit=0)
-    assert left(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
     found = write(wide_shop, tmp_path / "model", **eight, auc_limit=0.02)
     assert found.products >= 1
     assert 1e-4 < found.stored["vector"].relative_error < 2e-2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
+import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import make_folder
 
 logger = logging.getLogger(__name__)
+# Characters of a name in a message that says that it is too long.
+_SHOWN = 60
 
 
 class StoreExistsError(DataError):
@@ -23,14 +27,18 @@ class StoreExistsError(DataError):
 class Staging:
     """Builds the folder `final_dir`; a context manager that leaves nothing behind unless `commit` was called.
 
-    A second build of the same folder waits for the first. The lock is a file `.<name>.lock` that stays.
+    A second build of the same folder waits for the first. The lock is a file `.<name>.lock` beside the folder.
 
     Args:
-        final_dir: the folder to appear.
+        final_dir: the folder to appear. A symbolic link stays, and the folder that it points at is the one to appear.
         overwrite: replace it where it is there.
         owned: names of what such a folder holds; one that holds anything else is never replaced.
         marker: the file that says that a folder is finished.
         what: the folder is, for messages.
+        keep_lock: whether the lock file stays where nothing was committed.
+
+    Raises:
+        DataError: there can be no folder of this name.
     """
 
     def __init__(
@@ -41,22 +49,37 @@ class Staging:
         owned: Collection[str],
         marker: str = MANIFEST_NAME,
         what: str = "a dataset",
+        keep_lock: bool = True,
     ) -> None:
-        self.final_dir = final_dir
+        self.final_dir = final_dir = _followed(final_dir)
         self.dir = final_dir.with_name(f".{final_dir.name}.building")
         self._replaced = final_dir.with_name(f".{final_dir.name}.replaced")
         self._overwrite = overwrite
         self._owned, self._marker, self._what = owned, marker, what
+        self._keep_lock, self._committed = keep_lock, False
         self._lock = FileLock(final_dir.with_name(f".{final_dir.name}.lock"))
+
+    def check(self) -> None:
+        """Refuse what `__enter__` would, without waiting or leaving anything: for a caller with work to do first.
+
+        Raises:
+            StoreExistsError: the folder is there and `overwrite` is not given.
+            DataError: it is not finished, or holds other files, or the place cannot be written to.
+        """
+        # Another build may move the folder meanwhile: what counts is found under the lock.
+        with contextlib.suppress(FileNotFoundError):
+            self._check_target()
+        self._check_place()
 
     def __enter__(self) -> Staging:
         """Wait for the lock, then make an empty folder.
 
         Raises:
             StoreExistsError: the folder is there and `overwrite` is not given.
-            DataError: it is not finished, or holds other files.
+            DataError: it is not finished, or holds other files, or the place cannot be written to.
         """
         make_folder(self.final_dir.parent)
+        self._check_place()
         self._lock.acquire()
         try:
             self._recover()
@@ -66,7 +89,7 @@ class Staging:
                 shutil.rmtree(self.dir)
             self.dir.mkdir()
         except BaseException:
-            self._lock.release()
+            self._release()
             raise
         return self
 
@@ -74,17 +97,29 @@ class Staging:
         try:
             shutil.rmtree(self.dir, ignore_errors=True)
         finally:
-            self._lock.release()
+            self._release()
 
     def commit(self) -> None:
         """Move the folder to its place; one that it replaces is removed after the move."""
         if self.final_dir.exists():
             self.final_dir.rename(self._replaced)
         self.dir.rename(self.final_dir)
+        self._committed = True
         shutil.rmtree(self._replaced, ignore_errors=True)
+
+    def _release(self) -> None:
+        if not self._keep_lock and not self._committed:
+            # Safe while the lock is held, as the last thing: a build that waits for a file that has lost its name takes
+            # the file of that name instead. A system that keeps open files refuses.
+            with contextlib.suppress(OSError):
+                Path(self._lock.lock_file).unlink()
+        self._lock.release()
 
     def _recover(self) -> None:
         """Undo a `commit` that was killed between its two renames, or finish one killed after them."""
+        # Not of ours any more: a link stays where it is.
+        if self._replaced.is_symlink():
+            self._replaced.unlink()
         if not self._replaced.exists():
             return
         if self.final_dir.exists():
@@ -92,9 +127,19 @@ class Staging:
         else:
             self._replaced.rename(self.final_dir)
 
+    def _check_place(self) -> None:
+        """Make and remove a folder with a name as long as any of ours: a lock would wait for such a place for ever."""
+        try:
+            place = next(parent for parent in self.final_dir.absolute().parents if parent.exists())
+            Path(tempfile.mkdtemp(prefix=f".{self.final_dir.name}.", dir=place)).rmdir()
+        except OSError as error:
+            raise _impossible(self.final_dir, error) from None
+
     def _check_target(self) -> None:
         if not self.final_dir.exists():
             return
+        if not self.final_dir.is_dir():
+            raise DataError(f"{self.final_dir} is a file: move it away first, or choose another folder")
         # First: what is never replaced is not helped by `overwrite`.
         foreign = sorted(path.name for path in self.final_dir.iterdir() if path.name not in self._owned)
         if foreign:
@@ -109,3 +154,28 @@ class Staging:
             f"{self.final_dir} exists but has no {self._marker} (an interrupted build, or not {self._what} of this "
             f"format): give --overwrite (overwrite=True in code) to replace it"
         )
+
+
+def _followed(folder: Path) -> Path:
+    """The folder itself, where its name is a symbolic link."""
+    try:
+        if folder.is_symlink():
+            if not folder.exists():
+                raise DataError(
+                    f"{folder} is a symbolic link to {folder.readlink()}, which is not there: make that folder, or "
+                    "remove the link"
+                )
+            folder = folder.resolve()
+        # A name such as `..` has no place beside it.
+        found = folder if folder.name not in ("", "..") else folder.resolve()
+        found.exists()
+    except OSError as error:
+        raise _impossible(folder, error) from None
+    if not found.name:
+        raise DataError(f"{found} cannot be replaced: name a folder in it")
+    return found
+
+
+def _impossible(folder: Path, error: OSError) -> DataError:
+    shown = str(folder) if len(folder.name) <= _SHOWN else str(folder.with_name(f"{folder.name[:_SHOWN]}..."))
+    return DataError(f"the folder {shown} cannot be created ({error.strerror or error}): choose another one")

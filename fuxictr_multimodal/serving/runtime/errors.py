@@ -12,14 +12,14 @@ class FolderError(ValueError):
     """An exported folder is missing, damaged or of another form, or its model is at fault; one sentence says how."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: object, known: Iterable[str]) -> str:
     """End of a sentence with the nearest known name, or with all of them where none is near.
 
     >>> did_you_mean("huor", ["hour", "user_id"]), did_you_mean("zzz", ["b", "a"]), did_you_mean("zzz", [])
     ("; did you mean 'hour'?", '; known are a, b', '')
     """
     names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6) if isinstance(name, str) else []
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known are {', '.join(names)}" if names else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import RequestError
+from .raw_values import shown
 
 Id = str | int
 UNKNOWN = -1
@@ -103,12 +105,15 @@ class IdMap:
     def _key(self, one: Any, what: str) -> Id | None:
         if isinstance(one, str):
             return _number_of(one) if self.number else str(one)
-        if isinstance(one, int | np.integer) and not isinstance(one, bool):
-            return int(one) if self.number else str(int(one))
+        # numpy counts a span of time among its whole numbers.
+        if isinstance(one, int | np.integer) and not isinstance(one, bool | np.timedelta64):
+            # Python writes no more than some thousands of digits.
+            with contextlib.suppress(ValueError):
+                return int(one) if self.number else str(int(one))
         # Integers with gaps arrive as floats from pandas.
         if self.number and isinstance(one, float | np.floating) and float(one).is_integer():
             return int(one)
-        raise RequestError(f"{what}: {one!r} is no id; ids are {'whole numbers' if self.number else 'texts'}")
+        raise RequestError(f"{what}: {shown(one)} is no id; ids are {'whole numbers' if self.number else 'texts'}")
 
 
 def _number_of(text: str) -> int | None:

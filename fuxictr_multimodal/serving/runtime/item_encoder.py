@@ -15,7 +15,7 @@ from .engines import DTYPES, Engine
 from .errors import FolderError, RequestError
 from .folder import Model
 from .ids import Id, IdMap
-from .raw_values import shown
+from .raw_values import MOST_INT64, shown
 from .request import listed, mapping
 from .storage import Stored
 from .vocabulary import Vocabulary
@@ -54,10 +54,10 @@ class ItemEncoder:
         given = [item[column] for item in rows]
         keys: dict[Id, None] = {}
         for one, key in zip(given, ids.keys(given, what=column), strict=True):
-            if key is None:
-                raise RequestError(f"{column}: {one!r} is no id; ids are whole numbers")
+            if key is None or (isinstance(key, int) and abs(key) > MOST_INT64):
+                raise RequestError(f"{column}: {shown(one)} is no id; ids are whole numbers")
             if key in keys:
-                raise RequestError(f"{column}: item {one!r} is given twice")
+                raise RequestError(f"{column}: item {shown(one)} is given twice")
             keys[key] = None
         return list(keys), rows
 

@@ -6,6 +6,7 @@ missing value, as in a csv file.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Sequence
@@ -26,8 +27,12 @@ _MOST_DIGITS = 40
 
 
 def shown(value: Any) -> str:
-    """A value in a message, cut where it is long."""
-    text = repr(value)
+    """A value in a message: one line, cut where it is long."""
+    try:
+        text = " ".join(repr(value).splitlines())
+    # Python writes no whole number of thousands of digits, and a class of a caller may have any fault.
+    except Exception:
+        text = f"a value of type {type(value).__name__} that cannot be shown"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
@@ -115,7 +120,9 @@ def token(value: Any, what: str, *, whole: bool = False) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
-        return str(value)
+        # Python writes no more than some thousands of digits.
+        with contextlib.suppress(ValueError):
+            return str(value)
     if isinstance(value, float) and math.isfinite(value):
         if whole and value.is_integer() and abs(value) < EXACT_FLOAT:
             return str(int(value))

@@ -94,8 +94,8 @@ def mapping(values: Any, what: str, known: Sequence[str] | None = None) -> Mappi
         raise RequestError(f"{what} must map names to values, but it is {shown(values)}")
     if known is not None:
         for name in values:
-            if name not in known:
-                raise RequestError(f"{what}: {name!r} is unknown{did_you_mean(str(name), known)}")
+            if not isinstance(name, str) or name not in known:
+                raise RequestError(f"{what}: {shown(name)} is unknown{did_you_mean(name, known)}")
     return values
 
 
@@ -129,6 +129,6 @@ def checked_k(k: Any) -> int | None:
     """
     if k is None:
         return None
-    if isinstance(k, int | np.integer) and not isinstance(k, bool) and k >= 1:
+    if isinstance(k, int | np.integer) and not isinstance(k, bool | np.timedelta64) and k >= 1:
         return int(k)
     raise RequestError(f"k must be a whole number from 1, but it is {shown(k)}")

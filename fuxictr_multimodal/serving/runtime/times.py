@@ -97,7 +97,7 @@ class TimeForm:
     def _whole(self, values: Sequence[int], what: str) -> tuple[NDArray[np.int64], str | None]:
         most = max(max(values), -min(values))
         if most > MOST_INT64:
-            raise RequestError(f"{what}: {most} is no time")
+            raise RequestError(f"{what}: {shown(most)} is no time")
         if self.unit in PER_DAY and max(values) >= _DAYS_OF_LAST * PER_DAY[self.unit]:
             raise RequestError(
                 f"{what}: {max(values)} is after the year {LAST_YEAR} in {self.unit}, the unit of the training data: "
@@ -142,6 +142,9 @@ def _parsed(value: Any, what: str) -> tuple[int, str]:
     if isinstance(value, str) and not _WHOLE.fullmatch(value):
         value = _of_text(value.strip(), what)
     if isinstance(value, datetime):
+        # Of pandas: a time that is missing, which equals nothing.
+        if value != value:
+            raise RequestError(f"{what}: the time is missing")
         aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
         return (aware - _EPOCH) // timedelta(microseconds=1), "us"
     if isinstance(value, date):

@@ -106,7 +106,7 @@ class Vocabulary:
         """
         if not values.keys() <= self._known:
             name = next(name for name in values if name not in self._known)
-            raise RequestError(f"context: column {name!r} is unknown{did_you_mean(str(name), self.request_columns)}")
+            raise RequestError(f"context: column {shown(name)} is unknown{did_you_mean(name, self.request_columns)}")
         if not self._needed <= values.keys():
             missing = next(name for name in self.request_columns if name not in values)
             raise RequestError(f"context: column {missing!r} is missing")
@@ -144,7 +144,7 @@ class Vocabulary:
         for name, given in values.items():
             what = f"events of {behaviour!r}"
             if name not in known:
-                raise RequestError(f"{what}: {name!r} is unknown{did_you_mean(str(name), known)}")
+                raise RequestError(f"{what}: {shown(name)} is unknown{did_you_mean(name, known)}")
             found = listed(given)
             if found is None:
                 raise RequestError(f"{what}: {name!r} must be a list, but it is {shown(given)}")
@@ -182,8 +182,9 @@ class Vocabulary:
                 continue
             for value in values:
                 if encoder.source not in value:
-                    item, there = value.get(self.item_column), ", ".join(map(str, value))
-                    raise RequestError(f"item {shown(item)}: column {encoder.source!r} is missing; it has {there}")
+                    there = ", ".join(one if isinstance(one, str) else shown(one) for one in value)
+                    item = shown(value.get(self.item_column))
+                    raise RequestError(f"item {item}: column {encoder.source!r} is missing; it has {there}")
             try:
                 found[name] = encoder.encode_many([value[encoder.source] for value in values])
             except RequestError:
