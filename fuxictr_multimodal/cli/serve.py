@@ -49,7 +49,12 @@ def serve_main(argv: Sequence[str], *, prog: str) -> None:
         raise ConfigError("serving needs more packages: pip install 'fuxictr-multimodal[serve]'")
     from fuxictr_multimodal.serving.http.server import serve
     from fuxictr_multimodal.serving.http.settings import Settings
+    from fuxictr_multimodal.serving.runtime.ranker import MOST_THREADS
     from fuxictr_multimodal.system.machine import available_cores
+
+    if args.threads and args.threads > MOST_THREADS:
+        cores = available_cores()
+        raise ConfigError(f"--threads {args.threads}: at most {MOST_THREADS}; this machine has {cores} cores")
 
     settings = Settings(
         threads=args.threads or available_cores(),

@@ -22,6 +22,11 @@ INTENDED = (
     "features. Its scores hold for users and items like those of its dataset; it knows nothing of what it was not "
     "trained on, and it is no basis for decisions about people."
 )
+REQUEST = (
+    "An example with every key that the model reads, as in `request.json`. It is also a body of `POST /score` and, "
+    "where the model has items, of `POST /rank`. Its values are made up; a history has its newest item last, and lists "
+    "of `events` are as long as their history."
+)
 
 
 def versions_of(engine: str) -> dict[str, str]:
@@ -30,13 +35,14 @@ def versions_of(engine: str) -> dict[str, str]:
     return found | ({"machine": platform.machine()} if engine == "torch" else {})
 
 
-def card(experiment: Experiment, model: Mapping[str, Any], *, licence: str) -> str:
+def card(experiment: Experiment, model: Mapping[str, Any], *, licence: str, request: str) -> str:
     """The card as Markdown, with the front matter of a model hub.
 
     Args:
         experiment: that was trained.
         model: content of `model.json`, its checks included.
         licence: of the model.
+        request: an example, as JSON.
     """
     files = experiment.files
     report = Report.read(files.report) if files.report.is_file() else None
@@ -58,9 +64,10 @@ def card(experiment: Experiment, model: Mapping[str, Any], *, licence: str) -> s
         _section("Versions", _table(("package", "version"), model["versions"].items())),
         _section(
             "Use",
-            "`python client.py` ranks a made-up request; it needs numpy, safetensors and "
+            "`python client.py` ranks the request below; it needs numpy, safetensors and "
             f"{'onnxruntime' if model['engine'] == 'onnx' else 'torch'}. `fxmm serve --model .` answers over HTTP.\n",
         ),
+        _section("Request", f"{REQUEST}\n\n```json\n{request}```\n"),
     ]
     return "\n".join(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -19,10 +20,13 @@ from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
 from fuxictr_multimodal.scoring.calibration import Calibration, calibration_of, check_method
 from fuxictr_multimodal.serving.card import LICENCE_UNKNOWN, card, versions_of
 from fuxictr_multimodal.serving.client import CLIENT
+from fuxictr_multimodal.serving.example_request import FILE as REQUEST
+from fuxictr_multimodal.serving.example_request import as_text, example_request
 from fuxictr_multimodal.serving.graphs import SUFFIXES, check_engine, write_graph
 from fuxictr_multimodal.serving.items_file import STORAGES, Stored, write_items
 from fuxictr_multimodal.serving.quantise import quantise_products
-from fuxictr_multimodal.serving.runtime.folder import FORMAT, read_model
+from fuxictr_multimodal.serving.runtime import Ranker, Request, RequestError
+from fuxictr_multimodal.serving.runtime.folder import FORMAT, digests, read_model
 from fuxictr_multimodal.serving.servables import servable_of
 from fuxictr_multimodal.serving.verification import SAMPLES, SAMPLES_OF_LOSSY, Checks, check_limits, compare
 from fuxictr_multimodal.serving.vocabulary import vocabulary_of
@@ -39,7 +43,8 @@ RUNTIME = Path(__file__).parent / "runtime"
 FILES = frozenset(
     {
         *(f"{name}{suffix}" for name in ("model", "item_model") for suffix in (*SUFFIXES.values(), ".onnx.data")),
-        *("items.safetensors", "vocabulary.json", "model.json", "card.md", "client.py", "runtime", "__pycache__"),
+        *("items.safetensors", "vocabulary.json", "model.json", "card.md", "client.py", REQUEST, "runtime"),
+        "__pycache__",
     }
 )
 
@@ -164,13 +169,16 @@ def export(
             raise InputError(f"ONNX Runtime would give other scores: {servable.only_torch}; or pass --to torch")
         stored, products = _write(staging.dir, trained, servable, options, say)
         content = _model_json(trained, servable, options, stored, _calibration(trained, options))
+        content["files"] = digests(staging.dir, options.engine)
         write_json(staging.dir / "model.json", content)
         say("comparing its scores on valid with those of the trained model")
         checks = _verify(staging.dir, trained, servable, options)
         check_limits(checks, lossy=options.lossy, auc_limit=options.auc_limit)
         content["checks"] |= {**checks.as_dict(), "quantised_products": products}
         write_json(staging.dir / "model.json", content)
-        (staging.dir / "card.md").write_text(card(experiment, content, licence=options.licence), encoding="utf-8")
+        request = _ranked_example(staging.dir)
+        text = card(experiment, content, licence=options.licence, request=request)
+        (staging.dir / "card.md").write_text(text, encoding="utf-8")
         megabytes = sum(file.stat().st_size for file in staging.dir.rglob("*") if file.is_file()) / 1e6
         staging.commit()
     return Exported(out, checks, stored, products, megabytes, time.perf_counter() - started)
@@ -212,7 +220,9 @@ def _write(
         say(f"writing {rows - 1:,} items in {options.items}")
         stored = write_items(folder / "items.safetensors", servable.items, options.items)
     experiment = trained.experiment
-    write_json(folder / "vocabulary.json", vocabulary_of(experiment.store, trained.feature_map, experiment.params))
+    vocabulary = vocabulary_of(experiment.store, trained.feature_map, experiment.params)
+    write_json(folder / "vocabulary.json", vocabulary)
+    (folder / REQUEST).write_text(as_text(example_request(vocabulary, servable.behaviours)), encoding="utf-8")
     (folder / "client.py").write_text(CLIENT, encoding="utf-8")
     shutil.copytree(RUNTIME, folder / "runtime", ignore=shutil.ignore_patterns("__pycache__"))
     return stored, products
@@ -258,6 +268,19 @@ def _model_json(
 
 def _listed(inputs: Sequence[GraphInput]) -> list[dict[str, Any]]:
     return [{"name": given.name, "dtype": given.dtype, "dims": list(given.dims)} for given in inputs]
+
+
+def _ranked_example(folder: Path) -> str:
+    """The example request of the folder, after the model has answered it."""
+    text = (folder / REQUEST).read_text(encoding="utf-8")
+    ranker, request = Ranker(folder), Request(**json.loads(text))
+    try:
+        found = ranker.rank(request) if ranker.model.has_items else ranker.score(request)
+    except RequestError as error:
+        raise InputError(f"{REQUEST}, the example of a request, does not fit the model: {error}") from None
+    if found.unknown or found.unknown_history:
+        raise InputError(f"{REQUEST}, the example of a request, has items that the model does not know")
+    return text
 
 
 def _verify(folder: Path, trained: _Trained, servable: Servable, options: Options) -> Checks:

@@ -63,6 +63,7 @@ def vocabulary_of(store: Store, feature_map: FeatureMap, params: Mapping[str, An
         "context": encoders,
         "events": known,
         "items": None if flat else _items(store, feature_map, processor, entry),
+        "histories": list(feature_map.behaviours),
         "unread": sorted(_unread(columns.values(), entry, flat=flat) - asked),
         "unread_events": sorted(of_events(manifest, entry) - set(events)),
     }

@@ -77,7 +77,8 @@ class ItemEncoder(nn.Module):
             found.append(directions(named[name].float(), getattr(self, f"mean_{number}")))
         if self.terms is not None:
             found.append(self.terms(named))
-        return (*found, *(named[name].long() for name in self.codes))
+        # A copy: ONNX has one name for an input that is handed on, and would give it that of the output.
+        return (*found, *(named[name].long().clone() for name in self.codes))
 
     @torch.no_grad()
     def of_table(self, table: ItemTable) -> dict[str, Tensor]:

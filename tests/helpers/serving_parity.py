@@ -14,6 +14,7 @@ from fuxictr_multimodal.data.store import Store, read_item_table
 from fuxictr_multimodal.data.store.feature_map import load_feature_map
 from fuxictr_multimodal.scoring.new_samples import new_samples
 from fuxictr_multimodal.scoring.raw_rows import Reading
+from fuxictr_multimodal.serving.example_request import as_text, example_request
 from fuxictr_multimodal.serving.runtime.vocabulary import Vocabulary
 from fuxictr_multimodal.serving.vocabulary import vocabulary_of
 from fuxictr_multimodal.zoo.histories import name_histories
@@ -29,7 +30,24 @@ def feature_map_of(store: Store) -> Any:
 def vocabulary(store: Store, params: Mapping[str, Any], feature_map: Any = None) -> Vocabulary:
     """The vocabulary of such a run, by way of its JSON text."""
     content = vocabulary_of(store, feature_map or feature_map_of(store), params)
-    return Vocabulary(json.loads(json.dumps(content, allow_nan=False)))
+    content = json.loads(json.dumps(content, allow_nan=False))
+    found = Vocabulary(content)
+    assert_example_is_read(found, json.loads(as_text(example_request(content, found.histories))))
+    return found
+
+
+def assert_example_is_read(own: Vocabulary, request: Mapping[str, Any]) -> None:
+    """Check that the example of a request has all that the vocabulary reads, with items that it knows."""
+    context, time = request["context"], request.get("time")
+    assert set(own.context(context, time=time)) == set(own.context_columns)
+    histories = {"history": request.get("history", []), **request.get("behaviours", {})}
+    assert set(own.histories) <= histories.keys()
+    for name in own.histories:
+        events = request.get("events", {}).get(name, {})
+        codes = own.events(name, events, length=len(histories[name]), context=context, time=time)
+        assert set(codes) == set(own.event_columns)
+    known = set(range(1, own.rows) if own.ids is None else own.ids[1:])
+    assert all(known.issuperset(ids) for ids in (*histories.values(), request.get("candidates", ())))
 
 
 def assert_as_predicted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,15 @@ class TrainedShop:
     raw: Path
 
 
-def train(folder: Path, *, model: str = "QIN", **settings: Any) -> TrainedShop:
+def train(
+    folder: Path, *, model: str = "QIN", interactions: Mapping[str, Any] | None = None, **settings: Any
+) -> TrainedShop:
     """Write the shop's files and configs, build the dataset and train one epoch, in a second or two.
 
     Args:
         folder: an empty one.
         model: `QIN` or one of FuxiCTR's.
+        interactions: more of the log's settings.
         settings: of the experiment.
     """
     raw, expid = shop.write(folder / "raw", events=1200), f"{model}_shop"
@@ -67,7 +71,7 @@ def train(folder: Path, *, model: str = "QIN", **settings: Any) -> TrainedShop:
         "data_format": "parquet",
         "interactions": {
             "file": str(raw / "log.parquet"), "user": "user_id", "item": "item_id", "time": "timestamp",
-            "label": "click",
+            "label": "click", **(interactions or {}),
         },
         "item_data": str(raw / "items.parquet"),
         "user_data": str(raw / "users.csv"),

@@ -1,6 +1,7 @@
 """A trained run to a folder: what lies there, that it scores as the run does, and what is refused leaves nothing."""
 
 import filecmp
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -23,7 +24,7 @@ from tests.helpers import trained_shop
 
 CONTRACT = {
     "model.onnx", "item_model.onnx", "items.safetensors", "vocabulary.json", "model.json", "card.md", "client.py",
-    "runtime",
+    "request.json", "runtime",
 }  # fmt: skip
 
 
@@ -89,6 +90,10 @@ def test_model_json_says_what_the_graph_reads(exported):
     names = [given["name"] for given in model["inputs"]]
     assert {"context.device", "behaviours.history.events.hour", "candidates.vector"} <= set(names)
     assert {given["name"] for given in model["item_inputs"]} >= {"categories", "vector"}
+    assert model["files"] == {
+        name: hashlib.sha256((exported[0].out / name).read_bytes()).hexdigest()
+        for name in ("model.onnx", "item_model.onnx", "items.safetensors", "vocabulary.json")
+    }
     assert {"fuxictr_multimodal", "torch", "onnxruntime"} <= model["versions"].keys()
 
 

@@ -17,7 +17,9 @@ from fuxictr_multimodal.serving import graphs
 from fuxictr_multimodal.serving.graphs import SUFFIXES, check_engine, write_graph
 from fuxictr_multimodal.serving.runtime.engines import Input, engine_of
 from fuxictr_multimodal.zoo.servable import REQUESTS, GraphInput
+from tests.helpers.folded_samples import as_trained, in_float32
 from tests.helpers.made_servable import ITEM_ROWS, TEXT, made_inputs, made_servable
+from tests.helpers.reference_qin import small_qin
 
 SIZES = [(1, 1, (1, 1)), (3, 1, (4, 2)), (2, 30, (1, 17)), (1, 300, (64, 3))]
 
@@ -68,6 +70,21 @@ def test_the_encoder_of_items_is_a_graph_too(tmp_path):
     (found,) = opened(path, servable.item_inputs).run({"text": text.numpy(), "tag": tag.numpy()})
     assert np.abs(found - servable.encode_items(text, tag).numpy()).max() < 1e-6
     assert len(servable.items["vector"]) == ITEM_ROWS
+
+
+def test_codes_that_an_encoder_hands_on_keep_the_names_of_inputs(tmp_path):
+    """In ONNX, one value has one name: an input that is an output too would have that of the output."""
+    model = small_qin(first_order=["likes_level", "likes_level*item_tags", "views_level*item_id"])
+    found = in_float32(as_trained(model)).fold().servable()
+    outputs = [f"items.{name}" for name in found.items]
+    path = tmp_path / "item_model.onnx"
+    write_graph("onnx", found.encode_items, found.item_inputs, outputs, path, model="QIN")
+    inputs = [Input(each.name, each.dtype, tuple(each.dims)) for each in found.item_inputs]
+    table = {each.name: model.item_table.features[each.name].numpy().astype(each.dtype) for each in inputs}
+    arrays = engine_of(path, inputs, threads=1).run(table)
+    assert [name for name in found.items if name.startswith("code_")] == ["code_item_id", "code_item_tags"]
+    for array, expected in zip(arrays, found.items.values(), strict=True):
+        np.testing.assert_allclose(array, expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_weights_above_the_limit_of_one_file_lie_beside_it(tmp_path, monkeypatch):

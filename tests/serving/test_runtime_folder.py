@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fuxictr_multimodal.serving.runtime import FolderError, Ranker, Request
+from fuxictr_multimodal.serving.runtime.folder import digests
 from tests.helpers.exported_folder import D, made_item, write_folder, write_vocabulary
 
 ITEMS = {f"i{n}": made_item(n) for n in range(10)}
@@ -101,6 +102,57 @@ def test_files_of_two_exports_are_refused(folder):
     refused(folder, r"reads 'behaviours.history.items.vector' as float32 \(4,\).*gives float32 \(2,\)")
 
 
+@pytest.fixture
+def other(tmp_path):
+    """An export of the same ids, names and shapes, whose vectors, graph and vocabulary are of another training."""
+    items = {name: made_item(n + 50) for n, name in enumerate(ITEMS)}
+    other = write_folder(tmp_path / "other", items, broken=True)
+    vocabulary = other / "vocabulary.json"
+    vocabulary.write_text(vocabulary.read_text().replace('["ann", "bob", "cid"]', '["cid", "ann", "bob"]'))
+    shutil.copy(other / "model.onnx", other / "item_model.onnx.data")
+    return other
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "items.safetensors", "vocabulary.json"])
+def test_a_file_of_another_export_is_refused_where_it_would_load(folder, other, name):
+    request = Request(CONTEXT, (), list(ITEMS))
+    before = Ranker(folder).score(request).scores
+    edited(folder, files=digests(folder, "onnx"))
+    np.testing.assert_array_equal(Ranker(folder).score(request).scores, before)
+    own = (folder / name).read_bytes()
+    shutil.copy(other / name, folder / name)
+    refused(folder, f"{name} is not the file that was exported with model.json")
+    (folder / name).unlink()
+    refused(folder, f"{name} is missing")
+    (folder / name).write_bytes(own)
+    edited(folder, files={**digests(folder, "onnx"), name: "0" * 64})
+    refused(folder, f"{name} is not the file")
+    edited(folder, files=[name])
+    refused(folder, "model.json is damaged")
+
+
+def test_an_older_folder_says_nothing_of_its_files(folder, other):
+    before = Ranker(folder).score(Request(CONTEXT, (), list(ITEMS))).scores
+    shutil.copy(other / "items.safetensors", folder / "items.safetensors")
+    assert (Ranker(folder).score(Request(CONTEXT, (), list(ITEMS))).scores != before).all()
+
+
+def test_a_file_that_an_earlier_export_left_is_refused(folder, other):
+    files = digests(folder, "onnx")
+    assert sorted(files) == ["item_model.onnx", "items.safetensors", "model.onnx", "vocabulary.json"]
+    edited(folder, files={name: files[name] for name in files if name != "item_model.onnx"})
+    refused(folder, "item_model.onnx was not exported with model.json")
+    edited(folder, files=files)
+    shutil.copy(other / "item_model.onnx.data", folder / "item_model.onnx.data")
+    refused(folder, "item_model.onnx.data was not exported with model.json")
+
+
+def test_a_file_that_cannot_be_read_is_named(folder):
+    (folder / "item_model.onnx").unlink()
+    (folder / "item_model.onnx").mkdir()
+    refused(folder, "item_model.onnx cannot be read")
+
+
 def test_an_int8_table_needs_its_scales(tmp_path):
     folder = write_folder(tmp_path / "m", ITEMS, storage="int8")
     stored = load_file(folder / "items.safetensors")
@@ -122,7 +174,7 @@ def test_sizes_of_the_graph_are_those_of_model_json(folder):
     refused(folder, r"model.onnx: it reads context.user_id \(tensor\(int64\), .* which model.json does not say")
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "2"])
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "2", 100_000])
 def test_threads_are_a_number(folder, wrong):
     with pytest.raises(ValueError, match="threads must be a whole number from 1"):
         Ranker(folder, threads=wrong)

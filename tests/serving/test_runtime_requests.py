@@ -1,5 +1,6 @@
 """Wrong requests are refused by one sentence that names what is wrong; datasets without items have requests too."""
 
+import json
 import math
 
 import numpy as np
@@ -63,6 +64,43 @@ def test_wrong_requests_are_refused(ranker, request_, message):
         with pytest.raises(RequestError, match=message) as raised:
             call(request_)
         assert "\n" not in str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def of_carts(tmp_path_factory):
+    """The same model in a dataset of three more histories, of which it reads two, and not the main one."""
+    items = {f"i{n}": made_item(n) for n in range(10)}
+    folder = write_folder(tmp_path_factory.mktemp("of_carts") / "model", items)
+    file = folder / "vocabulary.json"
+    histories = ["clicks", "buys", "carts", "history"]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"histories": histories}))
+    return Ranker(folder, threads=1)
+
+
+def test_histories_of_the_dataset_that_the_model_does_not_read_are_ignored(ranker, of_carts):
+    candidates, hours = ["i1", "i2", "i5"], {"hour": [3, 20]}
+    of_model = Request(CONTEXT, ["i3", "i4"], candidates, {"carts": ["i7"]}, {"history": hours})
+    more = {"history": ["i3", "i4"], "carts": ["i7"], "buys": ["i8", "nowhere"]}
+    of_dataset = Request(CONTEXT, ["i9"], candidates, more, {"history": hours, "buys": {"page": ["x", "y"]}})
+    found = of_carts.score(of_dataset)
+    assert found.unknown_history == 0
+    np.testing.assert_array_equal(found.scores, ranker.score(of_model).scores)
+    assert np.ptp(found.scores) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"behaviours": {"byus": []}}, "behaviours: 'byus' is unknown; did you mean 'buys'"),
+        ({"behaviours": {"zzz": []}}, "behaviours: 'zzz' is unknown; known are buys, carts, history"),
+        ({"behaviours": {"buys": 3}}, "behaviours 'buys' must be a list"),
+        ({"behaviours": {"clicks": []}}, "behaviours: 'clicks' is unknown"),
+        ({"events": {"zzz": {}}}, "events: 'zzz' is unknown; known are buys, carts, clicks, history"),
+    ],
+)
+def test_histories_that_the_dataset_does_not_have_are_refused(of_carts, parts, message):
+    with pytest.raises(RequestError, match=message):
+        of_carts.score(Request(CONTEXT, (), ["i1"], **parts))
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, "3", True])

@@ -1,6 +1,7 @@
 """A trained run: requests are read as new samples of `fxmm predict`, and its export scores them equally."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,7 @@ from fuxictr_multimodal.scoring.new_samples import new_samples
 from fuxictr_multimodal.scoring.raw_rows import Reading
 from fuxictr_multimodal.scoring.scores import predict
 from fuxictr_multimodal.serving.export import export
-from fuxictr_multimodal.serving.runtime import Ranker, Request
+from fuxictr_multimodal.serving.runtime import Ranker, Request, RequestError
 from fuxictr_multimodal.serving.runtime.vocabulary import Vocabulary
 from fuxictr_multimodal.serving.vocabulary import vocabulary_of
 from fuxictr_multimodal.training.experiment import Experiment
@@ -51,6 +52,31 @@ def test_a_request_is_read_as_a_sample_of_predict(tmp_path, model, request):
     assert features.keys() == table.keys()
     for name, values in features.items():
         assert np.array_equal(values, table[name][1:].numpy()), name
+
+
+def test_one_request_fits_the_exports_of_both_models(qin_export, din_export):
+    # QIN reads the times of the history, DIN neither them nor the request's.
+    asked = Request(**trained_shop.REQUEST)
+    for exported in (qin_export, din_export):
+        assert len(Ranker(exported.out, threads=1).rank(asked).items) == len(asked.candidates)
+        vocabulary = json.loads((exported.out / "vocabulary.json").read_text())
+        assert vocabulary["histories"] == ["history"]
+
+
+@pytest.mark.parametrize("model", ["QIN", "DIN"])
+def test_one_request_with_two_histories_fits_both_models(tmp_path, model):
+    log = {"behaviour": "device", "behaviours": ["phone", "desktop"]}
+    trained = trained_shop.train(tmp_path / "shop", model=model, interactions=log)
+    times = {"history": {"time": [1_704_000_000] * 2}, "desktop": {"time": [1_704_000_000]}}
+    asked = Request(**trained_shop.REQUEST | {"behaviours": {"desktop": ["sku-0007"]}, "events": times})
+    out = export(config_dir=trained.config, expid=trained.expid, out=tmp_path / "model").out
+    ranker = Ranker(out, threads=1)
+    assert ranker.model.behaviours == (("history", "desktop") if model == "QIN" else ("history",))
+    with_desktop = ranker.score(asked).scores
+    without = ranker.score(replace(asked, behaviours={}, events={"history": times["history"]})).scores
+    assert np.array_equal(with_desktop, without) == (model == "DIN")
+    with pytest.raises(RequestError, match="behaviours: 'desktops' is unknown; did you mean 'desktop'"):
+        ranker.score(replace(asked, behaviours={"desktops": []}))
 
 
 @pytest.mark.parametrize("model", ["qin", "din"])

@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from fuxictr_multimodal.serving.http.batching import Answer, Batcher
 from fuxictr_multimodal.serving.http.limits import read_body
 from fuxictr_multimodal.serving.http.metrics import Measured, Metrics
-from fuxictr_multimodal.serving.http.refusals import answer_errors
+from fuxictr_multimodal.serving.http.refusals import Refused, answer_errors
 from fuxictr_multimodal.serving.http.reload import Models
 from fuxictr_multimodal.serving.http.schemas import (
     ErrorAnswer,
@@ -76,6 +76,9 @@ def create_app(
     answer_errors(app)
 
     async def answer(body: ScoreBody, *, ranked: bool, k: int | None = None) -> Response:
+        # A misread field of a client would be an empty answer else; a model without items has no candidates.
+        if models.current().item_column and "candidates" not in body.model_fields_set:
+            raise Refused(422, "candidates is missing")
         done = await asyncio.wrap_future(batcher.submit(body.request(), ranked=ranked, k=k))
         metrics.candidates.inc(len(body.candidates))
         metrics.unknown.labels("candidates").inc(len(done.result.unknown))

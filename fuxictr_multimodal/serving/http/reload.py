@@ -71,8 +71,10 @@ class Models:
     def remove(self, ids: Sequence[Id]) -> int:
         """Remove items, of a later model too; returns how many were there."""
         with self._changing:
+            # What is not there is not kept in mind: names that a caller makes up would fill the memory.
+            there = [item_id for item_id in ids if item_id in self._ranker]
             removed = self._ranker.remove_items(ids)
-            self._note((item_id, None) for item_id in ids)
+            self._note((item_id, None) for item_id in there)
         return removed
 
     def watch(self, seconds: float) -> None:

@@ -51,9 +51,11 @@ class ScoreBody(_Body):
         {}, max_length=MOST_NAMES, description="columns of the user and of the request, in raw form"
     )
     history: Ids = Field([], description="items of the user's history, newest last")
-    candidates: Ids = Field([], description="items to score")
+    candidates: Ids = Field([], description="items to score; needed where the model has items")
     behaviours: dict[Name, Ids] = Field(
-        {}, max_length=MOST_NAMES, description="items of further kinds of history, newest last"
+        {},
+        max_length=MOST_NAMES,
+        description="items of further kinds of history, newest last; those that the model does not read are ignored",
     )
     events: dict[Name, dict[Name, Values]] = Field(
         {},

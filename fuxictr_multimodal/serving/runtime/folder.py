@@ -113,7 +113,8 @@ def read_model(path: Path) -> Model:
     """Read model.json.
 
     Raises:
-        FolderError: the folder or the file is missing, damaged, or of a newer format.
+        FolderError: the folder or the file is missing, damaged, or of a newer format; or another file of the folder is
+            not the one that was exported with it.
     """
     file = path / "model.json"
     if not path.is_dir():
@@ -121,6 +122,8 @@ def read_model(path: Path) -> Model:
     content = read_json(file)
     try:
         found = _model(path, content)
+    except FolderError:
+        raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise FolderError(f"{file} is damaged ({type(error).__name__}: {error}): export the model again") from None
     return found
@@ -160,6 +163,9 @@ def _model(path: Path, content: Mapping[str, Any]) -> Model:
     max_len = int(content["max_len"])
     if content["behaviours"] and min(max_len, max_len if fixed is None else fixed) < 1:
         raise ValueError("histories have no slots")
+    found = digests(path, engine)
+    if "files" in content:
+        _check_files(path, content["files"], found)
     return Model(
         path,
         str(content["name"]),
@@ -172,7 +178,7 @@ def _model(path: Path, content: Mapping[str, Any]) -> Model:
         padding,
         max_len if fixed is None else min(max_len, fixed),
         calibration_of(content["calibration"]),
-        _fingerprint(path, content, engine),
+        _fingerprint(content, found),
     )
 
 
@@ -184,14 +190,50 @@ def _inputs(given: Sequence[Mapping[str, Any]]) -> tuple[Input, ...]:
     return found
 
 
-def _fingerprint(path: Path, content: Mapping[str, Any], engine: str) -> str:
+def digests(path: Path, engine: str) -> dict[str, str]:
+    """SHA-256 of each file of a folder that scores depend on, by name; model.json itself is not among them.
+
+    Raises:
+        FolderError: a file cannot be read.
+    """
+    graphs = [f"{name}{SUFFIXES[engine]}" for name in ("model", "item_model")]
+    # Weights of a large graph of ONNX lie beside it.
+    weights = [f"{name}.data" for name in graphs if engine == "onnx"]
+    found = {}
+    for name in (*graphs, *weights, ITEMS, VOCABULARY):
+        try:
+            with (path / name).open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise FolderError(f"{path / name} cannot be read ({error}): export the model again") from None
+    return found
+
+
+def _check_files(path: Path, said: Mapping[str, str], found: Mapping[str, str]) -> None:
+    """Refuse files of two exports in one folder, which may load and score nonsense."""
+    for name, digest in said.items():
+        if name not in found:
+            raise FolderError(f"{path / name} is missing: export the model again")
+        if found[name] != digest:
+            raise FolderError(
+                f"{path / name} is not the file that was exported with model.json: it is damaged or of another "
+                "export; copy the whole folder, or export the model again"
+            )
+    for name in found:
+        if name not in said:
+            raise FolderError(
+                f"{path / name} was not exported with model.json: it is of another export; copy the whole folder to "
+                "an empty place, or export the model again"
+            )
+
+
+def _fingerprint(content: Mapping[str, Any], files: Mapping[str, str]) -> str:
     """Of everything that scores depend on; a catalogue may be new where the graph is not."""
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    graphs = (f"{name}{SUFFIXES[engine]}" for name in ("model", "item_model"))
-    for name in (*graphs, ITEMS, VOCABULARY):
-        if (path / name).is_file():
-            with (path / name).open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+    for found in files.values():
+        digest.update(bytes.fromhex(found))
     return digest.hexdigest()[:8]
 
 

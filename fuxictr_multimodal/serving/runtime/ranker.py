@@ -22,6 +22,9 @@ from .request import Ranked, Request, Scores, checked_k, listed
 from .scorer import Scorer, best
 from .vocabulary import Vocabulary
 
+# More would be a slip of the hand, and take all that a machine has.
+MOST_THREADS = 1024
+
 
 class Ranker:
     """A model that ranks. Threads may share it, also while items change.
@@ -40,8 +43,10 @@ class Ranker:
     """
 
     def __init__(self, folder: str | Path, threads: int | None = None) -> None:
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise ValueError(f"threads must be a whole number from 1, but it is {threads!r}")
+        if threads is not None and (
+            isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS
+        ):
+            raise ValueError(f"threads must be a whole number from 1 to {MOST_THREADS}, but it is {threads!r}")
         self.model = model = read_model(Path(folder))
         self._vocabulary = vocabulary = Vocabulary.read(model.path / VOCABULARY)
         arrays = model.stored()

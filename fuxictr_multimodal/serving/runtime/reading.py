@@ -59,7 +59,9 @@ def read(request: Request, model: Model, vocabulary: Vocabulary, version: Versio
     context = mapping(request.context, "context")
     columns = vocabulary.context(context, time=request.time)
     slots, unknown = {}, 0
-    for name, given in histories(request, model.behaviours).items():
+    # An older folder does not say which histories its dataset has.
+    known = (*vocabulary.histories, *(name for name in model.behaviours if name not in vocabulary.histories))
+    for name, given in histories(request, model.behaviours, known).items():
         rows = version.ids.rows(version.ids.keys(given, what=name))
         events = vocabulary.events(
             name, request.events.get(name, {}), length=len(rows), context=context, time=request.time

@@ -25,7 +25,7 @@ class Request:
         context: raw values of the context columns, such as the user's features and the hour.
         history: ids of the items of the main history, newest last.
         candidates: ids of the items to score; an id may come twice.
-        behaviours: further histories by name.
+        behaviours: further histories by name; those of the dataset that the model does not read may be there.
         events: by the name of a history, values of its events by column, each as long as the history.
         time: of the request, where the dataset has features of time.
     """
@@ -99,20 +99,26 @@ def mapping(values: Any, what: str, known: Sequence[str] | None = None) -> Mappi
     return values
 
 
-def histories(request: Request, names: Sequence[str]) -> dict[str, Sequence[Any]]:
-    """Ids of each history that the model reads, the main one first; empty where the request has none.
+def histories(request: Request, names: Sequence[str], known: Sequence[str]) -> dict[str, Sequence[Any]]:
+    """Ids of each history that the model reads; empty where the request has none.
+
+    Args:
+        request: of a caller, who need not know which of the dataset's histories this model reads.
+        names: of the histories that it reads.
+        known: histories of the dataset, the main one first.
 
     Raises:
-        RequestError: a history is no list, is not one of the model's, or its events do not belong to one.
+        RequestError: a history is no list, is not one of the dataset's, or its events do not belong to one.
     """
-    further = mapping(request.behaviours, "behaviours", names[1:])
-    mapping(request.events, "events", names)
+    further = mapping(request.behaviours, "behaviours", known[1:])
+    mapping(request.events, "events", known)
     main = listed(request.history, "history")
-    if not names:
+    if not known:
         if len(main):
             raise RequestError("history: the model reads no history; leave it out")
         return {}
-    return {names[0]: main} | {name: listed(further.get(name, ()), f"behaviours {name!r}") for name in names[1:]}
+    given = {known[0]: main} | {name: listed(further.get(name, ()), f"behaviours {name!r}") for name in known[1:]}
+    return {name: given[name] for name in names}
 
 
 def checked_k(k: Any) -> int | None:

@@ -46,6 +46,7 @@ class Vocabulary:
         item_features: what `items` gives: features of the item table that the model reads.
         ids: of the items by row, row 0 is None; None where an item's id is its row number.
         rows: number of rows of the item table, with padding; 0 without items.
+        histories: of the dataset, the main one first; a model need not read all of them.
     """
 
     def __init__(self, content: Mapping[str, Any]) -> None:
@@ -55,6 +56,7 @@ class Vocabulary:
         self.item_column: str = items.get("column", "")
         self.ids: list[str | int | None] | None = items.get("ids")
         self.rows: int = items.get("rows", 0)
+        self.histories: tuple[str, ...] = tuple(content.get("histories", ()))
         self._features = [(one["name"], _of_item(one)) for one in items.get("features", ())]
         self.item_features = tuple(name for name, _ in self._features)
         self.event_columns = tuple(event.name for event in self._events)
@@ -202,7 +204,9 @@ class Vocabulary:
         if self._own_rows is None:
             own = range(1, self.rows) if self.ids is None else self.ids[1:]
             self._own_rows = {str(one): row for row, one in enumerate(own, 1)}
-        texts = (str(int(one)) if isinstance(one, float) and one.is_integer() else str(one) for one in ids)
+        texts = (
+            str(int(one)) if isinstance(one, float | np.floating) and one.is_integer() else str(one) for one in ids
+        )
         return np.array([self._own_rows.get(text, 0) for text in texts], np.int64)
 
 

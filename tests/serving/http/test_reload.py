@@ -89,6 +89,12 @@ def test_items_of_run_time_outlive_a_replaced_folder(models, folder):
     assert scores(models, "a", "b", "c", "d", "new") == [5.0, 0.0, 3.0, 0.0, 8.0]
 
 
+def test_ids_that_are_not_there_are_not_kept_in_mind(models, folder):
+    models.remove([f"made up {number}" for number in range(1000)])
+    assert models.remove(["a", "made up"]) == 1
+    assert list(models._journal) == ["a"]
+
+
 def test_a_wrong_item_is_not_kept_for_later_models(models, folder):
     with pytest.raises(RequestError):
         models.upsert([{"item_id": "good", "weight": 7}, {"item_id": "bad"}])

@@ -149,6 +149,7 @@ def test_a_folder_is_replaced_without_a_failed_request(repository, folder):
         (["--model", "nowhere"], "error: nowhere/model.json is missing: give a folder that `fxmm export` wrote"),
         (["--model", "nowhere", "--port", "70000"], "--port 70000: give a number from 0 to 65535"),
         (["--model", "nowhere", "--threads", "0"], "'0' is no whole number from 1"),
+        (["--model", "nowhere", "--threads", "100000"], "error: --threads 100000: at most 1024; this machine has"),
         (["--model", "nowhere", "--max-body-mb", "x"], "'x' is no whole number from 1"),
         (["--model", "nowhere", "--host", "256.0.0.1"], "cannot listen at 256.0.0.1, port 0"),
     ],
