@@ -217,7 +217,7 @@ def test_an_export_to_onnx_says_that_ties_are_broken_otherwise(tmp_path, run_qin
     settings = ["dataset_id=Synthetic_test", "epochs=1", "topk=3"]
     run_qin(*settings, expid="ETA_demo", name="ties")
     overrides = [f"data_root={data_root}", f"model_root={tmp_path / 'checkpoints'}", "verbose=0", *settings]
-    with pytest.raises(InputError, match=r"ETA keeps 3 of 64 history slots .* or export --to torch"):
+    with pytest.raises(InputError, match=r"ETA keeps 3 of 64 history slots .* or pass --to torch"):
         export(
             config_dir=repository / "config", expid="ETA_demo", overrides=overrides, name="ties", out=tmp_path / "eta"
         )
