@@ -32,7 +32,7 @@ class Scorer:
         self._model, self._graph, self._feeds = model, graph, feeds
 
     def scores(self, requests: Sequence[Encoded], version: Version) -> list[NDArray[np.float64]]:
-        """Scores of each request as the model gives them, before any calibration, (C,); some may not be finite: see `fault`.
+        """Scores of each request as the model gives them, before any calibration, (C,); `fault` is for infinite ones.
 
         Raises:
             FolderError: the graph fails.
