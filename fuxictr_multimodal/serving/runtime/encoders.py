@@ -32,6 +32,8 @@ from numpy.typing import NDArray
 
 from .errors import RequestError
 from .raw_values import listed, number, shown, token, whole_number
+from .stored import MOST_SLOTS, real, reals, text, text_or_none, tokens, whole
+from .stored import listed as listed_of
 
 PAD_TOKEN, OOV_TOKEN = "__PAD__", "__OOV__"
 _NUMBERS = re.compile(r"[^\s,;^\[\]]+")
@@ -49,8 +51,8 @@ class Encoder(ABC):
     """
 
     def __init__(self, stored: Mapping[str, Any]) -> None:
-        self.name: str = stored["name"]
-        self.source: str = stored.get("from", self.name)
+        self.name = text(stored, "name")
+        self.source = text_or_none(stored, "from") or self.name
         self.what = f"column {self.source!r}"
         self.needed = "missing" not in stored
         self.missing: Any = stored.get("missing")
@@ -82,12 +84,12 @@ class Category(Encoder):
 
     def __init__(self, stored: Mapping[str, Any]) -> None:
         super().__init__(stored)
-        self._whole = stored["dtype"] == "int"
+        self._whole = text(stored, "dtype") == "int"
         self._codes = codes_of(stored)
         # Whole numbers that share a vocabulary with texts are looked up as texts.
         self._as_text = self._whole and stored.get("text", False)
         self._type = int if self._whole and not self._as_text else str
-        self._oov: int = stored["oov"]
+        self._oov = whole(stored, "oov")
 
     def encode_many(self, values: Sequence[Any]) -> NDArray[np.int64]:
         """Codes, (n,)."""
@@ -109,7 +111,7 @@ class EncodedCategory(Encoder):
 
     def __init__(self, stored: Mapping[str, Any]) -> None:
         super().__init__(stored)
-        self._size: int = stored["vocab_size"]
+        self._size = whole(stored, "vocab_size", least=1)
 
     def encode_many(self, values: Sequence[Any]) -> NDArray[np.int64]:
         """Codes, (n,)."""
@@ -127,9 +129,9 @@ class _Padded(Encoder):
 
     def __init__(self, stored: Mapping[str, Any]) -> None:
         super().__init__(stored)
-        self._splitter: str = stored["splitter"]
-        self._width: int = stored["max_len"]
-        self._pre = stored["padding"] == "pre"
+        self._splitter = text(stored, "splitter")
+        self._width = whole(stored, "max_len", least=1, most=MOST_SLOTS)
+        self._pre = text(stored, "padding", ("pre", "post")) == "pre"
 
     def encode_many(self, values: Sequence[Any]) -> NDArray[np.int64]:
         """Codes, (n, T)."""
@@ -161,9 +163,10 @@ class CategorySequence(_Padded):
     def __init__(self, stored: Mapping[str, Any]) -> None:
         super().__init__(stored)
         self._codes = codes_of({**stored, "dtype": "str"})
-        self._oov: int = stored["oov"]
-        if stored["pad_token"] is not None:
-            self._codes[stored["pad_token"]] = 0
+        self._oov = whole(stored, "oov")
+        pad = text_or_none(stored, "pad_token")
+        if pad is not None:
+            self._codes[pad] = 0
 
     def _codes_of(self, value: Any) -> list[int]:
         if not isinstance(value, str):
@@ -182,7 +185,7 @@ class EncodedSequence(_Padded):
 
     def __init__(self, stored: Mapping[str, Any]) -> None:
         super().__init__(stored)
-        self._size: int = stored["vocab_size"]
+        self._size = whole(stored, "vocab_size", least=1)
 
     def _codes_of(self, value: Any) -> list[int]:
         values = (value.split(self._splitter) if value else ()) if isinstance(value, str) else listed(value)
@@ -202,9 +205,9 @@ class Number(Encoder):
 
     def __init__(self, stored: Mapping[str, Any]) -> None:
         super().__init__(stored)
-        self._whole = stored["dtype"] == "int"
-        self._standard = (stored["subtract"], stored["divide"]) if "divide" in stored else None
-        self._range = (stored["multiply"], stored["add"]) if "multiply" in stored else None
+        self._whole = text(stored, "dtype") == "int"
+        self._standard = (real(stored, "subtract"), real(stored, "divide")) if "divide" in stored else None
+        self._range = (real(stored, "multiply"), real(stored, "add")) if "multiply" in stored else None
 
     def encode_many(self, values: Sequence[Any]) -> NDArray[np.float32]:
         """Numbers, (n,)."""
@@ -233,8 +236,8 @@ class QuantileBins(Encoder):
 
     def __init__(self, stored: Mapping[str, Any]) -> None:
         super().__init__(stored)
-        self._whole = stored["dtype"] == "int"
-        self._boundaries: list[float] = stored["boundaries"]
+        self._whole = text(stored, "dtype") == "int"
+        self._boundaries = reals(stored, "boundaries")
 
     def encode_many(self, values: Sequence[Any]) -> NDArray[np.int64]:
         """Codes, (n,)."""
@@ -250,8 +253,8 @@ class HashBuckets(Encoder):
 
     def __init__(self, stored: Mapping[str, Any]) -> None:
         super().__init__(stored)
-        self._whole = stored["dtype"] == "int"
-        self._buckets: int = stored["num_buckets"]
+        self._whole = text(stored, "dtype") == "int"
+        self._buckets = whole(stored, "num_buckets", least=1)
 
     def encode_many(self, values: Sequence[Any]) -> NDArray[np.int64]:
         """Codes, (n,)."""
@@ -269,7 +272,7 @@ class Embedding(Encoder):
 
     def __init__(self, stored: Mapping[str, Any]) -> None:
         super().__init__(stored)
-        self._width: int = stored["width"]
+        self._width = whole(stored, "width", least=1, most=MOST_SLOTS)
 
     def encode_many(self, values: Sequence[Any]) -> NDArray[np.float32]:
         """Vectors, (n, d)."""
@@ -326,13 +329,21 @@ def encoder_of(stored: Mapping[str, Any]) -> Encoder:
     """The encoder of a JSON object.
 
     Raises:
-        KeyError: its kind is unknown, or it lacks a key.
+        ValueError: its kind is unknown, it lacks a key, or the value of one is wrong.
 
     >>> city = {"name": "city", "kind": "category", "dtype": "str", "tokens": ["rome", "oslo"], "oov": 3, "missing": 3}
     >>> encoder_of(city).encode_many(["oslo", "atlantis", None]).tolist()
     [2, 3, 3]
     """
-    return KINDS[stored["kind"]](stored)
+    found = KINDS[text(stored, "kind", KINDS)](stored)
+    if not found.needed:
+        try:
+            found.encode(None)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(
+                f"'missing' of {found.name!r} must be a value that the model can read, but it is {shown(found.missing)}"
+            ) from None
+    return found
 
 
 def codes_of(stored: Mapping[str, Any]) -> dict[Any, int]:
@@ -340,8 +351,11 @@ def codes_of(stored: Mapping[str, Any]) -> dict[Any, int]:
 
     The dataset's vocabularies of texts hold two tokens of its own.
     """
-    tokens = stored["tokens"]
-    codes = dict(zip(tokens, stored.get("codes") or range(1, len(tokens) + 1), strict=True))
+    own = tokens(stored, "tokens")
+    numbers = listed_of(stored, "codes", int) if stored.get("codes") else range(1, len(own) + 1)
+    if len(numbers) != len(own):
+        raise ValueError(f"'codes' of {stored['name']!r} must be as many as its tokens")
+    codes = dict(zip(own, numbers, strict=True))
     if stored["dtype"] == "str" or stored.get("text"):
-        codes |= {PAD_TOKEN: 0, OOV_TOKEN: stored["oov"]}
+        codes |= {PAD_TOKEN: 0, OOV_TOKEN: whole(stored, "oov")}
     return codes

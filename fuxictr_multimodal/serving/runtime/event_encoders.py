@@ -27,9 +27,11 @@ from numpy.typing import NDArray
 
 from .errors import RequestError
 from .raw_values import number, shown, token, whole_number
-from .times import TimeForm, hours, weekdays
+from .stored import reals, text, text_or_none, tokens, whole
+from .times import PER_DAY, TimeForm, hours, weekdays
 
 TIMES = ("age", "weekday", "hour")
+KINDS = (*TIMES, "bins", "category", "encoded")
 
 
 class EventEncoder:
@@ -46,17 +48,21 @@ class EventEncoder:
     """
 
     def __init__(self, stored: Mapping[str, Any]) -> None:
-        self.name: str = stored["name"]
-        self.kind: str = stored["kind"]
-        self.reads: Mapping[str, str | None] = stored["reads"]
-        self.column: str | None = stored.get("column")
+        self.name = text(stored, "name")
+        self.kind = text(stored, "kind", KINDS)
+        self.reads = _reads(stored)
+        self.column = text_or_none(stored, "column")
         self.of_request: bool = stored.get("of_request", False)
-        self._unit: str | None = stored.get("unit")
-        self._boundaries: list[float] = stored.get("boundaries") or []
+        self._unit = text_or_none(stored, "unit", PER_DAY)
+        if self._unit is None and self.kind in ("weekday", "hour"):
+            raise ValueError(f"'unit' of {self.name!r} is missing: weekdays and hours are of dates")
+        self._boundaries = reals(stored, "boundaries") if stored.get("boundaries") else []
         self._bins = np.array(self._boundaries, np.float64)
-        self._tokens = {text: code for code, text in enumerate(stored.get("tokens") or (), 1)}
-        self._size: int = stored.get("vocab_size", 0)
-        self._without: int = stored.get("without_value", 0)
+        self._tokens = {
+            one: code for code, one in enumerate(tokens(stored, "tokens") if stored.get("tokens") else (), 1)
+        }
+        self._size = whole(stored, "vocab_size") if self.kind == "encoded" else 0
+        self._without = whole(stored, "without_value") if "without_value" in stored else 0
         self._form = TimeForm.of(stored.get("times") or {})
         self._column_form = TimeForm.of(stored.get("column_times") or {})
 
@@ -111,8 +117,8 @@ class EventEncoder:
 
     def _code(self, value: Any, what: str) -> int:
         if self.kind == "category":
-            text = token(value, what)
-            return 0 if text is None else self._tokens.get(text, len(self._tokens) + 1)
+            key = token(value, what)
+            return 0 if key is None else self._tokens.get(key, len(self._tokens) + 1)
         if self.kind == "bins":
             found = number(value, what)
             return 0 if found is None else bisect_right(self._boundaries, found) + 1
@@ -120,3 +126,10 @@ class EventEncoder:
         if code is None or not 0 <= code < self._size:
             raise RequestError(f"{what}: {shown(value)} is not a code of {self.name!r}, 0 to {self._size - 1}")
         return code
+
+
+def _reads(stored: Mapping[str, Any]) -> Mapping[str, str | None]:
+    found = stored.get("reads")
+    if not isinstance(found, dict) or not all(isinstance(one, str | None) for one in found.values()):
+        raise ValueError(f"'reads' of {stored['name']!r} must map histories to texts, but it is {shown(found)}")
+    return found

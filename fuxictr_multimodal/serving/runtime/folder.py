@@ -16,6 +16,7 @@ from .calibration import Calibration, calibration_of
 from .engines import DTYPES, SUFFIXES, Engine, Input, engine_of
 from .errors import FolderError
 from .storage import SCALE, Rows, Stored
+from .stored import MOST_SLOTS, listed, whole
 
 FORMAT = 1
 ITEMS, VOCABULARY = "items.safetensors", "vocabulary.json"
@@ -124,7 +125,7 @@ def read_model(path: Path) -> Model:
         found = _model(path, content)
     except FolderError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise FolderError(f"{file} is damaged ({type(error).__name__}: {error}): export the model again") from None
     return found
 
@@ -139,7 +140,7 @@ def read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FolderError(f"{file} is missing: give a folder that `fxmm export` wrote") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FolderError(f"{file} is damaged ({error}): export the model again") from None
     written = content.get("format") if isinstance(content, dict) else None
     if not isinstance(written, int) or written < 1:
@@ -151,7 +152,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def _model(path: Path, content: Mapping[str, Any]) -> Model:
     engine, padding = content["engine"], content["padding"]
-    if engine not in SUFFIXES:
+    if not isinstance(engine, str) or engine not in SUFFIXES:
         raise ValueError(f"engine {engine!r} is unknown")
     if padding not in ("pre", "post"):
         raise ValueError(f"padding {padding!r} is unknown")
@@ -159,8 +160,8 @@ def _model(path: Path, content: Mapping[str, Any]) -> Model:
     for name, storage in arrays.items():
         if storage not in STORAGES:
             raise ValueError(f"array {name} has the unknown storage {storage!r}")
-    fixed = None if content["fixed_slots"] is None else int(content["fixed_slots"])
-    max_len = int(content["max_len"])
+    fixed = None if content["fixed_slots"] is None else whole(content, "fixed_slots", most=MOST_SLOTS)
+    max_len = whole(content, "max_len", most=MOST_SLOTS)
     if content["behaviours"] and min(max_len, max_len if fixed is None else fixed) < 1:
         raise ValueError("histories have no slots")
     found = digests(path, engine)
@@ -173,7 +174,7 @@ def _model(path: Path, content: Mapping[str, Any]) -> Model:
         _inputs(content["inputs"]),
         arrays,
         _inputs(content["item_inputs"]),
-        tuple(str(name) for name in content["behaviours"]),
+        tuple(listed(content, "behaviours", str)),
         fixed,
         padding,
         max_len if fixed is None else min(max_len, fixed),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import RequestError
 from .raw_values import MOST_INT64, plain, shown, whole_number
+from .stored import text_or_none, whole
 
 PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000, "d": 1}
 # Units of whole numbers by their size: seconds up to the year 5138, and so on.
@@ -48,7 +49,8 @@ class TimeForm:
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> TimeForm:
         """The form as JSON holds it."""
-        return cls(stored.get("unit"), stored.get("limit"))
+        limit = whole(stored, "limit") if stored.get("limit") is not None else None
+        return cls(text_or_none(stored, "unit", (*PER_DAY, COUNT)), limit)
 
     def read(self, values: Sequence[Any], to: str | None, what: str) -> NDArray[np.int64]:
         """Times in a unit, (n,).

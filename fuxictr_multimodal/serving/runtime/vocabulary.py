@@ -26,6 +26,8 @@ from .encoders import Encoder, encoder_of
 from .errors import FolderError, RequestError, did_you_mean
 from .event_encoders import EventEncoder
 from .raw_values import listed, shown
+from .stored import listed as listed_of
+from .stored import text, whole
 
 FORMAT = 1
 # Key of a history's `events` with the times of its items.
@@ -50,14 +52,18 @@ class Vocabulary:
     """
 
     def __init__(self, content: Mapping[str, Any]) -> None:
-        self._context = [encoder_of(stored) for stored in content["context"]]
-        self._events = [EventEncoder(stored) for stored in content["events"]]
+        self._context = [encoder_of(stored) for stored in listed_of(content, "context", dict)]
+        self._events = [EventEncoder(stored) for stored in listed_of(content, "events", dict)]
         items = content["items"] or {}
-        self.item_column: str = items.get("column", "")
-        self.ids: list[str | int | None] | None = items.get("ids")
-        self.rows: int = items.get("rows", 0)
+        self.item_column = text(items, "column") if items else ""
+        self.ids: list[str | int | None] | None = None
+        if items.get("ids") is not None:
+            self.ids = listed_of(items, "ids", str, int, type(None))
+        self.rows = whole(items, "rows") if items else 0
         self.histories: tuple[str, ...] = tuple(content.get("histories", ()))
-        self._features = [(one["name"], _of_item(one)) for one in items.get("features", ())]
+        self._features = [
+            (text(one, "name"), _of_item(one)) for one in (listed_of(items, "features", dict) if items else ())
+        ]
         self.item_features = tuple(name for name, _ in self._features)
         self.event_columns = tuple(event.name for event in self._events)
         self.context_columns = (*(one.name for one in self._context), *self.event_columns)
@@ -88,10 +94,12 @@ class Vocabulary:
             return cls(content)
         except FileNotFoundError:
             raise FolderError(f"{path} is missing: export the model again") from None
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, FolderError):
                 raise
-            raise FolderError(f"{path} is damaged ({error!r}): export the model again") from None
+            raise FolderError(
+                f"{path} is damaged ({error if isinstance(error, ValueError) else repr(error)}): export the model again"
+            ) from None
 
     def context(self, values: Mapping[str, Any], *, time: Any = None) -> dict[str, NDArray]:
         """Columns of one request as the model reads them, each (1, ...): int64 codes, float32 numbers.
@@ -213,4 +221,4 @@ class Vocabulary:
 
 def _of_item(stored: Mapping[str, Any]) -> Encoder | None:
     """The encoder of an item feature; None for the item's own id."""
-    return None if stored["kind"] == "item" else encoder_of(stored)
+    return None if text(stored, "kind") == "item" else encoder_of(stored)
