@@ -115,7 +115,7 @@ def predict(
     if score and data is None and (engine == "ray" or experiment.store.split_path("test") is None):
         what = "--engine ray reads parquet" if engine == "ray" else f"{experiment.store.dir} has no test split"
         raise DataError(f"{what}: pass samples with --data")
-    loaded = run.load(experiment)
+    loaded = run.load(experiment, otherwise="pass published weights with --import-weights")
     model = loaded.model
     if exported is not None:
         export_weights(model, exported)

@@ -47,8 +47,12 @@ class TrainedRun:
             self.config_dir, self.expid, gpu=self.gpu, seed=self.seed, overrides=self.overrides, name=self.name
         )
 
-    def load(self, experiment: Experiment) -> LoadedRun:
+    def load(self, experiment: Experiment, *, otherwise: str = "") -> LoadedRun:
         """The model with its weights.
+
+        Args:
+            experiment: of the run.
+            otherwise: what else a user can do if nothing was trained.
 
         Raises:
             InputError: no checkpoint, one of another dataset, or wrong published weights.
@@ -60,7 +64,7 @@ class TrainedRun:
         if self.imported is not None:
             import_weights(model, self.imported)
         else:
-            load_trained(experiment, model, otherwise="pass published weights with --import-weights")
+            load_trained(experiment, model, otherwise=otherwise)
         return LoadedRun(experiment, feature_map, model, to_inputs)
 
 

@@ -10,14 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fuxictr.features import FeatureMap
-from fuxictr.pytorch.models import BaseModel
-from fuxictr.pytorch.torch_utils import seed_everything
-
-from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.store.staging import Staging
 from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
 from fuxictr_multimodal.scoring.calibration import Calibration, calibration_of, check_method
+from fuxictr_multimodal.scoring.trained_run import LoadedRun, TrainedRun
 from fuxictr_multimodal.serving.card import LICENCE_UNKNOWN, card, versions_of
 from fuxictr_multimodal.serving.client import CLIENT
 from fuxictr_multimodal.serving.example_request import FILE as REQUEST
@@ -31,8 +27,6 @@ from fuxictr_multimodal.serving.servables import servable_of
 from fuxictr_multimodal.serving.verification import SAMPLES, SAMPLES_OF_LOSSY, Checks, check_limits, compare
 from fuxictr_multimodal.serving.vocabulary import vocabulary_of
 from fuxictr_multimodal.system.files import write_json
-from fuxictr_multimodal.training.experiment import Experiment
-from fuxictr_multimodal.training.trained import load_trained
 from fuxictr_multimodal.training.trainer import Trainer
 from fuxictr_multimodal.zoo.servable import GraphInput, Servable
 
@@ -117,16 +111,6 @@ class Exported:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Trained:
-    """A trained run as it is loaded."""
-
-    experiment: Experiment
-    feature_map: FeatureMap
-    model: BaseModel
-    to_inputs: Callable[[Batch], Any]
-
-
 def export(
     *,
     config_dir: Path,
@@ -161,8 +145,10 @@ def export(
         _staging(out, overwrite).check()
     started = time.perf_counter()
     say(f"loading the trained run of {expid}")
-    trained = _load(config_dir, expid, seed=seed, overrides=overrides, name=name)
-    experiment = trained.experiment
+    run = TrainedRun(config_dir, expid, seed=seed, overrides=overrides, name=name)
+    experiment = run.experiment()
+    trained = run.load(experiment)
+    trained.model.eval()
     out = out or experiment.directory / f"{experiment.run}.export"
     staging = _staging(out, overwrite)
     staging.check()
@@ -202,19 +188,8 @@ def _staging(out: Path, overwrite: bool) -> Staging:
     return staging
 
 
-def _load(config_dir: Path, expid: str, **which: Any) -> _Trained:
-    experiment = Experiment.load(config_dir, expid, gpu=-1, **which)
-    # A model may draw numbers while it is built.
-    seed_everything(seed=experiment.params["seed"])
-    feature_map = experiment.feature_map()
-    model, to_inputs = experiment.build_model(feature_map)
-    load_trained(experiment, model)
-    model.eval()
-    return _Trained(experiment, feature_map, model, to_inputs)
-
-
 def _write(
-    folder: Path, trained: _Trained, servable: Servable, options: Options, say: Callable[[str], None]
+    folder: Path, trained: LoadedRun, servable: Servable, options: Options, say: Callable[[str], None]
 ) -> tuple[dict[str, Stored], int]:
     """Write all files but model.json and the card; the arrays as they are stored, and the number of int8 products."""
     run, suffix = trained.experiment.run, SUFFIXES[options.engine]
@@ -246,7 +221,7 @@ def _write(
     return stored, products
 
 
-def _calibration(trained: _Trained, options: Options) -> Calibration | None:
+def _calibration(trained: LoadedRun, options: Options) -> Calibration | None:
     if options.calibrate is None:
         return None
     trainer = Trainer(trained.model, to_inputs=trained.to_inputs, epochs=1)
@@ -255,7 +230,7 @@ def _calibration(trained: _Trained, options: Options) -> Calibration | None:
 
 
 def _model_json(
-    trained: _Trained,
+    trained: LoadedRun,
     servable: Servable,
     options: Options,
     stored: dict[str, Stored],
@@ -301,7 +276,7 @@ def _ranked_example(folder: Path) -> str:
     return text
 
 
-def _verify(folder: Path, trained: _Trained, servable: Servable, options: Options) -> Checks:
+def _verify(folder: Path, trained: LoadedRun, servable: Servable, options: Options) -> Checks:
     """Compare the files in the folder with the trained model."""
     model = read_model(folder)
     engine, arrays = model.graph(None), model.stored()
