@@ -18,10 +18,11 @@ from fuxictr_multimodal.serving.card import LICENCE_UNKNOWN, card, versions_of
 from fuxictr_multimodal.serving.client import CLIENT
 from fuxictr_multimodal.serving.example_request import FILE as REQUEST
 from fuxictr_multimodal.serving.example_request import as_text, example_request
-from fuxictr_multimodal.serving.graphs import SUFFIXES, check_engine, write_graph
+from fuxictr_multimodal.serving.graphs import check_engine, write_graph
 from fuxictr_multimodal.serving.items_file import STORAGES, Stored, write_items
 from fuxictr_multimodal.serving.quantise import quantise_products
 from fuxictr_multimodal.serving.runtime import Ranker, Request, RequestError
+from fuxictr_multimodal.serving.runtime.engines import SUFFIXES
 from fuxictr_multimodal.serving.runtime.folder import FORMAT, digests, read_model
 from fuxictr_multimodal.serving.servables import servable_of
 from fuxictr_multimodal.serving.verification import SAMPLES, SAMPLES_OF_LOSSY, Checks, check_limits, compare

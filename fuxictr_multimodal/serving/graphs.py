@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from fuxictr_multimodal.errors import ConfigError, InputError
 from fuxictr_multimodal.serving.onnx_operators import translations
+from fuxictr_multimodal.serving.runtime.engines import SUFFIXES
 from fuxictr_multimodal.zoo.servable import CANDIDATES, ITEMS, REQUESTS, GraphInput
 
-ENGINES = ("onnx", "torch")
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+ENGINES = tuple(SUFFIXES)
 # What ONNX Runtime 1.20 and later compute.
 OPSET = 18
 # Protocol buffers end at 2 GiB: the weights of a larger graph lie beside it.

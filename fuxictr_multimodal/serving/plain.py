@@ -23,7 +23,15 @@ from fuxictr_multimodal.zoo.layouts import (
     without_items,
 )
 from fuxictr_multimodal.zoo.repairs import least_slots
-from fuxictr_multimodal.zoo.servable import CANDIDATES, ITEMS, REQUESTS, Dim, GraphInput, Servable
+from fuxictr_multimodal.zoo.servable import (
+    CANDIDATES,
+    ITEMS,
+    REQUESTS,
+    GraphInput,
+    Servable,
+    array_input,
+    column_input,
+)
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -65,10 +73,10 @@ def _of_longctr(
     behaviour = behaviours_of(feature_map)[0]
     arrays = {name: item_table.features[name] for name in item_features(feature_map)}
     slots = names.slots(0) if fixed is None else fixed
-    inputs = [_context_input(name, spec) for name, spec in _context(feature_map)]
+    inputs = [column_input(name, spec) for name, spec in _context(feature_map)]
     inputs.append(GraphInput(names.mask(behaviour), "bool", (REQUESTS, slots)))
-    inputs += [_array_input(names.history(behaviour, n), v, REQUESTS, slots) for n, v in arrays.items()]
-    inputs += [_array_input(names.candidate(n), v, REQUESTS, CANDIDATES) for n, v in arrays.items()]
+    inputs += [array_input(names.history(behaviour, n), v, REQUESTS, slots) for n, v in arrays.items()]
+    inputs += [array_input(names.candidate(n), v, REQUESTS, CANDIDATES) for n, v in arrays.items()]
     graph = LongCTRGraph(model, inputs, behaviour, list(arrays))
     return _servable(graph, inputs, arrays, [behaviour], fixed, zoo_model.padding, only_torch=only_torch(model, fixed))
 
@@ -84,7 +92,7 @@ def _of_flat(
     pairs = [(name, source) for behaviour in histories_of(flat) for source, name in behaviour]
     pooled = all(flat.features[name].get("feature_encoder") == POOLING for name, _ in pairs)
     fixed = None if pooled or not pairs else max_len
-    inputs = [_context_input(name, spec) for name, spec in _context(feature_map)]
+    inputs = [column_input(name, spec) for name, spec in _context(feature_map)]
     behaviours: list[str] = []
     histories: dict[str, str] = {}
     for behaviour in behaviours_of(feature_map):
@@ -98,14 +106,14 @@ def _of_flat(
             name = names.history(behaviour, source) if of_item else names.event(behaviour, source)
             inputs.append(GraphInput(name, "int64", (REQUESTS, slots)))
             histories[f"{behaviour}_{source}"] = name
-    inputs += [_array_input(names.candidate(n), v, REQUESTS, CANDIDATES) for n, v in arrays.items()]
+    inputs += [array_input(names.candidate(n), v, REQUESTS, CANDIDATES) for n, v in arrays.items()]
     graph = FlatGraph(model, inputs, histories, list(arrays), list(flat.features))
     return _servable(graph, inputs, arrays, behaviours, fixed, zoo_model.padding, only_torch=only_torch(model, fixed))
 
 
 def _of_columns(model: BaseModel, zoo_model: ZooModel, feature_map: FeatureMap) -> Servable:
     """A dataset without items has nothing but columns; every request is a sample."""
-    inputs = [_context_input(name, spec) for name, spec in _context(feature_map)]
+    inputs = [column_input(name, spec) for name, spec in _context(feature_map)]
     pairs = longctr_feature_map(feature_map)[1] if zoo_model.layout == "longctr" else []
     least = least_slots(model, max(feature_map.features[name]["max_len"] for _, name in pairs)) if pairs else None
     graph = ColumnsGraph(model, inputs, layout=zoo_model.layout, pairs=pairs, slots=least, padding=zoo_model.padding)
@@ -126,7 +134,7 @@ def _servable(
         graph.eval(),
         inputs,
         items={name: _plain_type(values) for name, values in arrays.items()},
-        item_inputs=[_array_input(name, values, ITEMS) for name, values in arrays.items()],
+        item_inputs=[array_input(name, values, ITEMS) for name, values in arrays.items()],
         behaviours=behaviours,
         fixed_slots=fixed,
         padding=padding,
@@ -139,19 +147,6 @@ def _context(feature_map: FeatureMap) -> list[tuple[str, Spec]]:
     own = () if without_items(feature_map) else ("item",)
     features = feature_map.features.items()
     return [(name, spec) for name, spec in features if spec["type"] != "meta" and spec.get("source") not in own]
-
-
-def _context_input(name: str, spec: Spec) -> GraphInput:
-    """A column of the request, as the loader has it."""
-    kind = spec["type"]
-    width = {"sequence": "max_len", "embedding": "pretrain_dim"}.get(kind)
-    dtype = "int64" if kind in ("categorical", "sequence") else "float32"
-    return GraphInput(names.context(name), dtype, (REQUESTS, *([spec[width]] if width else [])))
-
-
-def _array_input(name: str, values: Tensor, *sizes: Dim) -> GraphInput:
-    dtype = "float32" if values.is_floating_point() else "int64"
-    return GraphInput(name, dtype, (*sizes, *values.shape[1:]))
 
 
 def _plain_type(values: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -58,6 +59,24 @@ def candidate(array: str) -> str:
 def slots(number: int) -> str:
     """Name of the size T of the behaviour of this number."""
     return f"slots_{number}"
+
+
+def column_input(name: str, spec: Mapping[str, Any]) -> GraphInput:
+    """The input of a column of the request, as the dataset encodes it.
+
+    Args:
+        name: of the column.
+        spec: of the feature map.
+    """
+    width = {"sequence": "max_len", "embedding": "pretrain_dim"}.get(spec["type"])
+    dtype = "int64" if spec["type"] in ("categorical", "sequence") else "float32"
+    return GraphInput(context(name), dtype, (REQUESTS, *([spec[width]] if width else [])))
+
+
+def array_input(name: str, values: Tensor, *sizes: Dim) -> GraphInput:
+    """An input with the rows of an array of items, (N, ...), in place of whose N stand these sizes."""
+    dtype = "float32" if values.is_floating_point() else "int64"
+    return GraphInput(name, dtype, (*sizes, *values.shape[1:]))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fuxictr_multimodal.data.batch import Batch
-from fuxictr_multimodal.zoo.servable import ITEMS, GraphInput, Servable
+from fuxictr_multimodal.zoo.servable import ITEMS, Servable, array_input
 from model_zoo.QIN.folded_first_order import FoldedFirstOrder
 from model_zoo.QIN.folded_graph import RankingGraph
 from model_zoo.QIN.folded_items import ItemEncoder
@@ -76,12 +76,7 @@ class FoldedQIN:
             inputs=graph.inputs,
             items=items,
             encode_items=encoder,
-            item_inputs=[_item_input(name, values) for name, values in features.items()],
+            item_inputs=[array_input(name, values, ITEMS) for name, values in features.items()],
             behaviours=graph.behaviours,
             folded=True,
         )
-
-
-def _item_input(name: str, values: Tensor) -> GraphInput:
-    dtype = "float32" if values.is_floating_point() else "int64"
-    return GraphInput(name, dtype, (ITEMS, *values.shape[1:]))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fuxictr_multimodal.zoo import servable
-from fuxictr_multimodal.zoo.servable import CANDIDATES, REQUESTS, Dim, GraphInput
+from fuxictr_multimodal.zoo.servable import CANDIDATES, REQUESTS, GraphInput
 from model_zoo.QIN.fields import Fields
 from model_zoo.QIN.folded_embedding import FeatureVectors
 from model_zoo.QIN.folded_first_order import FoldedFirstOrder
@@ -116,28 +116,18 @@ class RankingGraph(nn.Module):
 
 
 def _inputs(fields: Fields, specs: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> tuple[GraphInput, ...]:
-    def of_array(name: str, array: str, *dims: Dim) -> GraphInput:
-        values = arrays[array]
-        return GraphInput(name, "float32" if values.is_floating_point() else "int64", (*dims, *values.shape[1:]))
-
-    found = [column_input(servable.context(name), specs[name]) for name in (*fields.context, *fields.events)]
+    found = [servable.column_input(name, specs[name]) for name in (*fields.context, *fields.events)]
     for number, behaviour in enumerate(fields.behaviours):
         dims = (REQUESTS, servable.slots(number))
         found.append(GraphInput(servable.mask(behaviour.name), "bool", dims))
         found += [
-            of_array(servable.history(behaviour.name, array), array, *dims)
-            for array in arrays
+            servable.array_input(servable.history(behaviour.name, array), values, *dims)
+            for array, values in arrays.items()
             if array.startswith("vector") or (number == 0 and array.startswith("direction_"))
         ]
         found += [GraphInput(servable.event(behaviour.name, name), "int64", dims) for name in fields.events]
-    return (*found, *(of_array(servable.candidate(array), array, REQUESTS, CANDIDATES) for array in arrays))
-
-
-def column_input(name: str, spec: Mapping[str, Any]) -> GraphInput:
-    """A column of a request, as the dataset encodes it."""
-    kind = spec["type"]
-    if kind == "sequence":
-        return GraphInput(name, "int64", (REQUESTS, spec["max_len"]))
-    if kind == "embedding":
-        return GraphInput(name, "float32", (REQUESTS, spec["pretrain_dim"]))
-    return GraphInput(name, "float32" if kind == "numeric" else "int64", (REQUESTS,))
+    of_candidates = (
+        servable.array_input(servable.candidate(array), values, REQUESTS, CANDIDATES)
+        for array, values in arrays.items()
+    )
+    return (*found, *of_candidates)

@@ -14,8 +14,8 @@ from torch import nn
 
 from fuxictr_multimodal.errors import ConfigError, InputError
 from fuxictr_multimodal.serving import graphs
-from fuxictr_multimodal.serving.graphs import SUFFIXES, check_engine, write_graph
-from fuxictr_multimodal.serving.runtime.engines import Input, engine_of
+from fuxictr_multimodal.serving.graphs import check_engine, write_graph
+from fuxictr_multimodal.serving.runtime.engines import SUFFIXES, Input, engine_of
 from fuxictr_multimodal.zoo.servable import REQUESTS, GraphInput
 from tests.helpers.folded_samples import as_trained, in_float32
 from tests.helpers.made_servable import ITEM_ROWS, TEXT, made_inputs, made_servable
