@@ -238,7 +238,7 @@ def _ids(model: Model, vocabulary: Vocabulary, rows: int) -> IdMap:
     if known != rows:
         raise FolderError(f"{file} has {known} items, but items.safetensors has {rows} rows: export the model again")
     try:
-        return IdMap.of([None, *range(1, rows)] if vocabulary.ids is None else vocabulary.ids)
+        return vocabulary.own_ids
     except ValueError as error:
         raise FolderError(f"{file} is damaged ({error}): export the model again") from None
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from .encoders import Encoder, encoder_of
 from .errors import FolderError, RequestError, did_you_mean
 from .event_encoders import EventEncoder
+from .ids import IdMap
 from .raw_values import listed, shown
 from .stored import listed as listed_of
 from .stored import text, whole
@@ -75,8 +77,6 @@ class Vocabulary:
         # Columns of the dataset that this model does not read may be there.
         self._known = self._needed | frozenset(optional) | frozenset(content.get("unread", ()))
         self._known_events = frozenset(content.get("unread_events", ())) | {TIME}
-        # Made when an item is encoded first: a million ids take a while, and many servers never do.
-        self._own_rows: dict[str, int] | None = None
 
     @classmethod
     def read(cls, path: str | Path) -> Vocabulary:
@@ -100,6 +100,15 @@ class Vocabulary:
             raise FolderError(
                 f"{path} is damaged ({error if isinstance(error, ValueError) else repr(error)}): export the model again"
             ) from None
+
+    @cached_property
+    def own_ids(self) -> IdMap:
+        """Rows of the items at the time of the export.
+
+        Raises:
+            ValueError: the ids of `vocabulary.json` are no ids, or one is there twice.
+        """
+        return IdMap.of([None, *range(1, self.rows)] if self.ids is None else self.ids)
 
     def context(self, values: Mapping[str, Any], *, time: Any = None) -> dict[str, NDArray]:
         """Columns of one request as the model reads them, each (1, ...): int64 codes, float32 numbers.
@@ -186,7 +195,8 @@ class Vocabulary:
         found: dict[str, NDArray] = {}
         for name, encoder in self._features:
             if encoder is None:
-                found[name] = self._rows_of([value.get(self.item_column) for value in values])
+                keys = self.own_ids.keys([value.get(self.item_column) for value in values], what=self.item_column)
+                found[name] = np.maximum(self.own_ids.rows(keys), 0)
                 continue
             for value in values:
                 if encoder.source not in value:
@@ -207,16 +217,6 @@ class Vocabulary:
                 encoder.encode(value[encoder.source])
             except RequestError as error:
                 raise RequestError(f"item {shown(value.get(self.item_column))}: {error}") from None
-
-    def _rows_of(self, ids: Sequence[Any]) -> NDArray[np.int64]:
-        """Rows of ids at the time of the export, (n,); 0 for others. A number and its text are one id."""
-        if self._own_rows is None:
-            own = range(1, self.rows) if self.ids is None else self.ids[1:]
-            self._own_rows = {str(one): row for row, one in enumerate(own, 1)}
-        texts = (
-            str(int(one)) if isinstance(one, float | np.floating) and one.is_integer() else str(one) for one in ids
-        )
-        return np.array([self._own_rows.get(text, 0) for text in texts], np.int64)
 
 
 def _of_item(stored: Mapping[str, Any]) -> Encoder | None:
