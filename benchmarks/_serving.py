@@ -95,12 +95,12 @@ def trained_on_synthetic(size: str, folder: Path, *, rows: int, valid_rows: int)
 
 
 def request_of(folder: Path, candidates: int, *, seed: int = 0, history: int = HISTORY) -> Request:
-    """A request of one user with a full history; the context is that of an unknown user."""
+    """A request of one user with a full history; the context is that of the export's own example."""
     rng = np.random.default_rng(seed)
-    vocabulary = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
+    example = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     ids = known_ids(folder)
     return Request(
-        context={encoder["name"]: some_value(encoder) for encoder in vocabulary["context"]},
+        context=example["context"],
         history=[ids[i] for i in rng.integers(0, len(ids), history)],
         candidates=[ids[i] for i in rng.integers(0, len(ids), candidates)],
     )
@@ -174,13 +174,3 @@ def onnx_product_rates(width: int, rows: int, threads: int) -> dict[str, float]:
         taken = latencies(partial(session.run, None, {"x": left}), seconds=0.5, most=100)
         rates[name] = 2 * rows * width**2 / (taken["p50_ms"] / 1e3)
     return rates
-
-
-def some_value(encoder: dict[str, Any]) -> Any:
-    """A value that a column may have."""
-    kind = encoder["kind"]
-    if kind in ("sequence", "encoded_sequence"):
-        return []
-    if kind == "embedding":
-        return [0.1] * encoder["width"]
-    return "nobody" if encoder.get("dtype") == "str" else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,6 +140,28 @@ def onnx_scores(session, requests: Requests) -> np.ndarray:
     """Scores of ONNX Runtime, (R, C)."""
     read = {given.name for given in session.get_inputs()}
     return session.run(None, {name: v.numpy() for name, v in requests.inputs.items() if name in read})[0]
+
+
+def check_scores(
+    servable: Servable,
+    feature_map: FeatureMap,
+    model: nn.Module,
+    to_inputs,
+    path: Path,
+    *,
+    sizes: Iterable[tuple[int, int, int]],
+    traced_slots: int,
+    onnx_atol: float,
+) -> None:
+    """Graph and ONNX Runtime give the scores of the model, for all (requests, candidates, slots)."""
+    example = draw_requests(servable, feature_map, requests=2, candidates=3, slots=traced_slots)
+    session = onnx_session(servable, example, path)
+    for seed, (requests, candidates, slots) in enumerate(sizes):
+        drawn = draw_requests(servable, feature_map, requests=requests, candidates=candidates, slots=slots, seed=seed)
+        expected = model_scores(model, to_inputs, drawn)
+        np.testing.assert_allclose(graph_scores(servable, drawn), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(onnx_scores(session, drawn), expected, rtol=1e-5, atol=onnx_atol)
+    assert expected.std() > 1e-3
 
 
 def stirred(model: nn.Module, *, seed: int = 0) -> nn.Module:

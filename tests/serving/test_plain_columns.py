@@ -19,11 +19,10 @@ from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.zoo.models import ZooModel
 from tests.helpers import rich_experiments, sequence_csv
 from tests.helpers.servable_requests import (
+    check_scores,
     draw_requests,
     graph_scores,
     model_scores,
-    onnx_scores,
-    onnx_session,
     stirred,
 )
 
@@ -72,14 +71,8 @@ def load(tmp_path_factory):
 
 def check(servable, feature_map, model, to_inputs, folder, *, sizes=SIZES):
     """Graph and ONNX Runtime give the scores of the model."""
-    example = draw_requests(servable, feature_map, requests=2, candidates=3, slots=4)
-    session = onnx_session(servable, example, folder / "model.onnx")
-    for seed, (requests, candidates, slots) in enumerate(sizes):
-        drawn = draw_requests(servable, feature_map, requests=requests, candidates=candidates, slots=slots, seed=seed)
-        expected = model_scores(model, to_inputs, drawn)
-        np.testing.assert_allclose(graph_scores(servable, drawn), expected, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(onnx_scores(session, drawn), expected, rtol=1e-5, atol=1e-6)
-    assert expected.std() > 1e-3
+    path = folder / "model.onnx"
+    check_scores(servable, feature_map, model, to_inputs, path, sizes=sizes, traced_slots=4, onnx_atol=1e-6)
 
 
 def built(experiment, model_class=None, **params):

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from fuxictr.pytorch.torch_utils import seed_everything
@@ -12,11 +11,7 @@ from fuxictr_multimodal.serving.servables import servable_of
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.zoo.models import longctr_models
 from tests.helpers.servable_requests import (
-    draw_requests,
-    graph_scores,
-    model_scores,
-    onnx_scores,
-    onnx_session,
+    check_scores,
     stirred,
 )
 
@@ -59,11 +54,5 @@ def test_longctr_models_are_traced_for_the_compiler_of_torch(trained, tmp_path, 
 @pytest.mark.parametrize("name", longctr_models())
 def test_longctr_models_score_alike_in_onnx_runtime(trained, tmp_path, name):
     servable, feature_map, model, to_inputs = trained(f"{name}_demo", *OVERRIDES.get(name, []))
-    example = draw_requests(servable, feature_map, requests=2, candidates=3, slots=5)
-    session = onnx_session(servable, example, tmp_path / "model.onnx")
-    for number, (requests, candidates, slots) in enumerate(SIZES):
-        drawn = draw_requests(servable, feature_map, requests=requests, candidates=candidates, slots=slots, seed=number)
-        expected = model_scores(model, to_inputs, drawn)
-        np.testing.assert_allclose(graph_scores(servable, drawn), expected, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(onnx_scores(session, drawn), expected, rtol=1e-5, atol=2e-6)
-    assert expected.std() > 1e-3
+    path = tmp_path / "model.onnx"
+    check_scores(servable, feature_map, model, to_inputs, path, sizes=SIZES, traced_slots=5, onnx_atol=2e-6)

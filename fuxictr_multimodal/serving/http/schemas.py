@@ -81,7 +81,7 @@ class ScoreBody(_Body):
 
 
 class RankBody(ScoreBody):
-    """A user, the candidates that are ranked for this user, and how many of them are wanted."""
+    """A user, the candidates to rank for this user, and how many of them to return."""
 
     k: Annotated[int, Field(ge=1)] | None = Field(None, description="number of items wanted; all without it")
 
@@ -132,14 +132,14 @@ class RankAnswer(ScoreAnswer):
 
 
 class UpsertAnswer(BaseModel):
-    """What became of the items."""
+    """How many items were added, and how many changed."""
 
     added: int
     changed: int
 
 
 class RemoveAnswer(BaseModel):
-    """What became of the ids."""
+    """How many items were removed."""
 
     removed: int
 

@@ -110,7 +110,7 @@ def best(scores: NDArray[np.float64], k: int | None) -> NDArray[np.intp]:
     >>> best(np.array([0.1, 0.9, 0.5, 0.9]), 3).tolist()
     [1, 3, 2]
     """
-    # A partition pays where few of many are wanted.
+    # A partition pays where k is much smaller than the number of scores.
     if k is None or 4 * k > len(scores):
         return np.argsort(-scores, kind="stable")[:k]
     least = np.partition(scores, len(scores) - k)[len(scores) - k]
