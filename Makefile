@@ -12,7 +12,7 @@ PIP := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/|/testing/|/transformers/models/' $(VENV)/lib
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint coverage docs format bench leaderboard protocol clean
+.PHONY: help install demo test torture lint coverage docs format bench leaderboard protocol clean
 
 help: ## Say what each command does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ demo: $(VENV)/core ## Train QIN on synthetic data whose best AUC is known, and p
 
 test: install ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
+
+torture: install ## Attack files, runs and settings at length: about an hour; docs/reliability.md says what each part does
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.torture --out results/torture.json
 
 lint: install ## Check style, formatting and types
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ import polars as pl
 
 from fuxictr_multimodal.data.entry.entry import Entry
 from fuxictr_multimodal.data.entry.log.dataset import build_log
-from fuxictr_multimodal.data.store.reader import Store, read_item_table
+from fuxictr_multimodal.data.store import Store, read_item_table
 
 COLUMNS = [
     {"name": "user_id", "active": True, "dtype": "str", "type": "meta"},

@@ -14,7 +14,7 @@ from fuxictr_multimodal.data.entry.entry import BESIDE, FEATURE_MAP, Entry
 from fuxictr_multimodal.data.entry.recipe import check_unchanged, recipe_of
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols
 from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS
-from fuxictr_multimodal.data.store.reader import Store
+from fuxictr_multimodal.data.store.store import Store
 from fuxictr_multimodal.data.synthetic import SyntheticSpec, build_synthetic, spec_of
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system.files import make_folder

@@ -10,7 +10,7 @@ from typing import Any
 from fuxictr_multimodal.config.changes import changes
 from fuxictr_multimodal.config.dataset_settings import DatasetSettings
 from fuxictr_multimodal.data.entry.entry import FRAME, TABLES, Entry
-from fuxictr_multimodal.data.store.reader import Store
+from fuxictr_multimodal.data.store.store import Store
 from fuxictr_multimodal.errors import DataError
 
 # Where data lies, how it is got, and what a run may choose for itself.

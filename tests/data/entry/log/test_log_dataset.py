@@ -13,7 +13,7 @@ from fuxictr_multimodal.data.entry.events import EventFeature
 from fuxictr_multimodal.data.entry.log import dataset as log_module
 from fuxictr_multimodal.data.entry.log.dataset import build_log
 from fuxictr_multimodal.data.entry.tables.files import Table
-from fuxictr_multimodal.data.store.reader import Store
+from fuxictr_multimodal.data.store.store import Store
 from tests.helpers.log_dataset import build, entry_of, histories_in_polars, make_raw, samples_of, written
 
 
