@@ -1,4 +1,4 @@
-"""`python -m tests.torture PART...`: the long attacks on the project, one JSON object last; `make torture` runs them all.
+"""`python -m tests.torture PART...`: long attacks on the project, one JSON object last; `make torture` runs all.
 
 Each part is a module of this folder with `attack(*, count, seed, work)`: it attacks the project `count` times (None for
 its own number), works in the folder `work`, prints progress on stderr, and returns what it counted. Its list `failed`
