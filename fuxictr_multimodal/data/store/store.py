@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fuxictr_multimodal.data.store.ids import IdMap, ids_name
+from fuxictr_multimodal.data.store.integrity import Mode, check_files
 from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, Manifest
 from fuxictr_multimodal.data.store.reader import SplitReader
 from fuxictr_multimodal.errors import DataError, did_you_mean
-from fuxictr_multimodal.system.files import sha256
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,12 +29,18 @@ class Store:
         return f"Store({str(self.dir)!r}: {splits})"
 
     @classmethod
-    def open(cls, data_root: str | Path, dataset_id: str) -> Store:
+    def open(cls, data_root: str | Path, dataset_id: str, *, verify: Mode = "auto") -> Store:
         """Open `<data_root>/<dataset_id>`.
+
+        Args:
+            data_root: folder of the datasets.
+            dataset_id: name of the dataset.
+            verify: which files are compared with their checksums; see `check_files`. By default those that changed
+                since they last matched.
 
         Raises:
             DataError: there is no such dataset, its build was interrupted, it has another format version, or a
-                file is missing. The message says what to do.
+                file is missing, damaged or of another build. The message says what to do.
         """
         directory = Path(data_root) / dataset_id
         if not directory.is_dir():
@@ -52,9 +58,7 @@ class Store:
                 f"{directory / MANIFEST_NAME} is of dataset {manifest.dataset_id!r}, not {dataset_id!r}: "
                 f"the folder must have the name of its dataset"
             )
-        missing = [name for name in manifest.files if not (directory / name).is_file()]
-        if missing:
-            raise DataError(f"{directory / missing[0]} is missing: build the dataset again with overwrite")
+        check_files(directory, manifest.files, verify)
         return cls(directory, manifest)
 
     @staticmethod
@@ -85,17 +89,12 @@ class Store:
         return IdMap.read(self.dir / ids_name(column)) if column in self.manifest.ids else None
 
     def verify(self) -> None:
-        """Compare every file with its SHA-256 in the manifest.
+        """Compare every file with its SHA-256 in the manifest, whatever is recorded of it.
 
         Raises:
             DataError: a file differs.
         """
-        for name, expected in self.manifest.files.items():
-            if sha256(self.dir / name) != expected:
-                raise DataError(
-                    f"{self.dir / name} does not match its checksum in {MANIFEST_NAME}: the file is damaged or was "
-                    f"changed; build the dataset again with overwrite"
-                )
+        check_files(self.dir, self.manifest.files, "full")
 
 
 def _known_datasets(data_root: str | Path, dataset_id: str) -> str:
