@@ -56,8 +56,8 @@ def check_files(directory: Path, files: Mapping[str, str], mode: Mode = "auto") 
                 recorded.setdefault(name, at)
     unknown = [name for name in files if mode == "full" or name not in recorded]
     if unknown:
-        settled = _hash(directory, unknown, files, found)
-        write_record(directory, files, recorded | {name: found[name] for name in settled})
+        recorded |= {name: found[name] for name in _hash(directory, unknown, files, found)}
+        write_record(directory, files, {name: recorded[name] for name in files if name in recorded})
 
 
 def stats_of(directory: Path, names: Iterable[str]) -> dict[str, Stat]:
