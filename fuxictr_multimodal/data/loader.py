@@ -22,6 +22,7 @@ from fuxictr_multimodal.data.batch import Batch, Jagged, join, send
 from fuxictr_multimodal.data.order import Block, Window, shuffled_windows, stored_windows
 from fuxictr_multimodal.data.prefetch import prefetch
 from fuxictr_multimodal.data.store import SplitReader
+from fuxictr_multimodal.data.store.ranges import Ranges
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class MultimodalDataLoader:
 
     Raises:
         ConfigError: an argument has no meaning.
-        DataError: the split is missing, damaged, or lacks a column.
+        DataError: the split is missing, damaged, lacks a column, or holds a value that the feature map has no place
+            for; in `streaming` mode the latter is raised by the pass that reads it.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class MultimodalDataLoader:
             self._blocks = list(reader.blocks)
             self.num_samples = reader.rows
             self._stored = _stored_columns(reader, feature_map, split, self.data_path)
+            self._ranges = Ranges.of(reader, feature_map)
             self.mode = _choose_mode(self.data_path) if mode == "auto" else mode
             self._resident = self._keep(self._pool(reader, self._blocks)) if self.mode == "resident" else None
 
@@ -139,7 +142,7 @@ class MultimodalDataLoader:
         """
         with SplitReader(self.data_path) as reader:
             groups = None if self._group is None else reader.read(self._group, 0, reader.rows)
-            return reader.read(self._label, 0, reader.rows), groups
+            return self._ranges.read(reader, self._label, 0, reader.rows), groups
 
     def state_dict(self) -> dict[str, int]:
         """The epoch and the batch that come next, by what the latest pass has yielded."""
@@ -209,7 +212,7 @@ class MultimodalDataLoader:
 
         def column(name: str) -> Tensor:
             stored = reader.columns[name]
-            pieces = (reader.read(name, start, stop) for start, stop in blocks)
+            pieces = (self._ranges.read(reader, name, start, stop) for start, stop in blocks)
             return _fill(np.empty((rows, *stored.shape), stored.dtype), pieces)
 
         def history(behaviour: str | None) -> Jagged:
@@ -237,7 +240,7 @@ class MultimodalDataLoader:
         )
 
     def _read_history(self, reader: SplitReader, start: int, stop: int, behaviour: str | None) -> Jagged:
-        found = reader.read_jagged(start, stop, behaviour=behaviour, events=self._stored.events)
+        found = self._ranges.read_jagged(reader, start, stop, behaviour=behaviour, events=self._stored.events)
         events = {name: torch.from_numpy(values) for name, values in found.events.items()}
         history = Jagged(torch.from_numpy(found.values), torch.from_numpy(found.offsets), events)
         return history if self.max_len is None else history.newest(self.max_len)

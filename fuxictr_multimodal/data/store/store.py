@@ -88,13 +88,17 @@ class Store:
         """
         return IdMap.read(self.dir / ids_name(column)) if column in self.manifest.ids else None
 
-    def verify(self) -> None:
-        """Compare every file with its SHA-256 in the manifest, whatever is recorded of it.
+    def verify(self, *, progress: bool = False) -> None:
+        """Compare every file with its SHA-256 in the manifest, whatever is recorded of it, and check every value.
 
         Raises:
-            DataError: a file differs.
+            DataError: a file differs, a value is out of range, or two files disagree.
         """
+        # FuxiCTR, which reads the feature map, takes seconds to import.
+        from fuxictr_multimodal.data.store.full_check import check_values
+
         check_files(self.dir, self.manifest.files, "full")
+        check_values(self.dir, self.manifest, progress=progress)
 
 
 def _known_datasets(data_root: str | Path, dataset_id: str) -> str:
