@@ -58,4 +58,4 @@ def verify_main(argv: Sequence[str], *, prog: str) -> None:
     name = check_plain_name(args.dataset_id, "--dataset-id")
     store = Store.open(args.data_root, folder_name(args.data_root, name))
     store.verify()
-    print(f"{store.dir}: {len(store.manifest.files)} files match the manifest")
+    print(f"{store.place}: {len(store.manifest.files)} files match the manifest")

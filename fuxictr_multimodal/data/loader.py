@@ -21,7 +21,7 @@ from torch import Tensor
 from fuxictr_multimodal.data.batch import Batch, Jagged, join, send
 from fuxictr_multimodal.data.order import Block, Window, shuffled_windows, stored_windows
 from fuxictr_multimodal.data.prefetch import prefetch
-from fuxictr_multimodal.data.store import SplitReader
+from fuxictr_multimodal.data.store import SplitReader, Store
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class MultimodalDataLoader:
         shuffle_window: blocks that are shuffled together.
         least_rows: what is left at the end of a pass joins the batch before it when it is fewer rows than this. The
             order of the rows is the same for every value. `Trainer` asks for 2 where a model cannot train on one row.
+        store: the dataset of `data_path`: its build is read, wherever it lies. Without it, what the path names is.
         fuxictr_params: ignored; FuxiCTR passes every parameter of a run to its loader.
 
     Raises:
@@ -83,6 +84,7 @@ class MultimodalDataLoader:
         device: torch.device | str = "cpu",
         shuffle_window: int = 32,
         least_rows: int = 1,
+        store: Store | None = None,
         **fuxictr_params: object,
     ) -> None:
         if mode not in MODES:
@@ -94,6 +96,7 @@ class MultimodalDataLoader:
         if max_len is not None:
             _check_integer("max_len", max_len, least=1)
         self.data_path = Path(data_path)
+        self._store = store
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.max_len = max_len
@@ -108,12 +111,17 @@ class MultimodalDataLoader:
         self._labels = frozenset(feature_map.labels)
         meta = [name for name, spec in feature_map.features.items() if spec["type"] == "meta"]
         self._on_host = {*meta, self._group}
-        with SplitReader(self.data_path) as reader:
+        with self._open() as reader:
             self._blocks = list(reader.blocks)
             self.num_samples = reader.rows
             self._stored = _stored_columns(reader, feature_map, split, self.data_path)
-            self.mode = _choose_mode(self.data_path) if mode == "auto" else mode
+            self.mode = _choose_mode(reader) if mode == "auto" else mode
             self._resident = self._keep(self._pool(reader, self._blocks)) if self.mode == "resident" else None
+
+    def _open(self) -> SplitReader:
+        if self._store is None:
+            return SplitReader(self.data_path)
+        return self._store.read(lambda folder: SplitReader(folder / self.data_path.name))
 
     @property
     def num_blocks(self) -> int:
@@ -137,7 +145,7 @@ class MultimodalDataLoader:
 
         Labels are those that metrics are of: the first of the feature map.
         """
-        with SplitReader(self.data_path) as reader:
+        with self._open() as reader:
             groups = None if self._group is None else reader.read(self._group, 0, reader.rows)
             return reader.read(self._label, 0, reader.rows), groups
 
@@ -196,7 +204,7 @@ class MultimodalDataLoader:
 
     def _from_disk(self, epoch: int, skip: int) -> Generator[tuple[Batch, Picks], None, None]:
         def read() -> Generator[tuple[Batch, Picks], None, None]:
-            with SplitReader(self.data_path) as reader:
+            with self._open() as reader:
                 for window in self._windows(epoch, skip):
                     yield self._pool(reader, window.blocks), window.picks
 
@@ -383,12 +391,9 @@ def _columns_of(history: Jagged) -> list[Tensor]:
     return [history.values, *history.events.values()]
 
 
-def _choose_mode(path: Path) -> str:
+def _choose_mode(reader: SplitReader) -> str:
     """Resident if the split takes at most half of the free memory."""
-    folder = path.with_suffix("") if path.suffix == ".h5" else path
-    files = [folder.with_suffix(".h5"), *folder.glob("*.h5")]
-    size = sum(file.stat().st_size for file in files if file.is_file())
-    return "resident" if size <= psutil.virtual_memory().available // 2 else "streaming"
+    return "resident" if reader.nbytes <= psutil.virtual_memory().available // 2 else "streaming"
 
 
 def _check_integer(name: str, value: object, *, least: int) -> None:

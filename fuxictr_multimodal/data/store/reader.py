@@ -59,6 +59,11 @@ class SplitReader:
         """Rows of all parts."""
         return self._starts[-1]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the files."""
+        return sum(file.id.get_filesize() for file in self._files)
+
     @cached_property
     def columns(self) -> dict[str, Column]:
         """Columns by name, in the order of the manifest; histories are not a column."""
