@@ -124,7 +124,7 @@ class EmbeddingRun:
             return before if stage == "evaluate" else ("running", None)
 
         recorder = Recorder(self.report, files.report)
-        with recorder.recording(lambda: files.left(chosen), ending):
+        with recorder.recording(lambda: files.kept(chosen), ending):
             remove_stale_temporaries(files.replaced)
             if chosen and not resume:
                 self._forget(STAGES[STAGES.index(chosen[0]) :], recorder)
@@ -245,6 +245,7 @@ class EmbeddingRun:
             settings=settings.optimiser,
             state_file=files.state(stage),
             save_steps=experiment.save_steps,
+            save_minutes=experiment.save_minutes,
             progress=self.progress,
         )
         if resume:
