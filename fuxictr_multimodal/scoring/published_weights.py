@@ -99,8 +99,11 @@ def _published_state(model: nn.Module) -> dict[str, Tensor]:
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise DataError(f"{path}: the file of weights does not exist")
-    remedy = "name a file of weights, as the authors published them"
-    return named_tensors(read_torch(path, remedy=remedy), path, remedy=remedy)
+    remedy = "not a state dict of tensors, or damaged; name a file of weights, as the authors published them"
+    stored = read_torch(path, remedy=remedy)
+    if not isinstance(stored, Mapping) or not all(isinstance(value, Tensor) for value in stored.values()):
+        raise DataError(f"{path}: holds {type(stored).__name__}, expected a state dict: names to tensors")
+    return named_tensors(stored, path, remedy=remedy)
 
 
 def _layer_hint(name: str, known: Mapping[str, Tensor]) -> str:
