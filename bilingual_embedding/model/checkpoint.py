@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -15,8 +14,11 @@ from bilingual_embedding.model.presets import EncoderConfig
 from bilingual_embedding.model.tokenizer import FILE_NAME, BilingualTokenizer
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import replace_atomically, write_json
+from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 
 CONFIG, WEIGHTS, MODULES_FILE = "config.json", "model.safetensors", "modules.json"
+# A parameter takes 4 bytes in the file, 2 in half precision; the pooler, which is counted, may be missing there.
+MOST_PARAMETERS_A_BYTE, ROOM_PARAMETERS = 1, 10_000_000
 FILES = (CONFIG, WEIGHTS, MODULES_FILE, FILE_NAME)
 # This file tells sentence-transformers which module reads the folder.
 MODULES = [
@@ -46,9 +48,14 @@ def load_encoder(
         if not (folder / name).is_file():
             raise DataError(f"{folder / name} does not exist: {folder} contains no trained encoder")
     try:
-        config = EncoderConfig(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+        config = EncoderConfig(**read_json_file(folder / CONFIG))
     except (ValueError, TypeError) as error:
         raise DataError(f"{folder / CONFIG} is not an encoder's configuration: {error}") from None
+    size = (folder / WEIGHTS).stat().st_size
+    if config.parameters > MOST_PARAMETERS_A_BYTE * size + ROOM_PARAMETERS:
+        raise DataError(
+            f"{folder / CONFIG} declares {config.parameters:,} parameters, but {folder / WEIGHTS} has {size:,} bytes"
+        )
     encoder = Encoder(config, backend=backend, gradient_checkpointing=gradient_checkpointing)
     try:
         encoder.load_state_dict(load_file(folder / WEIGHTS))
