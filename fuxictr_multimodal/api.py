@@ -301,8 +301,8 @@ def _entry_of_store(store: Store) -> dict[str, Any]:
     """The entry of a dataset that is built: its columns are in its manifest."""
     manifest = store.manifest
     entry: dict[str, Any] = {
-        "dataset_id": store.dir.name,
-        "data_root": str(store.dir.parent),
+        "dataset_id": store.place.name,
+        "data_root": str(store.place.parent),
         "data_format": "h5",
         "group_id": manifest.group_id,
         "feature_cols": manifest.feature_cols,

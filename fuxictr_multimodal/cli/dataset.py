@@ -61,23 +61,22 @@ def verify_main(argv: Sequence[str], *, prog: str) -> None:
     from fuxictr_multimodal.config.names import check_plain_name
     from fuxictr_multimodal.data.entry.build import folder_name
     from fuxictr_multimodal.data.store import Store
-    from fuxictr_multimodal.data.store.full_check import check_values
 
     names = [check_plain_name(name, "--dataset-id") for name in args.dataset_id or ()]
     folders = [folder_name(args.data_root, name) for name in names]
     problems = []
     for folder in folders or _datasets_in(args.data_root):
         try:
-            store = Store.open(args.data_root, folder, verify="full")
-            check_values(store.dir, store.manifest, progress=True)
+            store = Store.open(args.data_root, folder, verify="sizes")
+            store.verify(progress=True)
         except InputError as error:
             problems.append(str(error))
             continue
         manifest = store.manifest
         rows = sum(counts.rows for counts in manifest.splits.values())
         print(
-            f"{store.dir}: {len(manifest.files)} files match the manifest; {rows:,} samples and {manifest.items - 1:,} "
-            "items are in range"
+            f"{store.place}: {len(manifest.files)} files match the manifest; {rows:,} samples and "
+            f"{manifest.items - 1:,} items are in range"
         )
     if problems:
         raise DataError("; ".join(problems))

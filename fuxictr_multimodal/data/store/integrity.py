@@ -116,8 +116,10 @@ def write_record(directory: Path, files: Mapping[str, str], hashed_at: Mapping[s
 
 
 def _record_paths(directory: Path) -> list[Path]:
-    """Where the record of a dataset may lie, best first."""
+    """Where the record of a dataset may lie, best first; nowhere for a build that another one has moved aside."""
     place = directory.resolve()
+    if place.name.startswith("."):
+        return []
     paths = [place.with_name(f".{place.name}.verified.json")]
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from fuxictr_multimodal.data.store.manifest_checks import check_manifest
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -186,7 +188,7 @@ class Manifest:
             )
         _check_checksum(stored, path)
         try:
-            return cls(
+            found = cls(
                 **{
                     **stored,
                     "splits": {name: _split_counts(counts) for name, counts in stored["splits"].items()},
@@ -197,6 +199,8 @@ class Manifest:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is damaged ({error}): build the dataset again") from None
+        check_manifest(found, str(path))
+        return found
 
     def table(self) -> str:
         """The statistics of the splits as a text table."""
@@ -268,8 +272,8 @@ def read_json(path: Path) -> Any:
         DataError: the file is missing or damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json_file(path)
     except FileNotFoundError:
         raise DataError(f"{path} is missing: build the dataset first") from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}): build the dataset again") from None

@@ -8,7 +8,6 @@ further kind of history. This file knows no torch: the loader turns what it read
 from __future__ import annotations
 
 import bisect
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 
 from fuxictr_multimodal.data.jagged import JaggedArrays, offsets_from_lengths
 from fuxictr_multimodal.data.store.h5_files import columns_of, in_order, open_file, read_rows
-from fuxictr_multimodal.data.store.manifest import SPLITS, Column
+from fuxictr_multimodal.data.store.manifest import SPLITS, Column, read_json
 from fuxictr_multimodal.errors import DataError, did_you_mean
 
 CHUNK_ROWS = 65_536
@@ -58,6 +57,11 @@ class SplitReader:
     def rows(self) -> int:
         """Rows of all parts."""
         return self._starts[-1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the files."""
+        return sum(file.id.get_filesize() for file in self._files)
 
     @cached_property
     def columns(self) -> dict[str, Column]:
@@ -210,9 +214,18 @@ def read_item_table(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def read_item_titles(directory: Path) -> dict[int, str]:
-    """Titles by item id of the dataset in `directory`; empty where it has none."""
+    """Titles by item id of the dataset in `directory`; empty where it has none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     path = directory / TITLES_FILE
-    return dict(enumerate(json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    titles = read_json(path)
+    if not isinstance(titles, list) or not all(isinstance(title, str) for title in titles):
+        raise DataError(f"{path} is damaged: it must be a list of titles; build the dataset again with overwrite")
+    return dict(enumerate(titles))
 
 
 def _attribute(file: h5py.File, name: str) -> int:

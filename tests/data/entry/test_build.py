@@ -49,7 +49,7 @@ def test_a_dataset_is_built_once_and_replaced_only_on_request(shop):
     with pytest.raises(StoreExistsError, match="give --overwrite"):
         build_entry(shop)
     assert build_entry(shop, overwrite=True) == store
-    assert (store.dir / "manifest.json").stat().st_mtime_ns > written
+    assert (store.place / "manifest.json").stat().st_mtime_ns > written
 
 
 @pytest.mark.parametrize(
