@@ -93,6 +93,7 @@ def _text(folder: Path, shared: Path) -> list[str]:
     return [f"{ROOT / 'run_embedding.py'}", "--config", f"{folder / 'text.yaml'}", "--expid", "Tiny"]
 
 
+TPE = ("--search", "tpe", "--trials", "2")
 SMALL = ("batch_size=128", "epochs=2")
 SCENES = {
     scene.name: scene
@@ -123,7 +124,7 @@ SCENES = {
         Scene("build", experiment("epochs=1", own_data=True)),
         Scene("seeds", experiment(*SMALL, "save_steps=5", more=("--seeds", "1-2"))),
         Scene("grid", _tuner(), again=(), prepare=_write_tuner, before=draw_nothing),
-        Scene("search", _tuner("--search", "tpe", "--trials", "2"), again=(), prepare=_write_search, before=draw_nothing),
+        Scene("search", _tuner(*TPE), again=(), prepare=_write_search, before=draw_nothing),
         Scene("text", _text, prepare=_write_text),
     )
 }  # fmt: skip
