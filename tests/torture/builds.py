@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import multiprocessing
 import os
 import random
@@ -50,6 +51,8 @@ FEATURE_COLS: list[dict[str, Any]] = [
 
 def attack(*, count: int | None, seed: int, work: Path) -> dict[str, Any]:
     """Count opens and what they read, kills and what they left."""
+    # Of folders that are still read.
+    logging.getLogger("fuxictr_multimodal.data.store.staging").setLevel(logging.ERROR)
     sources = [plant(work / f"build-{number}", number) for number in (0, 1)]
     failed: list[str] = []
     # The threads of polars do not outlive a fork.
