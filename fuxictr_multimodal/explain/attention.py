@@ -5,7 +5,6 @@ A model is supported if it has a method `attention_weights(batch)` that returns 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import torch
 from fuxictr.pytorch.torch_utils import seed_everything
 
@@ -23,7 +23,9 @@ from fuxictr_multimodal.data.recipes.raw_tables import refuse_repeated
 from fuxictr_multimodal.data.store import Store, read_item_titles
 from fuxictr_multimodal.data.store.encoding import FEATURE_VOCAB_NAME
 from fuxictr_multimodal.data.store.ids import IdMap
+from fuxictr_multimodal.data.store.manifest import read_json
 from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.system.untrusted.parquet import check_parquet
 from fuxictr_multimodal.text.decoding import to_utf8
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.trained import load_trained
@@ -242,7 +244,7 @@ class ItemNames:
 
 def _vocabularies(folder: Path) -> dict[str, dict[str, int]]:
     file = folder / FEATURE_VOCAB_NAME
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return read_json(file) if file.is_file() else {}
 
 
 def item_ids(store: Store) -> IdMap | None:
@@ -265,13 +267,16 @@ def read_titles(path: Path, ids: IdMap | None = None) -> dict[int, str]:
         raise DataError(f"--titles {path} {what}")
     try:
         if path.suffix.lower() == ".parquet":
-            frame = pl.read_parquet(path)
+            check_parquet(path, whole=True)
+            # On a damaged file the reader of polars may end the process.
+            frame = pl.read_parquet(path, use_pyarrow=True)
         else:
             separator = "\t" if path.suffix.lower() == ".tsv" else ","
             content = to_utf8(path.read_bytes(), where=str(path))
             frame = pl.read_csv(content, separator=separator, infer_schema=False)
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"--titles {path} cannot be read as a table: {str(error).splitlines()[0]}") from None
+    except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"--titles {path} cannot be read as a table: {reason}") from None
     # Blank lines, such as those at the end of a csv file, are rows without any value.
     frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
     key = next((name for name in ("item_id", "item") if name in frame.columns), None)

@@ -15,6 +15,7 @@ from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_multimodal.config.expids import (
     check_model_keys,
+    check_params,
     load_config,
     load_dataset_config,
     load_model_config,
@@ -221,8 +222,14 @@ def resumed_params(before: Report, params: Mapping[str, Any], named: Collection[
         before: the report of the run.
         params: as the command and the YAML say.
         named: keys that the command line names; see `own_settings`.
+
+    Raises:
+        ConfigError: the report holds a setting that no configuration may have.
     """
     asked = computed(params)
     own = own_settings(computed(before.config), asked, named)
     # In the order of the command's parameters.
-    return {key: value for key, value in params.items() if key in own or key not in asked} | own
+    found = {key: value for key, value in params.items() if key in own or key not in asked} | own
+    # A report may come from elsewhere, and FuxiCTR evaluates some settings.
+    check_params(found, f"the report of run {before.run!r}")
+    return found

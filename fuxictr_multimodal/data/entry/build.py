@@ -84,7 +84,7 @@ def open_or_build(params: Mapping[str, Any]) -> Store:
         InputError: the data is missing (with the entry's `obtain` text), or what is there was built from another entry.
     """
     root, dataset_id = Path(params["data_root"]), params["dataset_id"]
-    form = form_of(params)
+    form, verify = form_of(params), params.get("verify", "auto")
     folder = dataset_id if form in ("built", "synthetic") else folder_name(root, dataset_id)
     missing = not is_there(root / folder)
     if form == "built":
@@ -92,7 +92,7 @@ def open_or_build(params: Mapping[str, Any]) -> Store:
             raise DataError(f"dataset {dataset_id!r} is not in {root}. {' '.join(params['obtain'].split())}")
         if missing and (problem := unread_format(params)):
             raise ConfigError(f"dataset {dataset_id!r} is not in {root}{problem}")
-        return Store.open(root, folder)
+        return Store.open(root, folder, verify=verify)
     if missing:
         make_folder(root)
         # Of several runs that start together, one builds and the others wait.
@@ -107,7 +107,7 @@ def open_or_build(params: Mapping[str, Any]) -> Store:
                 # Who waits for it takes the file of this name that comes next.
                 with contextlib.suppress(OSError):
                     lock.unlink()
-    store = Store.open(root, folder)
+    store = Store.open(root, folder, verify=verify)
     if form == "synthetic":
         where = f"dataset {dataset_id!r}: synthetic"
         _refuse_another_spec(store, SyntheticSpec.from_dict(params["synthetic"], where=where))

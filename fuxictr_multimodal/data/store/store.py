@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from fuxictr_multimodal.data.store.held import HeldFolder, replaced_path
 from fuxictr_multimodal.data.store.ids import IdMap, ids_name
+from fuxictr_multimodal.data.store.integrity import Mode, check_files
 from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, Manifest
 from fuxictr_multimodal.data.store.reader import SplitReader
 from fuxictr_multimodal.errors import DataError, did_you_mean
-from fuxictr_multimodal.system.files import sha256
 
 Result = TypeVar("Result")
 
@@ -49,12 +48,18 @@ class Store:
         return self.folder.read(reading)
 
     @classmethod
-    def open(cls, data_root: str | Path, dataset_id: str) -> Store:
+    def open(cls, data_root: str | Path, dataset_id: str, *, verify: Mode = "auto") -> Store:
         """Open `<data_root>/<dataset_id>`.
+
+        Args:
+            data_root: folder of the datasets.
+            dataset_id: name of the dataset.
+            verify: which files are compared with their checksums; see `check_files`. By default those that changed
+                since they last matched.
 
         Raises:
             DataError: there is no such dataset, its build was interrupted, it has another format version, or a
-                file is missing. The message says what to do.
+                file is missing, damaged or of another build. The message says what to do.
         """
         directory = Path(data_root) / dataset_id
         try:
@@ -64,7 +69,7 @@ class Store:
             if replaced_path(directory).exists():
                 remedy = "a build was killed while it replaced it; build it again with overwrite"
             raise DataError(f"{directory} does not exist: {remedy}. {_known_datasets(data_root, dataset_id)}") from None
-        return cls(folder, folder.read(lambda found: _checked(found, dataset_id)))
+        return cls(folder, folder.read(lambda found: _checked(found, dataset_id, verify)))
 
     @staticmethod
     def exists(data_root: str | Path, dataset_id: str) -> bool:
@@ -93,22 +98,24 @@ class Store:
             return None
         return self.read(lambda folder: IdMap.read(folder / ids_name(column)))
 
-    def verify(self) -> None:
-        """Compare every file with its SHA-256 in the manifest.
+    def verify(self, *, progress: bool = False) -> None:
+        """Compare every file with its SHA-256 in the manifest, whatever is recorded of it, and check every value.
 
         Raises:
-            DataError: a file differs.
+            DataError: a file differs, a value is out of range, or two files disagree.
         """
-        for name, expected in self.manifest.files.items():
-            if self.read(partial(_sha256, name=name)) != expected:
-                raise DataError(
-                    f"{self.dir / name} does not match its checksum in {MANIFEST_NAME}: the file is damaged or was "
-                    f"changed; build the dataset again with overwrite"
-                )
+        # FuxiCTR, which reads the feature map, takes seconds to import.
+        from fuxictr_multimodal.data.store.full_check import check_values
+
+        def check(folder: Path) -> None:
+            check_files(folder, self.manifest.files, "full")
+            check_values(folder, self.manifest, progress=progress)
+
+        self.read(check)
 
 
-def _checked(directory: Path, dataset_id: str) -> Manifest:
-    """The manifest of a folder that has all files of a dataset."""
+def _checked(directory: Path, dataset_id: str, verify: Mode) -> Manifest:
+    """The manifest of a folder that has all files of a dataset, as they were built."""
     if not (directory / MANIFEST_NAME).is_file():
         raise DataError(
             f"{directory} has no {MANIFEST_NAME}: its build was interrupted, or it is not a dataset of this "
@@ -120,14 +127,8 @@ def _checked(directory: Path, dataset_id: str) -> Manifest:
             f"{directory / MANIFEST_NAME} is of dataset {manifest.dataset_id!r}, not {dataset_id!r}: "
             f"the folder must have the name of its dataset"
         )
-    missing = [name for name in manifest.files if not (directory / name).is_file()]
-    if missing:
-        raise DataError(f"{directory / missing[0]} is missing: build the dataset again with overwrite")
+    check_files(directory, manifest.files, verify)
     return manifest
-
-
-def _sha256(directory: Path, name: str) -> str:
-    return sha256(directory / name)
 
 
 def _split_path(directory: Path, split: str) -> Path:

@@ -321,7 +321,7 @@ def test_existing_dataset_is_kept_unless_overwrite_is_given(tmp_path):
     assert Store.open(tmp_path, "tiny").manifest == before
     after = build(tmp_path, splits={"train": split_rows(9), "valid": split_rows(9, 1)}, overwrite=True)
     assert Store.open(tmp_path, "tiny").manifest == after
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".tiny.lock", "tiny"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tiny.lock", ".tiny.verified.json", "tiny"]
 
 
 def test_foreign_files_are_never_replaced(tmp_path):
