@@ -8,7 +8,6 @@ of the columns that `finish` compares.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from fuxictr_multimodal.config.names import check_dataset_id
 from fuxictr_multimodal.data.store import integrity, validation
 from fuxictr_multimodal.data.store.disk_columns import DiskColumns
 from fuxictr_multimodal.data.store.encoding import (
@@ -103,8 +103,7 @@ class StoreBuilder:
         progress: bool = True,
     ) -> None:
         self._where = where = f"dataset {dataset_id!r}"
-        if not re.fullmatch(r"\w[\w.-]*", dataset_id):
-            raise ConfigError(f"{where}: a dataset_id has letters, digits, _, . and - only")
+        check_dataset_id(dataset_id)
         slots = 0 if item_col is None else max_len
         for name, value, least in (("max_len", slots, int(item_col is not None)), ("rows_per_part", rows_per_part, 1)):
             if not isinstance(value, int) or value < least:
