@@ -185,11 +185,19 @@ def _reader(root: Path, count: int, seed: int) -> tuple[Counter[str], list[str]]
     return found, messages
 
 
-def attack_commit(root: Path, sources: list[Path], failed: list[str], *, read: bool) -> dict[str, int]:
-    """Kill a build that replaces build 0 by build 1, before each of its changes; `read`: somebody reads build 0."""
+def attack_commit(root: Path, sources: list[Path], failed: list[str], *, read: bool, every: int = 1) -> dict[str, int]:
+    """Kill a build that replaces build 0 by build 1, before each of its changes, or before some.
+
+    Args:
+        root: folder of the dataset.
+        sources: of builds 0 and 1.
+        failed: what is wrong is added to it.
+        read: whether somebody reads build 0 meanwhile, which is not removed then.
+        every: of how many changes one is tried.
+    """
     found: Counter[str] = Counter()
     with tqdm(desc="killed builds", unit=" kills") as bar:
-        for step in range(1_000):
+        for step in range(0, 1_000, every):
             shutil.rmtree(root, ignore_errors=True)
             overwrite(root, sources[0])
             reading = Store.open(root, DATASET) if read else None

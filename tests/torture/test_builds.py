@@ -27,13 +27,14 @@ def test_readers_read_one_build_while_others_take_its_place(tmp_path, sources):
     assert found["builds"] > 0
 
 
-@pytest.mark.parametrize("read", [False, True])
-def test_a_build_killed_at_any_step_leaves_one_that_is_whole(tmp_path, sources, read, monkeypatch):
+def test_a_build_killed_at_any_step_leaves_one_that_is_whole(tmp_path, sources, monkeypatch):
     monkeypatch.setattr(held, "COMMIT_SECONDS", 0.05)
     monkeypatch.setattr(builds, "EPOCHS", 1)
     failed: list[str] = []
-    found = builds.attack_commit(tmp_path, sources, failed, read=read)
+    alone = builds.attack_commit(tmp_path / "alone", sources, failed, read=False, every=6)
+    found = builds.attack_commit(tmp_path / "read", sources, failed, read=True)
     assert not failed
+    assert alone["kills"] > 3
     # Between the two renames there is no dataset; before and after there is.
     assert found["restored_by_the_next_build"] == 1
     assert found["whole"] == found["kills"] - 1 > 10
