@@ -107,9 +107,9 @@ def as_from_a_server() -> None:
 
     def closing(job: Any, words: Any, lifeline: Any, folder: Path, environment: Any) -> None:
         own = os.fstat(lifeline.fileno()).st_ino
-        for name in os.listdir("/proc/self/fd"):
+        for entry in list(Path("/proc/self/fd").iterdir()):
             with contextlib.suppress(OSError):
-                number = int(name)
+                number = int(entry.name)
                 writes = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
                 if writes and os.fstat(number).st_ino == own:
                     os.close(number)
