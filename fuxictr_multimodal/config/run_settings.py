@@ -93,6 +93,12 @@ class RunSettings(Settings):
         description="`resident` keeps a split in memory, `streaming` reads it in windows, `auto` chooses by free "
         "memory. Results do not depend on it.",
     )
+    verify: Literal["auto", "full", "sizes"] = Field(
+        "auto",
+        description="Which files of the dataset are compared with their checksums before a run: `auto` those that "
+        "changed since they last matched, `full` all (`--verify`), `sizes` those of another size, for file systems "
+        "whose times are not reliable.",
+    )
     group_id: SkipValidation[str] = Field(UNSET, description="Column that groups samples for grouped metrics.")
     use_features: SkipValidation[tuple[str, ...]] = Field(
         UNSET, description="Features that the model reads. By default it reads all of the dataset."

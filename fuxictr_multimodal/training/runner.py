@@ -214,7 +214,7 @@ def _train_and_score(
     train, valid = experiment.loaders("train", feature_map, model.device)
     publish(trainer.fit(train, valid))
     del train
-    keep_build(experiment.store.dir, experiment.store.manifest, files.directory)
+    keep_build(experiment.store, files.directory)
     scores = {}
     logging.info("****** Validation evaluation ******")
     scores["valid_scores"] = _score("valid", trainer, valid, report)

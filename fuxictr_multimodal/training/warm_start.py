@@ -112,7 +112,7 @@ def start_from(source: Source, model: nn.Module, store: Store, params: Mapping[s
     earlier = named_tensors(read_torch(path, remedy=remedy), path, remedy=remedy)
     own = model.state_dict()
     _refuse_other_names(earlier, own, source, params)
-    matches = _Matches(Vocabularies(store.dir, store.manifest), source.vocabularies)
+    matches = _Matches(Vocabularies(store.folder, store.manifest), source.vocabularies)
     rows = dict(_rows(model, matches, earlier))
     for name, weight in own.items():
         there, here = tuple(earlier[name].shape), tuple(weight.shape)
@@ -160,7 +160,7 @@ class _Matches:
     @staticmethod
     def _size(side: Vocabularies, column: str) -> int:
         if column not in side.sizes:
-            raise DataError(f"warm_start: {side.directory} has no feature {column!r} with a vocabulary")
+            raise DataError(f"warm_start: {side.folder.place} has no feature {column!r} with a vocabulary")
         return side.sizes[column]
 
 
