@@ -100,23 +100,26 @@ class Report(RunReport):
         )
 
 
-def append_csv_line(path: Path, report: Report, arguments: Sequence[str]) -> None:
+def append_csv_line(path: Path, report: Report, arguments: Sequence[str], *, once: bool = False) -> None:
     """Append the line that FuxiCTR's `run_expid.py` writes, in its own form; a warning where that is impossible.
 
     Args:
         path: FuxiCTR names it after the config folder.
         report: of the finished run.
         arguments: of the command line, the script's name first.
+        once: whether nothing is appended where the result is in the table already.
     """
 
     def listed(values: Mapping[str, float | None]) -> str:
         return " - ".join(f"{name}: {value:.6f}" for name, value in values.items() if value is not None)
 
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    line = (
-        f" {stamp},[command] python {one_line(' '.join(arguments))},[exp_id] {report.expid},"
-        f"[dataset_id] {report.dataset_id},[train] N.A.,[val] {listed(report.metrics.get('valid', {}))},"
-        f"[test] {listed(report.metrics.get('test', {}))}\n"
+    result = (
+        f",[exp_id] {report.expid},[dataset_id] {report.dataset_id},[train] N.A.,"
+        f"[val] {listed(report.metrics.get('valid', {}))},[test] {listed(report.metrics.get('test', {}))}\n"
     )
-    with kept_if_possible(path.resolve()), path.open("a", encoding="utf-8") as file:
-        file.write(line)
+    line = f" {stamp},[command] python {one_line(' '.join(arguments))}{result}"
+    with kept_if_possible(path.resolve()), path.open("a+", encoding="utf-8") as file:
+        file.seek(0)
+        if not once or not any(known.endswith(result) for known in file):
+            file.write(line)

@@ -19,9 +19,7 @@ MODULES = ("settings_targets", "entry_targets")
 
 def targets() -> list[Any]:
     """All targets."""
-    return [
-        target for name in MODULES for target in importlib.import_module(f"tests.torture.fuzz.{name}").TARGETS
-    ]
+    return [target for name in MODULES for target in importlib.import_module(f"tests.torture.fuzz.{name}").TARGETS]
 
 
 def attack(*, count: int | None, seed: int, work: Path, only: str = "") -> dict[str, Any]:
