@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.presets import EncoderConfig
 from bilingual_embedding.model.tokenizer import FILE_NAME, BilingualTokenizer
-from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system.files import replace_atomically, write_json
+from fuxictr_multimodal.system.torch_files import check_weights, first_line
+from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 
 CONFIG, WEIGHTS, MODULES_FILE = "config.json", "model.safetensors", "modules.json"
+# A parameter takes 4 bytes in the file, 2 in half precision; the pooler, which is counted, may be missing there.
+MOST_PARAMETERS_A_BYTE, ROOM_PARAMETERS = 1, 10_000_000
 FILES = (CONFIG, WEIGHTS, MODULES_FILE, FILE_NAME)
 # This file tells sentence-transformers which module reads the folder.
 MODULES = [
@@ -46,15 +49,46 @@ def load_encoder(
         if not (folder / name).is_file():
             raise DataError(f"{folder / name} does not exist: {folder} contains no trained encoder")
     try:
-        config = EncoderConfig(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{folder / CONFIG} is not an encoder's configuration: {error}") from None
+        config = EncoderConfig(**read_json_file(folder / CONFIG))
+        _check_size(config, folder / WEIGHTS)
+    except (ConfigError, ValueError, TypeError, OSError) as error:
+        raise DataError(f"{folder / CONFIG} is not an encoder's configuration: {first_line(error)}") from None
     encoder = Encoder(config, backend=backend, gradient_checkpointing=gradient_checkpointing)
+    load_weights(folder / WEIGHTS, encoder, fits=folder / CONFIG)
+    tokenizer = BilingualTokenizer.read(folder)
+    if tokenizer.vocabulary_size > config.vocabulary_size:
+        raise DataError(
+            f"{folder / FILE_NAME} has {tokenizer.vocabulary_size} tokens, but {folder / CONFIG} has rows for "
+            f"{config.vocabulary_size}: they are of different encoders; copy the whole folder again"
+        )
+    return encoder.eval(), tokenizer
+
+
+def _check_size(config: EncoderConfig, weights: Path) -> None:
+    """Refuse a configuration that would allocate more than its weights take."""
+    if config.parameters > MOST_PARAMETERS_A_BYTE * weights.stat().st_size + ROOM_PARAMETERS:
+        raise ValueError(f"it describes {config.parameters:,} weights, more than {weights} has room for")
+
+
+def load_weights(file: Path, module: nn.Module, *, fits: Path, part: bool = False) -> None:
+    """Give a module the weights of a safetensors file.
+
+    Args:
+        file: its header says sizes, which the library checks before anything is allocated.
+        module: on any device.
+        fits: the file whose model they are of, for the error.
+        part: whether the file may lack weights of the module.
+
+    Raises:
+        DataError: the file is damaged, or a weight does not fit the module or is not finite.
+    """
+    remedy = f"it does not fit {fits}; train the stage again, or copy the whole folder again"
     try:
-        encoder.load_state_dict(load_file(folder / WEIGHTS))
-    except (SafetensorError, RuntimeError) as error:
-        raise DataError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {str(error).splitlines()[0]}") from None
-    return encoder.eval(), BilingualTokenizer.read(folder)
+        weights = load_file(file)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise DataError(f"{file} cannot be read ({first_line(error)}): {remedy}") from None
+    own = {name: value for name, value in module.state_dict().items() if part and name not in weights}
+    module.load_state_dict(check_weights({**own, **weights}, module, file, remedy=remedy))
 
 
 def save_weights(file: Path, tensors: dict[str, Tensor]) -> None:

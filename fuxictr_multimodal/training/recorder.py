@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import time
@@ -18,6 +17,7 @@ from fuxictr_multimodal.errors import DataError, InputError
 from fuxictr_multimodal.system.files import make_folder, write_json
 from fuxictr_multimodal.system.interruption import Interrupted, interruption_kept
 from fuxictr_multimodal.system.terminal import plain_console
+from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 from fuxictr_multimodal.training.environment import git_commit, peak_memory_mib, versions
 
 
@@ -57,7 +57,7 @@ class RunReport:
             DataError: if the file is not a report of this version of the project.
         """
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            return cls(**read_json_file(path))
         except (ValueError, TypeError) as error:
             raise DataError(f"{path} is not a report of this version: {error}; move it away and run again") from None
 

@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fuxictr_multimodal.data.store import validation
+from fuxictr_multimodal.data.store import integrity, validation
 from fuxictr_multimodal.data.store.disk_columns import DiskColumns
 from fuxictr_multimodal.data.store.encoding import (
     FEATURE_MAP_NAME,
@@ -358,6 +358,8 @@ class StoreBuilder:
         promises.check({split: self.dir / split for split in splits}, self._ids, where=self._where)
         self._ids.write(self.dir)
         self._scales.warn(where=self._where)
+        paths = {path.relative_to(self.dir).as_posix(): path for path in sorted(self.dir.rglob("*")) if path.is_file()}
+        hashed_at = integrity.stats_of(self.dir, paths)
         manifest = Manifest(
             dataset_id=self.dataset_id,
             max_len=self._max_len,
@@ -373,10 +375,7 @@ class StoreBuilder:
             label_col=self._label_col,
             normalizers={**self._processor.normalizers, **(_as_json(encoders) or {})},
             sources=self._hashes(self._sources, "sources"),
-            files=self._hashes(
-                {path.relative_to(self.dir).as_posix(): path for path in sorted(self.dir.rglob("*")) if path.is_file()},
-                "files",
-            ),
+            files=self._hashes(paths, "files"),
             recipe=self._recipe,
             facts=_as_json(facts) or {},
             behaviours=list(self._behaviours),
@@ -385,6 +384,7 @@ class StoreBuilder:
         )
         manifest.write(self.dir)
         self._staging.commit()
+        integrity.write_record(self._staging.final_dir, manifest.files, hashed_at)
         self._finished = True
         print(manifest.table())
         return manifest
