@@ -8,7 +8,7 @@ import torch
 from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.system.files import make_folder, replace_atomically
 from fuxictr_multimodal.training.state_file import DAMAGE, first_line
 
 
@@ -19,12 +19,9 @@ def save_checkpoint(model: BaseModel) -> None:
         DataError: the file cannot be written.
     """
     path = Path(model.checkpoint)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replace_atomically(path) as temporary:
-            model.save_weights(str(temporary))
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"{path} cannot be written: {first_line(error)}") from None
+    make_folder(path.parent)
+    with replace_atomically(path) as temporary:
+        model.save_weights(str(temporary))
 
 
 def load_checkpoint(model: BaseModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -118,5 +119,14 @@ def append_csv_line(path: Path, report: Report, arguments: Sequence[str]) -> Non
         f"[dataset_id] {report.dataset_id},[train] N.A.,[val] {listed(report.metrics.get('valid', {}))},"
         f"[test] {listed(report.metrics.get('test', {}))}\n"
     )
-    with kept_if_possible(path.resolve()), path.open("a", encoding="utf-8") as file:
+    with kept_if_possible(path.resolve()):
+        _append(path, line.encode("utf-8", "backslashreplace"))
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Append a line; where an earlier one was cut by a full disk, it begins below it."""
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line
         file.write(line)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fuxictr_multimodal.errors import DataError, InputError
+from fuxictr_multimodal.errors import DataError, InputError, Unwritable
 from fuxictr_multimodal.system.files import replace_atomically
 
 # What reading a file raises that is cut, empty, or of something else than it should be.
@@ -30,9 +30,8 @@ def write_state(path: Path | None, state: Mapping[str, Any]) -> None:
     try:
         with replace_atomically(path) as temporary:
             torch.save(dict(state), temporary)
-    # What torch raises of a full disk is a RuntimeError.
-    except (OSError, RuntimeError) as error:
-        logging.warning("%s cannot be written (%s): the run cannot be resumed from here", path, first_line(error))
+    except Unwritable as error:
+        logging.warning("%s cannot be written (%s): the run cannot be resumed from here", path, error.strerror)
 
 
 def read_state(path: Path) -> dict[str, Any] | None:

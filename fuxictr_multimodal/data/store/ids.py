@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.system.writing import writing
 
 IDS_FOLDER = "ids"
 UNKNOWN = -1
@@ -92,8 +93,9 @@ class IdMap:
 
     def write(self, path: Path) -> None:
         """Write the ids as a parquet file; the folder is made."""
-        path.parent.mkdir(exist_ok=True)
-        self.ids.to_frame().write_parquet(path, compression="zstd", statistics=False)
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            self.ids.to_frame().write_parquet(path, compression="zstd", statistics=False)
 
     @classmethod
     def read(cls, path: Path) -> IdMap:
