@@ -261,5 +261,3 @@ def _peak() -> int:
             return next((int(line.split()[1]) << 10 for line in file if line.startswith(b"VmHWM")), 0)
     except OSError:
         return 0
-
-

@@ -73,10 +73,7 @@ def _dataset_configs(work: Path) -> Call:
     from fuxictr_multimodal.data.entry.build import check_columns, is_flat
 
     write = Written(work / "config" / "dataset_config", ".yaml")
-    own = [
-        {"Shop": entry}
-        for entry in _own_entries()
-    ]
+    own = [{"Shop": entry} for entry in _own_entries()]
     make = of_yaml([*_entries("dataset_config"), *own * 2], [*_files("dataset_config"), yaml.dump(own[0]).encode()])
 
     def call(content: bytes) -> None:
@@ -313,7 +310,9 @@ def _arguments(work: Path) -> Call:
                 words.insert(place + 1, rng.choice(rng.choice(lines)[1:]))
             else:
                 text = byte_mutator.mutated(words[place].encode("utf-8", "surrogateescape"), [], rng)
-                word = text.replace(b"\x00", b"").replace(b"/", b"").replace(b"~", b"").decode("utf-8", "surrogateescape")
+                word = (
+                    text.replace(b"\x00", b"").replace(b"/", b"").replace(b"~", b"").decode("utf-8", "surrogateescape")
+                )
                 words[place] = word[:3000]
         return words
 

@@ -48,7 +48,9 @@ def _changed(draw: Any, frame: pl.DataFrame) -> pl.DataFrame:
     if kind == "drop":
         return frame.drop(column)
     if kind == "rename":
-        other = draw(st.sampled_from(["", " ", "x", f"{column} ", column.upper(), "label", "item_id", "é\x00", "\u202e"]))
+        other = draw(
+            st.sampled_from(["", " ", "x", f"{column} ", column.upper(), "label", "item_id", "é\x00", "\u202e"])
+        )
         return frame if other in frame.columns else frame.rename({column: other})
     if kind == "swap":
         other = frame[draw(st.sampled_from(frame.columns))]
@@ -68,7 +70,21 @@ def _changed(draw: Any, frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(made.alias(column))
 
 
-_KINDS = ("cells", "cells", "cells", "retype", "retype", "lists", "series", "drop", "rename", "swap", "twice", "rows", "empty")
+_KINDS = (
+    "cells",
+    "cells",
+    "cells",
+    "retype",
+    "retype",
+    "lists",
+    "series",
+    "drop",
+    "rename",
+    "swap",
+    "twice",
+    "rows",
+    "empty",
+)
 
 
 def _cast(values: pl.Series, kind: Any) -> pl.Series:
@@ -95,7 +111,9 @@ def _with_lists(draw: Any, values: pl.Series) -> pl.Series:
     for _ in range(draw(st.integers(1, 3))):
         if lists:
             place = draw(st.integers(0, len(lists) - 1))
-            lists[place] = draw(st.sampled_from([None, [], [None], (lists[place] or [None]) * 5, [None, *(lists[place] or [])]]))
+            lists[place] = draw(
+                st.sampled_from([None, [], [None], (lists[place] or [None]) * 5, [None, *(lists[place] or [])]])
+            )
     return pl.Series(values.name, lists, dtype=values.dtype)
 
 
@@ -140,7 +158,9 @@ def as_bytes(frame: pl.DataFrame, suffix: str) -> bytes:
     else:
         flat = [
             pl.Series(c.name, [None if v is None else str(v) for v in c.to_list()])
-            if c.dtype.is_nested() or isinstance(c.dtype, pl.BaseExtension) or c.dtype in (pl.Binary, pl.Object, pl.Duration)
+            if c.dtype.is_nested()
+            or isinstance(c.dtype, pl.BaseExtension)
+            or c.dtype in (pl.Binary, pl.Object, pl.Duration)
             else c
             for c in frame.get_columns()
         ]

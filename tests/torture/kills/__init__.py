@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import random
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ from tests.torture.kills.scenes import SCENES, Scene, outcome
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 SECONDS = 180
+# What a killed command started ends a moment after it.
+ORPHAN_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ class Arena:
             command.communicate(kill.seconds * seconds)
             command.kill()
             command.communicate(SECONDS)
+        if scene.before is not nothing:
+            time.sleep(ORPHAN_SECONDS)
         done = self._type(scene, folder, again=scene.again, before=self.before)
         if done.status != 0:
             return f"status {done.status} when resumed: {done.errors[-600:]} (see {folder})"
@@ -163,7 +168,7 @@ def attack(*, count: int | None, seed: int, work: Path) -> dict[str, Any]:
         scenes[kill.scene] += 1
         if (what := arena.attack(kill)) is not None:
             failed.append(f"{kill}: {what}")
-            tqdm.write(failed[-1])
+            tqdm.write(failed[-1], file=sys.stderr)
     return {
         "kills": len(kills),
         "identical": len(kills) - len(failed),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,6 +96,29 @@ def _text(folder: Path, shared: Path) -> list[str]:
     return [f"{ROOT / 'run_embedding.py'}", "--config", f"{folder / 'text.yaml'}", "--expid", "Tiny"]
 
 
+def as_from_a_server() -> None:
+    """Close in each started process what it has from its parent by the fork, as one that a server forked has nothing.
+
+    With the writing end of its own lifeline it would not end with its parent.
+    """
+    from fuxictr_multimodal.launch import pool
+
+    run = pool.run_in_this_process
+
+    def closing(job: Any, words: Any, lifeline: Any, folder: Path, environment: Any) -> None:
+        own = os.fstat(lifeline.fileno()).st_ino
+        for entry in list(Path("/proc/self/fd").iterdir()):
+            with contextlib.suppress(OSError):
+                number = int(entry.name)
+                writes = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+                if writes and os.fstat(number).st_ino == own:
+                    os.close(number)
+        run(job, words, lifeline, folder, environment)
+
+    pool.run_in_this_process = closing
+    draw_nothing()
+
+
 TPE = ("--search", "tpe", "--trials", "2")
 SMALL = ("batch_size=128", "epochs=2")
 SCENES = {
@@ -122,9 +148,9 @@ SCENES = {
             ),
         ),
         Scene("build", experiment("epochs=1", own_data=True)),
-        Scene("seeds", experiment(*SMALL, "save_steps=5", more=("--seeds", "1-2"))),
-        Scene("grid", _tuner(), again=(), prepare=_write_tuner, before=draw_nothing),
-        Scene("search", _tuner(*TPE), again=(), prepare=_write_search, before=draw_nothing),
+        Scene("seeds", experiment(*SMALL, "save_steps=5", more=("--seeds", "1-2")), before=as_from_a_server),
+        Scene("grid", _tuner(), again=(), prepare=_write_tuner, before=as_from_a_server),
+        Scene("search", _tuner(*TPE), again=(), prepare=_write_search, before=as_from_a_server),
         Scene("text", _text, prepare=_write_text),
     )
 }  # fmt: skip
@@ -138,7 +164,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if not path.is_file() or path.suffix in (".log", ".png", ".yaml") or ".lock" in path.name:
+        if not path.is_file() or path.suffix in (".log", ".yaml") or ".lock" in path.name:
             continue
         if path.suffix == ".json":
             text = path.read_text(encoding="utf-8").replace(str(folder), "")
@@ -155,7 +181,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         elif path.suffix == ".csv":
             lines = path.read_text(encoding="utf-8").splitlines()
             found[name] = sorted(re.sub(r"^ \d{8}-\d{6},\[command\].*?,(?=\[exp_id\])", "", line) for line in lines)
-        elif "tuner" in name:
+        elif "tuner" in name and path.suffix != ".png":
             continue  # a journal and a page hold times; what counts of a sweep are its table and its runs
         else:
             found[name] = _digest(path.read_bytes())
