@@ -13,8 +13,9 @@ from tqdm import tqdm
 # Read when polars is imported: forked processes share the cores anyway.
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RUST_BACKTRACE", "0")
 
-MODULES = ("settings_targets", "entry_targets")
+MODULES = ("settings_targets", "entry_targets", "row_targets", "serving_targets", "file_targets", "raw_targets")
 
 
 def targets() -> list[Any]:
