@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import time
+import types
+import typing
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +16,7 @@ from typing import Any, Self
 from rich.table import Table
 from rich.text import Text
 
-from fuxictr_multimodal.errors import DataError, InputError
+from fuxictr_multimodal.errors import DataError, InputError, Unwritable
 from fuxictr_multimodal.system.files import make_folder, write_json
 from fuxictr_multimodal.system.interruption import Interrupted, interruption_kept
 from fuxictr_multimodal.system.terminal import plain_console
@@ -57,7 +60,10 @@ class RunReport:
             DataError: if the file is not a report of this version of the project.
         """
         try:
-            return cls(**read_json_file(path))
+            stored = read_json_file(path)
+            found = cls(**stored)
+            check_types(found)
+            return found
         except (ValueError, TypeError) as error:
             raise DataError(f"{path} is not a report of this version: {error}; move it away and run again") from None
 
@@ -72,6 +78,34 @@ class RunReport:
     def details(self) -> Iterable[str]:
         """The lines below the table."""
         raise NotImplementedError
+
+
+def check_types(report: RunReport) -> None:
+    """Refuse a report whose fields are of other types than they say, two levels deep.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    hints = typing.get_type_hints(type(report))
+    for name in vars(report):
+        if name in hints and not _is_of(vars(report)[name], hints[name]):
+            raise ValueError(f"{name} cannot be {str(vars(report)[name])[:80]!r}")
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    kind, inside = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if kind in (typing.Union, types.UnionType):
+        return any(_is_of(value, one) for one in inside)
+    if kind is dict:
+        return isinstance(value, dict) and all(_is_of(inner, inside[1]) for inner in value.values())
+    if kind is list:
+        return isinstance(value, list) and all(_is_of(inner, inside[0]) for inner in value)
+    if isinstance(value, bool):
+        return hint is bool
+    # A whole number is written where its fraction is zero.
+    return isinstance(value, int | float if hint is float else hint)
 
 
 def _finite(value: Any) -> Any:
@@ -140,12 +174,28 @@ class Recorder:
             if isinstance(error, InputError):
                 logging.error("%s", error)
             self._end("failed", f"{type(error).__name__}: {error}")
+            if isinstance(error, Unwritable) and (resumable := left()):
+                raise Unwritable(f"{error}; {resumable}") from None
             raise
         report.status, report.error = ending()
         self.write()
 
     def _end(self, status: str, error: str) -> None:
-        """The reason itself matters more than that it cannot be written."""
+        """The reason itself matters more than that it cannot be written; on a full disk the status at least is."""
         self.report.status, self.report.error = status, error
-        with contextlib.suppress(InputError):
+        try:
             self.write()
+        except InputError:
+            with contextlib.suppress(OSError):
+                _end_in_place(self.path, status)
+
+
+def _end_in_place(path: Path, status: str) -> None:
+    """Replace `running` in a report by a status that is no longer, in its own bytes: that needs no space."""
+    before, after = b'"status": "running"', f'"status": "{status}"'.encode()
+    with path.open("r+b", buffering=0) as file:
+        place = file.read().find(before)
+        if place >= 0 and len(after) <= len(before):
+            file.seek(place)
+            file.write(after.ljust(len(before)))
+            os.fsync(file.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -119,7 +120,21 @@ def append_csv_line(path: Path, report: Report, arguments: Sequence[str], *, onc
         f"[val] {listed(report.metrics.get('valid', {}))},[test] {listed(report.metrics.get('test', {}))}\n"
     )
     line = f" {stamp},[command] python {one_line(' '.join(arguments))}{result}"
-    with kept_if_possible(path.resolve()), path.open("a+", encoding="utf-8") as file:
+    with kept_if_possible(path.resolve()):
+        _append(
+            path,
+            line.encode("utf-8", "backslashreplace"),
+            known=result.encode("utf-8", "backslashreplace") if once else None,
+        )
+
+
+def _append(path: Path, line: bytes, *, known: bytes | None) -> None:
+    """Append a line, unless one ends with what is known; where an earlier one was cut by a full disk, below it."""
+    with path.open("a+b") as file:
         file.seek(0)
-        if not once or not any(known.endswith(result) for known in file):
-            file.write(line)
+        if known is not None and any(earlier.endswith(known) for earlier in file):
+            return
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line
+        file.write(line)
