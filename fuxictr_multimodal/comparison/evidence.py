@@ -58,7 +58,7 @@ class Evidence:
         manifest = store.manifest
         if manifest.hash != manifest_hash:
             raise DataError(
-                f"{store.dir} was built again since these runs (manifest {manifest.hash[:12]}, theirs "
+                f"{store.place} was built again since these runs (manifest {manifest.hash[:12]}, theirs "
                 f"{manifest_hash[:12]}): run them again with --overwrite, or give their dataset with --data-root"
             )
         with store.reader(split) as rows:

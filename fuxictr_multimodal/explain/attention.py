@@ -21,6 +21,7 @@ from fuxictr_multimodal.data.item_table import item_features
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.data.recipes.raw_tables import refuse_repeated
 from fuxictr_multimodal.data.store import Store, read_item_titles
+from fuxictr_multimodal.data.store.encoding import FEATURE_VOCAB_NAME
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.data.store.manifest import read_json
 from fuxictr_multimodal.errors import ConfigError, DataError
@@ -221,12 +222,11 @@ class ItemNames:
     def __init__(
         self, store: Store, feature_map: Any, table: dict[str, Any], titles: dict[int, str] | None = None
     ) -> None:
-        self._titles = read_item_titles(store.dir) if titles is None else titles
+        self._titles = store.read(read_item_titles) if titles is None else titles
         self._ids = item_ids(store)
         specs = feature_map.features
         self._tags = {name: table[name] for name in item_features(feature_map) if specs[name]["type"] == "sequence"}
-        vocab_file = store.dir / "feature_vocab.json"
-        vocab = read_json(vocab_file) if vocab_file.is_file() else {}
+        vocab = store.read(_vocabularies)
         self._names = {name: {index: word for word, index in vocab.get(name, {}).items()} for name in self._tags}
 
     def __call__(self, item: int) -> str:
@@ -240,6 +240,11 @@ class ItemNames:
                 numbers = words == [str(tag) for tag in ids]
                 parts.append((f"{name} " if numbers else "") + ", ".join(words))
         return f"{title} ({'; '.join(parts)})" if parts else title
+
+
+def _vocabularies(folder: Path) -> dict[str, dict[str, int]]:
+    file = folder / FEATURE_VOCAB_NAME
+    return read_json(file) if file.is_file() else {}
 
 
 def item_ids(store: Store) -> IdMap | None:

@@ -128,7 +128,7 @@ def calibration_of(
     valid = experiment.split_loader("valid", trainer.model.feature_map, trainer.model.device)
     predictions = trainer.predict(valid)
     if predictions.labels is None:
-        raise DataError(f"calibrate: the valid split of {experiment.store.dir} has no labels")
+        raise DataError(f"calibrate: the valid split of {experiment.store.place} has no labels")
     if method == "isotonic" and len(predictions.scores) < FEW_SAMPLES:
         logging.warning(
             "Isotonic regression on %d valid samples follows their noise: platt suits fewer than %d",

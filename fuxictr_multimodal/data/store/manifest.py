@@ -22,6 +22,7 @@ MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "valid", "test")
 # Keys that are written only where they hold something.
 LATER = frozenset({"behaviours", "event_columns", "ids"})
+CHECKSUM = "checksum"
 
 
 @dataclass(frozen=True)
@@ -159,13 +160,16 @@ class Manifest:
     @property
     def hash(self) -> str:
         """SHA-256 of the canonical JSON: the identity of the dataset in a report."""
-        canonical = json.dumps(self._as_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return checksum_of(self._as_dict())
 
     def write(self, directory: str | Path) -> None:
-        """Write `manifest.json` in one step: a reader sees all of it or none."""
+        """Write `manifest.json` in one step: a reader sees all of it or none.
+
+        The last key, `checksum`, is of the others; it is not part of the metadata.
+        """
+        content = {**self._as_dict(), CHECKSUM: self.hash}
         with replace_atomically(Path(directory) / MANIFEST_NAME) as temporary:
-            temporary.write_text(json.dumps(self._as_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, directory: str | Path) -> Manifest:
@@ -182,6 +186,7 @@ class Manifest:
                 f"{path}: format_version {version!r}, but this release reads {FORMAT_VERSION}: "
                 "build the dataset again with this release"
             )
+        _check_checksum(stored, path)
         try:
             found = cls(
                 **{
@@ -224,6 +229,32 @@ class Manifest:
         what = "no items" if self.item_col is None else f"{self.items - 1:,} items, max_len {self.max_len}"
         title = f"{self.dataset_id}: {what}, {self.split_method}"
         return "\n".join([title, *rows])
+
+
+def checksum_of(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _check_checksum(stored: dict[str, Any], path: Path) -> None:
+    """Compare the content with its checksum, which is taken out; releases up to 0.2.0 wrote none."""
+    if CHECKSUM not in stored:
+        return
+    expected = stored.pop(CHECKSUM)
+    try:
+        matches = checksum_of(stored) == expected
+    except ValueError:
+        matches = False
+    if not matches:
+        raise DataError(
+            f"{path} does not match its checksum: the file is damaged or was edited; build the dataset again with "
+            "overwrite"
+        )
 
 
 def _split_counts(stored: Mapping[str, Any]) -> SplitCounts:
