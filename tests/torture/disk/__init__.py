@@ -179,5 +179,5 @@ class _Done:
 def _silent(first: str) -> bool:
     """Whether nobody needs to hear of a call: one that is tried again, locks, and records that are made again."""
     return first.startswith("o ") or bool(
-        re.search(r"\.lock$|\.verified\.json|-wal$|-shm$|/\.builds/|__pycache__", first)
+        re.search(r"\.lock$|\.verified\.json|study\.db|/\.builds/|__pycache__", first)
     )
