@@ -23,6 +23,7 @@ from fuxictr_multimodal.data.entry.build import build_entry, folder_name
 from fuxictr_multimodal.data.entry.entry import with_frames
 from fuxictr_multimodal.data.proposal.experiments import SMALL, sizes_for
 from fuxictr_multimodal.data.store import Store
+from fuxictr_multimodal.data.store.integrity import Mode
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.run_names import without_seed
@@ -59,14 +60,20 @@ def build_dataset(
     return build_entry(_dataset_entry(entry, config), data_root=root, overwrite=overwrite, frames=frames)
 
 
-def open_dataset(dataset_id: str, *, data_root: str | Path = "data") -> Store:
-    """Open a built dataset: `.manifest` describes it, `.reader(split)` reads its samples.
+def open_dataset(dataset_id: str, *, data_root: str | Path = "data", verify: Mode = "auto") -> Store:
+    """Open a built dataset: `.manifest` describes it, `.reader(split)` reads its samples, `.verify()` checks them all.
+
+    Args:
+        dataset_id: the dataset.
+        data_root: folder of the datasets.
+        verify: which files are compared with their checksums: those that changed since they last matched (`auto`), all
+            (`full`), or those of another size (`sizes`).
 
     Raises:
         InputError: it is missing, damaged or of another format version.
     """
     root = user_path(data_root)
-    return Store.open(root, folder_name(root, check_plain_name(dataset_id, "dataset_id")))
+    return Store.open(root, folder_name(root, check_plain_name(dataset_id, "dataset_id")), verify=verify)
 
 
 def train(
@@ -294,8 +301,8 @@ def _entry_of_store(store: Store) -> dict[str, Any]:
     """The entry of a dataset that is built: its columns are in its manifest."""
     manifest = store.manifest
     entry: dict[str, Any] = {
-        "dataset_id": store.dir.name,
-        "data_root": str(store.dir.parent),
+        "dataset_id": store.place.name,
+        "data_root": str(store.place.parent),
         "data_format": "h5",
         "group_id": manifest.group_id,
         "feature_cols": manifest.feature_cols,

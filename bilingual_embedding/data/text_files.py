@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from pathlib import Path
 
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.system.untrusted.archives import GZIP_MAGIC, gunzip
+from fuxictr_multimodal.system.untrusted.sizes import check_regular
 
-GZIP_MAGIC = b"\x1f\x8b"
 BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -33,8 +33,9 @@ def read_bytes(file: Path) -> bytes:
     if file.is_dir():
         raise DataError(f"{file} is a folder, expected a file")
     try:
+        check_regular(file)
         content = file.read_bytes()
-        return gzip.decompress(content) if content.startswith(GZIP_MAGIC) else content
+        return gunzip(content, str(file)) if content.startswith(GZIP_MAGIC) else content
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file} cannot be read: {error}") from None
 

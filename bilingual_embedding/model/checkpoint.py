@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -13,11 +12,16 @@ from torch import Tensor
 from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.presets import EncoderConfig
 from bilingual_embedding.model.tokenizer import FILE_NAME, BilingualTokenizer
-from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system.files import replace_atomically, write_json
+from fuxictr_multimodal.system.torch_files import check_weights, first_line
+from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 
 CONFIG, WEIGHTS, MODULES_FILE = "config.json", "model.safetensors", "modules.json"
+# A parameter takes 4 bytes in the file, 2 in half precision; the pooler, which is counted, may be missing there.
+MOST_PARAMETERS_A_BYTE, ROOM_PARAMETERS = 1, 10_000_000
 FILES = (CONFIG, WEIGHTS, MODULES_FILE, FILE_NAME)
+REMEDY = "train the stage again, or copy the whole folder again"
 # This file tells sentence-transformers which module reads the folder.
 MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "bilingual_embedding.sentence_transformers_module.BilingualModule"}
@@ -45,16 +49,40 @@ def load_encoder(
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise DataError(f"{folder / name} does not exist: {folder} contains no trained encoder")
+    weights = read_weights(folder / WEIGHTS)
     try:
-        config = EncoderConfig(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{folder / CONFIG} is not an encoder's configuration: {error}") from None
+        config = EncoderConfig(**read_json_file(folder / CONFIG))
+        _check_size(config, folder / WEIGHTS)
+    except (ConfigError, ValueError, TypeError, OSError) as error:
+        raise DataError(f"{folder / CONFIG} is not an encoder's configuration: {first_line(error)}") from None
     encoder = Encoder(config, backend=backend, gradient_checkpointing=gradient_checkpointing)
+    remedy = f"it does not fit {folder / CONFIG}; {REMEDY}"
+    encoder.load_state_dict(check_weights(weights, encoder, folder / WEIGHTS, remedy=remedy))
+    tokenizer = BilingualTokenizer.read(folder)
+    if tokenizer.vocabulary_size > config.vocabulary_size:
+        raise DataError(
+            f"{folder / FILE_NAME} has {tokenizer.vocabulary_size} tokens, but {folder / CONFIG} has rows for "
+            f"{config.vocabulary_size}: they are of different encoders; copy the whole folder again"
+        )
+    return encoder.eval(), tokenizer
+
+
+def _check_size(config: EncoderConfig, weights: Path) -> None:
+    """Refuse a configuration that would allocate more than its weights take."""
+    if config.parameters > MOST_PARAMETERS_A_BYTE * weights.stat().st_size + ROOM_PARAMETERS:
+        raise ValueError(f"it describes {config.parameters:,} weights, more than {weights} has room for")
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, on the CPU; its header says sizes, which the library checks against the file's.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
     try:
-        encoder.load_state_dict(load_file(folder / WEIGHTS))
-    except (SafetensorError, RuntimeError) as error:
-        raise DataError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {str(error).splitlines()[0]}") from None
-    return encoder.eval(), BilingualTokenizer.read(folder)
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise DataError(f"{file} cannot be read ({first_line(error)}): {REMEDY}") from None
 
 
 def save_weights(file: Path, tensors: dict[str, Tensor]) -> None:

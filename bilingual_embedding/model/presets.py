@@ -38,10 +38,17 @@ class EncoderConfig:
     positions: str = "alibi"
 
     def __post_init__(self) -> None:
+        for name in ("vocabulary_size", "hidden", "inner", "layers", "heads", "max_length"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"{name} must be a whole number from 1, found {str(value)[:80]!r}")
+        if not isinstance(self.dropout, int | float) or not isinstance(self.query_key_norm, bool):
+            raise ConfigError("dropout must be a number, and query_key_norm true or false")
         if self.hidden % self.heads:
             raise ConfigError(f"hidden {self.hidden} is not a multiple of heads {self.heads}")
         if self.positions not in POSITIONS:
-            raise ConfigError(f"positions {self.positions!r} is unknown. {did_you_mean(self.positions, POSITIONS)}")
+            hint = did_you_mean(str(self.positions), POSITIONS)
+            raise ConfigError(f"positions {self.positions!r} is unknown. {hint}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be from 0 to below 1, found {self.dropout!r}")
 

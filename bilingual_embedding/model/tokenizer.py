@@ -112,7 +112,10 @@ class BilingualTokenizer:
             fast = FastTokenizer.from_file(str(file))
         except Exception as error:  # the library raises bare Exception for every fault
             raise DataError(f"{file} is not a tokenizer file: {error}") from None
-        return cls(fast)
+        try:
+            return cls(fast)
+        except DataError as error:
+            raise DataError(f"{file}: {error}") from None
 
     def write(self, path: Path) -> None:
         """Write `tokenizer.json` atomically; `path` is the file or its folder."""

@@ -12,7 +12,9 @@ from fuxictr_multimodal.config.changes import Change, changes
 from fuxictr_multimodal.training.resume import growth, kept_note, named_keys, own_settings, refuse
 
 # Where and how a run is computed, not what.
-FREE = frozenset("data_root model_root save_steps memory_tokens backend gradient_checkpointing obtain".split())
+FREE = frozenset(
+    "data_root model_root save_steps save_minutes memory_tokens backend gradient_checkpointing obtain".split()
+)
 
 
 def plain_settings(experiment: Experiment) -> dict[str, Any]:

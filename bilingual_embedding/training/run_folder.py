@@ -1,7 +1,7 @@
 """The folder of an encoder's run, `<model_root>/<run>/`: its files, and which stages they say are trained.
 
 `report.json`, `tokenizer.json`, one folder per stage with the encoder as it was after it (`mlm` with `head.safetensors`
-too), and `<stage>.state.pt` while a stage runs.
+too), and `<stage>.state.pt` with `<stage>.state.pt.before` while a stage runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bilingual_embedding.model.tokenizer import FILE_NAME
 from bilingual_embedding.training.settings import STAGES
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.files import held_alone
-from fuxictr_multimodal.training.run_names import seed_suffix, without_seed
+from fuxictr_multimodal.training.run_names import existing_states, remove_states, seed_suffix, without_seed
 
 REPORT = "report.json"
 HEAD = "head.safetensors"
@@ -55,8 +55,12 @@ class RunFolder:
         return self.path / stage
 
     def state(self, stage: str) -> Path:
-        """What a stopped stage resumes from."""
+        """What a stopped stage resumes from; the state before it lies beside it."""
         return self.path / f"{stage}.state.pt"
+
+    def left(self, stage: str) -> Path | None:
+        """The state of a stopped stage that is there, the last one first."""
+        return next(iter(existing_states(self.state(stage))), None)
 
     def head(self, stage: str) -> Path:
         """Weights of a stage that are not part of the encoder."""
@@ -86,13 +90,13 @@ class RunFolder:
 
     def done(self, stage: str) -> bool:
         """Whether a stage is trained and in the report: its state is removed last."""
-        return self.trained(stage) and not self.state(stage).is_file()
+        return self.trained(stage) and self.left(stage) is None
 
     def begun(self, stage: str | None = None) -> bool:
         """Whether something of a stage is there to resume, or of any stage: weights, a state or the tokenizer."""
         if stage is None:
             return self.tokenizer.is_file() or any(map(self.begun, STAGES))
-        return self.trained(stage) or self.state(stage).is_file()
+        return self.trained(stage) or self.left(stage) is not None
 
     @property
     def all_trained(self) -> bool:
@@ -108,7 +112,7 @@ class RunFolder:
         """Remove stages; with the first of the experiment also the tokenizer."""
         for name in stages:
             shutil.rmtree(self.stage(name), ignore_errors=True)
-            self.state(name).unlink(missing_ok=True)
+            remove_states(self.state(name))
         if self.planned[0] in stages:
             self.tokenizer.unlink(missing_ok=True)
 
@@ -129,7 +133,7 @@ class RunFolder:
         if stage != "all" and stage not in self.planned:
             raise ConfigError(f"stage {stage!r} is not in this experiment; it has {', '.join(self.planned)}")
         chosen = self.planned if stage == "all" else [stage]
-        states = [self.state(name) for name in chosen if self.state(name).is_file()]
+        states = [state for name in chosen if (state := self.left(name)) is not None]
         done = [name for name in chosen if self.done(name)]
         if resume:
             chosen = [name for name in chosen if name not in done]
@@ -154,12 +158,12 @@ class RunFolder:
             raise ConfigError(f"stage {chosen[0]!r} starts from stage {missing[-1]!r}, which is not trained yet")
         return list(chosen)
 
-    def left(self, chosen: Sequence[str]) -> str:
+    def kept(self, chosen: Sequence[str]) -> str:
         """What is kept of an interrupted run, for the user."""
         unfinished = [name for name in chosen if not self.done(name)]
         if not unfinished:
             return ""
+        if (left := self.left(unfinished[0])) is not None:
+            return f"{left} is saved: --resume continues from it"
         state = self.state(unfinished[0])
-        if state.is_file():
-            return f"{state} is saved: --resume continues from it"
         return f"{state} is not written yet: --resume begins stage {unfinished[0]} again"

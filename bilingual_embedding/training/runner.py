@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from bilingual_embedding.data.sources import ExperimentData
 from bilingual_embedding.evaluation.scores import evaluate, lexical_baselines
-from bilingual_embedding.model.checkpoint import save_encoder, save_weights
+from bilingual_embedding.model.checkpoint import REMEDY, read_weights, save_encoder, save_weights
 from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.tokenizer import BilingualTokenizer
 from bilingual_embedding.training.masking import MaskedLanguageModel, accuracy_by_length
@@ -37,6 +36,7 @@ from bilingual_embedding.vectors.encoding import encode_texts
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.files import remove_stale_temporaries
 from fuxictr_multimodal.system.reduced_precision import choose
+from fuxictr_multimodal.system.torch_files import check_weights
 from fuxictr_multimodal.training.recorder import Recorder
 
 UNTRAINED = "untrained"
@@ -124,7 +124,7 @@ class EmbeddingRun:
             return before if stage == "evaluate" else ("running", None)
 
         recorder = Recorder(self.report, files.report)
-        with recorder.recording(lambda: files.left(chosen), ending):
+        with recorder.recording(lambda: files.kept(chosen), ending):
             remove_stale_temporaries(files.replaced)
             if chosen and not resume:
                 self._forget(STAGES[STAGES.index(chosen[0]) :], recorder)
@@ -245,6 +245,7 @@ class EmbeddingRun:
             settings=settings.optimiser,
             state_file=files.state(stage),
             save_steps=experiment.save_steps,
+            save_minutes=experiment.save_minutes,
             progress=self.progress,
         )
         if resume:
@@ -302,7 +303,9 @@ class EmbeddingRun:
             texts = [" ".join(column) for column in data.masked.texts.values()]
             table = tokenizer.encode(texts, max_length=WHOLE)
             model = MaskedLanguageModel(encoder).to(self.device)
-            model.load_state_dict(load_file(self.files.head(after)), strict=False)
+            file = self.files.head(after)
+            weights = {**model.state_dict(), **read_weights(file)}
+            model.load_state_dict(check_weights(weights, model, file, remedy=REMEDY))
             seed = self.experiment.seed
             scores.update(accuracy_by_length(model, table, settings.masked_lengths, seed=seed, progress=self.progress))
         if scores:

@@ -142,7 +142,10 @@ class Experiment(Settings):
     memory_tokens: Count = Field(
         32_768, description="Tokens that are encoded with gradients at a time. Larger contrastive batches are cached."
     )
-    save_steps: Count = Field(200, description="Steps between two resumable states.")
+    save_steps: Count = Field(200, description="Steps between two resumable states. The last two are kept.")
+    save_minutes: Annotated[float, Field(gt=0)] | None = Field(
+        10, description="Minutes between two resumable states, where they come before `save_steps`. `null` for none."
+    )
     obtain: str = Field("", description="How to get the files. The text is part of the error when they are missing.")
 
     @model_validator(mode="after")

@@ -19,13 +19,16 @@ from torch import Tensor, nn
 
 from bilingual_embedding.training.optimisation import OptimiserSettings, make_optimiser
 from fuxictr_multimodal.errors import DataError, TrainingDiverged
+from fuxictr_multimodal.system.interruption import raise_waiting, signal_waiting, signals_held
 from fuxictr_multimodal.system.progress import Line
+from fuxictr_multimodal.system.torch_files import all_finite, check_weights
 from fuxictr_multimodal.training.state_file import (
-    damage_named,
+    REMEDY,
+    SaveTimes,
+    StateFile,
+    check_optimizer_state,
     random_state,
-    read_state,
     set_random_state,
-    write_state,
 )
 
 CURVE_POINTS = 20
@@ -88,8 +91,9 @@ class StageTrainer:
         take_step: given a step's number, adds gradients to the model and says what it did.
         steps: how many.
         settings: the optimiser's.
-        state_file: where a resumable state is kept; None for none.
+        state_file: where a resumable state is kept, and that before it beside it; None for none.
         save_steps: steps between two states.
+        save_minutes: minutes between two, None for none.
         progress: show it.
     """
 
@@ -103,34 +107,45 @@ class StageTrainer:
         settings: OptimiserSettings,
         state_file: Path | None = None,
         save_steps: int = 200,
+        save_minutes: float | None = None,
         progress: bool = False,
     ) -> None:
         self.name, self.model, self.take_step, self.steps = name, model, take_step, steps
-        self.settings, self.state_file, self.save_steps, self.show = settings, state_file, save_steps, progress
+        self.settings, self.save_steps, self.show = settings, save_steps, progress
+        self.saving = SaveTimes(save_minutes, save_steps)
+        self._states = StateFile(state_file)
+        self._another: str | None = None
         self.optimiser = make_optimiser(model, settings)
         self.progress = StageProgress()
 
     def resume(self) -> bool:
-        """Load the state of a killed run; False if there is none.
+        """Load the last state of a killed run, or that before it where the last one is damaged; False if there is none.
 
         Raises:
-            DataError: if the state is damaged, of another stage or of more steps.
+            DataError: if the states are damaged, of another stage or of more steps.
         """
-        if self.state_file is None or (state := read_state(self.state_file)) is None:
+        if not self._states.take_up(self._take_up):
             return False
-        with damage_named(self.state_file):
-            name, steps = state["name"], state["steps"]
-            if name != self.name or steps > self.steps:
-                raise DataError(
-                    f"{self.state_file} is of stage {name!r} with {steps} steps, not {self.name!r} with "
-                    f"{self.steps}: steps may increase, not decrease; --overwrite trains from scratch"
-                )
-            self.model.load_state_dict(state["model"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            set_random_state(state["random"], state["random_cuda"])
-            self.progress = StageProgress(**state["progress"])
+        if self._another is not None:
+            raise DataError(self._another)
         logging.info("stage %s resumes after step %d of %d", self.name, self.progress.step, self.steps)
         return True
+
+    def _take_up(self, state: dict[str, Any], path: Path) -> None:
+        name, steps = state["name"], state["steps"]
+        if name != self.name or steps > self.steps:
+            # Not damaged: the state before it is no better.
+            self._another = (
+                f"{path} is of stage {name!r} with {steps} steps, not {self.name!r} with "
+                f"{self.steps}: steps may increase, not decrease; --overwrite trains from scratch"
+            )
+            return
+        progress = StageProgress(**state["progress"])
+        self.model.load_state_dict(check_weights(state["model"], self.model, path, remedy=REMEDY))
+        check_optimizer_state(state["optimiser"], self.optimiser)
+        self.optimiser.load_state_dict(state["optimiser"])
+        set_random_state(state["random"], state["random_cuda"])
+        self.progress = progress
 
     def run(self) -> StageProgress:
         """Take the remaining steps.
@@ -141,9 +156,11 @@ class StageTrainer:
         progress = self.progress
         self.model.train()
         pending: list[Tensor] = []
+        self.saving.saved()
         started = time.perf_counter()
         first = progress.step
-        with Line(self.steps, self.name, unit="step", first=first, shown=self.show) as line:
+        # A signal waits for the end of a step, and then a state is saved.
+        with Line(self.steps, self.name, unit="step", first=first, shown=self.show) as line, signals_held():
             for number in range(first, self.steps):
                 done = self._step(number)
                 pending.append(done.loss)
@@ -152,21 +169,23 @@ class StageTrainer:
                 progress.tokens += done.tokens
                 progress.step = number + 1
                 line.update()
-                if progress.step % self.save_steps == 0 or progress.step == self.steps:
-                    # Losses are read here, so that a GPU is not waited for at every step.
-                    progress.losses += self._read(pending)
-                    pending = []
-                    line.note(f"loss {progress.losses[-1]:.3f}")
-                    progress.seconds += time.perf_counter() - started
-                    self._save()
-                    started = time.perf_counter()
+                planned = progress.step % self.save_steps == 0 or progress.step == self.steps
+                if not planned and not self.saving.due(progress.step) and not signal_waiting():
+                    continue
+                # Losses are read here, so that a GPU is not waited for at every step.
+                progress.losses += self._read(pending)
+                pending = []
+                line.note(f"loss {progress.losses[-1]:.3f}")
+                progress.seconds += time.perf_counter() - started
+                self._save()
+                raise_waiting()
+                started = time.perf_counter()
         self.model.eval()
         return progress
 
     def discard_state(self) -> None:
-        """Remove the resumable state, once the stage's weights are written and the report says so."""
-        if self.state_file is not None:
-            self.state_file.unlink(missing_ok=True)
+        """Remove the resumable states, once the stage's weights are written and the report says so."""
+        self._states.remove()
 
     def _step(self, number: int) -> Step:
         for group in self.optimiser.param_groups:
@@ -186,6 +205,10 @@ class StageTrainer:
         return values
 
     def _save(self) -> None:
+        if not all_finite(self.model):
+            raise TrainingDiverged(
+                f"a weight of stage {self.name} is not finite after step {self.progress.step}: lower its learning_rate"
+            )
         cpu, gpus = random_state()
         state = {
             "name": self.name,
@@ -196,4 +219,5 @@ class StageTrainer:
             "random_cuda": gpus,
             "progress": vars(self.progress),
         }
-        write_state(self.state_file, state)
+        self._states.write(state)
+        self.saving.saved()

@@ -8,6 +8,7 @@ from pathlib import Path
 from fuxictr_multimodal.cli.parser import add_config, command_parser
 from fuxictr_multimodal.config.packaged import packaged
 from fuxictr_multimodal.config.user_paths import path_argument
+from fuxictr_multimodal.errors import DataError, InputError
 from fuxictr_multimodal.system.command import command
 
 
@@ -42,11 +43,17 @@ def build_main(argv: Sequence[str], *, prog: str, config: Path) -> None:
 
 @command()
 def verify_main(argv: Sequence[str], *, prog: str) -> None:
-    """Compare the files of a dataset with their checksums; exit status 2 if one differs."""
+    """Check the files and values of datasets; exit status 2 if one is damaged."""
     parser = command_parser(
-        prog, "Compare every file of a dataset with its SHA-256 in the manifest.", examples=["--dataset-id MovieLens"]
+        prog,
+        "Compare every file of a dataset with its SHA-256 in the manifest, and check every value: labels, ids, "
+        "histories, numbers and vectors.",
+        notes="A run checks the files that changed since they were last compared; --verify of a run compares all.",
+        examples=["--dataset-id MovieLens", "--data-root data"],
     )
-    parser.add_argument("--dataset-id", "--dataset_id", required=True, help="the dataset")
+    parser.add_argument(
+        "--dataset-id", "--dataset_id", nargs="+", metavar="NAME", help="the datasets (default: all in the folder)"
+    )
     parser.add_argument(
         "--data-root", type=path_argument, default=Path("data"), metavar="DIR", help="folder of the datasets"
     )
@@ -55,7 +62,35 @@ def verify_main(argv: Sequence[str], *, prog: str) -> None:
     from fuxictr_multimodal.data.entry.build import folder_name
     from fuxictr_multimodal.data.store import Store
 
-    name = check_plain_name(args.dataset_id, "--dataset-id")
-    store = Store.open(args.data_root, folder_name(args.data_root, name))
-    store.verify()
-    print(f"{store.dir}: {len(store.manifest.files)} files match the manifest")
+    names = [check_plain_name(name, "--dataset-id") for name in args.dataset_id or ()]
+    folders = [folder_name(args.data_root, name) for name in names]
+    problems = []
+    for folder in folders or _datasets_in(args.data_root):
+        try:
+            store = Store.open(args.data_root, folder, verify="sizes")
+            store.verify(progress=True)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        manifest = store.manifest
+        rows = sum(counts.rows for counts in manifest.splits.values())
+        print(
+            f"{store.place}: {len(manifest.files)} files match the manifest; {rows:,} samples and "
+            f"{manifest.items - 1:,} items are in range"
+        )
+    if problems:
+        raise DataError("; ".join(problems))
+
+
+def _datasets_in(root: Path) -> list[str]:
+    """Folders of the finished datasets.
+
+    Raises:
+        DataError: there is none.
+    """
+    from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME
+
+    found = sorted(path.parent.name for path in root.glob(f"[!.]*/{MANIFEST_NAME}")) if root.is_dir() else []
+    if not found:
+        raise DataError(f"{root} holds no dataset: name its folder with --data-root, or build one with fxmm build")
+    return found

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from fuxictr_multimodal.cli.parser import add_config, add_set, command_parser
+from fuxictr_multimodal.cli.parser import add_config, add_set, add_verify, command_parser
 from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.command import command
@@ -55,6 +55,7 @@ def run_expid_main(
     seeds.add_argument("--seed", type=int, help="replace the seed; the name of the run then ends with _s<seed>")
     seeds.add_argument("--seeds", metavar="1,2,3", help="run these seeds, or a range such as 1-3")
     add_set(parser, "replace a parameter, value in YAML; may be repeated")
+    add_verify(parser)
     parser.add_argument("--name", help="the run's name, in place of the expid and the settings that --set changes")
     parser.add_argument(
         "--zoo-root",

@@ -98,7 +98,7 @@ def _show_rows(experiment: Experiment, args: argparse.Namespace, console: Consol
         found = explainer.user(args.split, args.user, limit=args.limit)
     else:
         found = [explainer.row(args.split, args.row or 0)]
-    name = ItemNames(store, explainer.feature_map, read_item_table(store.dir), titles)
+    name = ItemNames(store, explainer.feature_map, store.read(read_item_table), titles)
     for row in found:
         console.print(row_table(row, name, top=args.top))
     if args.out:

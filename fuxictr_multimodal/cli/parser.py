@@ -64,12 +64,24 @@ def add_set(parser: argparse._ActionsContainer, purpose: str) -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=purpose)
 
 
+def add_verify(parser: argparse._ActionsContainer) -> None:
+    """Add --verify, which is `--set verify=full`."""
+    parser.add_argument(
+        "--verify",
+        dest="overrides",
+        action="append_const",
+        const="verify=full",
+        help="compare all files of the dataset with their checksums first, not only those that changed",
+    )
+
+
 def add_trained_run(parser: argparse.ArgumentParser, config: str | Path, *, gpu: bool = True) -> None:
-    """Add --config, --expid, --seed, --set and --name, which identify the trained run, and --gpu if wanted."""
+    """Add --config, --expid, --seed, --set and --name, which identify the trained run, then --verify and --gpu."""
     add_config(parser, config)
     parser.add_argument("--expid", required=True, help="the experiment id of a trained run")
     if gpu:
         parser.add_argument("--gpu", default=-1, type=int, help="the GPU index, -1 for the CPU")
     parser.add_argument("--seed", type=int, help="the seed, if training had one")
     add_set(parser, "a setting changed by --set in training")
+    add_verify(parser)
     parser.add_argument("--name", help="the run name, if training had one; settings are read from the run's report")

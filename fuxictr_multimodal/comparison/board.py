@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from fuxictr_multimodal.comparison.statistics import Interval, Spread
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 
 FORMAT_VERSION = 1
 DIGITS = 6  # of a number in the JSON: beyond what any output shows
@@ -192,7 +193,7 @@ class Board:
             DataError: the file is missing, not a leaderboard, or of another format version.
         """
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = read_json_file(path)
         except FileNotFoundError:
             raise DataError(f"{path} does not exist: write it with --export") from None
         except ValueError as error:

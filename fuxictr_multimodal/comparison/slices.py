@@ -65,7 +65,7 @@ def partitions(store: Store, split: str) -> list[Partition]:
         found.append(Partition("cold", "Item seen in training", labels, known.astype(np.int64)))
     tags = next((c["name"] for c in manifest.feature_cols if _is_item_sequence(c)), None)
     if tags is not None:
-        per_item = (read_item_table(store.dir)[tags] != 0).sum(axis=1)
+        per_item = (store.read(read_item_table)[tags] != 0).sum(axis=1)
         found.append(by_edges("tags", f"Tags of the item ({tags})", per_item[target], tuple(range(per_item.max() + 1))))
     return [dense for partition in found if len((dense := _without_empty(partition)).labels) > 1]
 

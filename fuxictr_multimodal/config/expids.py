@@ -116,7 +116,7 @@ def merge_params(
     if seed is not None:
         params["seed"] = seed
     params = _with_home(params, where)
-    _check_params(params, where)
+    check_params(params, where)
     for key in ("embedding_regularizer", "net_regularizer"):
         # FuxiCTR ignores an integer regulariser without a word.
         if isinstance(params.get(key), int):
@@ -189,12 +189,17 @@ def _read_entries(config_dir: str | Path, kind: str) -> dict[str, dict[str, Any]
     return read_entries(files, "expid" if kind == "model_config" else "dataset_id")
 
 
-def _check_params(params: Mapping[str, Any], where: str) -> None:
-    """Check values that would fail late, silently or by running code inside FuxiCTR."""
+def check_params(params: Mapping[str, Any], where: str) -> None:
+    """Check values that would fail late, silently or by running code inside FuxiCTR, wherever they were read.
+
+    Raises:
+        ConfigError: naming the key and the value.
+    """
     bind_known(RunSettings, params, where, hint="`Base` is the place for what experiments share")
     bind_known(DatasetSettings, params, where)
     bind_known(ModelSettings, params, where)
-    _check_model_name(params["model"], where)
+    _check_model_name(params.get("model"), where)
+    check_plain_name(params.get("dataset_id"), f"{where}: dataset_id")
     check_known_values(params, where, free=KNOWN_KEYS)
 
 

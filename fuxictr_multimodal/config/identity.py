@@ -9,7 +9,8 @@ from typing import Any
 
 # Where and how a run is executed, not what it computes.
 UNHASHED_KEYS = frozenset(
-    "gpu cpu_threads verbose num_workers model_root data_root model_id loader_mode zoo_root tuning_trials note".split()
+    "gpu cpu_threads verbose num_workers model_root data_root model_id loader_mode zoo_root tuning_trials note "
+    "save_minutes save_steps verify".split()
 )
 # FuxiCTR's names for the files of a dataset: accepted and not read, since a built dataset knows its own files.
 UNREAD_KEYS = frozenset("train_data valid_data test_data data_format".split())

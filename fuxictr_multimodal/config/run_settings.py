@@ -56,6 +56,15 @@ class RunSettings(Settings):
     factor: Annotated[float, Field(gt=0, le=1), AS_WRITTEN] = Field(
         0.1, description="What the learning rate is multiplied with; see `reduce_lr_on_plateau`."
     )
+    save_minutes: Annotated[float, Field(gt=0), AS_WRITTEN] | None = Field(
+        10,
+        description="Minutes of training between two states that a killed run resumes from. Each evaluation saves one "
+        "too. The last two are kept while a run is unfinished. `null` saves at evaluations alone. Results do not "
+        "depend on it.",
+    )
+    save_steps: Count = Field(
+        UNSET, description="Training steps between two such states, beside `save_minutes`. By default none are counted."
+    )
     weight_averaging: Annotated[float, Field(ge=0, lt=1), AS_WRITTEN] = Field(
         0, description="Decay of the moving average of weights that is evaluated and saved. 0 means none."
     )
@@ -83,6 +92,12 @@ class RunSettings(Settings):
         "auto",
         description="`resident` keeps a split in memory, `streaming` reads it in windows, `auto` chooses by free "
         "memory. Results do not depend on it.",
+    )
+    verify: Literal["auto", "full", "sizes"] = Field(
+        "auto",
+        description="Which files of the dataset are compared with their checksums before a run: `auto` those that "
+        "changed since they last matched, `full` all (`--verify`), `sizes` those of another size, for file systems "
+        "whose times are not reliable.",
     )
     group_id: SkipValidation[str] = Field(UNSET, description="Column that groups samples for grouped metrics.")
     use_features: SkipValidation[tuple[str, ...]] = Field(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import functools
+import io
 import itertools
 import re
 from collections.abc import Hashable, Iterable, Iterator
@@ -14,13 +15,15 @@ from typing import Any, TextIO
 import yaml
 
 from fuxictr_multimodal.config.names import check_plain_name
-from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
+from fuxictr_multimodal.system.untrusted.sizes import check_regular
 
 _FLOAT_AS_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 # Values of one file with its aliases written out: a few lines of nested aliases can stand for billions.
 MOST_VALUES = 1_000_000
 # Levels of lists and mappings: libyaml overflows the stack of the process at tens of thousands.
 MOST_LEVELS = 100
+MOST_BYTES = 32 << 20
 
 
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -112,8 +115,12 @@ def parse_value(text: str, where: str) -> Any:
     if _FLOAT_AS_TEXT.fullmatch(text):
         return float(text)
     try:
-        parsed = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        stream = io.StringIO(text)
+        stream.name = where
+        parsed = _content(stream, where)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"{where}: the value is not valid YAML") from None
     _check_scalars(parsed, where)
     return parsed
@@ -132,16 +139,11 @@ def _shared_yaml(path: Path) -> dict[str, Any]:
 def _parsed(path: Path, version: tuple[int, ...]) -> dict[str, Any]:
     """The content of a file; `version` tells a changed file from the one that was read before."""
     try:
+        if (size := check_regular(path)) > MOST_BYTES:
+            raise ConfigError(f"{path} has {size:,} bytes; a configuration may have {MOST_BYTES:,}")
         with path.open(encoding="utf-8-sig") as file:
-            if any(depth > MOST_LEVELS for depth in _depths(file)):
-                raise ConfigError(f"{path}: lists and mappings are nested deeper than {MOST_LEVELS} levels")
-            file.seek(0)
-            loader = _StrictLoader(file)
-            try:
-                content = loader.get_single_data()
-            finally:
-                loader.dispose()
-    except ConfigError:
+            content = _content(file, str(path))
+    except InputError:
         raise
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
@@ -154,6 +156,18 @@ def _parsed(path: Path, version: tuple[int, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: expected a mapping of ids to settings, found {type(content).__name__}")
     _check_scalars(content, str(path))
     return content
+
+
+def _content(file: TextIO, where: str) -> Any:
+    """The content of a stream that can be read twice."""
+    if any(depth > MOST_LEVELS for depth in _depths(file)):
+        raise ConfigError(f"{where}: lists and mappings are nested deeper than {MOST_LEVELS} levels")
+    file.seek(0)
+    loader = _StrictLoader(file)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _depths(file: TextIO) -> Iterator[int]:
@@ -193,5 +207,9 @@ def _walk(value: Any, where: str, around: tuple[Any, ...]) -> Iterator[tuple[Any
         return
     if any(value is outer for outer in around):
         raise ConfigError(f"{where}: a list or mapping holds itself: write its values out")
+    for key in value if isinstance(value, dict) else ():
+        # Names of entries are checked as names.
+        if around and (isinstance(key, bool) or not isinstance(key, str | int | float)):
+            raise ConfigError(f"{where}: a key is read as {key!r}, not as text: write it in quotes")
     for key, inner in value.items() if isinstance(value, dict) else ((None, inner) for inner in value):
         yield from _walk(inner, where if key is None else f"{where}: {key}", (*around, value))

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fuxictr_multimodal.data.store import read_item_table
+from fuxictr_multimodal.data.store import ITEM_FILE, read_item_table
+from fuxictr_multimodal.data.store.ranges import check_items
 from fuxictr_multimodal.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class ItemTable:
                 of items) and embeddings against its `pretrain_dim`.
 
         Raises:
-            DataError: the file or a feature is missing, or does not fit the feature map.
+            DataError: the file or a feature is missing or does not fit the feature map, a number is not finite, or the
+                padding row is not all zero.
         """
         stored = read_item_table(path)
         if names is None:
@@ -86,6 +88,9 @@ class ItemTable:
                 raise DataError(f"the item table {path} has no feature {name!r}. {did_you_mean(name, stored)}")
             if feature_map is not None:
                 _check_against(feature_map.features.get(name, {}), stored[name], f"{path}: item feature {name!r}")
+        specs = {} if feature_map is None else feature_map.features
+        file = Path(path) / ITEM_FILE if Path(path).is_dir() else Path(path)
+        check_items(file, {name: stored[name] for name in names}, specs)
         return cls({name: torch.from_numpy(_compact(stored[name])).to(device) for name in names})
 
     def to(self, device: torch.device | str) -> ItemTable:

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import numbers
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,10 @@ from torch import Tensor
 from fuxictr_multimodal.data.batch import Batch, Jagged, join, send
 from fuxictr_multimodal.data.order import Block, Window, shuffled_windows, stored_windows
 from fuxictr_multimodal.data.prefetch import prefetch
-from fuxictr_multimodal.data.store import SplitReader
-from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
+from fuxictr_multimodal.data.store import SplitReader, Store
+from fuxictr_multimodal.data.store.ranges import Ranges
+from fuxictr_multimodal.data.stored_columns import stored_columns
+from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -62,11 +64,12 @@ class MultimodalDataLoader:
         shuffle_window: blocks that are shuffled together.
         least_rows: what is left at the end of a pass joins the batch before it when it is fewer rows than this. The
             order of the rows is the same for every value. `Trainer` asks for 2 where a model cannot train on one row.
+        store: the dataset of `data_path`: its build is read, wherever it lies. Without it, what the path names is.
         fuxictr_params: ignored; FuxiCTR passes every parameter of a run to its loader.
 
     Raises:
         ConfigError: an argument has no meaning.
-        DataError: the split is missing, damaged, or lacks a column.
+        DataError: the split is missing, damaged, or lacks a column; a value is out of range (also while streaming).
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class MultimodalDataLoader:
         device: torch.device | str = "cpu",
         shuffle_window: int = 32,
         least_rows: int = 1,
+        store: Store | None = None,
         **fuxictr_params: object,
     ) -> None:
         if mode not in MODES:
@@ -94,6 +98,7 @@ class MultimodalDataLoader:
         if max_len is not None:
             _check_integer("max_len", max_len, least=1)
         self.data_path = Path(data_path)
+        self._store = store
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.max_len = max_len
@@ -108,12 +113,18 @@ class MultimodalDataLoader:
         self._labels = frozenset(feature_map.labels)
         meta = [name for name, spec in feature_map.features.items() if spec["type"] == "meta"]
         self._on_host = {*meta, self._group}
-        with SplitReader(self.data_path) as reader:
+        with self._open() as reader:
             self._blocks = list(reader.blocks)
             self.num_samples = reader.rows
-            self._stored = _stored_columns(reader, feature_map, split, self.data_path)
-            self.mode = _choose_mode(self.data_path) if mode == "auto" else mode
+            self._stored = stored_columns(reader, feature_map, split, self.data_path)
+            self._ranges = Ranges.of(reader, feature_map)
+            self.mode = _choose_mode(reader) if mode == "auto" else mode
             self._resident = self._keep(self._pool(reader, self._blocks)) if self.mode == "resident" else None
+
+    def _open(self) -> SplitReader:
+        if self._store is None:
+            return SplitReader(self.data_path)
+        return self._store.read(lambda folder: SplitReader(folder / self.data_path.name))
 
     @property
     def num_blocks(self) -> int:
@@ -137,9 +148,9 @@ class MultimodalDataLoader:
 
         Labels are those that metrics are of: the first of the feature map.
         """
-        with SplitReader(self.data_path) as reader:
+        with self._open() as reader:
             groups = None if self._group is None else reader.read(self._group, 0, reader.rows)
-            return reader.read(self._label, 0, reader.rows), groups
+            return self._ranges.read(reader, self._label, 0, reader.rows), groups
 
     def state_dict(self) -> dict[str, int]:
         """The epoch and the batch that come next, by what the latest pass has yielded."""
@@ -196,7 +207,7 @@ class MultimodalDataLoader:
 
     def _from_disk(self, epoch: int, skip: int) -> Generator[tuple[Batch, Picks], None, None]:
         def read() -> Generator[tuple[Batch, Picks], None, None]:
-            with SplitReader(self.data_path) as reader:
+            with self._open() as reader:
                 for window in self._windows(epoch, skip):
                     yield self._pool(reader, window.blocks), window.picks
 
@@ -209,7 +220,7 @@ class MultimodalDataLoader:
 
         def column(name: str) -> Tensor:
             stored = reader.columns[name]
-            pieces = (reader.read(name, start, stop) for start, stop in blocks)
+            pieces = (self._ranges.read(reader, name, start, stop) for start, stop in blocks)
             return _fill(np.empty((rows, *stored.shape), stored.dtype), pieces)
 
         def history(behaviour: str | None) -> Jagged:
@@ -237,7 +248,7 @@ class MultimodalDataLoader:
         )
 
     def _read_history(self, reader: SplitReader, start: int, stop: int, behaviour: str | None) -> Jagged:
-        found = reader.read_jagged(start, stop, behaviour=behaviour, events=self._stored.events)
+        found = self._ranges.read_jagged(reader, start, stop, behaviour=behaviour, events=self._stored.events)
         events = {name: torch.from_numpy(values) for name, values in found.events.items()}
         history = Jagged(torch.from_numpy(found.values), torch.from_numpy(found.offsets), events)
         return history if self.max_len is None else history.newest(self.max_len)
@@ -337,58 +348,13 @@ def _fill(filled: np.ndarray, pieces: Iterable[np.ndarray]) -> Tensor:
     return torch.from_numpy(filled)
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """What a loader reads of a split.
-
-    Attributes:
-        target: column of the target item, or None in a flat dataset.
-        columns: labels, context and meta columns, and event features of the target.
-        events: event features of the histories.
-        behaviours: names of the further kinds of history.
-        weight: column of the weights, or None.
-    """
-
-    target: str | None
-    columns: list[str]
-    events: list[str]
-    behaviours: Sequence[str]
-    weight: str | None
-
-
-def _stored_columns(reader: SplitReader, feature_map: FeatureMap, split: str, path: Path) -> _Stored:
-    """What the feature map names, all known to be there."""
-    roles = {column.role: name for name, column in reader.columns.items()}
-    target = roles.get("target")
-    if target is None and reader.has_history:
-        raise DataError(f"{path}: no column of the split has the role of the target item; build the dataset again")
-    # A flat dataset has the columns of items in its splits too.
-    names = [n for n, spec in feature_map.features.items() if target is None or spec.get("source") != "item"]
-    names += [name for name in feature_map.labels if split != "test" or name in reader.columns]
-    if feature_map.group_id is not None:
-        names.append(feature_map.group_id)
-    for name in names:
-        if name not in reader.columns:
-            known = did_you_mean(name, reader.columns)
-            raise DataError(f"{path}: the split {split!r} has no column {name!r} of the feature map. {known}")
-    events = [name for name in names if feature_map.features.get(name, {}).get("source") == "event"]
-    for name in events:
-        if name not in reader.events:
-            known = did_you_mean(name, reader.events)
-            raise DataError(f"{path}: the histories of split {split!r} have no event column {name!r}. {known}")
-    return _Stored(target, list(dict.fromkeys(names)), events, reader.behaviours, roles.get("weight"))
-
-
 def _columns_of(history: Jagged) -> list[Tensor]:
     return [history.values, *history.events.values()]
 
 
-def _choose_mode(path: Path) -> str:
+def _choose_mode(reader: SplitReader) -> str:
     """Resident if the split takes at most half of the free memory."""
-    folder = path.with_suffix("") if path.suffix == ".h5" else path
-    files = [folder.with_suffix(".h5"), *folder.glob("*.h5")]
-    size = sum(file.stat().st_size for file in files if file.is_file())
-    return "resident" if size <= psutil.virtual_memory().available // 2 else "streaming"
+    return "resident" if reader.nbytes <= psutil.virtual_memory().available // 2 else "streaming"
 
 
 def _check_integer(name: str, value: object, *, least: int) -> None:

@@ -5,7 +5,6 @@ A model is supported if it has a method `attention_weights(batch)` that returns 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import torch
 from fuxictr.pytorch.torch_utils import seed_everything
 
@@ -21,8 +21,11 @@ from fuxictr_multimodal.data.item_table import item_features
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.data.recipes.raw_tables import refuse_repeated
 from fuxictr_multimodal.data.store import Store, read_item_titles
+from fuxictr_multimodal.data.store.encoding import FEATURE_VOCAB_NAME
 from fuxictr_multimodal.data.store.ids import IdMap
+from fuxictr_multimodal.data.store.manifest import read_json
 from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.system.untrusted.parquet import check_parquet
 from fuxictr_multimodal.text.decoding import to_utf8
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.trained import load_trained
@@ -219,12 +222,11 @@ class ItemNames:
     def __init__(
         self, store: Store, feature_map: Any, table: dict[str, Any], titles: dict[int, str] | None = None
     ) -> None:
-        self._titles = read_item_titles(store.dir) if titles is None else titles
+        self._titles = store.read(read_item_titles) if titles is None else titles
         self._ids = item_ids(store)
         specs = feature_map.features
         self._tags = {name: table[name] for name in item_features(feature_map) if specs[name]["type"] == "sequence"}
-        vocab_file = store.dir / "feature_vocab.json"
-        vocab = json.loads(vocab_file.read_text(encoding="utf-8")) if vocab_file.is_file() else {}
+        vocab = store.read(_vocabularies)
         self._names = {name: {index: word for word, index in vocab.get(name, {}).items()} for name in self._tags}
 
     def __call__(self, item: int) -> str:
@@ -238,6 +240,11 @@ class ItemNames:
                 numbers = words == [str(tag) for tag in ids]
                 parts.append((f"{name} " if numbers else "") + ", ".join(words))
         return f"{title} ({'; '.join(parts)})" if parts else title
+
+
+def _vocabularies(folder: Path) -> dict[str, dict[str, int]]:
+    file = folder / FEATURE_VOCAB_NAME
+    return read_json(file) if file.is_file() else {}
 
 
 def item_ids(store: Store) -> IdMap | None:
@@ -260,13 +267,16 @@ def read_titles(path: Path, ids: IdMap | None = None) -> dict[int, str]:
         raise DataError(f"--titles {path} {what}")
     try:
         if path.suffix.lower() == ".parquet":
-            frame = pl.read_parquet(path)
+            check_parquet(path, whole=True)
+            # On a damaged file the reader of polars may end the process.
+            frame = pl.read_parquet(path, use_pyarrow=True)
         else:
             separator = "\t" if path.suffix.lower() == ".tsv" else ","
             content = to_utf8(path.read_bytes(), where=str(path))
             frame = pl.read_csv(content, separator=separator, infer_schema=False)
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"--titles {path} cannot be read as a table: {str(error).splitlines()[0]}") from None
+    except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"--titles {path} cannot be read as a table: {reason}") from None
     # Blank lines, such as those at the end of a csv file, are rows without any value.
     frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
     key = next((name for name in ("item_id", "item") if name in frame.columns), None)

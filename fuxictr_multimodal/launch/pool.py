@@ -193,7 +193,7 @@ class Pool:
         self._free = sorted([*self._free, running.gpu])
         outcome = running.outcome
         if outcome is None and running.sent is not None:
-            text = str(Interrupted(running.sent, "its last evaluation is kept: --resume"))
+            text = str(Interrupted(running.sent, "its last saved step is kept: --resume"))
             outcome = Outcome(job.name, "interrupted", error=text, signal=running.sent)
         elif outcome is None:
             outcome = Outcome(job.name, "failed", error=exit_text(process.exitcode), exit_code=process.exitcode)

@@ -9,7 +9,6 @@ calibration is kept beside the model as `<run>.calibration.json`, and used again
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.metrics.classification import expected_calibration_error, log_loss
 from fuxictr_multimodal.metrics.rows import checked
 from fuxictr_multimodal.system.files import kept_if_possible, sha256, write_json
+from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.trainer import Trainer
 
@@ -128,7 +128,7 @@ def calibration_of(
     valid = experiment.split_loader("valid", trainer.model.feature_map, trainer.model.device)
     predictions = trainer.predict(valid)
     if predictions.labels is None:
-        raise DataError(f"calibrate: the valid split of {experiment.store.dir} has no labels")
+        raise DataError(f"calibrate: the valid split of {experiment.store.place} has no labels")
     if method == "isotonic" and len(predictions.scores) < FEW_SAMPLES:
         logging.warning(
             "Isotonic regression on %d valid samples follows their noise: platt suits fewer than %d",
@@ -145,7 +145,7 @@ def calibration_of(
 def _kept(path: Path, owner: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Calibrations of these weights by method; those of others are made again, and so is a damaged file."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json_file(path)
         if stored["format_version"] == FORMAT_VERSION and all(stored[key] == value for key, value in owner.items()):
             return {method: numbers for method, numbers in stored["methods"].items() if method in METHODS}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

@@ -40,7 +40,7 @@ def entry_of(params: Mapping[str, Any], store: Store, events: Collection[str]) -
     if written is None:
         return None
     if form_of(params) not in ("log", "samples", "flat"):
-        params = {**written, "dataset_id": store.dir.name, "data_root": str(store.dir.parent)}
+        params = {**written, "dataset_id": store.place.name, "data_root": str(store.place.parent)}
         params |= {"group_id": store.manifest.group_id}
         if "interactions" not in written:
             # The format is that of files that are not read again.

@@ -17,7 +17,6 @@ QIN uses the same names, so nothing is renamed; this file refuses everything els
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system.files import make_folder, replace_atomically
+from fuxictr_multimodal.system.torch_files import named_tensors, read_torch
 
 _PUBLISHED = re.compile(
     r"embedding_layer\.embedding_layer\.(embedding_layers|feature_encoders)\.\w+\.weight"
@@ -99,15 +99,11 @@ def _published_state(model: nn.Module) -> dict[str, Tensor]:
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise DataError(f"{path}: the file of weights does not exist")
-    try:
-        # Tensors only: a pickled file of unknown origin could run code.
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{path}: not a state dict of tensors, or damaged ({reason})") from None
+    remedy = "not a state dict of tensors, or damaged; name a file of weights, as the authors published them"
+    stored = read_torch(path, remedy=remedy)
     if not isinstance(stored, Mapping) or not all(isinstance(value, Tensor) for value in stored.values()):
         raise DataError(f"{path}: holds {type(stored).__name__}, expected a state dict: names to tensors")
-    return dict(stored)
+    return named_tensors(stored, path, remedy=remedy)
 
 
 def _layer_hint(name: str, known: Mapping[str, Tensor]) -> str:

@@ -94,7 +94,7 @@ class RawRows(ABC):
         self._target = manifest.item_col
         self._behaviours = manifest.behaviours
         self._events = reading.events
-        self._processor = restore_processor(reading.store.dir)
+        self._processor = reading.store.read(restore_processor)
         # What is encoded here; event features come as codes.
         self._specs = {
             column["name"]: column

@@ -113,7 +113,7 @@ def predict(
     run = TrainedRun(config_dir, expid, gpu, seed, tuple(overrides), name, imported)
     experiment = run.experiment()
     if score and data is None and (engine == "ray" or experiment.store.split_path("test") is None):
-        what = "--engine ray reads parquet" if engine == "ray" else f"{experiment.store.dir} has no test split"
+        what = "--engine ray reads parquet" if engine == "ray" else f"{experiment.store.place} has no test split"
         raise DataError(f"{what}: pass samples with --data")
     loaded = run.load(experiment, otherwise="pass published weights with --import-weights")
     model = loaded.model
@@ -131,7 +131,7 @@ def predict(
     if out.suffix.lower() == ".csv":
         _check_csv(kept, out)
     if submission:
-        _check_ids(kept, data or experiment.store.dir)
+        _check_ids(kept, data or experiment.store.place)
     trainer = loaded.trainer(engine)
     calibration = None
     if calibrate is not None:

@@ -178,9 +178,7 @@ def export(
 
 def _staging(out: Path, overwrite: bool) -> Staging:
     """Of the folder that is written."""
-    staging = Staging(
-        out.absolute(), overwrite=overwrite, owned=FILES, marker=MARKERS[0], what="an export", keep_lock=False
-    )
+    staging = Staging(out.absolute(), overwrite=overwrite, owned=FILES, marker=MARKERS[0], what="an export")
     folder = staging.final_dir
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--out {out} is a file: name a folder")

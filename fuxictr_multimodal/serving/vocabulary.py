@@ -41,7 +41,7 @@ def vocabulary_of(store: Store, feature_map: FeatureMap, params: Mapping[str, An
         DataError: ids are of a type that JSON has no form for.
     """
     manifest = store.manifest
-    processor = restore_processor(store.dir)
+    processor = store.read(restore_processor)
     events = [column.name for column in manifest.event_columns if column.name in feature_map.features]
     entry = entry_of(params, store, events)
     columns = {column["name"]: column for column in manifest.feature_cols}
@@ -99,7 +99,7 @@ def _ids(store: Store, column: str) -> list[Any] | None:
         return None
     ids = found.ids
     if ids.dtype == pl.Binary:
-        raise DataError(f"{store.dir}: ids of {column!r} are bytes, which requests cannot hold: use texts or numbers")
+        raise DataError(f"{store.place}: ids of {column!r} are bytes, which requests cannot hold: use texts or numbers")
     return (ids if ids.dtype.is_integer() or ids.dtype == pl.String else ids.cast(pl.String)).to_list()
 
 

@@ -54,6 +54,45 @@ def exit_status(number: int) -> int:
 
 # The signal that the innermost `raised_on_signals` raised, if it did.
 _raised: int | None = None
+# Whether a signal waits for the next `raise_waiting`, and the one that does.
+_held = False
+_waiting: int | None = None
+
+
+@contextlib.contextmanager
+def signals_held(held: bool = True) -> Iterator[None]:
+    """Within the block a signal waits for `raise_waiting` or the end of the block, so that work is not cut in two.
+
+    One that is repeated after `REPEAT_SECONDS` is raised at once: the user does not want to wait.
+
+    Args:
+        held: False lets signals through in a part of such a block.
+    """
+    global _held
+    before = _held
+    if not held:
+        raise_waiting()
+    _held = held
+    try:
+        yield
+    finally:
+        _held = before
+    if not _held:
+        raise_waiting()
+
+
+def signal_waiting() -> bool:
+    """Whether a signal came since `signals_held`."""
+    return _waiting is not None
+
+
+def raise_waiting() -> None:
+    """Raise the signal that waits, if there is one."""
+    global _raised, _waiting
+    if _waiting is not None:
+        number, _waiting = _waiting, None
+        _raised = number
+        raise Interrupted(number)
 
 
 @contextlib.contextmanager
@@ -81,22 +120,27 @@ def raised_on_signals() -> Iterator[None]:
     last = -REPEAT_SECONDS
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        global _raised
+        global _raised, _waiting
         nonlocal last
         now = time.monotonic()
-        if now - last >= REPEAT_SECONDS:
-            last, _raised = now, number
-            raise Interrupted(number)
+        if now - last < REPEAT_SECONDS:
+            return
+        last = now
+        if _held and _waiting is None:
+            _waiting = number
+            return
+        _raised, _waiting = number, None
+        raise Interrupted(number)
 
     # None is a handler that was not installed from Python: it could not be restored.
     handled = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, interrupt) for number in handled}
-    global _raised
+    global _raised, _waiting
     earlier, _raised = _raised, None
     try:
         with interruption_kept():
             yield
     finally:
-        _raised = earlier
+        _raised, _waiting = earlier, None
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -6,11 +6,22 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Iterator
+from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 # Of glibc's <malloc.h>.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 TOP_PAD_BYTES = 64 << 20
 LARGEST_INT = 2**31 - 1
+# Limit and use of a container's memory, of both versions of control groups.
+_CGROUP_FILES = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
 
 
 def available_cores() -> int:
@@ -49,3 +60,21 @@ def keep_freed_memory() -> bool:
         return False
     settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: LARGEST_INT, M_TOP_PAD: TOP_PAD_BYTES}
     return all(mallopt(setting, value) == 1 for setting, value in settings.items())
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: what the machine, its container and the limits of the process leave."""
+    import psutil
+
+    free = [psutil.virtual_memory().available]
+    for limit, used in _CGROUP_FILES:
+        try:
+            free.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
+        # No such file, or the text "max".
+        except (OSError, ValueError):
+            continue
+    if resource is not None:
+        most, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if most != resource.RLIM_INFINITY:
+            free.append(most - psutil.Process().memory_info().vms)
+    return max(0, min(free))

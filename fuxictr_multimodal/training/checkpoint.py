@@ -1,15 +1,15 @@
-"""The weights of a FuxiCTR model, written atomically and read without running code from the file."""
+"""The weights of a FuxiCTR model, written atomically, read without running code from the file, and checked."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from fuxictr.pytorch.models import BaseModel
 
-from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import make_folder, replace_atomically
-from fuxictr_multimodal.training.state_file import DAMAGE, first_line
+from fuxictr_multimodal.system.torch_files import check_weights, read_torch
+
+REMEDY = "train again with --overwrite"
 
 
 def save_checkpoint(model: BaseModel) -> None:
@@ -24,15 +24,12 @@ def save_checkpoint(model: BaseModel) -> None:
         model.save_weights(str(temporary))
 
 
-def load_checkpoint(model: BaseModel) -> None:
+def load_checkpoint(model: BaseModel, *, remedy: str = REMEDY) -> None:
     """Load `model.checkpoint`; tensors only, no code from the file is run.
 
     Raises:
-        DataError: the file is missing or damaged.
+        DataError: the file is missing or damaged, or a weight does not fit the model or is not finite.
     """
-    try:
-        weights = torch.load(model.checkpoint, map_location=model.device, weights_only=True)
-    except DAMAGE as error:
-        path, reason = model.checkpoint, first_line(error)
-        raise DataError(f"{path} cannot be read ({reason}): train again with --overwrite") from None
-    model.load_state_dict(weights)
+    path = Path(model.checkpoint)
+    weights = read_torch(path, device=model.device, remedy=remedy)
+    model.load_state_dict(check_weights(weights, model, path, remedy=remedy))

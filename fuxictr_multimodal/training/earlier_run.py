@@ -55,7 +55,7 @@ def files_to_resume(
 def complete_run(
     before: Report, experiment: Experiment, files: RunFiles, named: Collection[str], *, resume: bool
 ) -> None:
-    """Check that a complete run is the one that is asked for, and remove the state that a kill may have left of it.
+    """Check that a complete run is the one that is asked for.
 
     Args:
         before: its report.
@@ -73,7 +73,6 @@ def complete_run(
         params = resumed_params(before, params, named)
     refuse(changed_settings(before, params), lambda change: "", where=found, remedy=REMEDY)
     _refuse_another_build(before, experiment, found)
-    files.state.unlink(missing_ok=True)
 
 
 def resumed_experiment(
@@ -92,8 +91,8 @@ def resumed_experiment(
             its settings; its report is gone.
     """
     if before is None:
-        raise ConfigError(f"{files.state} has no report, so its settings are unknown: --overwrite starts over")
-    found = f"{files.state} is left of a run"
+        raise ConfigError(f"{files.left} has no report, so its settings are unknown: --overwrite starts over")
+    found = f"{files.left or files.report} is left of a run"
     _refuse_another_experiment(before, experiment, found)
     _refuse_contradiction(before, experiment.params, named, files)
     _refuse_another_build(before, experiment, found)
@@ -108,7 +107,7 @@ def _contradictions(before: Report, params: Mapping[str, Any], named: Collection
 
 
 def _refuse_contradiction(before: Report, params: Mapping[str, Any], named: Collection[str], files: RunFiles) -> None:
-    left = files.state if files.state.is_file() else files.report
+    left = files.left or files.report
     refuse(
         _contradictions(before, params, named),
         lambda change: growth(change) if change.key in MAY_GROW else "",

@@ -15,11 +15,13 @@ from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_multimodal.config.expids import (
     check_model_keys,
+    check_params,
     load_config,
     load_dataset_config,
     load_model_config,
 )
 from fuxictr_multimodal.config.identity import computed
+from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.config.run_settings import RunSettings
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.entry.build import check_columns, is_flat, open_or_build
@@ -76,6 +78,9 @@ class Experiment:
             InputError: whatever is wrong with the configuration or the data.
         """
         check_gpus([gpu])
+        if name is not None:
+            # Before anything is built for a run that cannot be.
+            check_plain_name(name, "--name")
         params = load_config(config_dir, expid, overrides=overrides, seed=seed)
         params["gpu"] = gpu
         directory = Path(params["model_root"]) / params["dataset_id"]
@@ -132,7 +137,9 @@ class Experiment:
         # FuxiCTR computes widths from the parameter alone; a model has a default of its own.
         own = inspect.signature(self.zoo_model.model_class).parameters.get("embedding_dim")
         default = {"embedding_dim": own.default} if own is not None and isinstance(own.default, int) else {}
-        feature_map = load_feature_map(self.store.dir, self.store.manifest.dataset_id, {**default, **self.params})
+        feature_map = self.store.read(
+            lambda folder: load_feature_map(folder, self.store.manifest.dataset_id, {**default, **self.params})
+        )
         name_histories(feature_map, self.store.manifest)
         keep_events(feature_map, self.params.get("event_features"))
         feature_map.without_items = self.store.manifest.item_col is None
@@ -142,7 +149,7 @@ class Experiment:
         name, columns = self.params.get("group_id"), [column.name for column in self.store.manifest.columns]
         if name is not None and name not in columns:
             raise ConfigError(
-                f"group_id {name!r} is no column of {self.store.dir}. {did_you_mean(name, columns)} Name one in the "
+                f"group_id {name!r} is no column of {self.store.place}. {did_you_mean(name, columns)} Name one in the "
                 "dataset's entry, or set `group_id: null` there and leave grouped metrics out of `metrics`"
             )
 
@@ -150,7 +157,7 @@ class Experiment:
         """The item table of the dataset on a device: the features with `source: item`."""
         if self.store.manifest.item_col is None:
             return ItemTable.without_items(device)
-        return ItemTable.from_store(self.store.dir, device=device, feature_map=feature_map)
+        return self.store.read(lambda folder: ItemTable.from_store(folder, device=device, feature_map=feature_map))
 
     def build_model(
         self, feature_map: FeatureMap, *, item_table: Callable[[Any], ItemTable] | None = None
@@ -181,7 +188,7 @@ class Experiment:
         path = self.store.split_path(split)
         if path is None:
             raise DataError(
-                f"{self.store.dir} has no split {split!r}. {did_you_mean(split, self.store.manifest.splits)}"
+                f"{self.store.place} has no split {split!r}. {did_you_mean(split, self.store.manifest.splits)}"
             )
         names = ("batch_size", "max_len", *(("seed", "shuffle_window") if shuffle else ()))
         return MultimodalDataLoader(
@@ -191,6 +198,7 @@ class Experiment:
             shuffle=shuffle,
             mode=self.params.get("loader_mode", "auto"),
             device=device,
+            store=self.store,
             **{name: self.params[name] for name in names if name in self.params},
         )
 
@@ -205,6 +213,7 @@ class Experiment:
             data_loader=MultimodalDataLoader,
             mode=self.params.get("loader_mode", "auto"),
             device=str(device),
+            store=self.store,
             **given,
             **{name: str(path) for name, path in paths.items() if path is not None},
         )
@@ -217,8 +226,14 @@ def resumed_params(before: Report, params: Mapping[str, Any], named: Collection[
         before: the report of the run.
         params: as the command and the YAML say.
         named: keys that the command line names; see `own_settings`.
+
+    Raises:
+        ConfigError: the report holds a setting that no configuration may have.
     """
     asked = computed(params)
     own = own_settings(computed(before.config), asked, named)
     # In the order of the command's parameters.
-    return {key: value for key, value in params.items() if key in own or key not in asked} | own
+    found = {key: value for key, value in params.items() if key in own or key not in asked} | own
+    # A report may come from elsewhere, and FuxiCTR evaluates some settings.
+    check_params(found, f"the report of run {before.run!r}")
+    return found

@@ -86,8 +86,8 @@ def unfinished_runs(directory: Path, expid: str, seed: int | None) -> list[tuple
 
 
 def is_unfinished(files: RunFiles, report: Report | None) -> bool:
-    """Whether a run has something to resume: its state, or what it was about to do when it was stopped before that."""
-    return files.state.is_file() or (report is not None and report.status in ("running", "interrupted"))
+    """Whether a run has something to resume: a state, or what it was about to do when it was stopped before that."""
+    return files.left is not None or (report is not None and report.status in ("running", "interrupted"))
 
 
 def _runs_of(directory: Path, expid: str, seed: int | None) -> Iterator[tuple[RunFiles, Report]]:

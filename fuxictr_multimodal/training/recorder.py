@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import os
 import time
+import types
+import typing
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +20,7 @@ from fuxictr_multimodal.errors import DataError, InputError, Unwritable
 from fuxictr_multimodal.system.files import make_folder, write_json
 from fuxictr_multimodal.system.interruption import Interrupted, interruption_kept
 from fuxictr_multimodal.system.terminal import plain_console
+from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 from fuxictr_multimodal.training.environment import git_commit, peak_memory_mib, versions
 
 
@@ -58,7 +60,10 @@ class RunReport:
             DataError: if the file is not a report of this version of the project.
         """
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            stored = read_json_file(path)
+            found = cls(**stored)
+            check_types(found)
+            return found
         except (ValueError, TypeError) as error:
             raise DataError(f"{path} is not a report of this version: {error}; move it away and run again") from None
 
@@ -73,6 +78,34 @@ class RunReport:
     def details(self) -> Iterable[str]:
         """The lines below the table."""
         raise NotImplementedError
+
+
+def check_types(report: RunReport) -> None:
+    """Refuse a report whose fields are of other types than they say, two levels deep.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    hints = typing.get_type_hints(type(report))
+    for name in vars(report):
+        if name in hints and not _is_of(vars(report)[name], hints[name]):
+            raise ValueError(f"{name} cannot be {str(vars(report)[name])[:80]!r}")
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    kind, inside = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if kind in (typing.Union, types.UnionType):
+        return any(_is_of(value, one) for one in inside)
+    if kind is dict:
+        return isinstance(value, dict) and all(_is_of(inner, inside[1]) for inner in value.values())
+    if kind is list:
+        return isinstance(value, list) and all(_is_of(inner, inside[0]) for inner in value)
+    if isinstance(value, bool):
+        return hint is bool
+    # A whole number is written where its fraction is zero.
+    return isinstance(value, int | float if hint is float else hint)
 
 
 def _finite(value: Any) -> Any:

@@ -14,6 +14,7 @@ from fuxictr_multimodal.config.changes import NOT_SET, changes
 from fuxictr_multimodal.config.identity import computed
 
 REPORT_SUFFIX = ".report.json"
+STATE_BEFORE_SUFFIX = ".before"
 # A name with more than this after the expid is shortened; what is left out is in the report.
 LONGEST_SUFFIX = 60
 _PLAIN_TEXT = re.compile(r"[\w.-]{1,24}", re.ASCII)
@@ -46,6 +47,31 @@ class RunFiles:
     def replaced(self) -> tuple[Path, ...]:
         """Those that are replaced atomically, each through a temporary file beside it."""
         return (self.report, self.curve, self.predictions, self.model, self.state)
+
+    @property
+    def left(self) -> Path | None:
+        """The state that an unfinished run resumes from: its last one, or that before it where the last one is gone."""
+        return next(iter(existing_states(self.state)), None)
+
+
+def states_of(path: Path) -> tuple[Path, Path]:
+    """The file of the last state of a training, and of the one before it.
+
+    >>> [file.name for file in states_of(Path("run.state"))]
+    ['run.state', 'run.state.before']
+    """
+    return path, path.with_name(path.name + STATE_BEFORE_SUFFIX)
+
+
+def existing_states(path: Path) -> list[Path]:
+    """Those of both that are there, the last one first."""
+    return [file for file in states_of(path) if file.is_file()]
+
+
+def remove_states(path: Path) -> None:
+    """Remove both."""
+    for file in states_of(path):
+        file.unlink(missing_ok=True)
 
 
 def seed_suffix(seed: int | None) -> str:

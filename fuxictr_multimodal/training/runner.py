@@ -17,6 +17,7 @@ from fuxictr.pytorch.torch_utils import seed_everything
 from fuxictr.utils import print_to_json
 
 from fuxictr_multimodal.config.identity import config_hash
+from fuxictr_multimodal.config.run_settings import RunSettings
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.errors import ConfigError, DataError
@@ -32,7 +33,8 @@ from fuxictr_multimodal.training.recorder import Recorder
 from fuxictr_multimodal.training.report import Report, append_csv_line
 from fuxictr_multimodal.training.resume import named_keys
 from fuxictr_multimodal.training.run_log import log_to
-from fuxictr_multimodal.training.run_names import RunFiles
+from fuxictr_multimodal.training.run_names import RunFiles, remove_states
+from fuxictr_multimodal.training.state_file import SaveTimes
 from fuxictr_multimodal.training.tracking import Tracking, make_tracker
 from fuxictr_multimodal.training.trainer import Progress, Trainer
 from fuxictr_multimodal.training.vocabularies import keep_build
@@ -54,7 +56,7 @@ def run_experiment(
     """Train one expid with one seed, evaluate it once on test, and write its report.
 
     A run that is complete is not run again unless `overwrite`; its report is returned. With `resume` a killed run
-    resumes from its last evaluation, with the same loss trace as if it had not been killed, by its own settings: what
+    resumes from its last saved step, with the same loss trace as if it had not been killed, by its own settings: what
     `overrides` name must be the run's own, but for epochs and patience, which may be more.
 
     Args:
@@ -74,13 +76,15 @@ def run_experiment(
     Raises:
         InputError: whatever is wrong with the configuration or the data; a run that is there, and neither `resume` nor
             `overwrite`; a result that cannot be written.
-        Interrupted: the report says so, and what was trained up to the last evaluation can be resumed.
+        Interrupted: the report says so, and what was trained up to the last saved step can be resumed.
     """
     keep_freed_memory()
     experiment = Experiment.load(
         config_dir, expid=expid, seed=seed, gpu=gpu, overrides=overrides, name=name, reading=False
     )
     named, files, note = named_keys(overrides, seed), experiment.files, None
+    # FuxiCTR names its result csv after the config folder and writes it into the working folder.
+    csv = Path(config_dir.resolve().name + ".csv")
     resume = resume and not overwrite
     if resume and name is None:
         files = files_to_resume(files, experiment.params, named, expid=expid, seed=seed)
@@ -89,31 +93,42 @@ def run_experiment(
         before = Report.read(files.report) if files.report.is_file() and not overwrite else None
         if before is not None and before.status == "completed":
             complete_run(before, experiment, files, named, resume=resume)
+            if files.left is not None:
+                draw_curves_beside(before, files.report)
+                _leave(before, files, csv, once=True)
             logging.warning("%s is complete; --overwrite runs it again", files.report)
             return before, files.report
-        if files.state.is_file() and not (resume or overwrite):
+        if files.left is not None and not (resume or overwrite):
             raise ConfigError(
-                f"{files.state} belongs to an unfinished run: --resume continues it, --overwrite starts over"
+                f"{files.left} belongs to an unfinished run: --resume continues it, --overwrite starts over"
             )
         if resume and is_unfinished(files, before):
             experiment, note = resumed_experiment(before, experiment, files, named)
         if overwrite:
-            files.state.unlink(missing_ok=True)
+            remove_states(files.state)
         with (
             cpu_threads(experiment.params.get("cpu_threads")),
-            contextlib.closing(make_tracker(tracker, files, resumed=files.state.is_file())) as tracking,
+            contextlib.closing(make_tracker(tracker, files, resumed=files.left is not None)) as tracking,
         ):
             report = _run(experiment, files, tracking, before=before, note=note)
-    # FuxiCTR names its result csv after the config folder and writes it into the working folder.
-    append_csv_line(Path(config_dir.resolve().name + ".csv"), report, sys.argv)
+        _leave(report, files, csv)
     return report, files.report
+
+
+def _leave(report: Report, files: RunFiles, csv: Path, *, once: bool = False) -> None:
+    """What comes after the report says `completed`: only then a run that is killed is not trained again.
+
+    The states go last: as long as one is there, the run that finds the report does the rest.
+    """
+    append_csv_line(csv, report, sys.argv, once=once)
+    remove_states(files.state)
 
 
 def _run(
     experiment: Experiment, files: RunFiles, tracking: Tracking, *, before: Report | None, note: str | None
 ) -> Report:
     """Train and test, from the state if there is one, under the run's log; whatever happens, the report says so."""
-    resumed = before if files.state.is_file() else None
+    resumed = before if files.left is not None else None
     params, manifest = experiment.params, experiment.store.manifest
     # Before the report of an earlier run may be replaced. What is resumed has begun.
     source = None if resumed else find_source(params, experiment.store, files)
@@ -139,7 +154,7 @@ def _run(
         recorder.write()
         tracking.evaluated(report.curve)
 
-    with log_to(files.log, append=files.state.is_file()):
+    with log_to(files.log, append=files.left is not None):
         if note is not None:
             logging.warning("%s", note)
         try:
@@ -151,8 +166,6 @@ def _run(
                 tracking.finished(report.metrics)
         finally:
             draw_curves_beside(report, files.report)
-        # Only now: a run that is killed before its report says so is resumed, not trained again.
-        files.state.unlink(missing_ok=True)
     return report
 
 
@@ -162,9 +175,9 @@ def _write_predictions(path: Path, scores: Mapping[str, Any]) -> None:
 
 
 def _left(files: RunFiles) -> str:
-    if files.state.is_file():
-        return f"{files.state} holds its last evaluation, the same command with --resume continues it"
-    return "there was no evaluation yet, so the same command with --resume starts over"
+    if files.left is not None:
+        return f"{files.left} holds its last saved step, the same command with --resume continues it"
+    return "nothing was saved yet, so the same command with --resume starts over"
 
 
 def _train_and_score(
@@ -190,6 +203,9 @@ def _train_and_score(
         plateau_factor=params.get("factor"),
         weight_averaging=params.get("weight_averaging") or 0.0,
         state_file=files.state,
+        saving=SaveTimes(
+            params.get("save_minutes", RunSettings.model_fields["save_minutes"].default), params.get("save_steps")
+        ),
         on_evaluation=publish,
     )
     if resumed is not None:
@@ -198,7 +214,7 @@ def _train_and_score(
     train, valid = experiment.loaders("train", feature_map, model.device)
     publish(trainer.fit(train, valid))
     del train
-    keep_build(experiment.store.dir, experiment.store.manifest, files.directory)
+    keep_build(experiment.store, files.directory)
     scores = {}
     logging.info("****** Validation evaluation ******")
     scores["valid_scores"] = _score("valid", trainer, valid, report)
@@ -223,7 +239,10 @@ def _build(
     if precision is not None and isinstance(getattr(precision, "choice", None), Choice):
         if resumed is not None and resumed.precision:
             precision.keep(resumed.precision["used"])
-        report.precision = precision.choice.as_dict()
+            # Why it was chosen too, as the run's own report says.
+            report.precision = resumed.precision
+        else:
+            report.precision = precision.choice.as_dict()
     report.parameters = count_parameters(model)
     logging.info("Total number of parameters: %d.", report.parameters["total"])
     return model, to_inputs, feature_map

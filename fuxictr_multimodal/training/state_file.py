@@ -1,52 +1,116 @@
-"""The state of a training that a killed run resumes from: one file of tensors, numbers and torch's random state."""
+"""The state of a training that a killed run resumes from: a file of tensors, numbers and random states, and its
+predecessor, to which a damaged one falls back."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import pickle
-from collections.abc import Iterator, Mapping
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fuxictr_multimodal.errors import DataError, InputError, Unwritable
 from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.system.torch_files import DAMAGE, first_line, read_torch
+from fuxictr_multimodal.training.run_names import existing_states, remove_states, states_of
 
-# What reading a file raises that is cut, empty, or of something else than it should be.
-DAMAGE = (OSError, pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
+REMEDY = "--overwrite starts the run over"
 
 
-def write_state(path: Path | None, state: Mapping[str, Any]) -> None:
-    """Write a state; where that is impossible, a warning says so and the training continues.
+class StateFile:
+    """The last two states of a training.
 
     Args:
-        path: None writes nothing.
-        state: tensors, and what JSON has.
+        path: of the last one, None for none; that before it is beside it.
     """
-    if path is None:
-        return
-    try:
-        with replace_atomically(path) as temporary:
-            torch.save(dict(state), temporary)
-    except Unwritable as error:
-        logging.warning("%s cannot be written (%s): the run cannot be resumed from here", path, error.strerror)
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._damaged = False
+
+    def write(self, state: Mapping[str, Any]) -> None:
+        """Write a state; where that is impossible, a warning says so and the training continues.
+
+        Args:
+            state: tensors, and what JSON has.
+        """
+        if self.path is None:
+            return
+        newest, before = states_of(self.path)
+        try:
+            with replace_atomically(newest) as temporary:
+                torch.save(dict(state), temporary)
+                # One that cannot be read must not take the place of one that can.
+                if newest.is_file() and not self._damaged:
+                    newest.replace(before)
+        except Unwritable as error:
+            logging.warning("%s cannot be written (%s): the run cannot be resumed from here", newest, error.strerror)
+        else:
+            self._damaged = False
+
+    def take_up(self, load: Callable[[dict[str, Any], Path], None]) -> bool:
+        """Resume from the last state that can be read; False if there is none.
+
+        Args:
+            load: takes up a state; called with the one before if it raises for the last one, whose damage a warning
+                names then. The second argument is the file.
+
+        Raises:
+            DataError: all that are there are damaged.
+        """
+        if self.path is None:
+            return False
+        found = existing_states(self.path)
+        for place, path in enumerate(found, start=1):
+            try:
+                with damage_named(path):
+                    state = read_torch(path, remedy=REMEDY)
+                    if not isinstance(state, dict):
+                        raise TypeError(f"a {type(state).__name__} in place of a state")
+                    load(state, path)
+            except DataError as error:
+                if place == len(found):
+                    raise
+                self._damaged = True
+                text = str(error).removesuffix(f": {REMEDY}")
+                logging.warning("%s: the run resumes from the state before, %s", text, found[place])
+            else:
+                return True
+        return False
+
+    def remove(self) -> None:
+        """Remove both."""
+        if self.path is not None:
+            remove_states(self.path)
 
 
-def read_state(path: Path) -> dict[str, Any] | None:
-    """Read a state, None where there is none; no code from the file is run.
+class SaveTimes:
+    """When a state is saved beside those of evaluations; what is computed does not depend on it.
 
-    Raises:
-        DataError: the file is damaged.
+    Args:
+        minutes: since the last one, None for never.
+        steps: one at each multiple, None for none.
     """
-    if not path.is_file():
-        return None
-    with damage_named(path):
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict):
-            raise TypeError(f"a {type(state).__name__} in place of a state")
-    return state
+
+    def __init__(self, minutes: float | None = None, steps: int | None = None) -> None:
+        self.seconds = None if minutes is None else 60 * minutes
+        self.steps = steps
+        self.saved()
+
+    def due(self, step: int) -> bool:
+        """Whether a state is to be saved after this step."""
+        if self.steps is not None and step % self.steps == 0:
+            return True
+        return self.seconds is not None and time.monotonic() - self._last >= self.seconds
+
+    def saved(self) -> None:
+        """A state has just been saved, or the training begins."""
+        self._last = time.monotonic()
 
 
 @contextlib.contextmanager
@@ -61,7 +125,24 @@ def damage_named(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except DAMAGE as error:
-        raise DataError(f"{path} cannot be read ({first_line(error)}): --overwrite starts the run over") from None
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
+        raise DataError(f"{path} cannot be read ({reason}): {REMEDY}") from None
+
+
+def check_optimizer_state(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Refuse moments that are not of the optimizer's weights: torch takes them, and fails in the next step.
+
+    Raises:
+        ValueError: naming the weight by its number.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, values in state["state"].items():
+        for name, value in values.items():
+            weight = parameters[number]
+            if isinstance(value, torch.Tensor) and value.dim() == weight.dim() and value.shape != weight.shape:
+                raise ValueError(
+                    f"{name} of weight {number} has shape {tuple(value.shape)}, its weight {tuple(weight.shape)}"
+                )
 
 
 def random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -76,6 +157,23 @@ def set_random_state(cpu: torch.Tensor, gpus: list[torch.Tensor]) -> None:
         torch.cuda.set_rng_state_all(gpus)
 
 
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return (str(error) or type(error).__name__).splitlines()[0]
+def host_random_state() -> dict[str, Any]:
+    """The random state of Python and NumPy, in what `torch.save` reads back: TransAct of FuxiCTR draws from it."""
+    version, numbers, gauss = random.getstate()
+    legacy: Any = np.random.get_state(legacy=False)  # noqa: NPY002, the generator that FuxiCTR's models share
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [torch.from_numpy(legacy["state"]["key"].astype(np.int64)), int(legacy["state"]["pos"])],
+        "numpy_gauss": [int(legacy["has_gauss"]), float(legacy["gauss"])],
+    }
+
+
+def set_host_random_state(state: Mapping[str, Any] | None) -> None:
+    """Take up a `host_random_state`; None is that of an earlier version, which kept none."""
+    if state is None:
+        return
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    key, position = state["numpy"]
+    own = ("MT19937", key.numpy().astype(np.uint32), position, *state["numpy_gauss"])
+    np.random.set_state(own)  # noqa: NPY002

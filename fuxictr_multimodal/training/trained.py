@@ -8,7 +8,7 @@ from pathlib import Path
 from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_multimodal.errors import DataError, did_you_mean
-from fuxictr_multimodal.training.checkpoint import load_checkpoint
+from fuxictr_multimodal.training.checkpoint import REMEDY, load_checkpoint
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.report import Report
 
@@ -50,8 +50,4 @@ def load_trained(experiment: Experiment, model: BaseModel, *, otherwise: str = "
             )
     else:
         logging.warning("%s does not exist: the dataset build that %s was trained on is unknown", report_path, path)
-    try:
-        load_checkpoint(model)
-    except RuntimeError as error:
-        lines = str(error).strip().splitlines()
-        raise DataError(f"{path} does not fit the configuration: {lines[min(1, len(lines) - 1)].strip()}") from None
+    load_checkpoint(model, remedy=f"{REMEDY}, or name the experiment and the settings that it was trained with")

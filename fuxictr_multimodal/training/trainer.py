@@ -2,7 +2,7 @@
 
 It drives FuxiCTR's own pieces (`train_step`, `forward`, `get_labels`, `lr_decay`, `checkpoint`), so a model trains
 here as it does in `BaseModel.fit`. What it adds: predictions stay arrays, the loss stays on the device, a NaN never
-replaces the best checkpoint, samples may have weights, and a killed run resumes from its last evaluation with the same
+replaces the best checkpoint, samples may have weights, and a killed run resumes from its last saved step with the same
 loss trace.
 """
 
@@ -13,7 +13,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +26,14 @@ from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.errors import ConfigError, TrainingDiverged
 from fuxictr_multimodal.metrics import classification as metrics
+from fuxictr_multimodal.system.interruption import raise_waiting, signal_waiting, signals_held
 from fuxictr_multimodal.system.progress import followed
+from fuxictr_multimodal.system.torch_files import all_finite
 from fuxictr_multimodal.training.checkpoint import load_checkpoint, save_checkpoint
 from fuxictr_multimodal.training.progress import Evaluation, Predictions, Progress
 from fuxictr_multimodal.training.sample_weights import SampleWeights
-from fuxictr_multimodal.training.state_file import (
-    damage_named,
-    random_state,
-    read_state,
-    set_random_state,
-    write_state,
-)
+from fuxictr_multimodal.training.state_file import SaveTimes, StateFile
+from fuxictr_multimodal.training.training_state import TrainingState
 from fuxictr_multimodal.training.weight_average import WeightAverage
 
 MIN_DELTA = 1e-6  # FuxiCTR's: a smaller gain of the monitored value is none
@@ -55,7 +51,8 @@ class Trainer:
         plateau_factor: what the learning rate is multiplied with at an evaluation without a gain, the model's own by
             default (FuxiCTR's 0.1).
         weight_averaging: decay of the `WeightAverage` that evaluations score and checkpoints hold; 0 takes none.
-        state_file: where a resumable state is kept at each evaluation.
+        state_file: where a resumable state is kept at each evaluation, and that before it beside it.
+        saving: when states are saved between evaluations; by default never.
         on_evaluation: called with the progress after each evaluation, for example to write a report.
         scorer: what `predict` calls in place of the model's `forward`, such as its folded form.
     """
@@ -71,6 +68,7 @@ class Trainer:
         plateau_factor: float | None = None,
         weight_averaging: float = 0.0,
         state_file: Path | None = None,
+        saving: SaveTimes | None = None,
         on_evaluation: Callable[[Progress], None] | None = None,
         scorer: Callable[[Any], Any] | None = None,
     ) -> None:
@@ -81,12 +79,13 @@ class Trainer:
         self.save_best_only = save_best_only
         self.plateau_factor = plateau_factor
         self.average = WeightAverage(model, weight_averaging) if weight_averaging else None
-        self.state_file = state_file
+        self.saving = SaveTimes() if saving is None else saving
         self.on_evaluation = on_evaluation
         self.scorer = scorer
         self.progress = Progress()
         self._weights = SampleWeights(model)
-        self._loader_state: dict[str, Any] | None = None
+        self._states = StateFile(state_file)
+        self._resumed: TrainingState | None = None
 
     def fit(self, train: MultimodalDataLoader, valid: MultimodalDataLoader) -> Progress:
         """Train until the patience or the epochs are used up, then load the best checkpoint.
@@ -99,17 +98,19 @@ class Trainer:
         model, progress = self.model, self.progress
         self._refuse_undefined_monitor(valid)
         fit_batches(train, model)
-        if self._loader_state is not None:
-            train.load_state_dict(self._loader_state)
+        if self._resumed is not None:
+            train.load_state_dict(self._resumed.loader)
             # More patience than a run had that stopped early lets it train on.
             progress.finished = progress.stopping_steps >= model._early_stop_patience
             if progress.step == (progress.epoch + 1) * len(train):
                 progress.epoch += 1
+                self._resumed = None
             logging.info("Resume after epoch %d, step %d", progress.epoch, progress.step)
         model._max_gradient_norm = self.max_gradient_norm
         model._steps_per_epoch = len(train)
         eval_steps = model._eval_steps or len(train)
         logging.info("Start training: %d batches/epoch", len(train))
+        self.saving.saved()
         while progress.epoch < self.epochs and not progress.finished:
             logging.info("************ Epoch=%d start ************", progress.epoch + 1)
             self._train_epoch(train, valid, eval_steps)
@@ -159,23 +160,18 @@ class Trainer:
         )
 
     def resume(self) -> bool:
-        """Load the state of a killed run; False if there is none.
+        """Load the last state of a killed run, or that before it where the last one is damaged; False if there is none.
 
         Raises:
-            DataError: the state is damaged.
-            ConfigError: it is of a run with another weight average.
+            DataError: the states are damaged, or not of this model.
+            ConfigError: they are of a run with another weight average.
         """
-        if self.state_file is None or (state := read_state(self.state_file)) is None:
-            return False
-        with damage_named(self.state_file):
-            self.model.load_state_dict(state["model"])
-            self.model.optimizer.load_state_dict(state["optimizer"])
-            set_random_state(state["rng"], state["rng_cuda"])
-            if self.average is not None:
-                self.average.load_state_dict(state.get("average"))
-            self.progress = Progress.from_dict(state["progress"])
-            self._loader_state = state["loader"]
-        return True
+
+        def load(state: dict[str, Any], path: Path) -> None:
+            self._resumed = TrainingState.load(state, path, self.model, self.average)
+            self.progress = self._resumed.progress
+
+        return self._states.take_up(load)
 
     def _refuse_undefined_monitor(self, valid: MultimodalDataLoader) -> None:
         """Say before hours of training what would end it at its first evaluation."""
@@ -199,28 +195,39 @@ class Trainer:
         model.train()
         loss_sum = torch.zeros((), dtype=torch.float64, device=model.device)
         loss_steps = 0
+        if self._resumed is not None:
+            loss_steps = self._resumed.begin_inside(loss_sum, model)
+            self._resumed = None
         first = progress.step - progress.epoch * len(train)
         started = time.perf_counter()
-        for index, batch in enumerate(self._with_progress(train, f"epoch {progress.epoch + 1}"), start=first):
-            model._batch_index = index
-            self._weights.set(batch.weight)
-            loss_sum += self._train_step(self.to_inputs(batch)).detach()
-            if self.average is not None:
-                self.average.update()
-            loss_steps += 1
-            progress.step += 1
-            progress.train_rows += len(batch)
-            if progress.step % eval_steps:
-                continue
-            train_loss = loss_sum.item() / loss_steps
-            loss_sum.zero_()
-            loss_steps = 0
-            progress.train_seconds += time.perf_counter() - started
-            self._evaluation(train_loss, valid, train)
-            if progress.finished:
-                return
-            model.train()
-            started = time.perf_counter()
+        # A signal waits for the end of a step, and then a state is saved.
+        with signals_held():
+            for index, batch in enumerate(self._with_progress(train, f"epoch {progress.epoch + 1}"), start=first):
+                model._batch_index = index
+                self._weights.set(batch.weight)
+                loss_sum += self._train_step(self.to_inputs(batch)).detach()
+                if self.average is not None:
+                    self.average.update()
+                loss_steps += 1
+                progress.step += 1
+                progress.train_rows += len(batch)
+                evaluated = progress.step % eval_steps == 0
+                if not evaluated and not (self.saving.due(progress.step) or signal_waiting()):
+                    continue
+                progress.train_seconds += time.perf_counter() - started
+                if evaluated:
+                    train_loss = loss_sum.item() / loss_steps
+                    loss_sum.zero_()
+                    loss_steps = 0
+                    with signals_held(False):
+                        self._evaluation(train_loss, valid, train)
+                    if progress.finished:
+                        return
+                    model.train()
+                else:
+                    self._save_inside(train, loss_sum, loss_steps)
+                    raise_waiting()
+                started = time.perf_counter()
         progress.train_seconds += time.perf_counter() - started
 
     def _train_step(self, inputs: Any) -> torch.Tensor:
@@ -293,18 +300,20 @@ class Trainer:
             return True
         return value < best - MIN_DELTA if self.model._monitor_mode == "min" else value > best + MIN_DELTA
 
-    def _save_state(self, train: MultimodalDataLoader) -> None:
-        cpu, gpus = random_state()
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.model.optimizer.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-            "rng": cpu,
-            "rng_cuda": gpus,
-            "loader": train.state_dict(),
-            "progress": asdict(self.progress),
-        }
-        write_state(self.state_file, state)
+    def _save_inside(self, train: MultimodalDataLoader, loss_sum: torch.Tensor, loss_steps: int) -> None:
+        """Save a state between two evaluations, unless the training has diverged, which the next evaluation says."""
+        if bool(torch.isfinite(loss_sum)) and all_finite(self.model):
+            self._save_state(train, loss_sum, loss_steps)
+            logging.info("State saved in epoch %d after step %d", self.progress.epoch + 1, self.progress.step)
+        self.saving.saved()
+
+    def _save_state(
+        self, train: MultimodalDataLoader, loss_sum: torch.Tensor | None = None, loss_steps: int = 0
+    ) -> None:
+        if self._states.path is not None:
+            state = TrainingState(self.progress, train.state_dict(), loss_sum, loss_steps)
+            self._states.write(state.as_dict(self.model, self.average))
+        self.saving.saved()
 
     def _with_progress(self, loader: MultimodalDataLoader, name: str, *, leave: bool = True) -> Iterator[Batch]:
         verbose = bool(self.model._verbose)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,16 @@ from numpy.typing import NDArray
 from fuxictr_multimodal.data.entry.events import EventFeature, from_facts
 from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
+from fuxictr_multimodal.data.store.held import HeldFolder
 from fuxictr_multimodal.data.store.ids import UNKNOWN, IdMap, ids_name
 from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, Manifest, read_json
+from fuxictr_multimodal.data.store.store import Store
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import kept_if_possible
 
 BUILDS_FOLDER = ".builds"
 _HASH_DIGITS = 16
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,11 @@ class Vocabularies:
     """The vocabularies of one build of a dataset.
 
     Attributes:
-        directory: folder of the dataset, or of what `keep_build` kept of it.
+        folder: of the dataset, or of what `keep_build` kept of it.
         manifest: its metadata.
     """
 
-    directory: Path
+    folder: HeldFolder
     manifest: Manifest
 
     def __str__(self) -> str:
@@ -62,16 +65,17 @@ class Vocabularies:
     def of_build(cls, folders: Iterable[Path], manifest_hash: str) -> Vocabularies | None:
         """The first of some folders that holds this build, or None."""
         for folder in folders:
-            with contextlib.suppress(DataError):
-                manifest = Manifest.read(folder)
+            with contextlib.suppress(DataError, FileNotFoundError):
+                held = HeldFolder(folder)
+                manifest = held.read(Manifest.read)
                 if manifest.hash == manifest_hash:
-                    return cls(folder, manifest)
+                    return cls(held, manifest)
         return None
 
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Number of codes of each feature that has a vocabulary, padding included."""
-        features = read_json(self.directory / FEATURE_MAP_NAME)["features"]
+        features = self.folder.read(lambda folder: read_json(folder / FEATURE_MAP_NAME))["features"]
         specs = {name: spec for entry in features for name, spec in entry.items()}
         return {name: spec["vocab_size"] for name, spec in specs.items() if "vocab_size" in spec}
 
@@ -114,9 +118,9 @@ class Vocabularies:
 
     def _values(self, column: str) -> IdMap | Mapping[Any, int] | None:
         """What the codes of a column stand for: ids, tokens with their codes, or None where they are themselves."""
-        path = self.directory / ids_name(column)
-        if path.is_file():
-            return IdMap.read(path)
+        ids = self.folder.read(lambda folder: _if_there(folder / ids_name(column), IdMap.read))
+        if ids is not None:
+            return ids
         if (feature := self._events.get(column)) is not None:
             return feature.tokens
         # FuxiCTR writes a vocabulary of numbers for a column that comes encoded.
@@ -132,30 +136,23 @@ class Vocabularies:
 
     @cached_property
     def _tokens(self) -> dict[str, Any]:
-        path = self.directory / FEATURE_VOCAB_NAME
-        return read_json(path) if path.is_file() else {}
+        return self.folder.read(lambda folder: _if_there(folder / FEATURE_VOCAB_NAME, read_json)) or {}
 
 
-def keep_build(directory: Path, manifest: Manifest, runs: Path) -> None:
+def keep_build(store: Store, runs: Path) -> None:
     """Keep metadata and vocabularies of a dataset beside its runs; a warning where that is impossible.
 
     Args:
-        directory: folder of the dataset.
-        manifest: its metadata.
+        store: the dataset.
         runs: folder of the runs.
     """
-    kept = build_folder(runs, manifest.hash)
+    kept = build_folder(runs, store.manifest.hash)
     if kept.is_dir():
         return
     partial = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
     with kept_if_possible(kept):
         try:
-            names = [MANIFEST_NAME, FEATURE_MAP_NAME, FEATURE_VOCAB_NAME]
-            names += [path.relative_to(directory).as_posix() for path in directory.glob(ids_name("*"))]
-            for name in names:
-                if (directory / name).is_file():
-                    (partial / name).parent.mkdir(parents=True, exist_ok=True)
-                    _link(directory / name, partial / name)
+            store.read(lambda folder: _copy(folder, partial))
             # Another run of the same build may have been faster.
             with contextlib.suppress(FileExistsError):
                 partial.rename(kept)
@@ -166,6 +163,20 @@ def keep_build(directory: Path, manifest: Manifest, runs: Path) -> None:
 def build_folder(runs: Path, manifest_hash: str) -> Path:
     """Where `keep_build` keeps a build."""
     return runs / BUILDS_FOLDER / manifest_hash[:_HASH_DIGITS]
+
+
+def _copy(folder: Path, partial: Path) -> None:
+    shutil.rmtree(partial, ignore_errors=True)
+    names = [MANIFEST_NAME, FEATURE_MAP_NAME, FEATURE_VOCAB_NAME]
+    names += [path.relative_to(folder).as_posix() for path in folder.glob(ids_name("*"))]
+    for name in names:
+        if (folder / name).is_file():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            _link(folder / name, partial / name)
+
+
+def _if_there(path: Path, read: Callable[[Path], Result]) -> Result | None:
+    return read(path) if path.is_file() else None
 
 
 def _link(source: Path, target: Path) -> None:

@@ -24,9 +24,9 @@ from fuxictr_multimodal.config.run_settings import RUN_KEYS
 from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
+from fuxictr_multimodal.system.torch_files import check_values, named_tensors, read_torch
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.run_names import REPORT_SUFFIX, RunFiles
-from fuxictr_multimodal.training.state_file import DAMAGE, first_line
 from fuxictr_multimodal.training.vocabularies import Vocabularies, build_folder
 
 MODEL_SUFFIX = ".model"
@@ -108,13 +108,11 @@ def start_from(source: Source, model: nn.Module, store: Store, params: Mapping[s
         DataError: the file is damaged, or values of a column cannot be matched.
     """
     path = source.files.model
-    try:
-        earlier = torch.load(path, map_location="cpu", weights_only=True)
-    except DAMAGE as error:
-        raise DataError(f"warm_start: {path} cannot be read ({first_line(error)})") from None
+    remedy = "train that run again, or train without warm_start"
+    earlier = named_tensors(read_torch(path, remedy=remedy), path, remedy=remedy)
     own = model.state_dict()
     _refuse_other_names(earlier, own, source, params)
-    matches = _Matches(Vocabularies(store.dir, store.manifest), source.vocabularies)
+    matches = _Matches(Vocabularies(store.folder, store.manifest), source.vocabularies)
     rows = dict(_rows(model, matches, earlier))
     for name, weight in own.items():
         there, here = tuple(earlier[name].shape), tuple(weight.shape)
@@ -122,6 +120,7 @@ def start_from(source: Source, model: nn.Module, store: Store, params: Mapping[s
             raise ConfigError(
                 f"warm_start: {name!r} has shape {there} in {path} and {here} in this run: {_why(source, params)}"
             )
+        check_values(name, earlier[name], weight, path, remedy=remedy)
     with torch.no_grad():
         for name, weight in own.items():
             if name in rows:
@@ -161,7 +160,7 @@ class _Matches:
     @staticmethod
     def _size(side: Vocabularies, column: str) -> int:
         if column not in side.sizes:
-            raise DataError(f"warm_start: {side.directory} has no feature {column!r} with a vocabulary")
+            raise DataError(f"warm_start: {side.folder.place} has no feature {column!r} with a vocabulary")
         return side.sizes[column]
 
 
@@ -197,10 +196,10 @@ def _vocabulary_of(feature: str, features: Mapping[str, Mapping[str, Any]]) -> s
     return feature if shared is None or shared not in features else _vocabulary_of(shared, features)
 
 
-def _refuse_other_names(earlier: Any, own: Mapping[str, Tensor], source: Source, params: Mapping[str, Any]) -> None:
+def _refuse_other_names(
+    earlier: Mapping[str, Tensor], own: Mapping[str, Tensor], source: Source, params: Mapping[str, Any]
+) -> None:
     path = source.files.model
-    if not isinstance(earlier, Mapping) or not all(isinstance(value, Tensor) for value in earlier.values()):
-        raise DataError(f"warm_start: {path} holds no weights by name")
     for names, text in (
         (own.keys() - earlier.keys(), f"this run has weights that {path} lacks"),
         (earlier.keys() - own.keys(), f"{path} has weights that this run lacks"),

@@ -19,8 +19,9 @@ Specs = Mapping[str, Mapping[str, Any]]
 
 
 def name_histories(feature_map: FeatureMap, manifest: Manifest) -> None:
-    """Set `feature_map.behaviours`: the kinds of history, `history` first; none in a flat dataset."""
+    """Set `feature_map.behaviours`, the kinds of history, `history` first, and what is known of the items in them."""
     feature_map.behaviours = () if manifest.item_col is None else (FIRST, *manifest.behaviours)
+    feature_map.items, feature_map.longest_history = manifest.items, manifest.max_len
 
 
 def keep_events(feature_map: FeatureMap, event_features: str | Sequence[str] | None) -> None:

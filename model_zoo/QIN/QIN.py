@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.errors import ConfigError, InputError, did_you_mean
+from fuxictr_multimodal.system.torch_files import check_weights, read_torch
 from model_zoo.QIN.attention import JaggedHistory, MeanPooling
 from model_zoo.QIN.contrastive import history_contrast
 from model_zoo.QIN.feature_dropout import FeatureDropout
@@ -349,8 +350,14 @@ class QIN(BaseModel):
         super().save_weights(checkpoint)
 
     def load_weights(self, checkpoint: str | Path) -> None:
-        """Load weights; tensors only, no code from the file is run."""
-        self.load_state_dict(torch.load(checkpoint, map_location=self.device, weights_only=True))
+        """Load weights; tensors only, no code from the file is run.
+
+        Raises:
+            DataError: the file is missing or damaged, or a weight does not fit the model or is not finite.
+        """
+        path, remedy = Path(checkpoint), "train it again, or name the weights of this model"
+        weights = read_torch(path, device=self.device, remedy=remedy)
+        self.load_state_dict(check_weights(weights, self, path, remedy=remedy))
 
     def _read(self, inputs: Inputs, columns: Mapping[str, Tensor], *, fast: bool | None = None) -> RowReader:
         of_ids = isinstance(inputs, Batch) and not self.fields.flat

@@ -20,6 +20,7 @@ from fuxictr_multimodal.config.known_values import check_known_values
 from fuxictr_multimodal.config.run_settings import FUXICTR_KEYS, RUN_KEYS
 from fuxictr_multimodal.data.synthetic import build_from_config
 from fuxictr_multimodal.errors import ConfigError
+from tests.helpers.resealed import reseal
 
 COLUMNS = (
     "[{name: user_id, dtype: int, type: meta}, {name: likes_level, dtype: int, type: categorical, vocab_size: 11},"
@@ -157,6 +158,7 @@ def test_a_planted_text_in_a_downloaded_feature_map_does_not_run(folder, built, 
     (spec,) = [entry["likes_level"] for entry in stored["features"] if "likes_level" in entry]
     spec[key] = PLANTED.format(path=str(marker))
     path.write_text(json.dumps(stored))
+    reseal(path.parent)
     refused(run_expid_main, "--expid", "E")
     assert key in capsys.readouterr().err
     assert not marker.exists()

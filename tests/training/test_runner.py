@@ -386,7 +386,7 @@ def test_a_signal_leaves_a_report_and_one_line(repository, data_root, tmp_path, 
     assert process.returncode == status
     assert "Traceback" not in said
     assert [line for line in said.splitlines() if "--resume" in line] == [
-        f"interrupted by {name}: {state} holds its last evaluation, the same command with --resume continues it"
+        f"interrupted by {name}: {state} holds its last saved step, the same command with --resume continues it"
     ]
     report = Report.read(state.with_name(state.name.replace(".state", ".report.json")))
     assert (report.status, report.error) == ("interrupted", f"interrupted by {name}")

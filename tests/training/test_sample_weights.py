@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.runner import run_experiment
 from fuxictr_multimodal.training.sample_weights import SampleWeights
+from fuxictr_multimodal.training.trainer import Trainer
 from tests.helpers.two_builds import build_shop, samples, write_config
 
 QIN = {"model": "QIN", "num_layers": 2, "net_dropout": 0, "batch_norm": False, "embedding_regularizer": 0}
@@ -181,3 +182,22 @@ def test_a_loss_of_other_rows_and_every_reduction():
     assert model.loss_fn[0](p, y) == own[0](p, y)
     weights.remove()
     assert model.loss_fn == own
+
+
+def test_a_training_with_weights_is_resumed_within_an_epoch(shop, monkeypatch):
+    """The loss that has weights is made at the first batch, of a resumed epoch too."""
+    settings = ("epochs=1", "batch_size=8", "save_steps=3")
+    whole = losses(shop, "QIN_weighted", "epochs=1", "batch_size=8")
+    step = Trainer._train_step
+    monkeypatch.setattr(
+        Trainer, "_train_step", lambda self, inputs: step(self, inputs) if self.progress.step != 5 else 1 / 0
+    )
+    config, runs = shop
+    options = {
+        "config_dir": config, "expid": "QIN_weighted", "overrides": [f"model_root={runs}", *settings], "name": "killed"
+    }  # fmt: skip
+    with pytest.raises(ZeroDivisionError):
+        run_experiment(**options)
+    monkeypatch.setattr(Trainer, "_train_step", step)
+    report, _ = run_experiment(**options, resume=True)
+    assert [row["train_loss"] for row in report.curve] + [report.metrics["valid"]["logloss"]] == whole

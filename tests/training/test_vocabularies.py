@@ -5,8 +5,10 @@ import json
 import polars as pl
 import pytest
 
+from fuxictr_multimodal.data.store.held import HeldFolder
 from fuxictr_multimodal.data.store.ids import IdMap, ids_name
 from fuxictr_multimodal.data.store.manifest import Manifest
+from fuxictr_multimodal.data.store.store import Store
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.training.vocabularies import BUILDS_FOLDER, Vocabularies, build_folder, keep_build
 
@@ -36,7 +38,7 @@ def build(folder, *, tokens=None, ids=None, encoded=(), boundaries=None, **chang
     (folder / "feature_vocab.json").write_text(json.dumps(kept))
     for name, values in (ids or {}).items():
         IdMap(pl.Series(values)).write(folder / ids_name(name))
-    return Vocabularies(folder, manifest)
+    return Vocabularies(HeldFolder(folder), manifest)
 
 
 def pairs(match):
@@ -110,7 +112,7 @@ def test_a_build_is_kept_once_and_found_by_its_hash(tmp_path, caplog):
     runs.mkdir()
     old = build(data, ids={"item_id": [None, "a"], "user": [5]}, tokens={"city": {"Bonn": 1}})
     for _ in range(2):
-        keep_build(data, old.manifest, runs)
+        keep_build(Store(old.folder, old.manifest), runs)
     folder = build_folder(runs, old.manifest.hash)
     assert [path.name for path in (runs / BUILDS_FOLDER).iterdir()] == [folder.name]
     kept = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -126,12 +128,12 @@ def test_a_build_is_kept_once_and_found_by_its_hash(tmp_path, caplog):
     build(data, ids={"item_id": [None, "b"]}, max_len=2)
     found = Vocabularies.of_build([data, tmp_path / "nowhere", folder], old.manifest.hash)
     assert found is not None
-    assert found.directory == folder
+    assert found.folder.place == folder
     assert pairs(found.matched("item_id", found)) == [(0, 0), (1, 1)]
     assert IdMap.read(folder / ids_name("item_id")).ids.to_list() == [None, "a"]
     assert Vocabularies.of_build([data], old.manifest.hash) is None
     # What cannot be kept does not end a run.
     blocked = tmp_path / "blocked"
     blocked.write_text("a file")
-    keep_build(data, found.manifest, blocked)
+    keep_build(Store(found.folder, found.manifest), blocked)
     assert "cannot be written" in caplog.text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.files import write_json
+from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 
 SAVE_SECONDS = 5.0
 
@@ -44,9 +44,9 @@ class Clock:
         if not path.is_file():
             return cls(path, budget, arguments)
         try:
-            state = json.loads(path.read_text(encoding="utf-8"))
+            state = read_json_file(path)
             before, used, known = state["arguments"], float(state["seconds"]), dict(state["known"])
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             raise ConfigError(f"{path} is damaged: remove the folder {path.parent}, or give another --out") from None
         differing = [
             f"{key}: {_text(before.get(key))} there, {_text(value)} now"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 import filelock
 
 from fuxictr_multimodal.config.entry_settings import form_of, unread_format
+from fuxictr_multimodal.config.names import check_dataset_id
 from fuxictr_multimodal.data.entry.entry import BESIDE, FEATURE_MAP, Entry
 from fuxictr_multimodal.data.entry.recipe import check_unchanged, recipe_of
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols
+from fuxictr_multimodal.data.store.held import is_there
 from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS
+from fuxictr_multimodal.data.store.staging import StoreExistsError
 from fuxictr_multimodal.data.store.store import Store
 from fuxictr_multimodal.data.synthetic import SyntheticSpec, build_synthetic, spec_of
 from fuxictr_multimodal.errors import ConfigError, DataError
@@ -52,6 +56,7 @@ def build_entry(
             f"{where}: synthetic: the entry has no such block, nor does it name files (`train_data` with `data_format` "
             f"csv or parquet, or `interactions`), so the dataset cannot be built from it. {remedy}"
         )
+    check_dataset_id(dataset_id)
     make_folder(root)
     if form == "synthetic":
         build_synthetic(
@@ -81,22 +86,31 @@ def open_or_build(params: Mapping[str, Any]) -> Store:
         InputError: the data is missing (with the entry's `obtain` text), or what is there was built from another entry.
     """
     root, dataset_id = Path(params["data_root"]), params["dataset_id"]
-    form = form_of(params)
+    form, verify = form_of(params), params.get("verify", "auto")
     folder = dataset_id if form in ("built", "synthetic") else folder_name(root, dataset_id)
-    missing = not (root / folder).exists()
+    missing = not is_there(root / folder)
     if form == "built":
         if missing and params.get("obtain"):
             raise DataError(f"dataset {dataset_id!r} is not in {root}. {' '.join(params['obtain'].split())}")
         if missing and (problem := unread_format(params)):
             raise ConfigError(f"dataset {dataset_id!r} is not in {root}{problem}")
-        return Store.open(root, folder)
+        return Store.open(root, folder, verify=verify)
     if missing:
+        check_dataset_id(folder)
         make_folder(root)
         # Of several runs that start together, one builds and the others wait.
-        with filelock.FileLock(root / f".{folder}.request.lock"):
-            if not (root / folder).exists():
-                build_entry(params)
-    store = Store.open(root, folder)
+        lock = root / f".{folder}.request.lock"
+        with filelock.FileLock(lock):
+            try:
+                # There already: of another run, or a build that was killed while it replaced it.
+                with contextlib.suppress(StoreExistsError):
+                    if not is_there(root / folder):
+                        build_entry(params)
+            finally:
+                # Who waits for it takes the file of this name that comes next.
+                with contextlib.suppress(OSError):
+                    lock.unlink()
+    store = Store.open(root, folder, verify=verify)
     if form == "synthetic":
         where = f"dataset {dataset_id!r}: synthetic"
         _refuse_another_spec(store, SyntheticSpec.from_dict(params["synthetic"], where=where))
@@ -128,7 +142,13 @@ def folder_name(data_root: Path, dataset_id: str) -> str:
     folder = data_root / dataset_id
     if not folder.is_dir() or (folder / MANIFEST_NAME).is_file():
         return dataset_id
-    names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    try:
+        names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    except FileNotFoundError:
+        return dataset_id
+    # A build may have replaced the folder between these looks at it.
+    if MANIFEST_NAME in names:
+        return dataset_id
     taken = FEATURE_MAP in names or any(not name.endswith(".h5") and name not in _OURS for name in names)
     return f"{dataset_id}{BESIDE}" if taken else dataset_id
 
@@ -155,16 +175,17 @@ def _refuse_another_spec(store: Store, spec: SyntheticSpec) -> None:
     """A report must not state sizes and a seed that the data does not have."""
     found = spec_of(store.manifest.recipe)
     remedy = (
-        f"remove the folder {store.dir} to generate it again, or keep it and generate the other one elsewhere "
+        f"remove the folder {store.place} to generate it again, or keep it and generate the other one elsewhere "
         "with --set data_root=FOLDER or under another dataset_id"
     )
     if found is None:
-        raise DataError(f"{store.dir} is not a synthetic dataset, but its entry has a `synthetic:` block: {remedy}")
+        raise DataError(f"{store.place} is not a synthetic dataset, but its entry has a `synthetic:` block: {remedy}")
     there, wanted = found.model_dump(), spec.model_dump()
     differs = {name: value for name, value in wanted.items() if there[name] != value}
     if differs:
         told = ", ".join(f"{name}: {there[name]} there, {value} configured" for name, value in differs.items())
         as_it_is = " ".join(f"--set synthetic.{name}={there[name]}" for name in differs)
         raise DataError(
-            f"{store.dir} was generated by another `synthetic:` block ({told}): {remedy}; {as_it_is} reads it as it is"
+            f"{store.place} was generated by another `synthetic:` block ({told}): {remedy}; {as_it_is} reads it "
+            "as it is"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from fuxictr_multimodal.data.entry.tables.values import values_of
 from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.data.store.manifest import SPLITS, read_json
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
+from fuxictr_multimodal.system.untrusted.archives import ZIP_ERRORS, npz_names, read_npz
 
 # Keys of a feature that are keys of a column too.
 _KEPT = ("vocab_size", "max_len", "embedding_dim", "emb_output_dim", "pretrain_dim", "share_embedding")
@@ -126,13 +126,13 @@ def _npz_rows(
 ) -> Iterator[dict[str, np.ndarray]]:
     """The rows of an npz file in pieces; memory holds the file."""
     try:
-        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
-            wanted = [c["name"] for c in columns]
-            for name in [*wanted, *([label] if labelled else [])]:
-                if name not in file.files:
-                    raise DataError(f"{path}: array {name!r} is missing. {did_you_mean(name, file.files)}")
-            arrays = {name: file[name] for name in [*wanted, *([label] if label in file.files else [])]}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        names = npz_names(path)
+        wanted = [c["name"] for c in columns]
+        for name in [*wanted, *([label] if labelled else [])]:
+            if name not in names:
+                raise DataError(f"{path}: array {name!r} is missing. {did_you_mean(name, names)}")
+        arrays = read_npz(path, [*wanted, *([label] if label in names else [])])
+    except (*ZIP_ERRORS, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} cannot be read as npz: {error}") from None

@@ -47,8 +47,8 @@ def check_unchanged(store: Store, entry: Entry) -> None:
     key, before, after = found[0]
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
     raise DataError(
-        f"{store.dir} was built from another entry ({key}: {_short(before)} then, {_short(after)} now{more}): build it "
-        f"again with `fxmm build --dataset-id {entry.dataset_id} --overwrite`, or give the edited entry another "
+        f"{store.place} was built from another entry ({key}: {_short(before)} then, {_short(after)} now{more}): build "
+        f"it again with `fxmm build --dataset-id {entry.dataset_id} --overwrite`, or give the edited entry another "
         "dataset_id"
     )
 

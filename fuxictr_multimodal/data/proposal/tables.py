@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 from fuxictr_multimodal.data.entry.tables.files import files_of, format_of, reading
 from fuxictr_multimodal.data.proposal.facts import Facts, look
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.system.untrusted.archives import check_gzip
+from fuxictr_multimodal.system.untrusted.parquet import check_parquet
 
 # A file of up to so many bytes and rows is read whole, column by column; of a larger one so many rows are.
 WHOLE_BYTES, WHOLE_ROWS = 256 << 20, 3_000_000
@@ -75,8 +77,8 @@ def look_at(path: str) -> Look:
 def _parquet(path: str, files: list[Path]) -> Look:
     counts = []
     for file in files:
-        with pq.ParquetFile(file) as opened:
-            counts.append(opened.metadata.num_rows)
+        check_parquet(file)
+        counts.append(pq.read_metadata(file).num_rows)
     rows = sum(counts)
     frame = pl.concat([pl.scan_parquet(file, glob=False, hive_partitioning=False) for file in files])
     schema = frame.collect_schema()
@@ -99,6 +101,8 @@ def _spread(frame: pl.LazyFrame, rows: int, wanted: int) -> pl.Series:
 
 
 def _csv(path: str, files: list[Path]) -> Look:
+    for file in files:
+        check_gzip(file)
     sep = _separator(files[0])
     frame = pl.concat([pl.scan_csv(file, separator=sep, infer_schema=False) for file in files])
     size = sum(file.stat().st_size for file in files)

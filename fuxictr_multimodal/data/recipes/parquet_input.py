@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from fuxictr_multimodal.data.jagged import offsets_from_lengths, row_at
 from fuxictr_multimodal.errors import DataError, did_you_mean
+from fuxictr_multimodal.system.untrusted.parquet import check_parquet
 
 BATCH_ROWS = 65_536
 READ_BYTES = 1 << 20
@@ -218,6 +219,8 @@ def parquet_rows(path: Path) -> int:
 
 
 def _schema(path: Path) -> tuple[pa.Schema, int]:
+    with _reading(path):
+        check_parquet(path)
     with _reading(path), pq.ParquetFile(path) as file:
         return file.schema_arrow, file.metadata.num_rows
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from fuxictr_multimodal.errors import DataError, did_you_mean
+from fuxictr_multimodal.system.untrusted.archives import ZIP_ERRORS, open_zip, read_member
 from fuxictr_multimodal.text.decoding import to_utf8
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class RawFiles:
     def _list(self) -> list[str]:
         if self.inside is None:
             return sorted(path.name for path in self.root.iterdir() if path.is_file())
-        with zipfile.ZipFile(self.root) as archive:
+        with open_zip(self.root) as archive:
             members = [name.removeprefix(self.inside) for name in archive.namelist() if name.startswith(self.inside)]
         return sorted(name for name in members if name and "/" not in name)
 
@@ -79,10 +78,10 @@ class RawFiles:
         try:
             if self.inside is None:
                 return (self.root / self.actual(name)).read_bytes()
-            with zipfile.ZipFile(self.root) as archive:
-                return archive.read(self.inside + self.actual(name))
+            with open_zip(self.root) as archive:
+                return read_member(archive, self.inside + self.actual(name), self.where(name))
         # A member that is encrypted is a RuntimeError, one of an unknown compression a NotImplementedError.
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        except ZIP_ERRORS as error:
             raise DataError(f"{self.where(name)} cannot be read: {error}") from None
 
     def read_utf8(self, name: str, *, legacy: str | None = None) -> bytes:
@@ -126,9 +125,9 @@ def _find(path: Path, layouts: Mapping[str, Sequence[str]]) -> tuple[str, RawFil
         raw = RawFiles(path)
         return next(((name, raw) for name, files in layouts.items() if all(raw.has(file) for file in files)), None)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path) as archive:
             members = [PurePosixPath(member) for member in archive.namelist() if not member.endswith("/")]
-    except (zipfile.BadZipFile, OSError) as error:
+    except ZIP_ERRORS as error:
         raise DataError(
             f"{path} is not a readable zip file ({error}): pass the folder that holds the files, or a zip file of it"
         ) from None

@@ -19,6 +19,10 @@ from polars.exceptions import PanicException
 
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.system.untrusted import hdf5
+from fuxictr_multimodal.system.untrusted.archives import npz_names, read_npz
+from fuxictr_multimodal.system.untrusted.parquet import check_parquet
+from fuxictr_multimodal.system.untrusted.sizes import check_regular
 from fuxictr_multimodal.text.words import drop_invisible, word_characters
 
 if TYPE_CHECKING:
@@ -250,18 +254,20 @@ def _read_table(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 def _read_h5(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     import h5py
 
+    check_regular(path)
     with h5py.File(path, "r") as file:
-        _check_names(path, list(file), [name for name, found in file.items() if isinstance(found, h5py.Dataset)])
-        return file["key"][()], file["value"][()]
+        _check_names(path, list(file), [name for name in file if not hdf5.is_group(file, name)])
+        return hdf5.read_dataset(file, "key", texts=True), hdf5.read_dataset(file, "value")
 
 
 def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     with path.open("rb") as content:
         if not zipfile.is_zipfile(content):
             raise DataError(f"{path}: cannot be read as a table of vectors: cut, empty or no .npz file. {EXPECTED}")
-    with np.load(path, allow_pickle=False) as file:
-        _check_names(path, file.files, file.files)
-        return file["key"], file["value"]
+    names = npz_names(path)
+    _check_names(path, names, names)
+    found = read_npz(path, ("key", "value"))
+    return found["key"], found["value"]
 
 
 def _check_names(path: Path, found: Sequence[str], arrays: Sequence[str]) -> None:
@@ -271,6 +277,7 @@ def _check_names(path: Path, found: Sequence[str], arrays: Sequence[str]) -> Non
 
 
 def _read_parquet(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    check_parquet(path, whole=True)
     frame = pl.read_parquet(path, use_pyarrow=True)  # on a damaged file the reader of polars may end the process
     lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List | pl.Array)]
     others = [name for name in frame.columns if name not in lists]

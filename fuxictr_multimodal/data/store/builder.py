@@ -8,7 +8,6 @@ of the columns that `finish` compares.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fuxictr_multimodal.data.store import validation
+from fuxictr_multimodal.config.names import check_dataset_id
+from fuxictr_multimodal.data.store import integrity, validation
 from fuxictr_multimodal.data.store.disk_columns import DiskColumns
 from fuxictr_multimodal.data.store.encoding import (
     FEATURE_MAP_NAME,
@@ -104,8 +104,7 @@ class StoreBuilder:
         progress: bool = True,
     ) -> None:
         self._where = where = f"dataset {dataset_id!r}"
-        if not re.fullmatch(r"\w[\w.-]*", dataset_id):
-            raise ConfigError(f"{where}: a dataset_id has letters, digits, _, . and - only")
+        check_dataset_id(dataset_id)
         slots = 0 if item_col is None else max_len
         for name, value, least in (("max_len", slots, int(item_col is not None)), ("rows_per_part", rows_per_part, 1)):
             if not isinstance(value, int) or value < least:
@@ -361,6 +360,8 @@ class StoreBuilder:
         promises.check({split: self.dir / split for split in splits}, self._ids, where=self._where)
         self._ids.write(self.dir)
         self._scales.warn(where=self._where)
+        paths = {path.relative_to(self.dir).as_posix(): path for path in sorted(self.dir.rglob("*")) if path.is_file()}
+        hashed_at = integrity.stats_of(self.dir, paths)
         manifest = Manifest(
             dataset_id=self.dataset_id,
             max_len=self._max_len,
@@ -376,10 +377,7 @@ class StoreBuilder:
             label_col=self._label_col,
             normalizers={**self._processor.normalizers, **(_as_json(encoders) or {})},
             sources=self._hashes(self._sources, "sources"),
-            files=self._hashes(
-                {path.relative_to(self.dir).as_posix(): path for path in sorted(self.dir.rglob("*")) if path.is_file()},
-                "files",
-            ),
+            files=self._hashes(paths, "files"),
             recipe=self._recipe,
             facts=_as_json(facts) or {},
             behaviours=list(self._behaviours),
@@ -388,6 +386,7 @@ class StoreBuilder:
         )
         manifest.write(self.dir)
         self._staging.commit()
+        integrity.write_record(self._staging.final_dir, manifest.files, hashed_at)
         self._finished = True
         print(manifest.table())
         return manifest

@@ -24,6 +24,16 @@ REFUSED_KEYS = {
 }
 
 
+# Whole numbers of a feature, by which tables are allocated and rows are looked up.
+SIZES = {
+    "vocab_size": (1, 2**31 - 1),
+    "embedding_dim": (1, 2**20),
+    "emb_output_dim": (1, 2**20),
+    "pretrain_dim": (1, 2**20),
+    "max_len": (0, 2**24),
+    "padding_idx": (0, 2**31 - 1),
+    "oov_idx": (0, 2**31 - 1),
+}
 # Groups of a split on disk.
 RESERVED = frozenset({"history", "behaviours"})
 
@@ -230,4 +240,15 @@ def check_spec(spec: Mapping[str, Any], where: str) -> None:
     for key, remedy in REFUSED_KEYS.items():
         if key in spec:
             raise ConfigError(f"{where}: {key} is not supported: {remedy}")
+    for key, (least, most) in SIZES.items():
+        value = spec.get(key)
+        if value is not None and not (
+            isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+        ):
+            raise ConfigError(
+                f"{where}: {key} must be a whole number from {least} to {most:,}, found {str(value)[:80]!r}"
+            )
+    source = spec.get("source")
+    if source is not None and not isinstance(source, str):
+        raise ConfigError(f"{where}: source must be a text, found {str(source)[:80]!r}")
     check_known_values(spec, where)

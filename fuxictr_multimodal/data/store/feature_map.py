@@ -18,6 +18,7 @@ from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOC
 from fuxictr_multimodal.data.store.feature_cols import check_spec
 from fuxictr_multimodal.data.store.manifest import Manifest, read_json
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
+from fuxictr_multimodal.system.machine import free_memory
 
 
 def load_feature_map(directory: str | Path, dataset_id: str, params: Mapping[str, Any]) -> FeatureMap:
@@ -58,9 +59,28 @@ def load_feature_map(directory: str | Path, dataset_id: str, params: Mapping[str
                     f"feature_specs: {name!r} is not a feature of {path}. {did_you_mean(str(name), features)}"
                 )
             check_spec({**features[name], **specs}, f"feature_specs: feature {name!r}")
+    _check_sizes(features, params, path)
     feature_map = FeatureMap(dataset_id, str(directory))
     feature_map.load(str(path), dict(params))
     return feature_map
+
+
+def _check_sizes(features: Mapping[str, Mapping[str, Any]], params: Mapping[str, Any], path: Path) -> None:
+    """Refuse embeddings that no memory holds, and an embedding that is shared with nothing."""
+    free, total = free_memory(), 0
+    for name, spec in features.items():
+        owner = spec.get("share_embedding")
+        if owner is not None and owner not in features:
+            hint = did_you_mean(str(owner), features)
+            raise ConfigError(f"{path}: feature {name!r}: share_embedding {owner!r} is no feature. {hint}")
+        if spec["type"] in ("categorical", "sequence") and owner is None:
+            width = spec.get("embedding_dim") or params.get("embedding_dim") or 1
+            total += 4 * spec.get("vocab_size", 1) * int(width)
+        if total > free:
+            raise ConfigError(
+                f"{path}: feature {name!r}: its vocab_size {spec.get('vocab_size'):,} makes the embeddings {total:,} "
+                f"bytes, but {free:,} are free: correct vocab_size, or lower embedding_dim"
+            )
 
 
 def restore_processor(directory: str | Path) -> StoreFeatureProcessor:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.system.untrusted.parquet import check_parquet
 from fuxictr_multimodal.system.writing import writing
 
 IDS_FOLDER = "ids"
@@ -105,11 +107,13 @@ class IdMap:
             DataError: the file is missing or damaged.
         """
         try:
-            # Without memory mapping, so that the dataset can be replaced while it is in use.
-            return cls(pl.read_parquet(path, columns=[ID], memory_map=False)[ID])
+            check_parquet(path, whole=[ID])
+            # Without memory mapping, so that the dataset can be replaced while it is in use; on a damaged file the
+            # reader of polars may end the process.
+            return cls(pl.read_parquet(path, columns=[ID], use_pyarrow=True, memory_map=False)[ID])
         except FileNotFoundError:
             raise DataError(f"{path} is missing: build the dataset again with overwrite") from None
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except (pl.exceptions.PolarsError, pa.ArrowException, OSError, KeyError) as error:
             first = str(error).splitlines()[0]
             raise DataError(f"{path} is damaged ({first}): build the dataset again with overwrite") from None
 

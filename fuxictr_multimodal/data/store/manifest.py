@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from fuxictr_multimodal.data.store.manifest_checks import check_manifest
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "valid", "test")
 # Keys that are written only where they hold something.
 LATER = frozenset({"behaviours", "event_columns", "ids"})
+CHECKSUM = "checksum"
 
 
 @dataclass(frozen=True)
@@ -157,13 +160,16 @@ class Manifest:
     @property
     def hash(self) -> str:
         """SHA-256 of the canonical JSON: the identity of the dataset in a report."""
-        canonical = json.dumps(self._as_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return checksum_of(self._as_dict())
 
     def write(self, directory: str | Path) -> None:
-        """Write `manifest.json` in one step: a reader sees all of it or none."""
+        """Write `manifest.json` in one step: a reader sees all of it or none.
+
+        The last key, `checksum`, is of the others; it is not part of the metadata.
+        """
+        content = {**self._as_dict(), CHECKSUM: self.hash}
         with replace_atomically(Path(directory) / MANIFEST_NAME) as temporary:
-            temporary.write_text(json.dumps(self._as_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, directory: str | Path) -> Manifest:
@@ -180,8 +186,9 @@ class Manifest:
                 f"{path}: format_version {version!r}, but this release reads {FORMAT_VERSION}: "
                 "build the dataset again with this release"
             )
+        _check_checksum(stored, path)
         try:
-            return cls(
+            found = cls(
                 **{
                     **stored,
                     "splits": {name: _split_counts(counts) for name, counts in stored["splits"].items()},
@@ -192,6 +199,8 @@ class Manifest:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is damaged ({error}): build the dataset again") from None
+        check_manifest(found, str(path))
+        return found
 
     def table(self) -> str:
         """The statistics of the splits as a text table."""
@@ -222,6 +231,32 @@ class Manifest:
         return "\n".join([title, *rows])
 
 
+def checksum_of(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _check_checksum(stored: dict[str, Any], path: Path) -> None:
+    """Compare the content with its checksum, which is taken out; releases up to 0.2.0 wrote none."""
+    if CHECKSUM not in stored:
+        return
+    expected = stored.pop(CHECKSUM)
+    try:
+        matches = checksum_of(stored) == expected
+    except ValueError:
+        matches = False
+    if not matches:
+        raise DataError(
+            f"{path} does not match its checksum: the file is damaged or was edited; build the dataset again with "
+            "overwrite"
+        )
+
+
 def _split_counts(stored: Mapping[str, Any]) -> SplitCounts:
     return SplitCounts(**{**stored, "history_length": HistoryLength(**stored["history_length"])})
 
@@ -237,8 +272,8 @@ def read_json(path: Path) -> Any:
         DataError: the file is missing or damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json_file(path)
     except FileNotFoundError:
         raise DataError(f"{path} is missing: build the dataset first") from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}): build the dataset again") from None

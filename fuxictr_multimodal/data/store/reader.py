@@ -8,7 +8,6 @@ further kind of history. This file knows no torch: the loader turns what it read
 from __future__ import annotations
 
 import bisect
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 
 from fuxictr_multimodal.data.jagged import JaggedArrays, offsets_from_lengths
 from fuxictr_multimodal.data.store.h5_files import columns_of, in_order, open_file, read_rows
-from fuxictr_multimodal.data.store.manifest import SPLITS, Column
+from fuxictr_multimodal.data.store.manifest import SPLITS, Column, read_json
 from fuxictr_multimodal.errors import DataError, did_you_mean
 
 CHUNK_ROWS = 65_536
@@ -46,8 +45,8 @@ class SplitReader:
         try:
             for part in self._paths:
                 self._files.append(open_file(part))
-            sizes = [int(file.attrs["rows"]) for file in self._files]
-            if not self._files[-1].attrs["last"]:
+            sizes = [_attribute(file, "rows") for file in self._files]
+            if not _attribute(self._files[-1], "last"):
                 raise DataError(f"{self._paths[-1]} is not the last part of its split: build the dataset again")
         except BaseException:
             self.close()
@@ -59,10 +58,26 @@ class SplitReader:
         """Rows of all parts."""
         return self._starts[-1]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the files."""
+        return sum(file.id.get_filesize() for file in self._files)
+
     @cached_property
     def columns(self) -> dict[str, Column]:
-        """Columns by name, in the order of the manifest; histories are not a column."""
-        return columns_of(self._files[0])
+        """Columns by name, in the order of the manifest; histories are not a column.
+
+        Raises:
+            DataError: the parts of the split have different columns.
+        """
+        first, *others = (columns_of(file) for file in self._files)
+        for path, columns in zip(self._paths[1:], others, strict=True):
+            if columns != first:
+                raise DataError(
+                    f"{path} has other columns than {self._paths[0]}: one of them is damaged, or belongs to another "
+                    "build; build the dataset again with overwrite"
+                )
+        return first
 
     @cached_property
     def blocks(self) -> list[tuple[int, int]]:
@@ -77,8 +92,13 @@ class SplitReader:
         """Rows `start` to `stop` of a column, (stop - start, ...)."""
         if name not in self.columns:
             raise DataError(f"{self._paths[0]} has no column {name!r}. {did_you_mean(name, self.columns)}")
-        pieces = [read_rows(self._files[part], name, low, high) for part, low, high in self._ranges(start, stop)]
+        pieces = [self._read(part, name, low, high) for part, low, high in self._ranges(start, stop)]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def place(self, row: int) -> tuple[Path, int]:
+        """The file that holds a row of the split, and the number of the row in that file."""
+        ((part, low, _),) = self._ranges(row, row + 1)
+        return self._paths[part], low
 
     @cached_property
     def has_history(self) -> bool:
@@ -109,19 +129,53 @@ class SplitReader:
             start, stop: rows.
             behaviour: one of the further kinds of history; None is the first.
             events: names of the columns to read.
+
+        Raises:
+            DataError: they are damaged: offsets decrease, or do not belong to the values.
         """
         group = HISTORY if behaviour is None else f"{BEHAVIOURS}/{behaviour}"
         names = [f"{group}/values", *(f"{group}/events/{name}" for name in events)]
         pieces: list[list[np.ndarray]] = [[] for _ in names]
         lengths = []
         for part, low, high in self._ranges(start, stop):
-            stored = read_rows(self._files[part], f"{group}/offsets", low, high + 1)
+            stored = self._read_offsets(part, group, low, high)
             for name, found in zip(names, pieces, strict=True):
-                found.append(read_rows(self._files[part], name, int(stored[0]), int(stored[-1])))
+                found.append(self._read(part, name, int(stored[0]), int(stored[-1])))
             lengths.append(np.diff(stored))
         offsets = offsets_from_lengths(np.concatenate(lengths))
         values, *columns = (found[0] if len(found) == 1 else np.concatenate(found) for found in pieces)
         return JaggedArrays(values, offsets, dict(zip(events, columns, strict=True)))
+
+    def _read(self, part: int, name: str, start: int, stop: int) -> np.ndarray:
+        """Entries `start` to `stop` of an HDF5 dataset in one part; all of them are there."""
+        found = read_rows(self._files[part], name, start, stop)
+        if len(found) != stop - start:
+            raise DataError(
+                f"{self._paths[part]}: {name!r} ends at {start + len(found)}, but must reach {stop}: the file is "
+                "damaged; build the dataset again with overwrite"
+            )
+        return found
+
+    def _read_offsets(self, part: int, group: str, start: int, stop: int) -> np.ndarray:
+        """Offsets of rows `start` to `stop` in one part, (stop - start + 1,), between which values lie."""
+        stored, path = self._read(part, f"{group}/offsets", start, stop + 1), self._paths[part]
+        values = self._files[part][f"{group}/values"].shape[0]
+        decreasing = stored[1:] < stored[:-1]
+        if stored.dtype != np.int64:
+            problem = f"the offsets are {stored.dtype}"
+        elif decreasing.any():
+            row = int(np.argmax(decreasing))
+            problem = f"row {start + row}: the offsets decrease from {stored[row]} to {stored[row + 1]}"
+        elif stored[0] < 0 or stored[-1] > values:
+            problem = f"rows {start} to {stop}: the offsets go from {stored[0]} to {stored[-1]}, outside of the values"
+        elif (start == 0 and stored[0] != 0) or (stop == self._rows_of(part) and stored[-1] != values):
+            problem = f"the offsets do not cover all {values} values"
+        else:
+            return stored
+        raise DataError(f"{path}: {group}: {problem}: the file is damaged; build the dataset again with overwrite")
+
+    def _rows_of(self, part: int) -> int:
+        return self._starts[part + 1] - self._starts[part]
 
     def close(self) -> None:
         """Close the files."""
@@ -160,9 +214,29 @@ def read_item_table(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def read_item_titles(directory: Path) -> dict[int, str]:
-    """Titles by item id of the dataset in `directory`; empty where it has none."""
+    """Titles by item id of the dataset in `directory`; empty where it has none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     path = directory / TITLES_FILE
-    return dict(enumerate(json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    titles = read_json(path)
+    if not isinstance(titles, list) or not all(isinstance(title, str) for title in titles):
+        raise DataError(f"{path} is damaged: it must be a list of titles; build the dataset again with overwrite")
+    return dict(enumerate(titles))
+
+
+def _attribute(file: h5py.File, name: str) -> int:
+    """A whole number, not negative, among the attributes of a file."""
+    try:
+        value = int(file.attrs[name])
+    except (KeyError, TypeError, ValueError, OSError):
+        value = -1
+    if value < 0:
+        raise DataError(f"{file.filename} does not say its {name!r}: it is damaged; build the dataset again")
+    return value
 
 
 def _part_paths(path: Path) -> list[Path]:

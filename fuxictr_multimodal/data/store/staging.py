@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from fuxictr_multimodal.data.store.held import aside_paths, move_aside, remove_unread, replaced_path
 from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import make_folder
@@ -35,7 +36,6 @@ class Staging:
         owned: names of what such a folder holds; one that holds anything else is never replaced.
         marker: the file that says that a folder is finished.
         what: the folder is, for messages.
-        keep_lock: whether the lock file stays where nothing was committed.
 
     Raises:
         DataError: there can be no folder of this name.
@@ -49,14 +49,13 @@ class Staging:
         owned: Collection[str],
         marker: str = MANIFEST_NAME,
         what: str = "a dataset",
-        keep_lock: bool = True,
     ) -> None:
         self.final_dir = final_dir = _followed(final_dir)
         self.dir = final_dir.with_name(f".{final_dir.name}.building")
-        self._replaced = final_dir.with_name(f".{final_dir.name}.replaced")
+        self._replaced = replaced_path(final_dir)
         self._overwrite = overwrite
         self._owned, self._marker, self._what = owned, marker, what
-        self._keep_lock, self._committed = keep_lock, False
+        self._committed = False
         self._lock = FileLock(final_dir.with_name(f".{final_dir.name}.lock"))
 
     def check(self) -> None:
@@ -100,15 +99,19 @@ class Staging:
             self._release()
 
     def commit(self) -> None:
-        """Move the folder to its place; one that it replaces is removed after the move."""
-        if self.final_dir.exists():
-            self.final_dir.rename(self._replaced)
-        self.dir.rename(self.final_dir)
-        self._committed = True
-        shutil.rmtree(self._replaced, ignore_errors=True)
+        """Move the folder to its place; one that it replaces is removed after the move, unless it is being read."""
+        try:
+            if self.final_dir.exists():
+                self.final_dir.rename(self._replaced)
+            self.dir.rename(self.final_dir)
+            self._committed = True
+        except BaseException:
+            self._recover()
+            raise
+        self._remove_replaced()
 
     def _release(self) -> None:
-        if not self._keep_lock and not self._committed:
+        if not self._committed:
             # Safe while the lock is held, as the last thing: a build that waits for a file that has lost its name takes
             # the file of that name instead. A system that keeps open files refuses.
             with contextlib.suppress(OSError):
@@ -120,12 +123,22 @@ class Staging:
         # Not of ours any more: a link stays where it is.
         if self._replaced.is_symlink():
             self._replaced.unlink()
-        if not self._replaced.exists():
-            return
-        if self.final_dir.exists():
-            shutil.rmtree(self._replaced)
-        else:
+        if self._replaced.exists() and not self.final_dir.exists():
             self._replaced.rename(self.final_dir)
+        self._remove_replaced()
+
+    def _remove_replaced(self) -> None:
+        """Remove what was replaced, now and before, as far as nobody reads it any more."""
+        if self._replaced.exists():
+            # First out of the name of a folder that may have to be restored: it is not whole while it is removed.
+            move_aside(self.final_dir)
+        for folder in aside_paths(self.final_dir):
+            if not remove_unread(folder):
+                logger.warning(
+                    "%s is the earlier build of %s, which is still being read; the next build removes it",
+                    folder,
+                    self.final_dir,
+                )
 
     def _check_place(self) -> None:
         """Make and remove a folder with a name as long as any of ours: a lock would wait for such a place for ever."""

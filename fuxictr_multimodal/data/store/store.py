@@ -2,60 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from fuxictr_multimodal.data.store.held import HeldFolder, replaced_path
 from fuxictr_multimodal.data.store.ids import IdMap, ids_name
+from fuxictr_multimodal.data.store.integrity import Mode, check_files
 from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, Manifest
 from fuxictr_multimodal.data.store.reader import SplitReader
 from fuxictr_multimodal.errors import DataError, did_you_mean
-from fuxictr_multimodal.system.files import sha256
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, repr=False)
 class Store:
-    """A finished dataset on disk.
+    """A finished dataset on disk: one build of it, also where another build replaces it meanwhile.
 
     Attributes:
-        dir: `<data_root>/<dataset_id>`.
+        folder: its folder, held.
         manifest: its metadata.
     """
 
-    dir: Path
+    folder: HeldFolder
     manifest: Manifest
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{name} {counts.rows:,}" for name, counts in self.manifest.splits.items())
-        return f"Store({str(self.dir)!r}: {splits})"
+        return f"Store({str(self.place)!r}: {splits})"
+
+    @property
+    def place(self) -> Path:
+        """`<data_root>/<dataset_id>`, where another build may lie by now: for names and messages."""
+        return self.folder.place
+
+    @property
+    def dir(self) -> Path:
+        """Where this build lies at the moment: at its place, or aside. To open files, use `read`."""
+        return self.folder.path
+
+    def read(self, reading: Callable[[Path], Result]) -> Result:
+        """What `reading` returns for the folder of this build; it is called again if the folder moved meanwhile."""
+        return self.folder.read(reading)
 
     @classmethod
-    def open(cls, data_root: str | Path, dataset_id: str) -> Store:
+    def open(cls, data_root: str | Path, dataset_id: str, *, verify: Mode = "auto") -> Store:
         """Open `<data_root>/<dataset_id>`.
+
+        Args:
+            data_root: folder of the datasets.
+            dataset_id: name of the dataset.
+            verify: which files are compared with their checksums; see `check_files`. By default those that changed
+                since they last matched.
 
         Raises:
             DataError: there is no such dataset, its build was interrupted, it has another format version, or a
-                file is missing. The message says what to do.
+                file is missing, damaged or of another build. The message says what to do.
         """
         directory = Path(data_root) / dataset_id
-        if not directory.is_dir():
-            raise DataError(
-                f"{directory} does not exist: build the dataset first. {_known_datasets(data_root, dataset_id)}"
-            )
-        if not (directory / MANIFEST_NAME).is_file():
-            raise DataError(
-                f"{directory} has no {MANIFEST_NAME}: its build was interrupted, or it is not a dataset of this "
-                f"format; build it again with overwrite"
-            )
-        manifest = Manifest.read(directory)
-        if manifest.dataset_id != dataset_id:
-            raise DataError(
-                f"{directory / MANIFEST_NAME} is of dataset {manifest.dataset_id!r}, not {dataset_id!r}: "
-                f"the folder must have the name of its dataset"
-            )
-        missing = [name for name in manifest.files if not (directory / name).is_file()]
-        if missing:
-            raise DataError(f"{directory / missing[0]} is missing: build the dataset again with overwrite")
-        return cls(directory, manifest)
+        try:
+            folder = HeldFolder(directory)
+        except FileNotFoundError:
+            remedy = "build the dataset first"
+            if replaced_path(directory).exists():
+                remedy = "a build was killed while it replaced it; build it again with overwrite"
+            raise DataError(f"{directory} does not exist: {remedy}. {_known_datasets(data_root, dataset_id)}") from None
+        return cls(folder, folder.read(lambda found: _checked(found, dataset_id, verify)))
 
     @staticmethod
     def exists(data_root: str | Path, dataset_id: str) -> bool:
@@ -66,15 +80,13 @@ class Store:
         """`train.h5`, or the folder `train` of parts, or None where the dataset has no such split."""
         if split not in self.manifest.splits:
             return None
-        single = self.dir / f"{split}.h5"
-        return single if single.is_file() else self.dir / split
+        return self.read(lambda folder: _split_path(folder, split))
 
     def reader(self, split: str) -> SplitReader:
         """Open a split for reading."""
-        path = self.split_path(split)
-        if path is None:
-            raise DataError(f"{self.dir} has no split {split!r}. {did_you_mean(split, self.manifest.splits)}")
-        return SplitReader(path)
+        if split not in self.manifest.splits:
+            raise DataError(f"{self.place} has no split {split!r}. {did_you_mean(split, self.manifest.splits)}")
+        return self.read(lambda folder: SplitReader(_split_path(folder, split)))
 
     def ids(self, column: str) -> IdMap | None:
         """The user's own ids of a column's codes, or None where the column holds what the user gave.
@@ -82,20 +94,46 @@ class Store:
         Raises:
             DataError: the file is damaged.
         """
-        return IdMap.read(self.dir / ids_name(column)) if column in self.manifest.ids else None
+        if column not in self.manifest.ids:
+            return None
+        return self.read(lambda folder: IdMap.read(folder / ids_name(column)))
 
-    def verify(self) -> None:
-        """Compare every file with its SHA-256 in the manifest.
+    def verify(self, *, progress: bool = False) -> None:
+        """Compare every file with its SHA-256 in the manifest, whatever is recorded of it, and check every value.
 
         Raises:
-            DataError: a file differs.
+            DataError: a file differs, a value is out of range, or two files disagree.
         """
-        for name, expected in self.manifest.files.items():
-            if sha256(self.dir / name) != expected:
-                raise DataError(
-                    f"{self.dir / name} does not match its checksum in {MANIFEST_NAME}: the file is damaged or was "
-                    f"changed; build the dataset again with overwrite"
-                )
+        # FuxiCTR, which reads the feature map, takes seconds to import.
+        from fuxictr_multimodal.data.store.full_check import check_values
+
+        def check(folder: Path) -> None:
+            check_files(folder, self.manifest.files, "full")
+            check_values(folder, self.manifest, progress=progress)
+
+        self.read(check)
+
+
+def _checked(directory: Path, dataset_id: str, verify: Mode) -> Manifest:
+    """The manifest of a folder that has all files of a dataset, as they were built."""
+    if not (directory / MANIFEST_NAME).is_file():
+        raise DataError(
+            f"{directory} has no {MANIFEST_NAME}: its build was interrupted, or it is not a dataset of this "
+            f"format; build it again with overwrite"
+        )
+    manifest = Manifest.read(directory)
+    if manifest.dataset_id != dataset_id:
+        raise DataError(
+            f"{directory / MANIFEST_NAME} is of dataset {manifest.dataset_id!r}, not {dataset_id!r}: "
+            f"the folder must have the name of its dataset"
+        )
+    check_files(directory, manifest.files, verify)
+    return manifest
+
+
+def _split_path(directory: Path, split: str) -> Path:
+    single = directory / f"{split}.h5"
+    return single if single.is_file() else directory / split
 
 
 def _known_datasets(data_root: str | Path, dataset_id: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any
 from fuxictr_multimodal.config.identity import config_hash
 from fuxictr_multimodal.launch.job import exit_text
 from fuxictr_multimodal.launch.tuning.space import Trial
+from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 
 OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|can't allocate memory|ALLOC_FAILED", re.I)
 
@@ -95,8 +95,8 @@ class Record:
 def read_report(path: Path) -> Report | None:
     """Read a report; None if it is missing or not valid."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        content = read_json_file(path)
+    except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
 

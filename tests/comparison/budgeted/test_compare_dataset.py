@@ -15,6 +15,7 @@ from fuxictr_multimodal.config.expids import load_config
 from fuxictr_multimodal.config.yaml_files import read_yaml
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.data.store.builder import StoreBuilder
+from fuxictr_multimodal.data.store.held import HeldFolder
 from fuxictr_multimodal.data.store.manifest import HistoryLength, Manifest, SplitCounts
 from fuxictr_multimodal.errors import DataError
 from tests.helpers.typed_command import Command, type_command
@@ -166,7 +167,7 @@ def test_splits_without_labels_are_named(tmp_path, change, message):
         split_method="",
     )
     with pytest.raises(DataError, match=message):
-        Shape.of(Store(tmp_path, manifest))
+        Shape.of(Store(HeldFolder(tmp_path), manifest))
 
 
 def test_the_shape_of_a_dataset(store):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -48,7 +49,7 @@ def test_a_dataset_is_built_once_and_replaced_only_on_request(shop):
     with pytest.raises(StoreExistsError, match="give --overwrite"):
         build_entry(shop)
     assert build_entry(shop, overwrite=True) == store
-    assert (store.dir / "manifest.json").stat().st_mtime_ns > written
+    assert (store.place / "manifest.json").stat().st_mtime_ns > written
 
 
 @pytest.mark.parametrize(
@@ -92,10 +93,8 @@ def test_an_entry_that_says_the_same_is_not(shop, change):
 
 def test_a_script_s_dataset_is_not_compared(shop, tmp_path):
     store = open_or_build(shop)
-    manifest = store.dir / "manifest.json"
-    manifest.write_text(
-        manifest.read_text().replace('"builder": "entry"', '"script": "x"').replace('"entry": {', '"e": {')
-    )
+    recipe = {"script": "x", "e": store.manifest.recipe["entry"]}
+    replace(store.manifest, recipe=recipe).write(store.dir)
     assert open_or_build({**shop, "min_categr_count": 5}).dir == store.dir
 
 

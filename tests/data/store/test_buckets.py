@@ -158,6 +158,8 @@ def test_a_damaged_state_is_named(store, tmp_path, broken):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     manifest["normalizers"]["price"] = broken
+    # As releases up to 0.2.0 wrote it: otherwise the edit is refused before anything is restored.
+    del manifest["checksum"]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match="column 'price' cannot be restored"):
         restore_processor(tmp_path)

@@ -169,7 +169,7 @@ def test_the_lock_file_goes_with_a_build_that_failed_and_excludes_all_the_same(t
 
     def build():
         for _ in range(8):
-            with Staging(tmp_path / "tiny", overwrite=False, owned=(), keep_lock=False) as found:
+            with Staging(tmp_path / "tiny", overwrite=False, owned=()) as found:
                 inside.append(1)
                 most.append(len(inside))
                 (found.dir / "manifest.json").write_text("half")
@@ -182,5 +182,5 @@ def test_the_lock_file_goes_with_a_build_that_failed_and_excludes_all_the_same(t
         thread.join()
     assert most == [1] * 24
     assert not list(tmp_path.iterdir())
-    replaced(tmp_path, keep_lock=False)
+    replaced(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".tiny.lock", "tiny"]

@@ -121,12 +121,14 @@ def test_missing_file_or_part(copied):
 
 def test_damaged_data_is_found_by_reading_and_by_checksum(copied):
     rows = split_rows(40)[0]["user_id"]
-    flip_last_byte_of(copied / "tiny" / "train.h5", rows)
     store = Store.open(copied, "tiny")
+    flip_last_byte_of(copied / "tiny" / "train.h5", rows)
     with store.reader("train") as reader, pytest.raises(DataError, match=r"train.h5: column 'user_id', rows 0 to 40"):
         reader.read("user_id", 0, 40)
     with pytest.raises(DataError, match=r"train.h5 does not match its checksum in manifest.json: the file is damaged"):
         store.verify()
+    with pytest.raises(DataError, match=r"train.h5 does not match its checksum in manifest.json: the file is damaged"):
+        Store.open(copied, "tiny")
 
 
 def test_no_hdf5_file(copied):

@@ -19,6 +19,8 @@ from polars.exceptions import PanicException, PolarsError
 from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.errors import DataError, did_you_mean
 from fuxictr_multimodal.system.progress import Line
+from fuxictr_multimodal.system.untrusted.archives import check_gzip
+from fuxictr_multimodal.system.untrusted.parquet import check_parquet
 
 CHUNK_ROWS = 250_000
 SUFFIXES = {"csv": (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt"), "parquet": (".parquet", ".pq"), "npz": (".npz",)}
@@ -215,9 +217,11 @@ def _open(path: Path, data_format: str, sep: str) -> tuple[pl.LazyFrame, int | N
     """The file with its rows where they are known; csv as text."""
     if data_format == "csv":
         sep = "\t" if sep == "," and ".tsv" in path.name.lower() else sep
+        check_gzip(path)
         return pl.scan_csv(path, separator=sep, infer_schema=False, glob=False), None
-    with reading(str(path)), pq.ParquetFile(path) as file:
-        rows = file.metadata.num_rows
+    with reading(str(path)):
+        check_parquet(path)
+        rows = pq.read_metadata(path).num_rows
     return pl.scan_parquet(path, glob=False, hive_partitioning=False), rows
 
 

@@ -5,8 +5,6 @@ Source: https://recsys.westlake.edu.cn/MicroLens_1M_MMCTR/, the data of the WWW 
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,8 @@ from pathlib import Path
 from fuxictr_multimodal.data.recipes.download import NotOnServer, RemoteFile, download
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.system.untrusted.archives import ZIP_ERRORS, open_zip
+from fuxictr_multimodal.system.untrusted.sizes import MOST_RATIO, ROOM_BYTES
 
 ADDRESS = "https://recsys.westlake.edu.cn/MicroLens_1M_MMCTR/"
 FOLDER = "MicroLens_1M_x1"
@@ -120,13 +120,17 @@ def _unpack(archive: Path, names: Sequence[str], folder: Path) -> None:
     """Take the named files out of the archive, wherever they lie in it, and nothing else."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with zipfile.ZipFile(archive) as content:
+        with open_zip(archive, by_last_name=True) as content:
             members = {Path(member).name: member for member in content.namelist()}
             for name in names:
                 if name not in members:
                     raise DataError(f"{archive}: {name} is not in it")
                 if (folder / name).is_file():
                     continue
+                info = content.getinfo(members[name])
+                # The release is parquet, which zip does not make smaller.
+                if info.file_size > max(ROOM_BYTES, MOST_RATIO * info.compress_size):
+                    raise DataError(f"{archive}: {name} unfolds to {info.file_size:,} bytes: download it again")
                 with (
                     replace_atomically(folder / name) as temporary,
                     content.open(members[name]) as source,
@@ -134,5 +138,5 @@ def _unpack(archive: Path, names: Sequence[str], folder: Path) -> None:
                 ):
                     while piece := source.read(1 << 20):
                         target.write(piece)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+    except ZIP_ERRORS as error:
         raise DataError(f"{archive}: not a readable zip file ({error}): remove it and download it again") from None

@@ -1,0 +1,217 @@
+"""HDF5 that somebody else wrote: nothing outside of the file is read, filters and types are known, shapes are filled.
+
+HDF5 reads other files through external links, external storage and virtual datasets, loads a shared library for a
+filter that it does not know, and gives fill values for chunks that were never written: a few bytes can declare any
+shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5o, h5s, h5t, h5z
+from numpy.typing import NDArray
+
+from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.system.untrusted.sizes import ROOM_BYTES, bytes_of, check_size
+
+NUMBERS = frozenset({h5t.INTEGER, h5t.FLOAT})
+CHECKSUM = frozenset({h5z.FILTER_FLETCHER32})
+COMPRESSED = CHECKSUM | {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE}
+MOST_OBJECTS = 100_000
+MOST_ATTRIBUTES = 64
+# Attributes are numbers and names.
+ATTRIBUTE_BYTES = 4096
+# What h5py raises for damaged structures.
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError)
+
+
+def check_all(file: h5py.File, *, filters: Collection[int] = CHECKSUM) -> None:
+    """Check every object of a file: numbers only, all of it inside of the file and written.
+
+    Args:
+        file: open for reading.
+        filters: numbers of the filters that its datasets may have.
+
+    Raises:
+        DataError: naming the file, the object and what it is.
+    """
+    path, size = Path(file.filename), Path(file.filename).stat().st_size
+    stored = 0
+    try:
+        _check_attributes(file, str(path))
+        for node in _objects(file, str(path)):
+            where = f"{path}: {node.name}"
+            _check_attributes(node, where)
+            if isinstance(node, h5py.Dataset):
+                stored += check_dataset(node, where, types=NUMBERS, filters=filters)
+    except DataError:
+        raise
+    except DAMAGE as error:
+        raise DataError(f"{path} is damaged ({_first_line(error)}): build the dataset again") from None
+    # Chunks may not lie on each other.
+    if stored > size:
+        raise DataError(f"{path} declares {stored:,} bytes in a file of {size:,}: it is damaged")
+
+
+def read_dataset(file: h5py.File, name: str, *, texts: bool = False) -> NDArray:
+    """One dataset of a user's file, whole.
+
+    Args:
+        file: open for reading.
+        name: of a dataset in its root.
+        texts: whether it may hold texts.
+
+    Raises:
+        DataError: it is a link, lies in other files, has another filter or type, or is too large.
+    """
+    where = f"{file.filename}: {name}"
+    _check_link(file, name, where)
+    node = file[name]
+    if not isinstance(node, h5py.Dataset):
+        raise DataError(f"{where} is a group, not an array")
+    types = NUMBERS | {h5t.STRING} if texts else NUMBERS
+    check_dataset(node, where, types=types, filters=COMPRESSED)
+    if h5py.check_string_dtype(node.dtype) is None or node.dtype.kind != "O":
+        return node[()]
+    return _read_texts(node, where)
+
+
+def is_group(file: h5py.File, name: str) -> bool:
+    """Whether a name in the root is a group; links are not followed."""
+    return isinstance(file.get(name, getlink=True), h5py.HardLink) and isinstance(file[name], h5py.Group)
+
+
+def check_dataset(node: h5py.Dataset, where: str, *, types: Collection[int], filters: Collection[int]) -> int:
+    """Refuse a dataset that reaches outside of its file, is of another type, or declares what was not written.
+
+    Returns:
+        Bytes that it has in the file.
+
+    Raises:
+        DataError: saying which.
+    """
+    created, kind, space = node.id.get_create_plist(), node.id.get_type(), node.id.get_space()
+    if created.get_external_count():
+        raise DataError(f"{where} lies in an external file: copy the data into one HDF5 file")
+    if created.get_layout() == h5d.VIRTUAL:
+        raise DataError(f"{where} is a virtual dataset, a view of other files: copy the data into one HDF5 file")
+    if kind.get_class() not in types:
+        raise DataError(f"{where} holds {_CLASSES.get(kind.get_class(), 'another type')}, not numbers")
+    if space.get_simple_extent_type() != h5s.SIMPLE:
+        raise DataError(f"{where} has no rows: an array is expected")
+    for number in range(created.get_nfilters()):
+        code = created.get_filter(number)[0]
+        if code not in filters:
+            raise DataError(f"{where} has the HDF5 filter {code}, which is not read: write it without that filter")
+    shape, stored = node.shape, node.id.get_storage_size()
+    declared = bytes_of(shape, kind.get_size())
+    if created.get_layout() == h5d.CHUNKED:
+        chunk = created.get_chunk()
+        expected = math.prod(-(-n // c) for n, c in zip(shape, chunk, strict=True))
+        written = node.id.get_num_chunks()
+        if written != expected:
+            raise DataError(
+                f"{where} declares shape {shape}, which is {expected:,} chunks, but {written:,} are in the file: it is "
+                "damaged"
+            )
+        unfolded = expected * bytes_of(chunk, kind.get_size())
+        if created.get_nfilters() and not set(filters) <= CHECKSUM:
+            check_size(where, max(unfolded, declared), stored)
+            return stored
+        declared = unfolded
+    if stored < declared:
+        raise DataError(f"{where} declares {declared:,} bytes, but {stored:,} are in the file: it is damaged")
+    return stored
+
+
+def whole_attribute(node: h5py.HLObject, name: str, where: str) -> int:
+    """An attribute that is a whole number from 0. Raises DataError."""
+    value = node.attrs.get(name)
+    if not isinstance(value, int | np.integer | bool | np.bool_) or value < 0:
+        raise DataError(f"{where}: attribute {name!r} must be a whole number from 0, not {str(value)[:80]!r}")
+    return int(value)
+
+
+def text_attribute(node: h5py.HLObject, name: str, where: str) -> str:
+    """An attribute that is a text. Raises DataError."""
+    value = node.attrs.get(name)
+    if not isinstance(value, str):
+        raise DataError(f"{where}: attribute {name!r} must be a text, not {str(value)[:80]!r}")
+    return value
+
+
+def _objects(file: h5py.File, path: str) -> Iterator[h5py.Group | h5py.Dataset]:
+    seen, groups = {h5o.get_info(file["/"].id).addr}, [file["/"]]
+    while groups:
+        group = groups.pop()
+        for name in group:
+            where = f"{path}: {group.name.rstrip('/')}/{name}"
+            _check_link(group, name, where)
+            node = group[name]
+            address = h5o.get_info(node.id).addr
+            if address in seen:
+                raise DataError(f"{where} is linked twice: it is no file that this project wrote")
+            seen.add(address)
+            if len(seen) > MOST_OBJECTS:
+                raise DataError(f"{path} has more than {MOST_OBJECTS:,} objects: it is no file that this project wrote")
+            if not isinstance(node, h5py.Group | h5py.Dataset):
+                raise DataError(f"{where} is neither an array nor a group")
+            yield node
+            if isinstance(node, h5py.Group):
+                groups.append(node)
+
+
+def _check_link(group: h5py.Group, name: str, where: str) -> None:
+    link = group.get(name, getlink=True)
+    if isinstance(link, h5py.ExternalLink):
+        raise DataError(
+            f"{where} is an external link to {str(link.filename)[:200]!r}: copy the data into one HDF5 file"
+        )
+    if not isinstance(link, h5py.HardLink):
+        raise DataError(f"{where} is a soft link: copy the data into one array of that name")
+
+
+def _check_attributes(node: h5py.HLObject, where: str) -> None:
+    if (count := h5a.get_num_attrs(node.id)) > MOST_ATTRIBUTES:
+        raise DataError(f"{where} has {count:,} attributes; at most {MOST_ATTRIBUTES} are read")
+    for name in node.attrs:
+        found = h5a.open(node.id, node.attrs._e(name))
+        kind = found.get_type()
+        # Booleans are enumerations, texts may be of any length.
+        single = found.get_space().get_simple_extent_npoints() == 1
+        known = kind.get_class() in NUMBERS | {h5t.STRING, h5t.ENUM}
+        if not (single and known and found.get_storage_size() <= ATTRIBUTE_BYTES):
+            raise DataError(f"{where}: attribute {name[:80]!r} is neither a number nor a name")
+
+
+def _read_texts(node: h5py.Dataset, where: str) -> NDArray:
+    """Texts of any length, in pieces: many of them may point to one text of the file."""
+    size = max(1, Path(node.file.filename).stat().st_size)
+    step = max(1, min(4096, ROOM_BYTES // size))
+    pieces, total = [], 0
+    for start in range(0, len(node), step):
+        piece = node[start : start + step]
+        total += sum(map(len, piece.ravel()))
+        check_size(where, total, size)
+        pieces.append(piece)
+    return np.concatenate(pieces) if pieces else node[()]
+
+
+_CLASSES = {
+    h5t.STRING: "texts",
+    h5t.COMPOUND: "records",
+    h5t.REFERENCE: "references",
+    h5t.ENUM: "an enumeration",
+    h5t.VLEN: "lists of any length",
+    h5t.OPAQUE: "opaque bytes",
+    h5t.ARRAY: "arrays in arrays",
+}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
