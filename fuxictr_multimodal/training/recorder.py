@@ -174,11 +174,15 @@ class Recorder:
             if isinstance(error, InputError):
                 logging.error("%s", error)
             self._end("failed", f"{type(error).__name__}: {error}")
-            if isinstance(error, Unwritable) and (resumable := left()):
-                raise Unwritable(f"{error}; {resumable}") from None
+            if isinstance(error, Unwritable):
+                raise Unwritable("; ".join(filter(None, [str(error), left()]))) from None
             raise
         report.status, report.error = ending()
-        self.write()
+        try:
+            self.write()
+        except Unwritable as error:
+            self._end("failed", f"{type(error).__name__}: {error}")
+            raise Unwritable("; ".join(filter(None, [str(error), left()]))) from None
 
     def _end(self, status: str, error: str) -> None:
         """The reason itself matters more than that it cannot be written; on a full disk the status at least is."""
