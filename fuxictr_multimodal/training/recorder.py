@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
+from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 from rich.text import Text
 
@@ -57,9 +59,17 @@ class RunReport:
             DataError: if the file is not a report of this version of the project.
         """
         try:
-            return cls(**read_json_file(path))
+            content = read_json_file(path)
+            report = cls(**content)
+            for name, form in _forms(cls).items():
+                form.validate_python(getattr(report, name), strict=True)
+        except ValidationError as error:
+            wrong = error.errors(include_url=False)[0]
+            reason = ": ".join([name, *map(str, wrong["loc"]), wrong["msg"]])
+            raise DataError(f"{path} is not a report of this version: {reason}; move it away and run again") from None
         except (ValueError, TypeError) as error:
             raise DataError(f"{path} is not a report of this version: {error}; move it away and run again") from None
+        return report
 
     def headline(self) -> str:
         """What follows the expid in the first line of the summary."""
@@ -72,6 +82,12 @@ class RunReport:
     def details(self) -> Iterable[str]:
         """The lines below the table."""
         raise NotImplementedError
+
+
+@functools.cache
+def _forms(kind: type) -> dict[str, TypeAdapter[Any]]:
+    """What checks each field of a report."""
+    return {name: TypeAdapter(hint) for name, hint in get_type_hints(kind).items()}
 
 
 def _finite(value: Any) -> Any:

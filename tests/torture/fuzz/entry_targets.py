@@ -283,6 +283,7 @@ def _proposals(work: Path) -> Call:
 def _entries(work: Path) -> Call:
     """Odd entries over files that are as they should be: what binds is built."""
     from fuxictr_multimodal.config.expids import check_dataset_entry
+    from fuxictr_multimodal.config.of_settings import plain as plain_of
     from tests.torture.fuzz import tree_mutator
 
     build = _builder(work)
@@ -299,7 +300,7 @@ def _entries(work: Path) -> Call:
 
     def call(given: tuple[str, dict[str, Any]]) -> None:
         kind, entry = given
-        checked = check_dataset_entry("Shop", {"data_root": "data", **entry}, "the entry")
+        checked = check_dataset_entry("Shop", plain_of({"data_root": "data", **entry}, "the entry"), "the entry")
         keys = {key for key in tables_of[kind] if key in checked}
         build(checked, {key: frame for key, frame in tables_of[kind].items() if key in keys})
 
@@ -324,6 +325,7 @@ TARGETS = (
     Target("build samples csv", 1_500, _files_of("samples", ".csv"), _shrink_pair),
     Target("build samples parquet", 1_500, _files_of("samples", ".parquet"), _shrink_pair),
     Target("build log csv", 1_500, _files_of("log", ".csv"), _shrink_pair),
+    Target("build flat parquet", 1_000, _files_of("flat", ".parquet"), _shrink_pair),
     Target("build entries", 4_000, _entries, _shrink_entry),
     Target("init", 3_000, _proposals),
 )

@@ -281,6 +281,10 @@ COMMANDS = (
 
 
 def _arguments(work: Path) -> Call:
+    import bilingual_embedding.commands  # what commands import takes seconds
+    import fuxictr_multimodal.explain.view
+    import fuxictr_multimodal.serving.http.server
+    import fuxictr_multimodal.training.runner  # noqa: F401
     from fuxictr_multimodal.cli.main import main
 
     config = work / "config"

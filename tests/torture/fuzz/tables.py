@@ -128,6 +128,14 @@ def drawn(strategy: st.SearchStrategy[Any]) -> Callable[[random.Random], Any]:
     return make
 
 
+def _texts(values: pl.Series) -> pl.Series:
+    """Values as Python writes them; nothing where polars cannot give them to Python."""
+    try:
+        return pl.Series(values.name, [None if value is None else str(value) for value in values.to_list()])
+    except (pl.exceptions.PanicException, pl.exceptions.PolarsError):
+        return pl.Series(values.name, [None] * len(values), dtype=pl.String)
+
+
 def as_bytes(frame: pl.DataFrame, suffix: str) -> bytes:
     """A table as a file; nested and binary columns are texts in csv."""
     import io
@@ -139,7 +147,7 @@ def as_bytes(frame: pl.DataFrame, suffix: str) -> bytes:
         frame.write_ndjson(buffer)
     else:
         flat = [
-            pl.Series(c.name, [None if v is None else str(v) for v in c.to_list()])
+            _texts(c)
             if c.dtype.is_nested() or isinstance(c.dtype, pl.BaseExtension) or c.dtype in (pl.Binary, pl.Object, pl.Duration)
             else c
             for c in frame.get_columns()
