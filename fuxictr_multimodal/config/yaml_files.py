@@ -179,7 +179,7 @@ def _depths(file: TextIO) -> Iterator[int]:
 
 
 def _check_scalars(value: Any, where: str) -> None:
-    """Refuse what YAML reads as something else than it looks like (`1e-3` as text, 2025-01-01 as a date), or JSON lacks.
+    """Refuse what YAML reads as something else than it looks like (`1e-3` as text), and what JSON has not.
 
     Args:
         value: what was read.
@@ -197,7 +197,9 @@ def _check_scalars(value: Any, where: str) -> None:
         if inner is not None and not isinstance(inner, bool | int | float | str | list | dict):
             raise ConfigError(f"{inside}: YAML reads it as {type(inner).__name__}: write a number, a text or a list")
         if isinstance(inner, int) and not -MOST_INTEGER <= inner <= MOST_INTEGER:
-            raise ConfigError(f"{inside}: a whole number of more than 64 bits: write a smaller one, or a text in quotes")
+            raise ConfigError(
+                f"{inside}: a whole number of more than 64 bits: write a smaller one, or a text in quotes"
+            )
         if isinstance(inner, str) and _FLOAT_AS_TEXT.fullmatch(inner):
             mantissa, exponent = re.split("[eE]", inner)
             # YAML 1.1 wants a dot, and the sign of the exponent: 1.e3 is text, 1.e+3 is a number.

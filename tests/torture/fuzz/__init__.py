@@ -1,4 +1,4 @@
-"""Mutation fuzzing: whatever a file or a setting holds is read, or refused by a documented error; in forked processes."""
+"""Mutation fuzzing: whatever a file or a setting holds is read, or refused by a documented error."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ MODULES = ("settings_targets", "entry_targets", "row_targets", "serving_targets"
 
 def targets() -> list[Any]:
     """All targets."""
-    return [
-        target for name in MODULES for target in importlib.import_module(f"tests.torture.fuzz.{name}").TARGETS
-    ]
+    return [target for name in MODULES for target in importlib.import_module(f"tests.torture.fuzz.{name}").TARGETS]
 
 
 def attack(*, count: int | None, seed: int, work: Path, only: str = "") -> dict[str, Any]:
