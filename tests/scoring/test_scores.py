@@ -285,7 +285,7 @@ def test_equal_scores_give_equal_bytes(tmp_path):
         (
             {"overrides": ["num_row=3"]},
             DataError,
-            "weight 'qnn.layer.0.linear.0.weight' has shape .64, 32., but the model needs .96, 32.",
+            "qnn.layer.0.linear.0.weight' has shape .64, 32., but the model needs .96, 32",
         ),
         ({"out": "scores.txt"}, ConfigError, "--out scores.txt: scores are written as .parquet or .csv"),
         ({"overrides": ["data_root=nowhere"]}, DataError, "dataset 'MicroLens_1M_x1' is not in nowhere"),
