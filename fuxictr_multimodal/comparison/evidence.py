@@ -13,8 +13,9 @@ from fuxictr_multimodal.comparison.board import Slicing
 from fuxictr_multimodal.comparison.collect import Group, Run
 from fuxictr_multimodal.comparison.statistics import Spread, bootstrap_aucs
 from fuxictr_multimodal.data.store import Store
-from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.errors import ConfigError, DataError, InputError
 from fuxictr_multimodal.metrics.classification import auc, expected_calibration_error
+from fuxictr_multimodal.system.untrusted.archives import ZIP_ERRORS, read_npz
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,14 @@ def _scores(run: Run, split: str, labels: NDArray) -> NDArray[np.float32] | None
     """Saved scores of a split, checked against the report; None if there are none."""
     if not run.predictions.is_file():
         return None
-    with np.load(run.predictions, allow_pickle=False) as kept:
-        if f"{split}_scores" not in kept:
-            return None
-        scores = kept[f"{split}_scores"]
+    try:
+        scores = read_npz(run.predictions, [f"{split}_scores"]).get(f"{split}_scores")
+    except InputError:
+        raise
+    except (*ZIP_ERRORS, ValueError) as error:
+        raise DataError(f"{run.predictions} cannot be read ({error}): run {run.name} again with --overwrite") from None
+    if scores is None:
+        return None
     expected = run.report.metrics[split].get("AUC")
     if len(scores) != len(labels) or (expected is not None and abs(auc(labels, scores) - expected) > 1e-6):
         raise DataError(

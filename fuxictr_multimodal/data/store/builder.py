@@ -39,6 +39,7 @@ from fuxictr_multimodal.data.store.split_builder import SplitBuilder, is_given
 from fuxictr_multimodal.data.store.staging import Staging, StoreExistsError
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.system.files import sha256
+from fuxictr_multimodal.system.writing import writing
 
 __all__ = ["StoreBuilder", "StoreExistsError", "order_items"]
 
@@ -221,7 +222,9 @@ class StoreBuilder:
         self._scales.add({name: values[1:] for name, values in data.items()})
         write_item_file(self.dir / ITEM_FILE, self._columns.of_items(), data)
         if titles is not None:
-            (self.dir / TITLES_FILE).write_text(json.dumps(list(titles), ensure_ascii=False), encoding="utf-8")
+            path = self.dir / TITLES_FILE
+            with writing(path):
+                path.write_text(json.dumps(list(titles), ensure_ascii=False), encoding="utf-8")
 
     def _fit_columns(self, rows: int, items: Mapping[str, np.ndarray] | None = None) -> StoreFeatureProcessor:
         """Fit the raw columns; `rows` is the number of rows of the item table `items`."""

@@ -1,4 +1,4 @@
-"""Mutation fuzzing: whatever a file or a setting holds is read, or refused by a documented error; in forked processes."""
+"""Mutation fuzzing: whatever a file or a setting holds is read, or refused by a documented error."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from tqdm import tqdm
 # Read when polars is imported: forked processes share the cores anyway.
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RUST_BACKTRACE", "0")
 
-MODULES = ("settings_targets", "entry_targets")
+MODULES = ("settings_targets", "entry_targets", "row_targets", "serving_targets", "file_targets", "raw_targets")
 
 
 def targets() -> list[Any]:
     """All targets."""
-    return [
-        target for name in MODULES for target in importlib.import_module(f"tests.torture.fuzz.{name}").TARGETS
-    ]
+    return [target for name in MODULES for target in importlib.import_module(f"tests.torture.fuzz.{name}").TARGETS]
 
 
 def attack(*, count: int | None, seed: int, work: Path, only: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 WORDS = (
-    "", " ", "x", "\x00", "\ud800", "\u202e", "NaN", "null", "true", "1", "1e3", "-", "../x", "/", "a/b", "~", "*", "[a",
+    "", " ", "x", "\x00", "\ud800", "\u202e", "NaN", "null", "true", "1", "1e3", "-", "../x", "/", "a/b", "~", "*",
     "{x}", "%s", "é" * 10, "A" * 5000, "\n", "item_id", "label", "QIN", "DIN", "AUC", "int", "float", "str", "list",
     "categorical", "sequence", "numeric", "embedding", "text", "meta", "item", "user", "event", "cuda:99", "import os",
     "copy_from(x)", "time", "order", "column", "\u0663", "²",
@@ -27,20 +27,20 @@ def mutated(tree: Any, others: Sequence[Any], rng: random.Random, *, yaml: bool 
     """A copy of a tree of dicts, lists and scalars with one to five changes, most often one."""
     tree = copy.deepcopy(tree)
     for _ in range(min(5, 1 + int(rng.expovariate(1.2)))):
-        places = list(_places(tree))
-        if not places:
+        found = list(places(tree))
+        if not found:
             return _odd(rng, yaml)
-        holder, key = rng.choice(places)
+        holder, key = rng.choice(found)
         _change(holder, key, others, rng, yaml)
     return tree
 
 
 def smaller(tree: Any) -> Iterator[Any]:
     """The tree without one of its parts, outer parts first."""
-    for number, (holder, _) in enumerate(list(_places(tree))):
+    for number, (holder, _) in enumerate(list(places(tree))):
         del holder
         copied = copy.deepcopy(tree)
-        inner, key = list(_places(copied))[number]
+        inner, key = list(places(copied))[number]
         del inner[key]
         yield copied
 
@@ -50,7 +50,7 @@ def odd_scalar(rng: random.Random) -> Any:
     return _odd(rng, False)
 
 
-def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
+def places(tree: Any) -> Iterator[tuple[Any, Any]]:
     """All holders with their keys, outer ones first."""
     left = [tree]
     while left:
@@ -85,11 +85,11 @@ def _change(holder: Any, key: Any, others: Sequence[Any], rng: random.Random, ya
         holder[name if isinstance(name, str) else f"{key}x"] = copy.deepcopy(value)
     elif kind == 7 and isinstance(holder, dict):
         name = _odd(rng, yaml)
-        name = name if name is None or isinstance(name, str | int | float) and yaml else str(name)[:100]
+        name = name if name is None or (isinstance(name, str | int | float) and yaml) else str(name)[:100]
         holder[name] = holder.pop(key)
     elif kind == 8:
         # A value from elsewhere, of this tree or of another of its kind.
-        inner = list(_places(rng.choice(others) if others and rng.random() < 0.7 else holder))
+        inner = list(places(rng.choice(others) if others and rng.random() < 0.7 else holder))
         other, at = rng.choice(inner) if inner else (holder, key)
         holder[key] = copy.deepcopy(other[at])
     else:

@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import struct
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,11 +50,15 @@ def _in_a_process(target: Target, work: Path, *, seed: int, start: int, stop: in
     """What inputs brought up to the last one, or up to the one that ended the process, and the number after it."""
     folder, answer = work / f"{target.name}-{start}", work / f"{target.name}-{start}.json"
     folder.mkdir(parents=True, exist_ok=True)
+    log = work / f"{target.name}-{start}.log"
     number = mmap.mmap(-1, 8)
     number[:] = struct.pack("q", -1)
 
     def run() -> None:
         os.setpgid(0, 0)
+        # Panics of Rust and tracebacks of this file go there.
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
         _bound_memory()
         at = lambda current: number.__setitem__(slice(0, 8), struct.pack("q", current))  # noqa: E731
         answer.write_text(fuzz(target, folder, seed=seed, start=start, stop=stop, at=at).text(), encoding="utf-8")
@@ -68,8 +73,9 @@ def _in_a_process(target: Target, work: Path, *, seed: int, start: int, stop: in
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         answer.unlink(missing_ok=True)
-    if last < 0:
-        raise RuntimeError(f"fuzz: target {target.name} could not be prepared (exit status {process.exitcode})")
+    if last < 0 or not (hung or (process.exitcode or 0) < 0):
+        printed = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+        raise RuntimeError(f"fuzz: target {target.name} itself is wrong, at input {last}:\n{printed}")
     if last > start:
         # What this process counted was lost with it: the same again up to the input that ended it.
         before, reached = _in_a_process(target, work, seed=seed, start=start, stop=last)
@@ -77,8 +83,10 @@ def _in_a_process(target: Target, work: Path, *, seed: int, start: int, stop: in
             return before, reached
     else:
         before = Found()
-    what = "hang" if hung else _signal(process.exitcode)
-    fault = Fault("a process", what, f"input {last} ended its process", target.name, last, _input(target, work, seed, last))
+    what = "hang" if hung else signal.Signals(-(process.exitcode or 0)).name
+    fault = Fault(
+        "a process", what, f"input {last} ended its process", target.name, last, _input(target, work, seed, last)
+    )
     before.join(Found(inputs=1))
     before.add(fault)
     return before, last + 1
@@ -101,12 +109,9 @@ def _wait(process: multiprocessing.process.BaseProcess, number: mmap.mmap) -> bo
 
 def _bound_memory() -> None:
     """An allocation of many gigabytes fails in this process, and takes no other one down."""
-    used = next(int(line.split()[1]) << 10 for line in Path("/proc/self/status").open() if line.startswith("VmData"))
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    used = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData"))
     resource.setrlimit(resource.RLIMIT_DATA, (used + MEMORY, used + MEMORY))
-
-
-def _signal(status: int | None) -> str:
-    return signal.Signals(-status).name if status is not None and status < 0 else f"exit status {status}"
 
 
 def _input(target: Target, work: Path, seed: int, number: int) -> str:
@@ -114,7 +119,8 @@ def _input(target: Target, work: Path, seed: int, number: int) -> str:
     text = work / f"{target.name}-input.txt"
 
     def run() -> None:
-        folder = work / f"{target.name}-again"
+        folder = work / f"{target.name}-input"
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         os.chdir(folder)
         make, _ = target.prepare(folder)
