@@ -51,7 +51,9 @@ LOG_ENTRY: dict[str, Any] = {
 
 
 def _flat() -> dict[str, pl.DataFrame]:
-    return {f"{split}_data": sequence_csv.frame_of(30, seed=seed) for seed, split in enumerate(("train", "valid", "test"))}
+    return {
+        f"{split}_data": sequence_csv.frame_of(30, seed=seed) for seed, split in enumerate(("train", "valid", "test"))
+    }
 
 
 FLAT_ENTRY: dict[str, Any] = {
@@ -160,7 +162,9 @@ def _files_of(kind: str, suffix: str) -> Callable[[Path], Call]:
         plain, build = tables(), _builder(work)
         folder = work / "raw"
         folder.mkdir(parents=True)
-        contents = {key: as_bytes(joined(frame) if suffix != ".parquet" else frame, suffix) for key, frame in plain.items()}
+        contents = {
+            key: as_bytes(joined(frame) if suffix != ".parquet" else frame, suffix) for key, frame in plain.items()
+        }
         paths = {}
         for key, content in contents.items():
             paths[key] = folder / f"{key}{suffix}"
@@ -179,7 +183,9 @@ def _files_of(kind: str, suffix: str) -> Callable[[Path], Call]:
                 named["interactions"] = {**entry["interactions"], "file": named["interactions"]}
             build({**entry, **named, "data_format": suffix[1:]})
 
-        call(("train_data", contents["train_data"]) if "train_data" in contents else ("item_data", contents["item_data"]))
+        call(
+            ("train_data", contents["train_data"]) if "train_data" in contents else ("item_data", contents["item_data"])
+        )
         return make, call
 
     return prepare
@@ -188,7 +194,13 @@ def _files_of(kind: str, suffix: str) -> Callable[[Path], Call]:
 def joined(frame: pl.DataFrame) -> pl.DataFrame:
     """Lists as texts with a splitter, as csv files have them."""
     return frame.with_columns(
-        pl.Series(c.name, [None if v is None else ("|" if c.name == "tags" else "^").join("" if x is None else str(x) for x in v) for v in c.to_list()])
+        pl.Series(
+            c.name,
+            [
+                None if v is None else ("|" if c.name == "tags" else "^").join("" if x is None else str(x) for x in v)
+                for v in c.to_list()
+            ],
+        )
         for c in frame.get_columns()
         if c.dtype == pl.List
     )

@@ -69,7 +69,13 @@ def _dataset(names: Sequence[str]) -> Callable[[Path], Call]:
                         for column in reader.columns:
                             reader.read(column, 0, reader.rows)
                 for batch in MultimodalDataLoader(
-                    feature_map, odd / "train.h5", split="train", shuffle=False, batch_size=8, max_len=3, mode="resident"
+                    feature_map,
+                    odd / "train.h5",
+                    split="train",
+                    shuffle=False,
+                    batch_size=8,
+                    max_len=3,
+                    mode="resident",
                 ):
                     assert len(batch)
             finally:
@@ -112,9 +118,7 @@ def _run_files(names: Sequence[str]) -> Callable[[Path], Call]:
                 if name == "published":
                     import_weights(loaded.model, published)
                 elif name == "calibration.json":
-                    found = calibration_of(
-                        experiment, trainer, "isotonic", weights=files.model, keep=files.calibration
-                    )
+                    found = calibration_of(experiment, trainer, "isotonic", weights=files.model, keep=files.calibration)
                     assert np.isfinite(found.apply([0.2, 0.8])).all()
                 else:
                     report = Report.read(files.report)
@@ -244,7 +248,9 @@ def _vectors(work: Path) -> Call:
         suffix = rng.choice(sorted(contents))
         if suffix == ".parquet" and rng.random() < 0.5:
             return suffix, as_bytes(odd(rng)[1], suffix)
-        return suffix, mutated(rng.choice(contents[suffix]), [content for some in contents.values() for content in some], rng)
+        return suffix, mutated(
+            rng.choice(contents[suffix]), [content for some in contents.values() for content in some], rng
+        )
 
     def call(given: tuple[str, bytes]) -> None:
         from fuxictr_multimodal.errors import InputError

@@ -147,7 +147,9 @@ def _exported(name: str) -> Callable[[Path], Call]:
         from fuxictr_multimodal.serving.runtime import Ranker, Request
 
         folders = [_folder(work), _folder(work, "calibrated"), write_flat_folder(work / "flat")]
-        contents = [(number, (folder / name).read_bytes()) for number, folder in enumerate(folders) if (folder / name).is_file()]
+        contents = [
+            (number, (folder / name).read_bytes()) for number, folder in enumerate(folders) if (folder / name).is_file()
+        ]
         makers: dict[int, Callable[[random.Random], bytes]] = {}
         for number, content in contents:
             others = [other for _, other in contents]

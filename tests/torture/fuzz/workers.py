@@ -82,7 +82,9 @@ def _in_a_process(target: Target, work: Path, *, seed: int, start: int, stop: in
     else:
         before = Found()
     what = "hang" if hung else signal.Signals(-(process.exitcode or 0)).name
-    fault = Fault("a process", what, f"input {last} ended its process", target.name, last, _input(target, work, seed, last))
+    fault = Fault(
+        "a process", what, f"input {last} ended its process", target.name, last, _input(target, work, seed, last)
+    )
     before.join(Found(inputs=1))
     before.add(fault)
     return before, last + 1
