@@ -151,3 +151,19 @@ for size in map(int, sys.argv[2:]):
         f"{size}.h5 cannot be written" for size in sizes
     ]
     assert all("File too large: raise the limit of a file's size" in line for line in lines)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_standard_output_on_a_full_disk_is_named_and_standard_error_is_dropped():
+    code = (
+        "import sys\nfrom fuxictr_multimodal.system.command import command\n"
+        "with command():\n    print('note', file=sys.stderr, flush=True)\n    print('scores', flush=True)"
+    )
+    with Path("/dev/full").open("w") as full:
+        named = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+        dropped = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=full, check=False)
+    assert named.returncode == 2
+    assert named.stderr == f"note\nerror: standard output cannot be written: {FULL}\n"
+    assert (dropped.returncode, dropped.stdout) == (0, b"scores\n")
