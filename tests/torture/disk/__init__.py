@@ -99,7 +99,10 @@ class _Attacker:
             }  # fmt: skip
             wrong.append(f"another result than undisturbed: {sorted(different)[:4]}")
         wrong += [f"again left {path}" for path in self._left()]
-        self.failed += [f"{scenario.name}, {fault} ({first}){', own process' if own else ''}: {line}" for line in wrong]
+        lines = [f"{scenario.name}, {fault} ({first}){', own process' if own else ''}: {line}" for line in wrong]
+        for line in lines:
+            tqdm.write(line, file=sys.stderr)
+        self.failed += lines
 
     def _begun(self, scenario: Scenario) -> bool:
         return scenario.name != "init" or any(self.folder.glob("own/**/*.yaml"))
