@@ -183,8 +183,8 @@ class SplitWriter:
                 self._file.attrs["rows"] = self._part_rows
                 self._file.attrs["last"] = last
                 self._file.flush()
-                self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            _finish(file, self._parts[-1])
 
 
 class _Pending:
@@ -235,7 +235,7 @@ def write_item_file(path: Path, columns: list[Column], data: Mapping[str, np.nda
         file.attrs["rows"] = rows
         _close(datasets)
         file.flush()
-        file.close()
+    _finish(file, path)
 
 
 def _created(path: Path, **options: Any) -> h5py.File:
@@ -266,6 +266,12 @@ def _close(datasets: list[h5py.Dataset]) -> None:
     for dataset in datasets:
         dataset.flush()
     datasets.clear()
+
+
+def _finish(file: h5py.File, path: Path) -> None:
+    """Close a file that is flushed: what a failed close leaves is not touched again, or it ends the process."""
+    with writing(path):
+        file.close()
 
 
 def _divert(file: h5py.File) -> None:

@@ -99,7 +99,7 @@ def test_a_shorter_or_other_column_in_a_part_is_named(dataset):
         loader(dataset)
     with h5py.File(dataset / "train/part-00001.h5", "r+") as file:
         del file.attrs["rows"]
-    with pytest.raises(DataError, match=r"part-00001.h5 does not say its 'rows': it is damaged"):
+    with pytest.raises(DataError, match=r"part-00001.h5: attribute 'rows' must be a whole number"):
         loader(dataset)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -81,7 +82,7 @@ def _script_rows(work: Path) -> Call:
     frame = pl.DataFrame(
         {
             **{name: pl.Series(column.tolist()) for name, column in columns.items()},
-            "item_seq": [values[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)],
+            "item_seq": [values[a:b].tolist() for a, b in itertools.pairwise(offsets)],
         }
     )
     feature_map = load_feature_map(store.dir, "tiny", {"embedding_dim": 4})

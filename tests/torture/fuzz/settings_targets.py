@@ -101,7 +101,8 @@ def _own_entries() -> list[dict[str, Any]]:
             log_dataset.entry_of({"log": "log.parquet", "items": "items.parquet", "users": "users.parquet"}),
             log_dataset.entry_of(
                 {"log": "log.csv", "items": "items.csv", "users": "users.csv"}, kind="csv", samples="positive",
-                negatives={"per_positive": 2, "by": "popularity"}, event_cols=[{"name": "hour"}, {"name": "age", "bins": 4}],
+                negatives={"per_positive": 2, "by": "popularity"},
+                event_cols=[{"name": "hour"}, {"name": "age", "bins": 4}],
                 split={"by": "time", "valid": 0.1, "test": 0.1},
             ),
             sequence_csv.dataset_entry(folder, "Shop", folder)["Shop"],
@@ -173,13 +174,13 @@ def _embeddings(work: Path) -> Call:
 KEYS = (
     "learning_rate", "epochs", "batch_size", "metrics", "monitor", "loss", "optimizer", "model", "dataset_id", "seed",
     "synthetic.rows", "synthetic", "synthetic.seed", "feature_cols", "label_col", "group_id", "max_len", "model_root",
-    "data_root", "zoo_root", "embedding_regularizer", "net_regularizer", "num_layers", "event_features", "task", "split",
+    "data_root", "zoo_root", "embedding_regularizer", "net_regularizer", "num_layers", "event_features", "task",
     "split.by", "interactions.file", "shuffle", "cpu_threads", "warm_start", "weight_averaging", "feature_encoders",
     "embedding_dim", "early_stop_patience", "monitor_mode", "eval_steps", "item_col", "history_col", "num_row", "note",
 )  # fmt: skip
 VALUES = (
     "1", "1e-3", "[AUC, logloss]", "null", "{a: 1}", "[1, [2]]", "'x'", "Adam", "true", "nn.Linear(4, 2)", "~", "!!x 1",
-    "[64, 32]", "l2(1.e-5)", "gAUC", "{AUC: 1}", "&a [*a]", "2025-01-01", "0x10", "1_000", "1:30", "NDCG(k=5)", "partial(",
+    "[64, 32]", "l2(1.e-5)", "gAUC", "{AUC: 1}", "&a [*a]", "2025-01-01", "0x10", "1_000", "1:30", "NDCG(k=5)",
 )  # fmt: skip
 
 
@@ -222,7 +223,7 @@ def _lists(work: Path) -> Call:
     from fuxictr_multimodal.launch.plans import expand, is_one_run
 
     expids = ("QIN_test", "QIN_*,DIN_demo", "[QD]*_demo", "QIN?test", "*", "a,,b", "Base", "QIN_demo ,DIN_demo")
-    seeds = ("1,2,3", "1-3", "5-7,2", "0", "3-1", "00001", "1 - 2", "١-٣", "1-9999999999", "9" * 20)
+    seeds = ("1,2,3", "1-3", "5-7,2", "0", "3-1", "00001", "1 - 2", "\u0661-\u0663", "1-9999999999", "9" * 20)
     times = ("2h", "1h30m", "90s", "3h 2m", "1.5h", "m")
 
     def make(rng: random.Random) -> tuple[str, str, str]:
@@ -278,6 +279,9 @@ COMMANDS = (
 
 
 def _arguments(work: Path) -> Call:
+    import fuxictr_multimodal.explain.view
+    import fuxictr_multimodal.serving.http.server
+    import fuxictr_multimodal.training.runner  # noqa: F401
     from fuxictr_multimodal.cli.main import main
 
     config = work / "config"
