@@ -318,7 +318,7 @@ CASES: list[Case] = with_name(
         ),
         Case(
             "a request with a context of objects",
-            _rank({"context": {"user_id": {"$ne": 1}}, "candidates": ["i1"]}),
+            _rank({"context": {"user_id": {"$ne": 1}, "price": 1.0}, "candidates": ["i1"]}),
             "user_id",
             world="export",
         ),
