@@ -207,6 +207,9 @@ def test_no_override_renames_the_files_of_a_run(config_dir):
     [
         (b"QIN_a: {model: QIN, dataset_id: d, note: 2025-01-01}", "note: YAML reads 2025-01-01 as a date"),
         (b"QIN_a: {model: QIN, dataset_id: d, [1]: 2}", "line 1: a key must be a name"),
+        (b"QIN_a: {model: QIN, dataset_id: d, note: !!binary aGk=}", "note: YAML reads it as bytes"),
+        (b"QIN_a: {model: QIN, dataset_id: d, note: !!set {a, b}}", "note: YAML reads it as set"),
+        (b"QIN_a: {model: QIN, dataset_id: d, net_regularizer: 1%b}" % (b"0" * 400), "number of more than 64 bits"),
         (b"QIN_a: {model: 3, dataset_id: d}", "model 3 is not a name"),
         ("QIN_a: {model: QIN, note: é}".encode("latin-1"), "cannot be read as UTF-8"),
     ],

@@ -138,7 +138,7 @@ TEXTS = {
     ),
     "table": (
         ("t.jsonl", '{"left": "a", "right": "b", "score": 0.5}\n{"left": "c", "right": "d", "score": 1}\n'),
-        ("t.jsonl", '{"left": "a", "right": "b", "negative": ["x", "y"]}\n{"left": "c", "right": "d", "negative": []}'),
+        ("t.jsonl", '{"left": "a", "right": "b", "negative": ["x"]}\n{"left": "c", "right": "d", "negative": ["z"]}'),
         ("t.csv", "text\na\nb c\n"),
         ("t.tsv", "left\tright\tscore\na\tb\t0.5\nc\td\t1\n"),
     ),

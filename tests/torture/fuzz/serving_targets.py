@@ -26,7 +26,7 @@ REQUEST: dict[str, Any] = {
 ODD_OBJECTS: tuple[Any, ...] = (
     np.float32(1.5), np.int64(3), np.array([1, 2]), np.array(["i1"], dtype=object), np.array(3), np.zeros((2, 2)),
     np.datetime64("NaT"), np.datetime64("2024-01-01"), datetime.datetime(2024, 1, 1), datetime.date(2024, 1, 1), {1, 2},
-    (1, 2), range(3), object(), 1j, np.str_("i1"), np.bool_(True), datetime.timedelta(1), bytearray(b"x"), iter([1]), b"i1",
+    (1, 2), range(3), object(), 1j, np.str_("i1"), np.bool_(True), datetime.timedelta(1), bytearray(b"x"), b"i1",
     np.array([], dtype=np.float64), np.ma.masked, memoryview(b"a"), float, 10**400, np.float64("nan"), np.longdouble(1),
 )  # fmt: skip
 

@@ -19,7 +19,7 @@ from tests.torture.fuzz.harness import LONGEST, Fault, Found, Target, fuzz, rand
 # Inputs of one process: what leaks is freed with it.
 BATCH = 4000
 # Seconds for `prepare`, and beyond the limit of an input, which Python code keeps itself.
-PREPARING, GRACE = 300, 25
+PREPARING, GRACE = 600, 55
 # Bytes that a process may allocate beside what it starts with.
 MEMORY = 3 << 30
 
