@@ -139,7 +139,7 @@ def _tuners(work: Path) -> Call:
             if space.size is not None:
                 space.grid()
 
-    call(_files("tuner")[0])
+    call(next(text for text in _files("tuner") if b"demo_tuner" in text or b"DIN_demo" in text))
     return make, call
 
 
