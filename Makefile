@@ -78,6 +78,7 @@ bench: install ## Run the benchmarks small; each prints one JSON object last
 	$(BIN)/python benchmarks/build.py
 	$(BIN)/python benchmarks/build_log.py --events 50000
 	$(BIN)/python benchmarks/train_step.py $(SMALL) --loader-steps 20
+	$(BIN)/python benchmarks/checks.py $(SMALL)
 	$(BIN)/python benchmarks/score.py $(SMALL)
 	$(BIN)/python benchmarks/serve.py --sizes movielens --rows 5000 --checked-rows 1000 --candidates 100 1000 --exports onnx onnx_int8 --seconds 1 --http-seconds 3
 	$(BIN)/python benchmarks/growth.py

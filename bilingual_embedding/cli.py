@@ -135,12 +135,11 @@ def _compare(args: argparse.Namespace) -> None:
     from bilingual_embedding.evaluation.comparison import compare
     from bilingual_embedding.training.settings import list_experiments
     from fuxictr_multimodal.launch.plans import select
-    from fuxictr_multimodal.system.files import replace_atomically
+    from fuxictr_multimodal.system.files import make_folder, write_text
 
     expids = select(args.expid, list_experiments(args.config), where=args.config)
     text = compare(args.config, expids, overrides=args.overrides)
     print(text, end="")
     if args.output is not None:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        with replace_atomically(args.output) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        make_folder(args.output.parent)
+        write_text(args.output, text)

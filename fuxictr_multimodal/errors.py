@@ -20,6 +20,17 @@ class DataError(InputError):
     """A raw file, a dataset on disk or a value in it is wrong."""
 
 
+class Unwritable(DataError, OSError):
+    """A file cannot be written: the disk is full, a quota is reached, the place is read-only, or the disk fails.
+
+    Attributes:
+        strerror: the reason alone, as the system says it.
+    """
+
+    # As `OSError` it would print a number and no file.
+    __str__ = Exception.__str__
+
+
 class TrainingDiverged(InputError):
     """The loss or a score is not finite; the best checkpoint, and earlier stages, are untouched."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.presets import EncoderConfig
@@ -21,6 +21,7 @@ CONFIG, WEIGHTS, MODULES_FILE = "config.json", "model.safetensors", "modules.jso
 # A parameter takes 4 bytes in the file, 2 in half precision; the pooler, which is counted, may be missing there.
 MOST_PARAMETERS_A_BYTE, ROOM_PARAMETERS = 1, 10_000_000
 FILES = (CONFIG, WEIGHTS, MODULES_FILE, FILE_NAME)
+REMEDY = "train the stage again, or copy the whole folder again"
 # This file tells sentence-transformers which module reads the folder.
 MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "bilingual_embedding.sentence_transformers_module.BilingualModule"}
@@ -48,13 +49,15 @@ def load_encoder(
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise DataError(f"{folder / name} does not exist: {folder} contains no trained encoder")
+    weights = read_weights(folder / WEIGHTS)
     try:
         config = EncoderConfig(**read_json_file(folder / CONFIG))
         _check_size(config, folder / WEIGHTS)
     except (ConfigError, ValueError, TypeError, OSError) as error:
         raise DataError(f"{folder / CONFIG} is not an encoder's configuration: {first_line(error)}") from None
     encoder = Encoder(config, backend=backend, gradient_checkpointing=gradient_checkpointing)
-    load_weights(folder / WEIGHTS, encoder, fits=folder / CONFIG)
+    remedy = f"it does not fit {folder / CONFIG}; {REMEDY}"
+    encoder.load_state_dict(check_weights(weights, encoder, folder / WEIGHTS, remedy=remedy))
     tokenizer = BilingualTokenizer.read(folder)
     if tokenizer.vocabulary_size > config.vocabulary_size:
         raise DataError(
@@ -70,25 +73,16 @@ def _check_size(config: EncoderConfig, weights: Path) -> None:
         raise ValueError(f"it describes {config.parameters:,} weights, more than {weights} has room for")
 
 
-def load_weights(file: Path, module: nn.Module, *, fits: Path, part: bool = False) -> None:
-    """Give a module the weights of a safetensors file.
-
-    Args:
-        file: its header says sizes, which the library checks before anything is allocated.
-        module: on any device.
-        fits: the file whose model they are of, for the error.
-        part: whether the file may lack weights of the module.
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, on the CPU; its header says sizes, which the library checks against the file's.
 
     Raises:
-        DataError: the file is damaged, or a weight does not fit the module or is not finite.
+        DataError: the file is missing or damaged.
     """
-    remedy = f"it does not fit {fits}; train the stage again, or copy the whole folder again"
     try:
-        weights = load_file(file)
+        return load_file(file)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise DataError(f"{file} cannot be read ({first_line(error)}): {remedy}") from None
-    own = {name: value for name, value in module.state_dict().items() if part and name not in weights}
-    module.load_state_dict(check_weights({**own, **weights}, module, file, remedy=remedy))
+        raise DataError(f"{file} cannot be read ({first_line(error)}): {REMEDY}") from None
 
 
 def save_weights(file: Path, tensors: dict[str, Tensor]) -> None:

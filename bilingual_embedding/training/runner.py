@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bilingual_embedding.data.sources import ExperimentData
 from bilingual_embedding.evaluation.scores import evaluate, lexical_baselines
-from bilingual_embedding.model.checkpoint import CONFIG, load_weights, save_encoder, save_weights
+from bilingual_embedding.model.checkpoint import REMEDY, read_weights, save_encoder, save_weights
 from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.tokenizer import BilingualTokenizer
 from bilingual_embedding.training.masking import MaskedLanguageModel, accuracy_by_length
@@ -36,6 +36,7 @@ from bilingual_embedding.vectors.encoding import encode_texts
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.files import remove_stale_temporaries
 from fuxictr_multimodal.system.reduced_precision import choose
+from fuxictr_multimodal.system.torch_files import check_weights
 from fuxictr_multimodal.training.recorder import Recorder
 
 UNTRAINED = "untrained"
@@ -302,7 +303,9 @@ class EmbeddingRun:
             texts = [" ".join(column) for column in data.masked.texts.values()]
             table = tokenizer.encode(texts, max_length=WHOLE)
             model = MaskedLanguageModel(encoder).to(self.device)
-            load_weights(self.files.head(after), model, fits=self.files.stage(after) / CONFIG, part=True)
+            file = self.files.head(after)
+            weights = {**model.state_dict(), **read_weights(file)}
+            model.load_state_dict(check_weights(weights, model, file, remedy=REMEDY))
             seed = self.experiment.seed
             scores.update(accuracy_by_length(model, table, settings.masked_lengths, seed=seed, progress=self.progress))
         if scores:

@@ -19,7 +19,7 @@ from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.tokenizer import BilingualTokenizer
 from bilingual_embedding.vectors.encoding import encode_texts
 from bilingual_embedding.vectors.item_vectors import check_item_ids, reduced_item_table, whole_numbers
-from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.errors import ConfigError, DataError, Unwritable
 from fuxictr_multimodal.system.files import make_folder, replace_atomically
 from fuxictr_multimodal.text.words import drop_invisible
 
@@ -135,8 +135,8 @@ def write_vectors(file: TextFile, embed: Embed) -> dict[str, Any]:
     try:
         with replace_atomically(target) as temporary:
             frame.write_parquet(temporary)
-    except OSError as error:
-        raise DataError(f"output {target} cannot be written: {error.strerror or error}") from None
+    except Unwritable as error:
+        raise Unwritable(f"output {error}") from None
     return facts
 
 

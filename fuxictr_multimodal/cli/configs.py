@@ -10,6 +10,7 @@ from fuxictr_multimodal.cli.parser import add_config, command_parser
 from fuxictr_multimodal.config.packaged import HERE, packaged
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.command import command
+from fuxictr_multimodal.system.files import make_folder, replace_atomically
 
 
 @command()
@@ -49,6 +50,7 @@ def _copy() -> None:
     files = sorted(source.glob("*/*.yaml"))
     for path in files:
         target = HERE / path.relative_to(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        make_folder(target.parent)
+        with replace_atomically(target) as temporary:
+            shutil.copyfile(path, temporary)
     print(f"copied {len(files)} files to ./{HERE}; commands read them there from now on")

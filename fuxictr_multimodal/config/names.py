@@ -12,6 +12,7 @@ from fuxictr_multimodal.errors import ConfigError
 _REFUSED = re.compile(r'[/\\:*?"<>|,\[\]\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 # Devices of Windows, whatever follows the dot.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_DATASET_ID = re.compile(r"\w[\w.-]*")
 # File systems allow 255 bytes; the suffixes of a run's files need the rest.
 LONGEST_BYTES = 200
 
@@ -45,3 +46,14 @@ def check_plain_name(name: Any, what: str) -> str:
     if len(name.encode()) > LONGEST_BYTES:
         raise ConfigError(f"{what} {name[:40]!r}... is longer than {LONGEST_BYTES} bytes: shorten it")
     return name
+
+
+def check_dataset_id(name: str) -> str:
+    """Return `name` if a dataset can be built under it: a plain name of letters, digits, `_`, `.` and `-`.
+
+    Raises:
+        ConfigError: it has other characters, or is no plain name.
+    """
+    if not _DATASET_ID.fullmatch(name):
+        raise ConfigError(f"dataset {name!r}: a dataset_id has letters, digits, _, . and - only")
+    return check_plain_name(name, "dataset_id")

@@ -15,6 +15,7 @@ from fuxictr_multimodal.scoring.entry_rows import EntryRows, entry_of
 from fuxictr_multimodal.scoring.log_rows import LogRows
 from fuxictr_multimodal.scoring.new_rows import NewRows
 from fuxictr_multimodal.scoring.raw_rows import RawRows, Reading
+from fuxictr_multimodal.system.writing import writing
 
 
 def new_samples(
@@ -46,7 +47,8 @@ def _of_script(path: Path, reading: Reading, history_column: str | None) -> NewR
     folder = tempfile.mkdtemp(prefix="fxmm-")
     try:
         typed = Path(folder, path.name.replace("*", "_"))
-        frame.write_parquet(typed)
+        with writing(typed):
+            frame.write_parquet(typed)
         rows = NewRows(typed, reading, history_column=history_column)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

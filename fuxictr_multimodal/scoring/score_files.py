@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 
 from fuxictr_multimodal.errors import ConfigError
-from fuxictr_multimodal.system.files import make_folder, replace_atomically
+from fuxictr_multimodal.system.files import make_folder, replace_atomically, sync, sync_tree
+from fuxictr_multimodal.system.writing import writing
 
 SUFFIXES = (".parquet", ".csv")
 PART_ROWS = 1_000_000
@@ -46,8 +47,13 @@ def write_scores(out: Path, frame: pl.DataFrame) -> None:
     make_folder(unfinished)
     try:
         for number, part in enumerate(frame.iter_slices(PART_ROWS)):
-            _write(part, unfinished / f"part-{number:05d}.parquet", ".parquet")
-        unfinished.replace(out)  # an empty folder gives way
+            name = f"part-{number:05d}.parquet"
+            with writing(out / name, temporary=unfinished / name):
+                _write(part, unfinished / name, ".parquet")
+        sync_tree(unfinished)
+        with writing(out, temporary=unfinished):
+            unfinished.replace(out)  # an empty folder gives way
+            sync(out.parent)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise

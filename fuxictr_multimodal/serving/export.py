@@ -27,7 +27,8 @@ from fuxictr_multimodal.serving.runtime.folder import FORMAT, digests, read_mode
 from fuxictr_multimodal.serving.servables import servable_of
 from fuxictr_multimodal.serving.verification import SAMPLES, SAMPLES_OF_LOSSY, Checks, check_limits, compare
 from fuxictr_multimodal.serving.vocabulary import vocabulary_of
-from fuxictr_multimodal.system.files import write_json
+from fuxictr_multimodal.system.files import write_json, write_text
+from fuxictr_multimodal.system.writing import writing
 from fuxictr_multimodal.training.trainer import Trainer
 from fuxictr_multimodal.zoo.servable import GraphInput, Servable
 
@@ -169,7 +170,7 @@ def export(
         write_json(staging.dir / "model.json", content)
         request = _ranked_example(staging.dir)
         text = card(experiment, content, licence=options.licence, request=request)
-        (staging.dir / "card.md").write_text(text, encoding="utf-8")
+        write_text(staging.dir / "card.md", text)
         megabytes = sum(file.stat().st_size for file in staging.dir.rglob("*") if file.is_file()) / 1e6
         staging.commit()
     return Exported(out, checks, stored, products, megabytes, time.perf_counter() - started)
@@ -214,9 +215,10 @@ def _write(
     experiment = trained.experiment
     vocabulary = vocabulary_of(experiment.store, trained.feature_map, experiment.params)
     write_json(folder / "vocabulary.json", vocabulary)
-    (folder / REQUEST).write_text(as_text(example_request(vocabulary, servable.behaviours)), encoding="utf-8")
-    (folder / "client.py").write_text(CLIENT, encoding="utf-8")
-    shutil.copytree(RUNTIME, folder / "runtime", ignore=shutil.ignore_patterns("__pycache__"))
+    write_text(folder / REQUEST, as_text(example_request(vocabulary, servable.behaviours)))
+    write_text(folder / "client.py", CLIENT)
+    with writing(folder / "runtime"):
+        shutil.copytree(RUNTIME, folder / "runtime", ignore=shutil.ignore_patterns("__pycache__"))
     return stored, products
 
 

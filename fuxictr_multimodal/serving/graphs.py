@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fuxictr_multimodal.errors import ConfigError, InputError
 from fuxictr_multimodal.serving.onnx_operators import translations
 from fuxictr_multimodal.serving.runtime.engines import SUFFIXES
+from fuxictr_multimodal.system.writing import refused_write, unwritable, writing
 from fuxictr_multimodal.zoo.servable import CANDIDATES, ITEMS, REQUESTS, GraphInput
 
 ENGINES = tuple(SUFFIXES)
@@ -98,6 +99,8 @@ def write_graph(
         except (MemoryError, OSError):
             raise
         except Exception as error:
+            if (number := refused_write(error)) is not None:
+                raise unwritable(path, number) from None
             raise InputError(
                 f"{model} cannot be exported to {engine}: torch does not trace it: {_reason(error)}"
             ) from error
@@ -147,7 +150,8 @@ def _write_onnx(
     optimizer.remove_unused_nodes(program.model)
     _spread_sigmoid(program.model.graph)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
-    program.save(path, external_data=weights > ONE_FILE_BYTES)
+    with writing(path):
+        program.save(path, external_data=weights > ONE_FILE_BYTES)
 
 
 def _spread_sigmoid(graph: Any) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.serving.runtime.storage import SCALE, Rows, quantised
 from fuxictr_multimodal.serving.runtime.storage import Stored as StoredRows
+from fuxictr_multimodal.system.writing import writing
 
 STORAGES = ("float32", "float16", "int8")
 INT32_LARGEST = np.iinfo(np.int32).max
@@ -66,10 +67,11 @@ def write_items(path: Path, arrays: Mapping[str, Tensor], storage: str) -> dict[
         tensors |= found
         stored[name] = _measured(values, found, name)
     # safetensors makes a file that only its owner may read.
-    path.touch()
-    mode = path.stat().st_mode
-    save_file(tensors, path, metadata={"format": "1"})
-    path.chmod(mode)
+    with writing(path):
+        path.touch()
+        mode = path.stat().st_mode
+        save_file(tensors, path, metadata={"format": "1"})
+        path.chmod(mode)
     return stored
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.system.writing import writing
 from fuxictr_multimodal.zoo.servable import CANDIDATES
 
 # Smaller products cost little, and what is left of their accuracy is kept. A product with few outputs is the last
@@ -52,7 +53,8 @@ def quantise_products(path: Path) -> int:
     external = weights.exists()
     # onnx appends to a file of weights that is there.
     weights.unlink(missing_ok=True)
-    onnx.save(model, path, save_as_external_data=external, location=weights.name)
+    with writing(path):
+        onnx.save(model, path, save_as_external_data=external, location=weights.name)
     return rewriting.products
 
 

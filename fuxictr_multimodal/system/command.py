@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import sys
 from collections.abc import Iterator
 
 from fuxictr_multimodal.errors import InputError
 from fuxictr_multimodal.system.interruption import Interrupted, raised_on_signals
 from fuxictr_multimodal.system.terminal import prepare_streams
+from fuxictr_multimodal.system.writing import ADVICE
 from fuxictr_multimodal.text.escape import visible
-
-# What the machine refuses, whatever the program does.
-UNWRITABLE = frozenset({errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM})
 
 
 def refusal(error: Exception) -> str | None:
     """What to print in place of a traceback: wrong input, or a place that cannot be written; None for other errors.
 
-    >>> refusal(OSError(errno.ENOSPC, "No space left on device", "a.html")), refusal(ZeroDivisionError())
-    ('a.html cannot be written: No space left on device', None)
+    >>> refusal(OSError(13, "Permission denied", "a.html")), refusal(ZeroDivisionError())
+    ('a.html cannot be written: Permission denied', None)
     """
     if isinstance(error, InputError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+    if isinstance(error, OSError) and error.errno in ADVICE:
         return f"{error.filename} cannot be written: {error.strerror}" if error.filename else error.strerror
     return None
 

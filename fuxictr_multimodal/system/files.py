@@ -1,8 +1,9 @@
-"""Write files atomically: a killed process leaves the old file or the new one, never a part."""
+"""Write files atomically: a killed process or a power cut leaves the old file or the new one, never a part."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -16,20 +17,60 @@ import filelock
 import psutil
 
 from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.system.writing import writing
 
 # Clocks of machines that share a file system differ by less.
 CLOCK_SECONDS = 60.0
+# Of a file system that has no such call, or of a folder that may not be opened.
+_NO_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM, errno.EISDIR})
 
 
 @contextlib.contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes its place, on failure it is removed."""
+    """Yield a temporary path beside `path`; on success it takes its place, on failure it is removed.
+
+    The bytes are on the disk before the name is, and the name before this returns: a power cut leaves the old file or
+    the new one.
+
+    Raises:
+        Unwritable: the disk is full or the like.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        temporary.replace(path)
+        with writing(path, temporary=temporary):
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        # A disk that became read-only keeps it; the next process that holds the lock removes it.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk; where a system has no such call, do nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            error.filename = str(path)
+            raise
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until all files below a folder and their names are on the disk.
+
+    Raises:
+        Unwritable: the disk is full or fails.
+    """
+    for path in (*folder.rglob("*"), folder):
+        with writing(path):
+            sync(path)
 
 
 @contextlib.contextmanager
@@ -100,14 +141,21 @@ def write_json(path: Path, content: Any) -> None:
     A path whose bytes are not text in the system's encoding holds halves of surrogate pairs: JSON has escapes for them.
 
     Raises:
-        DataError: the file cannot be written.
+        Unwritable: the file cannot be written.
     """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    try:
-        with replace_atomically(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
+    with replace_atomically(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text atomically, in UTF-8.
+
+    Raises:
+        Unwritable: the file cannot be written.
+    """
+    with replace_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def sha256(path: Path) -> str:

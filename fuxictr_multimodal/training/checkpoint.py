@@ -6,9 +6,8 @@ from pathlib import Path
 
 from fuxictr.pytorch.models import BaseModel
 
-from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.system.files import replace_atomically
-from fuxictr_multimodal.system.torch_files import check_weights, first_line, read_torch
+from fuxictr_multimodal.system.files import make_folder, replace_atomically
+from fuxictr_multimodal.system.torch_files import check_weights, read_torch
 
 REMEDY = "train again with --overwrite"
 
@@ -20,12 +19,9 @@ def save_checkpoint(model: BaseModel) -> None:
         DataError: the file cannot be written.
     """
     path = Path(model.checkpoint)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replace_atomically(path) as temporary:
-            model.save_weights(str(temporary))
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"{path} cannot be written: {first_line(error)}") from None
+    make_folder(path.parent)
+    with replace_atomically(path) as temporary:
+        model.save_weights(str(temporary))
 
 
 def load_checkpoint(model: BaseModel, *, remedy: str = REMEDY) -> None:

@@ -11,7 +11,7 @@ from fuxictr_multimodal.training.experiment import Experiment, resumed_params
 from fuxictr_multimodal.training.find_runs import changed_settings, unfinished_runs
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.resume import growth, is_named, kept_note, refuse
-from fuxictr_multimodal.training.run_names import RunFiles, remove_states
+from fuxictr_multimodal.training.run_names import RunFiles
 
 # How far a run goes, not what it computes.
 MAY_GROW = frozenset({"epochs", "early_stop_patience"})
@@ -55,7 +55,7 @@ def files_to_resume(
 def complete_run(
     before: Report, experiment: Experiment, files: RunFiles, named: Collection[str], *, resume: bool
 ) -> None:
-    """Check that a complete run is the one that is asked for, and remove the states that a kill may have left of it.
+    """Check that a complete run is the one that is asked for.
 
     Args:
         before: its report.
@@ -73,7 +73,6 @@ def complete_run(
         params = resumed_params(before, params, named)
     refuse(changed_settings(before, params), lambda change: "", where=found, remedy=REMEDY)
     _refuse_another_build(before, experiment, found)
-    remove_states(files.state)
 
 
 def resumed_experiment(

@@ -21,6 +21,7 @@ from fuxictr_multimodal.config.expids import (
     load_model_config,
 )
 from fuxictr_multimodal.config.identity import computed
+from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.config.run_settings import RunSettings
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.entry.build import check_columns, is_flat, open_or_build
@@ -77,6 +78,9 @@ class Experiment:
             InputError: whatever is wrong with the configuration or the data.
         """
         check_gpus([gpu])
+        if name is not None:
+            # Before anything is built for a run that cannot be.
+            check_plain_name(name, "--name")
         params = load_config(config_dir, expid, overrides=overrides, seed=seed)
         params["gpu"] = gpu
         directory = Path(params["model_root"]) / params["dataset_id"]

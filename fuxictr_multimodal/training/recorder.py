@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 from rich.text import Text
 
-from fuxictr_multimodal.errors import DataError, InputError
+from fuxictr_multimodal.errors import DataError, InputError, Unwritable
 from fuxictr_multimodal.system.files import make_folder, write_json
 from fuxictr_multimodal.system.interruption import Interrupted, interruption_kept
 from fuxictr_multimodal.system.terminal import plain_console
@@ -156,12 +157,32 @@ class Recorder:
             if isinstance(error, InputError):
                 logging.error("%s", error)
             self._end("failed", f"{type(error).__name__}: {error}")
+            if isinstance(error, Unwritable):
+                raise Unwritable("; ".join(filter(None, [str(error), left()]))) from None
             raise
         report.status, report.error = ending()
-        self.write()
+        try:
+            self.write()
+        except Unwritable as error:
+            self._end("failed", f"{type(error).__name__}: {error}")
+            raise Unwritable("; ".join(filter(None, [str(error), left()]))) from None
 
     def _end(self, status: str, error: str) -> None:
-        """The reason itself matters more than that it cannot be written."""
+        """The reason itself matters more than that it cannot be written; on a full disk the status at least is."""
         self.report.status, self.report.error = status, error
-        with contextlib.suppress(InputError):
+        try:
             self.write()
+        except InputError:
+            with contextlib.suppress(OSError):
+                _end_in_place(self.path, status)
+
+
+def _end_in_place(path: Path, status: str) -> None:
+    """Replace `running` in a report by a status that is no longer, in its own bytes: that needs no space."""
+    before, after = b'"status": "running"', f'"status": "{status}"'.encode()
+    with path.open("r+b", buffering=0) as file:
+        place = file.read().find(before)
+        if place >= 0 and len(after) <= len(before):
+            file.seek(place)
+            file.write(after.ljust(len(before)))
+            os.fsync(file.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -100,23 +101,40 @@ class Report(RunReport):
         )
 
 
-def append_csv_line(path: Path, report: Report, arguments: Sequence[str]) -> None:
+def append_csv_line(path: Path, report: Report, arguments: Sequence[str], *, once: bool = False) -> None:
     """Append the line that FuxiCTR's `run_expid.py` writes, in its own form; a warning where that is impossible.
 
     Args:
         path: FuxiCTR names it after the config folder.
         report: of the finished run.
         arguments: of the command line, the script's name first.
+        once: whether nothing is appended where the result is in the table already.
     """
 
     def listed(values: Mapping[str, float | None]) -> str:
         return " - ".join(f"{name}: {value:.6f}" for name, value in values.items() if value is not None)
 
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    line = (
-        f" {stamp},[command] python {one_line(' '.join(arguments))},[exp_id] {report.expid},"
-        f"[dataset_id] {report.dataset_id},[train] N.A.,[val] {listed(report.metrics.get('valid', {}))},"
-        f"[test] {listed(report.metrics.get('test', {}))}\n"
+    result = (
+        f",[exp_id] {report.expid},[dataset_id] {report.dataset_id},[train] N.A.,"
+        f"[val] {listed(report.metrics.get('valid', {}))},[test] {listed(report.metrics.get('test', {}))}\n"
     )
-    with kept_if_possible(path.resolve()), path.open("a", encoding="utf-8") as file:
+    line = f" {stamp},[command] python {one_line(' '.join(arguments))}{result}"
+    with kept_if_possible(path.resolve()):
+        _append(
+            path,
+            line.encode("utf-8", "backslashreplace"),
+            known=result.encode("utf-8", "backslashreplace") if once else None,
+        )
+
+
+def _append(path: Path, line: bytes, *, known: bytes | None) -> None:
+    """Append a line, unless one ends with what is known; where an earlier one was cut by a full disk, below it."""
+    with path.open("a+b") as file:
+        file.seek(0)
+        if known is not None and any(earlier.endswith(known) for earlier in file):
+            return
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line
         file.write(line)

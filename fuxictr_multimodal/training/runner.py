@@ -83,6 +83,8 @@ def run_experiment(
         config_dir, expid=expid, seed=seed, gpu=gpu, overrides=overrides, name=name, reading=False
     )
     named, files, note = named_keys(overrides, seed), experiment.files, None
+    # FuxiCTR names its result csv after the config folder and writes it into the working folder.
+    csv = Path(config_dir.resolve().name + ".csv")
     resume = resume and not overwrite
     if resume and name is None:
         files = files_to_resume(files, experiment.params, named, expid=expid, seed=seed)
@@ -91,6 +93,9 @@ def run_experiment(
         before = Report.read(files.report) if files.report.is_file() and not overwrite else None
         if before is not None and before.status == "completed":
             complete_run(before, experiment, files, named, resume=resume)
+            if files.left is not None:
+                draw_curves_beside(before, files.report)
+                _leave(before, files, csv, once=True)
             logging.warning("%s is complete; --overwrite runs it again", files.report)
             return before, files.report
         if files.left is not None and not (resume or overwrite):
@@ -106,9 +111,17 @@ def run_experiment(
             contextlib.closing(make_tracker(tracker, files, resumed=files.left is not None)) as tracking,
         ):
             report = _run(experiment, files, tracking, before=before, note=note)
-    # FuxiCTR names its result csv after the config folder and writes it into the working folder.
-    append_csv_line(Path(config_dir.resolve().name + ".csv"), report, sys.argv)
+        _leave(report, files, csv)
     return report, files.report
+
+
+def _leave(report: Report, files: RunFiles, csv: Path, *, once: bool = False) -> None:
+    """What comes after the report says `completed`: only then a run that is killed is not trained again.
+
+    The states go last: as long as one is there, the run that finds the report does the rest.
+    """
+    append_csv_line(csv, report, sys.argv, once=once)
+    remove_states(files.state)
 
 
 def _run(
@@ -153,8 +166,6 @@ def _run(
                 tracking.finished(report.metrics)
         finally:
             draw_curves_beside(report, files.report)
-        # Only now: a run that is killed before its report says so is resumed, not trained again.
-        remove_states(files.state)
     return report
 
 
@@ -228,7 +239,10 @@ def _build(
     if precision is not None and isinstance(getattr(precision, "choice", None), Choice):
         if resumed is not None and resumed.precision:
             precision.keep(resumed.precision["used"])
-        report.precision = precision.choice.as_dict()
+            # Why it was chosen too, as the run's own report says.
+            report.precision = resumed.precision
+        else:
+            report.precision = precision.choice.as_dict()
     report.parameters = count_parameters(model)
     logging.info("Total number of parameters: %d.", report.parameters["total"])
     return model, to_inputs, feature_map

@@ -10,7 +10,7 @@ from typing import Any
 import filelock
 
 from fuxictr_multimodal.errors import ConfigError
-from fuxictr_multimodal.system.files import make_folder
+from fuxictr_multimodal.system.files import make_folder, write_text
 from fuxictr_multimodal.training.run_names import RunFiles
 
 # Where nobody asked for a server, nothing is sent anywhere.
@@ -74,7 +74,7 @@ def open_sink(files: RunFiles, *, resumed: bool) -> MlflowSink:
         run_id = kept.read_text().strip() if resumed and kept.is_file() else None
         if run_id is None:
             run_id = client.create_run(number, run_name=files.run).info.run_id
-            kept.write_text(run_id)
+            write_text(kept, run_id)
         else:
             client.update_run(run_id, status="RUNNING")
         return MlflowSink(client, run_id)

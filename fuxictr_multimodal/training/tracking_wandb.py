@@ -9,7 +9,7 @@ from typing import Any
 import wandb
 
 from fuxictr_multimodal.errors import ConfigError
-from fuxictr_multimodal.system.files import make_folder
+from fuxictr_multimodal.system.files import make_folder, write_text
 from fuxictr_multimodal.training.run_names import RunFiles
 
 LOGIN = (
@@ -57,7 +57,7 @@ def open_sink(files: RunFiles, *, resumed: bool) -> WandbSink:
     make_folder(folder)
     kept = folder / "run_id"
     if not (resumed and kept.is_file()):
-        kept.write_text(uuid.uuid4().hex[:8])
+        write_text(kept, uuid.uuid4().hex[:8])
     run = wandb.init(
         project=files.directory.name,
         name=files.run,

@@ -355,7 +355,7 @@ class QIN(BaseModel):
         Raises:
             DataError: the file is missing or damaged, or a weight does not fit the model or is not finite.
         """
-        path, remedy = Path(checkpoint), "name the weights of this model, or train it again"
+        path, remedy = Path(checkpoint), "train it again, or name the weights of this model"
         weights = read_torch(path, device=self.device, remedy=remedy)
         self.load_state_dict(check_weights(weights, self, path, remedy=remedy))
 

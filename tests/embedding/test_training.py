@@ -1,5 +1,8 @@
 """Sampling, optimiser and the stage loop: pure functions of the step, same trace after a kill, divergence is named."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,8 @@ from bilingual_embedding.training.optimisation import OptimiserSettings, make_op
 from bilingual_embedding.training.sampling import RowBatches, SourceSchedule, TokenBatches
 from bilingual_embedding.training.stage_trainer import StageTrainer, Step, TrainingDiverged
 from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.system.interruption import Interrupted, raised_on_signals
+from fuxictr_multimodal.training.state_file import SaveTimes
 
 
 def test_sources_come_at_their_rates_and_are_counted():
@@ -93,6 +98,46 @@ def test_a_killed_run_repeats_the_trace(tmp_path):
     again.trainer.discard_state()
     assert not list(tmp_path.iterdir())
     assert not again.trainer.resume()
+
+
+def test_the_last_two_states_are_kept_and_a_damaged_one_falls_back(tmp_path, caplog):
+    expected = Regression().trainer.run().losses
+    with pytest.raises(KeyboardInterrupt):
+        Regression(tmp_path / "state.pt", die_at=27).trainer.run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state.pt", "state.pt.before"]
+    (tmp_path / "state.pt").write_bytes((tmp_path / "state.pt").read_bytes()[:-999])
+    again = Regression(tmp_path / "state.pt")
+    assert again.trainer.resume()
+    assert again.trainer.progress.step == 10
+    assert f"the run resumes from the state before, {tmp_path / 'state.pt.before'}" in caplog.text
+    assert again.trainer.run().losses == expected
+    again.trainer.discard_state()
+    assert not list(tmp_path.iterdir())
+
+
+def test_states_by_minutes_and_at_a_signal_change_nothing(tmp_path):
+    expected = Regression().trainer.run().losses
+    regression = Regression(tmp_path / "state.pt")
+    regression.trainer.saving = SaveTimes(minutes=1e-9)
+    take_step = regression.trainer.take_step
+
+    def signalled(number):
+        if number == 13:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take_step(number)
+
+    regression.trainer.take_step = signalled
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(Interrupted), raised_on_signals():
+            regression.trainer.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    steps = [torch.load(tmp_path / f"state.pt{end}", weights_only=True)["progress"]["step"] for end in (".before", "")]
+    assert steps == [13, 14]
+    again = Regression(tmp_path / "state.pt")
+    assert again.trainer.resume()
+    assert again.trainer.run().losses == expected
 
 
 def test_curve_has_means_by_task():

@@ -52,7 +52,7 @@ class Command:
         weakref.finalize(self, shutil.rmtree, printed)
         self._outputs = [Path(printed, name) for name in ("out", "errors")]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160", **(environment or {})}
-        self._process = context().Process(target=_run, args=(list(words), folder, environment, self._outputs, before))
+        self._process = _context().Process(target=_run, args=(list(words), folder, environment, self._outputs, before))
         self._process.start()
         self.pid = self._process.pid
 
@@ -106,7 +106,7 @@ def type_command(
 _servers: list[int] = []
 
 
-def context() -> ForkServerContext:
+def _context() -> ForkServerContext:
     """Start the server that imports and forks, in the place of one that a pool of this process has left."""
     context = multiprocessing.get_context("forkserver")
     server = forkserver._forkserver

@@ -54,6 +54,17 @@ def test_metrics_end_in_one_json_object(repository, tmp_path, monkeypatch):
     assert max(figures["difference"] for figures in result["metrics"].values()) <= 1e-12
 
 
+def test_checks_end_in_one_json_object(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    sizes = ["--rows", "3000", "--items", "60", "--batch-size", "32", "--embedding-dim", "4", "--repeats", "1"]
+    monkeypatch.setattr(sys, "argv", ["checks.py", *sizes])
+    importlib.import_module("checks").main()
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert 0 < result["open_s"]["recorded"] < result["open_s"]["verified"]
+    assert 0 < result["epoch_s"]["checks"] < result["epoch_s"]["reading"]
+    assert 0 < result["percent_of_training"] < result["percent_of_reading"]
+
+
 def test_a_benchmark_needs_one_timed_step(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.setattr(sys, "argv", ["score.py", "--repeats", "0"])

@@ -12,6 +12,7 @@ import torch
 from fuxictr_multimodal.config.identity import config_hash
 from fuxictr_multimodal.errors import ConfigError, DataError, TrainingDiverged
 from fuxictr_multimodal.system.interruption import Interrupted, raised_on_signals
+from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.state_file import (
     SaveTimes,
@@ -19,6 +20,7 @@ from fuxictr_multimodal.training.state_file import (
     host_random_state,
     set_host_random_state,
 )
+from fuxictr_multimodal.training.trained import load_trained
 from fuxictr_multimodal.training.trainer import Trainer
 
 QIN = (
@@ -275,3 +277,21 @@ def test_moments_of_other_weights_are_refused(run_qin, kill_at_step, tmp_path):
     with pytest.raises(DataError, match=r"other\.state cannot be read \(exp_avg of weight 0 has shape \(2, 2\)"):
         run_qin("epochs=1", name="other", resume=True)
     assert json.loads(path.with_name("other.report.json").read_text())["status"] == "failed"
+
+
+def test_weights_that_are_not_finite_are_never_used(run_qin, data_root, tmp_path, repository):
+    _, path = run_qin("epochs=1", name="trained")
+    file = path.with_name("trained.model")
+    weights = torch.load(file, weights_only=True)
+    weights["qnn.fc.bias"][0] = float("nan")
+    torch.save(weights, file)
+    overrides = [f"data_root={data_root}", f"model_root={tmp_path / 'checkpoints'}", "verbose=0"]
+    experiment = Experiment.load(repository / "config", expid="QIN_test", overrides=overrides, name="trained")
+    model, _ = experiment.build_model(experiment.feature_map())
+    said = r"trained\.model: the weight 'qnn.fc.bias' holds a value that is not finite \(NaN or infinite\): train"
+    with pytest.raises(DataError, match=said):
+        load_trained(experiment, model)
+    with pytest.raises(DataError, match=said):
+        model.load_weights(file)
+    with pytest.raises(DataError, match=said):
+        run_qin("epochs=1", "warm_start=trained", name="second")

@@ -14,6 +14,7 @@ from fuxictr_multimodal.training import runner
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.runner import run_experiment
 from fuxictr_multimodal.training.trainer import Trainer
+from tests.helpers.resealed import reseal
 from tests.helpers.two_builds import MODELS, build_shop, samples, write_config
 
 
@@ -121,9 +122,9 @@ def test_a_dataset_that_was_built_again_under_its_name(shop, begin, tmp_path, ke
     again = tmp_path / "data" / "monday"
     shutil.rmtree(again)
     shutil.copytree(tmp_path / "data" / "tuesday", again)
-    for name in ("manifest.json", "feature_map.json"):
-        text = (again / name).read_text().replace('"dataset_id": "tuesday"', '"dataset_id": "monday"')
-        (again / name).write_text(text)
+    text = (again / "feature_map.json").read_text().replace('"dataset_id": "tuesday"', '"dataset_id": "monday"')
+    (again / "feature_map.json").write_text(text)
+    reseal(again, dataset_id="monday")
     root = f"data_root={tmp_path / 'data'}"
     report = tmp_path / "runs/monday/DIN_monday.report.json"
     report.write_text(report.read_text().replace(str(shop), str(tmp_path)))

@@ -11,6 +11,7 @@ from typing import Any
 import filelock
 
 from fuxictr_multimodal.config.entry_settings import form_of, unread_format
+from fuxictr_multimodal.config.names import check_dataset_id
 from fuxictr_multimodal.data.entry.entry import BESIDE, FEATURE_MAP, Entry
 from fuxictr_multimodal.data.entry.recipe import check_unchanged, recipe_of
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols
@@ -55,6 +56,7 @@ def build_entry(
             f"{where}: synthetic: the entry has no such block, nor does it name files (`train_data` with `data_format` "
             f"csv or parquet, or `interactions`), so the dataset cannot be built from it. {remedy}"
         )
+    check_dataset_id(dataset_id)
     make_folder(root)
     if form == "synthetic":
         build_synthetic(
@@ -94,6 +96,7 @@ def open_or_build(params: Mapping[str, Any]) -> Store:
             raise ConfigError(f"dataset {dataset_id!r} is not in {root}{problem}")
         return Store.open(root, folder, verify=verify)
     if missing:
+        check_dataset_id(folder)
         make_folder(root)
         # Of several runs that start together, one builds and the others wait.
         lock = root / f".{folder}.request.lock"

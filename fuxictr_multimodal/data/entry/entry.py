@@ -258,6 +258,8 @@ def _complete(
     name = f"{where}: column {column['name']!r}"
     if column["type"] in ("categorical", "sequence") and settings.min_categr_count != 1:
         column.setdefault("min_categr_count", settings.min_categr_count)
+    if making.get("encoder", "tfidf") != "tfidf":
+        raise ConfigError(f"{name}: encoder {making['encoder']!r} is not known. Known: tfidf.")
     for key, kind in (("embedding_file", "embedding"), ("encoder", "text")):
         if key in making and (column["type"] != kind or flat or column.get("source") != "item"):
             raise ConfigError(f"{name}: {key} is for a column of type {kind} with `source: item`")

@@ -24,7 +24,8 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.system.files import make_folder, replace_atomically, sha256
+from fuxictr_multimodal.system.files import make_folder, replace_atomically, sha256, sync
+from fuxictr_multimodal.system.writing import writing
 
 PIECE = 1 << 20
 TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -146,7 +147,10 @@ class _Transfer:
                     raise DataError(self._unreachable(error, failures)) from None
                 time.sleep(pause * 2 ** (failures - 1))
         _check(self.part, self.path, self.file)
-        self.part.replace(self.path)
+        with writing(self.path, temporary=self.part):
+            sync(self.part)
+            self.part.replace(self.path)
+            sync(self.path.parent)
         self.known_file.unlink(missing_ok=True)
 
     def _attempt(self, bar: tqdm) -> None:
@@ -173,26 +177,31 @@ class _Transfer:
             bar.total = total
             bar.n = have
             bar.refresh()
-            with self.part.open("r+b" if have else "wb") as part:
+            with writing(self.part), self.part.open("r+b" if have else "wb") as part:
                 part.seek(have)
                 part.truncate()
-                have += self._receive(response, part, bar)
+                received, lost = self._receive(response, part, bar)
+                have += received
+        if lost is not None:
+            raise lost
         if total is not None and have != total:
             raise _Interrupted(f"the connection ended after {have:,} of {total:,} bytes")
 
-    def _receive(self, response: http.client.HTTPResponse, part: BinaryIO, bar: tqdm) -> int:
+    def _receive(
+        self, response: http.client.HTTPResponse, part: BinaryIO, bar: tqdm
+    ) -> tuple[int, _Interrupted | None]:
+        """How many bytes came, and why no more did; an error of the disk is raised, since it is no lost connection."""
         received = 0
         while True:
             try:
                 piece = response.read(PIECE)
             except http.client.IncompleteRead as error:
                 part.write(error.partial)
-                raise _Interrupted(error) from None
+                return received, _Interrupted(error)
             except (http.client.HTTPException, OSError) as error:
-                raise _Interrupted(error) from None
+                return received, _Interrupted(error)
             if not piece:
-                return received
-            # Outside of the `try`: a full disk is not a lost connection.
+                return received, None
             part.write(piece)
             received += len(piece)
             bar.update(len(piece))

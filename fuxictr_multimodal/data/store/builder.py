@@ -8,7 +8,6 @@ of the columns that `finish` compares.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from fuxictr_multimodal.config.names import check_dataset_id
 from fuxictr_multimodal.data.store import integrity, validation
 from fuxictr_multimodal.data.store.disk_columns import DiskColumns
 from fuxictr_multimodal.data.store.encoding import (
@@ -39,6 +39,7 @@ from fuxictr_multimodal.data.store.split_builder import SplitBuilder, is_given
 from fuxictr_multimodal.data.store.staging import Staging, StoreExistsError
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.system.files import sha256
+from fuxictr_multimodal.system.writing import writing
 
 __all__ = ["StoreBuilder", "StoreExistsError", "order_items"]
 
@@ -103,8 +104,7 @@ class StoreBuilder:
         progress: bool = True,
     ) -> None:
         self._where = where = f"dataset {dataset_id!r}"
-        if not re.fullmatch(r"\w[\w.-]*", dataset_id):
-            raise ConfigError(f"{where}: a dataset_id has letters, digits, _, . and - only")
+        check_dataset_id(dataset_id)
         slots = 0 if item_col is None else max_len
         for name, value, least in (("max_len", slots, int(item_col is not None)), ("rows_per_part", rows_per_part, 1)):
             if not isinstance(value, int) or value < least:
@@ -222,7 +222,9 @@ class StoreBuilder:
         self._scales.add({name: values[1:] for name, values in data.items()})
         write_item_file(self.dir / ITEM_FILE, self._columns.of_items(), data)
         if titles is not None:
-            (self.dir / TITLES_FILE).write_text(json.dumps(list(titles), ensure_ascii=False), encoding="utf-8")
+            path = self.dir / TITLES_FILE
+            with writing(path):
+                path.write_text(json.dumps(list(titles), ensure_ascii=False), encoding="utf-8")
 
     def _fit_columns(self, rows: int, items: Mapping[str, np.ndarray] | None = None) -> StoreFeatureProcessor:
         """Fit the raw columns; `rows` is the number of rows of the item table `items`."""

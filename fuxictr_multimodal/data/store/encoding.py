@@ -23,6 +23,7 @@ from fuxictr_multimodal.data.store.fit_statistics import number_statistics, weig
 from fuxictr_multimodal.data.store.token_codes import TokenCodes
 from fuxictr_multimodal.data.store.vocabulary_file import write_vocabularies
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
+from fuxictr_multimodal.system.writing import writing
 
 # FuxiCTR's values in place of missing ones, where a column has no `fill_na`.
 FILL_NA = {"str": "", "int": 0, "float": 0.0}
@@ -141,7 +142,10 @@ class StoreFeatureProcessor(FeatureProcessor):
         self._check_statistics()
         self._codes.clear()
         # To FuxiCTR a bucketed column is an encoded one.
-        with self._only([self._as_encoded(column) for column in self.feature_cols], labels=self.label_cols):
+        with (
+            self._only([self._as_encoded(column) for column in self.feature_cols], labels=self.label_cols),
+            writing(Path(self.json_file)),
+        ):
             super().fit(rows, rebuild_dataset=bool(self._statistics))
 
     def _as_encoded(self, column: dict[str, Any]) -> dict[str, Any]:

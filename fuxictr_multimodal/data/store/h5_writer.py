@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import numpy as np
 from fuxictr_multimodal.data.jagged import JaggedArrays, offsets_from_lengths
 from fuxictr_multimodal.data.store.manifest import FORMAT_VERSION, Column
 from fuxictr_multimodal.data.store.reader import BEHAVIOURS, CHUNK_ROWS, HISTORY
+from fuxictr_multimodal.system.writing import writing
 
 CHUNK_BYTES = 4 << 20
 CHUNK_VALUES = 4 * CHUNK_ROWS
@@ -90,7 +94,7 @@ class SplitWriter:
     def abandon(self) -> None:
         """Close the open file and discard the buffered rows."""
         if self._file is not None:
-            self._file.close()
+            _forget(self._file)
             self._file = None
 
     def _drain(self, *, final: bool) -> None:
@@ -128,15 +132,17 @@ class SplitWriter:
             self._open_part(rows, {group: len(history.values) for group, history in histories.items()})
         assert self._file is not None
         start = self._part_rows
-        for name, data in columns.items():
-            _extend(self._file[name], data, start)
-        for group, history in histories.items():
-            stored = self._file[f"{group}/values"]
-            written = stored.shape[0]
-            _extend(stored, history.values, written)
-            _extend(self._file[f"{group}/offsets"], written + history.offsets[1:], start + 1)
-            for name, data in history.events.items():
-                _extend(self._file[f"{group}/events/{name}"], data, written)
+        with _written(self._file, self._parts[-1]):
+            for name, data in columns.items():
+                _extend(self._file, name, data, start)
+            for group, history in histories.items():
+                stored = self._file[f"{group}/values"]
+                written = stored.shape[0]
+                _resized(stored, history.values, written)
+                _extend(self._file, f"{group}/offsets", written + history.offsets[1:], start + 1)
+                for name, data in history.events.items():
+                    _extend(self._file, f"{group}/events/{name}", data, written)
+                _close([stored])
         self._part_rows += rows
 
     def _open_part(self, first_rows: int, first_values: Mapping[str, int]) -> None:
@@ -144,30 +150,41 @@ class SplitWriter:
         self._parts.append(path)
         self._part_rows = 0
         # The cache must hold a chunk of every kind, or a half-filled one is read back to be extended.
-        self._file = h5py.File(path, "w", rdcc_nbytes=4 * CHUNK_BYTES)
+        self._file = _created(path, rdcc_nbytes=4 * CHUNK_BYTES)
+        with _written(self._file, path):
+            self._create_columns(self._file, first_rows, first_values)
+
+    def _create_columns(self, file: h5py.File, first_rows: int, first_values: Mapping[str, int]) -> None:
         for position, column in enumerate(self._columns):
-            _create(self._file, column, position, rows=0, chunk_rows=min(CHUNK_ROWS, first_rows))
+            _create(file, column, position, rows=0, chunk_rows=min(CHUNK_ROWS, first_rows))
+        # One is closed after the next is created: the order decides where their chunks lie.
+        opened: list[h5py.Dataset] = []
         stored: dict[str, Any] = {"maxshape": (None,), "fletcher32": True, "track_times": False}
         for position, (group, count) in enumerate(first_values.items()):
             chunks = (max(1, min(CHUNK_VALUES, count)),)
-            self._file.create_dataset(f"{group}/values", (0,), np.int32, chunks=chunks, **stored)
-            offsets = self._file.create_dataset(
+            file.create_dataset(f"{group}/values", (0,), np.int32, chunks=chunks, **stored)
+            offsets = file.create_dataset(
                 f"{group}/offsets", (1,), np.int64, chunks=(min(CHUNK_ROWS, first_rows + 1),), **stored
             )
+            _close(opened)
             offsets[0] = 0
+            opened.append(offsets)
             for place, name in enumerate(self._events):
-                column = self._file.create_dataset(f"{group}/events/{name}", (0,), np.int32, chunks=chunks, **stored)
-                column.attrs["position"] = place
+                event = file.create_dataset(f"{group}/events/{name}", (0,), np.int32, chunks=chunks, **stored)
+                event.attrs["position"] = place
             if group != HISTORY:
-                self._file[group].attrs["position"] = position - 1
+                file[group].attrs["position"] = position - 1
+        _close(opened)
 
     def _close_part(self, *, last: bool) -> None:
         if self._file is not None:
-            self._file.attrs["format_version"] = FORMAT_VERSION
-            self._file.attrs["rows"] = self._part_rows
-            self._file.attrs["last"] = last
-            self._file.close()
-            self._file = None
+            with _written(self._file, self._parts[-1]):
+                self._file.attrs["format_version"] = FORMAT_VERSION
+                self._file.attrs["rows"] = self._part_rows
+                self._file.attrs["last"] = last
+                self._file.flush()
+            file, self._file = self._file, None
+            _finish(file, self._parts[-1])
 
 
 class _Pending:
@@ -205,12 +222,75 @@ def _rows_of(history: JaggedArrays, start: int, stop: int) -> JaggedArrays:
 def write_item_file(path: Path, columns: list[Column], data: Mapping[str, np.ndarray]) -> None:
     """Write an item table, one HDF5 dataset a column."""
     rows = len(data[columns[0].name])
-    with h5py.File(path, "w") as file:
+    file = _created(path)
+    # One is closed after the next is created: the order decides where their chunks lie.
+    datasets: list[h5py.Dataset] = []
+    with _written(file, path):
         for position, column in enumerate(columns):
             dataset = _create(file, column, position, rows=rows, chunk_rows=min(CHUNK_ROWS, rows))
+            _close(datasets)
             dataset[:] = data[column.name]
+            datasets.append(dataset)
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["rows"] = rows
+        _close(datasets)
+        file.flush()
+    _finish(file, path)
+
+
+def _created(path: Path, **options: Any) -> h5py.File:
+    with writing(path):
+        return h5py.File(path, "w", **options)
+
+
+@contextlib.contextmanager
+def _written(file: h5py.File, path: Path) -> Iterator[None]:
+    """Write to an open file so that what the disk refuses is an error of the block, and harmless afterwards.
+
+    The block flushes what it wrote. Else an error would come when a dataset or the file is closed, where h5py drops it
+    and HDF5 ends the process.
+
+    Raises:
+        Unwritable: naming the file; all that remains to be done with it is to close it.
+    """
+    with writing(path):
+        try:
+            yield
+        except BaseException:
+            _divert(file)
+            raise
+
+
+def _close(datasets: list[h5py.Dataset]) -> None:
+    """Write the chunks of datasets before Python closes them, where h5py drops what the disk says."""
+    for dataset in datasets:
+        dataset.flush()
+    datasets.clear()
+
+
+def _finish(file: h5py.File, path: Path) -> None:
+    """Close a file that is flushed: what a failed close leaves is not touched again, or it ends the process."""
+    with writing(path):
+        file.close()
+
+
+def _divert(file: h5py.File) -> None:
+    """Let what HDF5 still writes to a file go to memory: after a failed write its next one may end the process."""
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        descriptor = file.id.get_vfd_handle()
+        with (
+            os.fdopen(os.memfd_create("refused"), "w+b")
+            if hasattr(os, "memfd_create")
+            else tempfile.TemporaryFile() as memory
+        ):
+            os.dup2(memory.fileno(), descriptor)
+
+
+def _forget(file: h5py.File) -> None:
+    """Close a file whose content does not matter any more."""
+    _divert(file)
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        file.close()
 
 
 def _create(file: h5py.File, column: Column, position: int, *, rows: int, chunk_rows: int) -> h5py.Dataset:
@@ -231,7 +311,13 @@ def _create(file: h5py.File, column: Column, position: int, *, rows: int, chunk_
     return dataset
 
 
-def _extend(dataset: h5py.Dataset, data: np.ndarray, start: int) -> None:
+def _extend(file: h5py.File, name: str, data: np.ndarray, start: int) -> None:
+    dataset = file[name]
+    _resized(dataset, data, start)
+    _close([dataset])
+
+
+def _resized(dataset: h5py.Dataset, data: np.ndarray, start: int) -> None:
     if len(data):
         dataset.resize(start + len(data), axis=0)
         dataset[start:] = data

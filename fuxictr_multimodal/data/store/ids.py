@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.untrusted.parquet import check_parquet
+from fuxictr_multimodal.system.writing import writing
 
 IDS_FOLDER = "ids"
 UNKNOWN = -1
@@ -94,8 +95,9 @@ class IdMap:
 
     def write(self, path: Path) -> None:
         """Write the ids as a parquet file; the folder is made."""
-        path.parent.mkdir(exist_ok=True)
-        self.ids.to_frame().write_parquet(path, compression="zstd", statistics=False)
+        with writing(path):
+            path.parent.mkdir(exist_ok=True)
+            self.ids.to_frame().write_parquet(path, compression="zstd", statistics=False)
 
     @classmethod
     def read(cls, path: Path) -> IdMap:

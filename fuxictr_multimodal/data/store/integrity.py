@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, checksum_of
+from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS, checksum_of
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import make_folder, sha256, write_json
 from fuxictr_multimodal.system.machine import available_cores
@@ -131,9 +131,9 @@ def _record_paths(directory: Path) -> list[Path]:
 
 def _refuse_others(directory: Path, files: Mapping[str, str]) -> None:
     """A file of samples beside those of the manifest would be read in place of them."""
-    folders = [directory, *(path for path in directory.iterdir() if path.is_dir())]
-    for path in sorted(path for folder in folders for path in folder.glob("*.h5")):
-        if path.relative_to(directory).as_posix() not in files:
+    parts = [path for split in SPLITS for path in sorted((directory / split).glob("part-*.h5"))]
+    for path in (*(directory / f"{split}.h5" for split in SPLITS), *parts):
+        if path.relative_to(directory).as_posix() not in files and path.exists():
             raise DataError(
                 f"{path} is not among the files of {MANIFEST_NAME}: move it away, or build the dataset again with "
                 "overwrite"

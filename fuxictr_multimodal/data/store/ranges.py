@@ -93,6 +93,11 @@ class Ranges:
             DataError: a value is out of range, or the column is of another type than in the first part.
         """
         values = reader.read(name, start, stop)
+        self.check(reader, name, values, start)
+        return values
+
+    def check(self, reader: SplitReader, name: str, values: np.ndarray, start: int) -> None:
+        """Refuse values of a column that begin at row `start`; see `read`."""
         column, bounds = self._columns[name]
         if str(values.dtype) != column.dtype or values.dtype.kind not in bounds.kinds:
             path, _ = reader.place(start)
@@ -101,7 +106,6 @@ class Ranges:
         if at is not None:
             path, row = reader.place(start + at // int(np.prod(column.shape, dtype=np.int64)))
             raise DataError(f"{path}: row {row}, column {name!r}: {values.flat[at]} {bounds.problem}; {AGAIN}")
-        return values
 
     def read_jagged(
         self, reader: SplitReader, start: int, stop: int, *, behaviour: str | None = None, events: Sequence[str] = ()
@@ -112,11 +116,16 @@ class Ranges:
             DataError: an item or an event is out of range, or a history is too long.
         """
         found = reader.read_jagged(start, stop, behaviour=behaviour, events=events)
+        self.check_jagged(reader, found, start, behaviour)
+        return found
+
+    def check_jagged(self, reader: SplitReader, found: JaggedArrays, start: int, behaviour: str | None = None) -> None:
+        """Refuse histories of which the first is that of row `start`; see `read_jagged`."""
         what = "history" if behaviour is None else f"history {behaviour!r}"
         checked = [(f"the {what}", self._items, found.values)]
-        for name in events:
+        for name, events in found.events.items():
             bounds = spec_bounds(self._features.get(name, {}), numbers=False)
-            checked.append((f"event column {name!r} of the {what}", bounds, found.events[name]))
+            checked.append((f"event column {name!r} of the {what}", bounds, events))
         for place, bounds, values in checked:
             at = bounds.first_outside(values)
             if at is not None or values.dtype.kind not in bounds.kinds:
@@ -130,7 +139,6 @@ class Ranges:
                     f"{path}: row {row}, the {what}: {lengths.max()} items are more than max_len {self._max_len} in "
                     f"manifest.json; {AGAIN}"
                 )
-        return found
 
     def _bounds_of(self, column: Column) -> Bounds:
         if column.role == "label":

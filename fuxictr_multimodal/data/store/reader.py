@@ -19,6 +19,7 @@ from fuxictr_multimodal.data.jagged import JaggedArrays, offsets_from_lengths
 from fuxictr_multimodal.data.store.h5_files import columns_of, in_order, open_file, read_rows
 from fuxictr_multimodal.data.store.manifest import SPLITS, Column, read_json
 from fuxictr_multimodal.errors import DataError, did_you_mean
+from fuxictr_multimodal.system.untrusted.hdf5 import whole_attribute
 
 CHUNK_ROWS = 65_536
 ITEM_FILE = "item.h5"
@@ -45,8 +46,8 @@ class SplitReader:
         try:
             for part in self._paths:
                 self._files.append(open_file(part))
-            sizes = [_attribute(file, "rows") for file in self._files]
-            if not _attribute(self._files[-1], "last"):
+            sizes = [whole_attribute(file, "rows", file.filename) for file in self._files]
+            if not whole_attribute(self._files[-1], "last", str(self._paths[-1])):
                 raise DataError(f"{self._paths[-1]} is not the last part of its split: build the dataset again")
         except BaseException:
             self.close()
@@ -92,7 +93,7 @@ class SplitReader:
         """Rows `start` to `stop` of a column, (stop - start, ...)."""
         if name not in self.columns:
             raise DataError(f"{self._paths[0]} has no column {name!r}. {did_you_mean(name, self.columns)}")
-        pieces = [self._read(part, name, low, high) for part, low, high in self._ranges(start, stop)]
+        pieces = [read_rows(self._files[part], name, low, high) for part, low, high in self._ranges(start, stop)]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def place(self, row: int) -> tuple[Path, int]:
@@ -140,30 +141,18 @@ class SplitReader:
         for part, low, high in self._ranges(start, stop):
             stored = self._read_offsets(part, group, low, high)
             for name, found in zip(names, pieces, strict=True):
-                found.append(self._read(part, name, int(stored[0]), int(stored[-1])))
+                found.append(read_rows(self._files[part], name, int(stored[0]), int(stored[-1])))
             lengths.append(np.diff(stored))
         offsets = offsets_from_lengths(np.concatenate(lengths))
         values, *columns = (found[0] if len(found) == 1 else np.concatenate(found) for found in pieces)
         return JaggedArrays(values, offsets, dict(zip(events, columns, strict=True)))
 
-    def _read(self, part: int, name: str, start: int, stop: int) -> np.ndarray:
-        """Entries `start` to `stop` of an HDF5 dataset in one part; all of them are there."""
-        found = read_rows(self._files[part], name, start, stop)
-        if len(found) != stop - start:
-            raise DataError(
-                f"{self._paths[part]}: {name!r} ends at {start + len(found)}, but must reach {stop}: the file is "
-                "damaged; build the dataset again with overwrite"
-            )
-        return found
-
     def _read_offsets(self, part: int, group: str, start: int, stop: int) -> np.ndarray:
         """Offsets of rows `start` to `stop` in one part, (stop - start + 1,), between which values lie."""
-        stored, path = self._read(part, f"{group}/offsets", start, stop + 1), self._paths[part]
+        stored = read_rows(self._files[part], f"{group}/offsets", start, stop + 1)
         values = self._files[part][f"{group}/values"].shape[0]
         decreasing = stored[1:] < stored[:-1]
-        if stored.dtype != np.int64:
-            problem = f"the offsets are {stored.dtype}"
-        elif decreasing.any():
+        if decreasing.any():
             row = int(np.argmax(decreasing))
             problem = f"row {start + row}: the offsets decrease from {stored[row]} to {stored[row + 1]}"
         elif stored[0] < 0 or stored[-1] > values:
@@ -172,7 +161,9 @@ class SplitReader:
             problem = f"the offsets do not cover all {values} values"
         else:
             return stored
-        raise DataError(f"{path}: {group}: {problem}: the file is damaged; build the dataset again with overwrite")
+        raise DataError(
+            f"{self._paths[part]}: {group}: {problem}: the file is damaged; build the dataset again with overwrite"
+        )
 
     def _rows_of(self, part: int) -> int:
         return self._starts[part + 1] - self._starts[part]
@@ -226,17 +217,6 @@ def read_item_titles(directory: Path) -> dict[int, str]:
     if not isinstance(titles, list) or not all(isinstance(title, str) for title in titles):
         raise DataError(f"{path} is damaged: it must be a list of titles; build the dataset again with overwrite")
     return dict(enumerate(titles))
-
-
-def _attribute(file: h5py.File, name: str) -> int:
-    """A whole number, not negative, among the attributes of a file."""
-    try:
-        value = int(file.attrs[name])
-    except (KeyError, TypeError, ValueError, OSError):
-        value = -1
-    if value < 0:
-        raise DataError(f"{file.filename} does not say its {name!r}: it is damaged; build the dataset again")
-    return value
 
 
 def _part_paths(path: Path) -> list[Path]:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from fuxictr_multimodal.system.writing import writing
+
 
 def write_vocabularies(path: str | Path, vocabularies: Mapping[str, Mapping[str | int, int]]) -> None:
     """Write vocabularies of columns: tokens (texts, or whole numbers) with their codes, in the order of the codes.
@@ -13,7 +15,7 @@ def write_vocabularies(path: str | Path, vocabularies: Mapping[str, Mapping[str 
     The text is that of `json.dumps(..., indent=4)`, whose encoder is Python where there is an indent.
     """
     as_json = json.encoder.encode_basestring_ascii
-    with Path(path).open("w", encoding="utf-8") as file:
+    with writing(Path(path)), Path(path).open("w", encoding="utf-8") as file:
         file.write("{")
         for place, (column, vocabulary) in enumerate(vocabularies.items()):
             ordered = sorted(vocabulary.items(), key=lambda pair: pair[1])

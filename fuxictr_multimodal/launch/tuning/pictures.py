@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fuxictr_multimodal.launch.tuning.outcome import Record, maximised
 from fuxictr_multimodal.launch.tuning.space import Axis, Range
+from fuxictr_multimodal.system.files import replace_atomically
 from fuxictr_multimodal.text.escape import label
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def _draw(
             draw()
             for suffix in (".png", ".svg"):
                 files.append(folder / f"{name}{suffix}")
-                pyplot.savefig(files[-1], metadata={"Date": None} if suffix == ".svg" else None)
+                with replace_atomically(files[-1]) as temporary:
+                    pyplot.savefig(temporary, format=suffix[1:], metadata={"Date": None} if suffix == ".svg" else None)
             pyplot.close()
     return files

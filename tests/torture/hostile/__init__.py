@@ -9,13 +9,15 @@ from __future__ import annotations
 import importlib
 import random
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from tests.torture.hostile.meeting import OUTCOMES, Case, meet, started, verdict
+from tests.torture.hostile.meeting import OUTCOMES, Case, meet, verdict
+from tests.torture.hostile.server import Server
 from tests.torture.hostile.worlds import prepare
 
 MODULES = ("settings", "evaluated", "manifests", "arrays", "tables", "weights", "exports", "encoders", "shown")
@@ -46,20 +48,20 @@ def chosen(count: int | None, seed: int) -> list[tuple[str, int, Case]]:
 
 def run(which: list[tuple[str, int, Case]], work: Path) -> dict[str, Any]:
     """Meet these cases and count what came."""
-    started()
-    prepare(work / "worlds")
     outcomes: dict[str, Counter[str]] = {}
     failed, accepted = [], {}
-    for module, index, case in tqdm(which, unit="case"):
-        folder = work / f"{module.rpartition('.')[2]}-{index}"
-        met = meet(module, index, case, worlds=work / "worlds", work=folder)
-        outcomes.setdefault(module.rpartition(".")[2], Counter())[met.outcome] += 1
-        problem = verdict(case, met)
-        if problem:
-            failed.append(problem)
-        elif case.accepted:
-            accepted[case.name] = case.accepted
-        shutil.rmtree(folder)
+    with Server() as server:
+        prepare(server, work / "worlds", sorted({case.world for _, _, case in which}))
+        for module, index, case in tqdm(which, unit="case"):
+            part, folder = module.rpartition(".")[2], work / "met"
+            met = meet(server, module, index, case, worlds=work / "worlds", work=folder)
+            outcomes.setdefault(part, Counter())[met.outcome] += 1
+            if problem := verdict(case, met):
+                failed.append(problem)
+                tqdm.write(problem, file=sys.stderr)
+            elif case.accepted:
+                accepted[case.name] = case.accepted
+            shutil.rmtree(folder)
     total: Counter[str] = sum(outcomes.values(), Counter())
     return {
         "inputs": len(which),

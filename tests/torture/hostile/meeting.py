@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import faulthandler
 import importlib
@@ -13,17 +12,16 @@ import resource
 import shutil
 import signal
 import sys
-import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from tests.helpers.typed_command import context
+from tests.torture.hostile.server import Server
 
-SECONDS = 30.0
+SECONDS = 45.0
 # Memory beside what the imports hold.
 MEMORY_BYTES = 3 << 30
 # In each file that no command has a reason to read.
@@ -79,45 +77,42 @@ class Met:
     detail: str
 
 
-def meet(module: str, index: int, case: Case, *, worlds: Path, work: Path) -> Met:
+def meet(server: Server, module: str, index: int, case: Case, *, worlds: Path, work: Path) -> Met:
     """Run a case in a process of its own and classify what it did.
 
     Args:
+        server: that starts the process.
         module: that holds the case in its `CASES`.
         index: of the case there.
         case: the case.
         worlds: folder of the prepared folders.
         work: an empty folder.
     """
-    place = Place(work / "case", work / "outside", work / "canary")
+    place = _place(work)
     place.outside.mkdir(parents=True)
     (place.outside / "secret.txt").write_text(SECRET + "\n", encoding="utf-8")
     shutil.copytree(worlds / case.world, place.folder, symlinks=True)
     for name in ("home", "tmp", "plugins"):
         (work / name).mkdir()
-    before = _tree(work)
-    process = context().Process(target=_run, args=(module, index, place))
-    process.start()
-    process.join(SECONDS)
-    if process.exitcode is None:
-        for child in (*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-        process.join()
+    status = server.call(f"{__name__}:run_case", module, index, str(work), seconds=SECONDS)
+    if status is None:
         return Met("hang", f"no end after {SECONDS:.0f} s")
-    return _classify(case, place, work, before, process.exitcode)
+    return _classify(case, place, work, status)
 
 
-def _classify(case: Case, place: Place, work: Path, before: dict[str, str], status: int) -> Met:
+def _classify(case: Case, place: Place, work: Path, status: int) -> Met:
     errors = _text(work / "errors")
     last = ([line for line in errors.splitlines() if line.strip()] or [""])[-1]
     if place.canary.exists():
         return Met("executed", last)
-    changed = {path for path, what in _tree(work).items() if before.get(path) != what} | (before.keys() - _tree(work))
-    loose = sorted(path for path in changed if path.split("/")[0] not in ("case", "home", "tmp", "out", "errors"))
-    if loose:
-        return Met("escaped", f"changed {loose[0]}")
-    if (leak := _leak(work)) is not None:
+    written = work / "written.json"
+    known = json.loads(written.read_text(encoding="utf-8")) if written.is_file() else None
+    if known is None:
+        return Met("unnamed", f"the input was not written: {last}")
+    now = _tree(work)
+    if changed := sorted(path for path in known["outside"].keys() | now if known["outside"].get(path) != now.get(path)):
+        return Met("escaped", f"changed {changed[0]}")
+    if (leak := _leak(work, set(known["inside"]))) is not None:
         return Met("escaped", f"{leak} holds the secret")
     if status < 0:
         return Met("crash", f"{signal.Signals(-status).name}: {last}")
@@ -127,7 +122,8 @@ def _classify(case: Case, place: Place, work: Path, before: dict[str, str], stat
         return Met("traceback", last)
     if status == 0:
         return Met("accepted", "")
-    if status != 2 or not last.startswith("error: ") or not re.search(case.names, last):
+    # A comparison or search whose run is refused ends with 1.
+    if status not in (1, 2) or not last.startswith("error: ") or not re.search(case.names, last):
         return Met("unnamed", f"status {status}: {last}")
     if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", errors):
         return Met("unnamed", f"control characters in {last!r}")
@@ -140,8 +136,13 @@ def verdict(case: Case, met: Met) -> str | None:
     return None if met.outcome == expected else f"{case.name}: {met.outcome}, not {expected}: {met.detail[:300]}"
 
 
-def _run(module: str, index: int, place: Place) -> None:
-    work = place.folder.parent
+def _place(work: Path) -> Place:
+    return Place(work / "case", work / "outside", work / "canary")
+
+
+def run_case(module: str, index: int, folder: str) -> None:
+    """Write the input of a case and meet it; the process ends with it."""
+    place, work = _place(Path(folder)), Path(folder)
     for descriptor, name in enumerate(("out", "errors"), start=1):
         file = os.open(work / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, descriptor)
@@ -153,9 +154,15 @@ def _run(module: str, index: int, place: Place) -> None:
     )
     os.environ.pop("FUXICTR_ZOO_ROOT", None)
     case = importlib.import_module(module).CASES[index]
-    asked = case.write(place)
+    try:
+        asked = case.write(place)
+    except BaseException:
+        traceback.print_exc()
+        raise
     # The input itself is no trace of the command.
-    (work / "tmp" / "written.json").write_text(json.dumps(sorted(_files(place.folder))), encoding="utf-8")
+    (work / "written.json").touch()
+    known = {"inside": _files(place.folder), "outside": _tree(work)}
+    (work / "written.json").write_text(json.dumps(known), encoding="utf-8")
     resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + MEMORY_BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
@@ -182,22 +189,19 @@ def _run(module: str, index: int, place: Place) -> None:
 
 def _tree(work: Path) -> dict[str, str]:
     """Files outside of what the command may change, with size and time."""
-    found = {}
-    for path in (work, *sorted(work.iterdir()), *sorted((work / "outside").rglob("*"))):
+    found = {path.name: "" for path in work.iterdir()}
+    for path in (work / "outside").rglob("*"):
         status = path.lstat()
-        if path != work:
-            found[str(path.relative_to(work))] = f"{status.st_size} {status.st_mtime_ns}"
-    return {name: what for name, what in found.items() if name not in ("case", "home", "tmp", "out", "errors")}
+        found[str(path.relative_to(work))] = f"{status.st_size} {status.st_mtime_ns}"
+    return found
 
 
 def _files(folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() or path.is_symlink()]
 
 
-def _leak(work: Path) -> str | None:
+def _leak(work: Path, known: Container[str]) -> str | None:
     """An output that holds the secret: what was printed, or a file that the command wrote."""
-    written = work / "tmp" / "written.json"
-    known = set(json.loads(written.read_text(encoding="utf-8"))) if written.is_file() else set()
     outputs = [work / "out", work / "errors"]
     outputs += [work / "case" / name for name in _files(work / "case") if name not in known]
     for path in outputs:
@@ -215,16 +219,3 @@ def with_name(module: str, cases: Sequence[Case]) -> list[Case]:
     named = [dataclasses.replace(case, name=f"{module}: {case.name}") for case in cases]
     assert len({case.name for case in named}) == len(named), module
     return named
-
-
-def started() -> float:
-    """Start the server of processes, which imports what commands do; seconds that it took."""
-    begin = time.perf_counter()
-    process = context().Process(target=_nothing)
-    process.start()
-    process.join()
-    return time.perf_counter() - begin
-
-
-def _nothing() -> None:
-    pass

@@ -134,7 +134,7 @@ CASES: list[Case] = with_name(
         Case("a key that is a list", added("? [a]\n  : 1"), "a key must be a name"),
         Case("a key that is a number", added("7: 1"), "unknown key"),
         Case("a key twice", added("seed: 2"), "twice"),
-        Case("a merge of itself", text("Base: &b {<<: *b}\n"), "YAML|itself"),
+        Case("a merge of itself", text("Base: &b {<<: *b}\n"), "QIN_shop"),
         *(
             Case(f"an expid {name!r}", typed("run", "--config", "config", "--expid", name), "expid")
             for name in ("../x", "/tmp/x", "..", "a/../../b", "x\0y", "nul", "\u202egnp")

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.torture.hostile.arrays import BUILD, KEYS, VALUES, npz
+from tests.torture.hostile.arrays import BUILD, KEYS, VALUES, npz, unfolding
 from tests.torture.hostile.meeting import Case, Place, with_name
 from tests.torture.hostile.settings import DATASETS
 from tests.torture.hostile.worlds import EXPID, edit_yaml
@@ -102,12 +102,11 @@ def _pipe(path: Path, place: Place) -> None:
 
 
 def _zip_bomb(path: Path, place: Place) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name in ("movies.dat", "users.dat"):
-            archive.writestr(f"ml-1m/{name}", "1::x::y\n")
-        with archive.open("ml-1m/ratings.dat", "w", force_zip64=True) as member:
-            for _ in range(256):
-                member.write(b"1::1::5::978300760\n" * 900_000)
+    line = b"1::1::5::978300760\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, row in (("movies.dat", "1::x::y"), ("users.dat", "1::M::1::1::1")):
+            archive.writestr(f"ml-1m/{name}", f"{row}\n")
+        unfolding(archive, "ml-1m/ratings.dat", line, line * 900_000, size=len(line) * (1 + 900_000 * 200))
 
 
 def _escaping_zip(path: Path, place: Place) -> None:
@@ -152,13 +151,13 @@ def _header(path: Path, place: Place) -> None:
 CASES: list[Case] = with_name(
     "tables",
     [
-        Case("parquet of 10^9 equal values", users("u.parquet", _equal_values(10**9)), "values of a column"),
+        Case("parquet of 2e8 equal values", users("u.parquet", _equal_values(2 * 10**8)), "values of a column"),
         Case(
-            "titles of 10^9 equal values",
-            given("t.parquet", _equal_values(10**9), *EXPLAIN),
+            "titles of 2e8 equal values",
+            given("t.parquet", _equal_values(2 * 10**8), *EXPLAIN),
             "values of a column|declares",
         ),
-        Case("init with 10^9 equal values", _init("u.parquet", _equal_values(10**9)), "values of a column"),
+        Case("init with 2e8 equal values", _init("u.parquet", _equal_values(2 * 10**8)), "values of a column"),
         Case("parquet of 25,000 columns", users("u.parquet", _columns), "columns"),
         Case("parquet of 100 levels", users("u.parquet", _deep), "user_id|u.parquet"),
         Case("parquet with a footer beyond the file", users("u.parquet", _footer), "u.parquet"),
@@ -203,7 +202,6 @@ CASES: list[Case] = with_name(
             "titles of NUL bytes",
             given("t.csv", content(b"item_id,title\nsku-0001,\0\0\0\n"), *EXPLAIN),
             "t.csv",
-            accepted="a title is a text; it is shown with its control characters escaped",
         ),
         Case("titles that are a pipe", given("t.csv", _pipe, *EXPLAIN), "t.csv"),
         Case(

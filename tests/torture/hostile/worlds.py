@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.helpers.typed_command import context
+from tests.torture.hostile.server import Server
 
 EXPID, DATASET = "QIN_shop", "Shop"
 CONFIG = Path("config")
@@ -19,22 +19,18 @@ RUN = Path("checkpoints") / DATASET / EXPID
 DATA = Path("data") / DATASET
 
 
-def prepare(worlds: Path) -> None:
+def prepare(server: Server, worlds: Path, names: Iterable[str]) -> None:
     """Write the prepared folders, each in a process of its own."""
-    for name, make in MAKERS.items():
+    for name in names:
         (worlds / name).mkdir(parents=True)
-        process = context().Process(target=_make, args=(make, worlds / name))
-        process.start()
-        process.join()
-        assert process.exitcode == 0, f"the folder {name} could not be prepared"
+        status = server.call(f"{__name__}:make", name, str(worlds / name), seconds=120)
+        assert status == 0, f"the folder {name} could not be prepared"
 
 
-def _make(make: Callable[[], None], folder: Path) -> None:
+def make(name: str, folder: str) -> None:
+    """Write one of them, in the process that is to end with it."""
     os.chdir(folder)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
-    make()
+    MAKERS[name]()
 
 
 def _shop() -> None:
@@ -89,7 +85,7 @@ def edit_json(path: Path, change: Callable[[Any], object]) -> None:
 
 
 def sealed(folder: Path = DATA) -> None:
-    """Put the checksums of changed files into the manifest, as somebody does who wants them to pass."""
+    """Put the checksums of changed files into manifest and report, as somebody does who wants them to pass."""
 
     def change(manifest: Any) -> None:
         manifest.pop("checksum", None)
@@ -99,5 +95,12 @@ def sealed(folder: Path = DATA) -> None:
                 manifest["files"][name] = hashlib.sha256(path.read_bytes()).hexdigest()
 
     edit_json(folder / "manifest.json", change)
+    # The identity of the build, by which a trained run knows it.
+    content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    edit_json(
+        Path(f"{RUN}.report.json"),
+        lambda found: found.update(manifest_hash=hashlib.sha256(canonical.encode()).hexdigest()),
+    )
     for record in folder.parent.glob(f".{folder.name}.verified.json"):
         record.unlink()
