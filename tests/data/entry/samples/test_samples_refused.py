@@ -27,10 +27,15 @@ def test_an_entry_that_does_not_fit_is_refused(shop, change, message):
     assert not (shop / "data/Shop").exists()
 
 
-@pytest.mark.parametrize("column", ["a text", {"name": {"a": 1}}, {"name": None}, ["name"], {"name": [{}]}])
+@pytest.mark.parametrize("column", ["a text", {"name": {"a": 1}}, {"name": None}, ["name"], {"name": [["x"]]}])
 def test_a_column_that_is_none_is_refused(shop, column):
     with pytest.raises(ConfigError, match="feature_cols: .* (has no name|cannot be the name of a column)"):
         build_entry(entry_of(shop, feature_cols=[*entry_of(shop)["feature_cols"], column]))
+
+
+def test_columns_that_are_no_list_are_refused(shop):
+    with pytest.raises(ConfigError, match="feature_cols must be a list of columns, not 64"):
+        build_entry(entry_of(shop, feature_cols=64))
 
 
 def test_contradictions_in_a_table_with_a_column_named_row_are_named(shop):
