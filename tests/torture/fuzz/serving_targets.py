@@ -180,12 +180,12 @@ def _exported(name: str) -> Callable[[Path], Call]:
 
 
 TARGETS = (
-    Target("requests", 25_000, _requests, shrink_tree),
-    Target("requests shop", 12_000, _shop_requests, shrink_tree),
-    Target("http bodies", 12_000, _bodies, shrink_file),
-    Target("export model.json", 5_000, _exported("model.json"), shrink_file),
-    Target("export vocabulary.json", 5_000, _exported("vocabulary.json"), shrink_file),
-    Target("export items.safetensors", 3_000, _exported("items.safetensors"), shrink_file),
-    Target("export model.onnx", 3_000, _exported("model.onnx"), shrink_file),
-    Target("export item_model.onnx", 2_000, _exported("item_model.onnx"), shrink_file),
+    Target("requests", 40_000, _requests, shrink_tree),
+    Target("requests shop", 8_000, _shop_requests, shrink_tree),
+    Target("http bodies", 10_000, _bodies, shrink_file),
+    Target("export model.json", 4_000, _exported("model.json"), shrink_file),
+    Target("export vocabulary.json", 4_000, _exported("vocabulary.json"), shrink_file),
+    Target("export items.safetensors", 2_000, _exported("items.safetensors"), shrink_file),
+    Target("export model.onnx", 1_500, _exported("model.onnx"), shrink_file),
+    Target("export item_model.onnx", 1_500, _exported("item_model.onnx"), shrink_file),
 )

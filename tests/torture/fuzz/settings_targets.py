@@ -351,12 +351,12 @@ def _shrink_words(words: list[str]) -> Iterator[list[str]]:
 
 
 TARGETS = (
-    Target("yaml model_config", 30_000, _model_configs, shrink_bytes),
+    Target("yaml model_config", 20_000, _model_configs, shrink_bytes),
     Target("yaml dataset_config", 30_000, _dataset_configs, shrink_bytes),
     Target("yaml tuner", 12_000, _tuners, shrink_bytes),
-    Target("yaml comparison", 10_000, _comparisons, shrink_bytes),
+    Target("yaml comparison", 15_000, _comparisons, shrink_bytes),
     Target("yaml embedding", 20_000, _embeddings, shrink_bytes),
-    Target("set", 30_000, _set_texts),
-    Target("expids and seeds", 20_000, _lists),
-    Target("arguments", 10_000, _arguments, _shrink_words),
+    Target("set", 35_000, _set_texts),
+    Target("expids and seeds", 30_000, _lists),
+    Target("arguments", 3_000, _arguments, _shrink_words),
 )
