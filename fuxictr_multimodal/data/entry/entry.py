@@ -65,8 +65,9 @@ class Entry:
                 raise ConfigError(f"{where}: frames: {name!r} is no table of an entry. {did_you_mean(name, TABLES)}")
         written = with_frames(written, frames)
         settings = bind(DatasetSettings, written, where)
-        columns = _named(settings.feature_cols or ())
-        log, names = settings.interactions, [c["name"] for c in columns if isinstance(c, Mapping) and "name" in c]
+        columns = _named(settings.feature_cols)
+        log = settings.interactions
+        names = [c["name"] for c in columns if _has_name(c)] if isinstance(columns, list) else []
         if log is not None and "item_col" not in written and settings.item_col not in names:
             written["item_col"] = log.item
             settings = bind(DatasetSettings, written, where)
@@ -176,7 +177,7 @@ class Columns:
         """
         given = _named(settings.feature_cols)
         if not isinstance(given, list) or not all(_has_name(column) for column in given):
-            check_feature_cols(given, where)  # says what is wrong
+            check_feature_cols(settings.feature_cols, where)  # says what is wrong
         making = {c["name"]: {key: c[key] for key in _MAKING if key in c} for c in given}
         raw = {name: _copied(keys["preprocess"], f"{where}: column {name!r}") for name, keys in making.items()
                if "preprocess" in keys}  # fmt: skip

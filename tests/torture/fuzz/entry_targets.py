@@ -330,16 +330,16 @@ def _shrink_entry(given: tuple[str, dict[str, Any]]) -> Any:
 
 
 TARGETS = (
-    Target("scan csv", 25_000, _scans(".csv"), _shrink_scan),
-    Target("scan parquet", 20_000, _scans(".parquet"), _shrink_scan),
-    Target("build samples frames", 3_000, _frames_of("samples")),
-    Target("build log frames", 3_000, _frames_of("log")),
-    Target("build flat frames", 2_000, _frames_of("flat")),
-    Target("build pandas", 2_000, _pandas),
-    Target("build samples csv", 1_500, _files_of("samples", ".csv"), _shrink_pair),
-    Target("build samples parquet", 1_500, _files_of("samples", ".parquet"), _shrink_pair),
-    Target("build log csv", 1_500, _files_of("log", ".csv"), _shrink_pair),
-    Target("build flat parquet", 1_000, _files_of("flat", ".parquet"), _shrink_pair),
-    Target("build entries", 4_000, _entries, _shrink_entry),
-    Target("init", 3_000, _proposals),
+    Target("scan csv", 8_000, _scans(".csv"), _shrink_scan),
+    Target("scan parquet", 8_000, _scans(".parquet"), _shrink_scan),
+    Target("build samples frames", 600, _frames_of("samples")),
+    Target("build log frames", 600, _frames_of("log")),
+    Target("build flat frames", 600, _frames_of("flat")),
+    Target("build pandas", 500, _pandas),
+    Target("build samples csv", 400, _files_of("samples", ".csv"), _shrink_pair),
+    Target("build samples parquet", 400, _files_of("samples", ".parquet"), _shrink_pair),
+    Target("build log csv", 400, _files_of("log", ".csv"), _shrink_pair),
+    Target("build flat parquet", 300, _files_of("flat", ".parquet"), _shrink_pair),
+    Target("build entries", 1_500, _entries, _shrink_entry),
+    Target("init", 600, _proposals),
 )

@@ -270,11 +270,11 @@ def _vectors(work: Path) -> Call:
 
 JSON_FILES = ("manifest.json", "feature_map.json", "feature_vocab.json", "item_titles.json")
 TARGETS = (
-    Target("vectors", 10_000, _vectors, shrink_file),
-    Target("dataset json", 10_000, _dataset(JSON_FILES), shrink_file),
-    Target("dataset h5", 6_000, _dataset(("train.h5", "item.h5")), shrink_file),
-    Target("dataset ids", 2_000, _dataset(("ids/item_id.parquet", "ids/user_id.parquet")), shrink_file),
-    Target("run files", 4_000, _run_files(("model", "report.json", "calibration.json", "published")), shrink_file),
-    Target("leaderboard", 1_500, _leaderboard, shrink_file),
-    Target("board", 3_000, _board, shrink_file),
+    Target("vectors", 5_000, _vectors, shrink_file),
+    Target("dataset json", 2_000, _dataset(JSON_FILES), shrink_file),
+    Target("dataset h5", 1_500, _dataset(("train.h5", "item.h5")), shrink_file),
+    Target("dataset ids", 500, _dataset(("ids/item_id.parquet", "ids/user_id.parquet")), shrink_file),
+    Target("run files", 1_000, _run_files(("model", "report.json", "calibration.json", "published")), shrink_file),
+    Target("leaderboard", 300, _leaderboard, shrink_file),
+    Target("board", 600, _board, shrink_file),
 )

@@ -111,9 +111,9 @@ def shrink_file(given: tuple[str, bytes]) -> Any:
 
 
 TARGETS = (
-    Target("rows samples", 6_000, _new_rows("samples"), shrink_file),
-    Target("rows log", 6_000, _new_rows("log"), shrink_file),
-    Target("rows flat", 4_000, _new_rows("flat"), shrink_file),
-    Target("rows script", 6_000, _script_rows, shrink_file),
-    Target("predict", 800, _predict, shrink_file),
+    Target("rows samples", 800, _new_rows("samples"), shrink_file),
+    Target("rows log", 800, _new_rows("log"), shrink_file),
+    Target("rows flat", 800, _new_rows("flat"), shrink_file),
+    Target("rows script", 800, _script_rows, shrink_file),
+    Target("predict", 150, _predict, shrink_file),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import mmap
 import multiprocessing
 import os
@@ -19,7 +20,7 @@ from tests.torture.fuzz.harness import LONGEST, Fault, Found, Target, fuzz, rand
 # Inputs of one process: what leaks is freed with it.
 BATCH = 4000
 # Seconds for `prepare`, and beyond the limit of an input, which Python code keeps itself.
-PREPARING, GRACE = 300, 25
+PREPARING, GRACE = 600, 55
 # Bytes that a process may allocate beside what it starts with.
 MEMORY = 3 << 30
 
@@ -59,6 +60,7 @@ def _in_a_process(target: Target, work: Path, *, seed: int, start: int, stop: in
         # Panics of Rust and tracebacks of this file go there.
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
         sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
+        faulthandler.disable()
         _bound_memory()
         at = lambda current: number.__setitem__(slice(0, 8), struct.pack("q", current))  # noqa: E731
         answer.write_text(fuzz(target, folder, seed=seed, start=start, stop=stop, at=at).text(), encoding="utf-8")
