@@ -21,6 +21,7 @@ from fuxictr_multimodal.config.packaged import default_config
 from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.data.entry.build import build_entry, folder_name
 from fuxictr_multimodal.data.entry.entry import with_frames
+from fuxictr_multimodal.data.entry.tables.files import as_frame
 from fuxictr_multimodal.data.proposal.experiments import SMALL, sizes_for
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.data.store.integrity import Mode
@@ -160,8 +161,8 @@ def predict(
         InputError: the run is not trained, its dataset was built again, or the samples lack a column.
     """
     pandas = type(data).__module__.partition(".")[0] == "pandas"
-    if pandas:
-        data = pl.from_pandas(data)
+    if pandas and (frame := as_frame(data, where="data")) is not None:
+        data = frame.collect()
     if not isinstance(data, pl.DataFrame | str | Path | None):
         raise DataError(f"data is a {type(data).__name__}: pass a polars DataFrame, or the path of a parquet file")
     from fuxictr_multimodal.scoring import scores

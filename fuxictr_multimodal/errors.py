@@ -35,19 +35,20 @@ class TrainingDiverged(InputError):
     """The loss or a score is not finite; the best checkpoint, and earlier stages, are untouched."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: object, known: Iterable[str]) -> str:
     """Return a hint with the nearest known name, or nothing where none is near.
 
     >>> nearest("learning_rte", ["learning_rate", "epochs"]), nearest("zzz", ["b", "a"])
     ("Did you mean 'learning_rate'?", '')
     """
     names = sorted(set(known))
+    name = str(name)
     near = [other for other in names if other.lower() == name.lower()]
     near = near or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"Did you mean {near[0]!r}?" if near else ""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return a hint with the nearest known name, or the list of known names if none is near.
 
     >>> did_you_mean("gauc", ["AUC", "gAUC"])

@@ -22,8 +22,17 @@ FORMAT_VERSION = 1
 DIGITS = 6  # of a number in the JSON: beyond what any output shows
 STRICT = ConfigDict(extra="forbid")
 
-# A spread is its list of values in the JSON.
-Values = Annotated[Spread, BeforeValidator(lambda found: found if isinstance(found, Spread) else Spread(tuple(found)))]
+
+def _spread(found: Any) -> Spread:
+    """A spread is its list of values in the JSON."""
+    if isinstance(found, Spread):
+        return found
+    if not isinstance(found, list | tuple) or not found or not all(type(value) in (int, float) for value in found):
+        raise ValueError("it must be a list of numbers, one a seed")
+    return Spread(tuple(found))
+
+
+Values = Annotated[Spread, BeforeValidator(_spread)]
 
 
 @dataclass(frozen=True, config=STRICT)

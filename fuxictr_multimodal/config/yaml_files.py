@@ -24,6 +24,7 @@ MOST_VALUES = 1_000_000
 # Levels of lists and mappings: libyaml overflows the stack of the process at tens of thousands.
 MOST_LEVELS = 100
 MOST_BYTES = 32 << 20
+MOST_INTEGER = 2**63 - 1
 
 
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -178,7 +179,7 @@ def _depths(file: TextIO) -> Iterator[int]:
 
 
 def _check_scalars(value: Any, where: str) -> None:
-    """Refuse what YAML reads as something else than it looks like: `1e-3` as text, 2025-01-01 as a date.
+    """Refuse what YAML reads as something else than it looks like (`1e-3` as text), and what JSON has not.
 
     Args:
         value: what was read.
@@ -193,6 +194,12 @@ def _check_scalars(value: Any, where: str) -> None:
             raise ConfigError(f"{where}: with its aliases written out it holds more than {MOST_VALUES:,} values")
         if isinstance(inner, datetime.date):
             raise ConfigError(f"{inside}: YAML reads {inner} as a date: write it in quotes")
+        if inner is not None and not isinstance(inner, bool | int | float | str | list | dict):
+            raise ConfigError(f"{inside}: YAML reads it as {type(inner).__name__}: write a number, a text or a list")
+        if isinstance(inner, int) and not -MOST_INTEGER <= inner <= MOST_INTEGER:
+            raise ConfigError(
+                f"{inside}: a whole number of more than 64 bits: write a smaller one, or a text in quotes"
+            )
         if isinstance(inner, str) and _FLOAT_AS_TEXT.fullmatch(inner):
             mantissa, exponent = re.split("[eE]", inner)
             # YAML 1.1 wants a dot, and the sign of the exponent: 1.e3 is text, 1.e+3 is a number.

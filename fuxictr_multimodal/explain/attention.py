@@ -274,7 +274,7 @@ def read_titles(path: Path, ids: IdMap | None = None) -> dict[int, str]:
             separator = "\t" if path.suffix.lower() == ".tsv" else ","
             content = to_utf8(path.read_bytes(), where=str(path))
             frame = pl.read_csv(content, separator=separator, infer_schema=False)
-    except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"--titles {path} cannot be read as a table: {reason}") from None
     # Blank lines, such as those at the end of a csv file, are rows without any value.

@@ -12,6 +12,8 @@ from fuxictr_multimodal.errors import ConfigError, did_you_mean
 from fuxictr_multimodal.training.run_names import seed_suffix
 
 GLOB_CHARACTERS = frozenset("*?[")
+# NumPy's generator takes no larger seed; a range of more runs is a slip of the hand.
+MOST_SEED, MOST_RUNS = 2**32 - 1, 10_000
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,25 @@ def parse_seeds(text: str) -> list[int]:
     [1, 2, 5, 6, 7]
 
     Raises:
-        ConfigError: a part that is neither a whole number from 0 nor a range.
+        ConfigError: a part that is neither a whole number from 0 nor a range, a seed above `MOST_SEED`, or more than
+            `MOST_RUNS` seeds.
     """
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not (last.isdecimal() and int(first) <= int(last))):
-            raise ConfigError(f"--seeds {text!r}: {part.strip()!r} is not a seed; write 1,2,3 or 1-3")
-        seeds += range(int(first), int(last if dash else first) + 1)
+        low, high = (_seed(number) for number in (first, last if dash else first))
+        if low is None or high is None or low > high:
+            shown = f"{part.strip()[:40]!r} is not a seed; write 1,2,3 or 1-3, of numbers up to {MOST_SEED}"
+            raise ConfigError(f"--seeds {text[:80]!r}: {shown}")
+        if high - low >= MOST_RUNS or len(seeds) > MOST_RUNS:
+            raise ConfigError(f"--seeds {text[:80]!r} names more than {MOST_RUNS:,} seeds")
+        seeds += range(low, high + 1)
     return list(dict.fromkeys(seeds))
+
+
+def _seed(text: str) -> int | None:
+    """A seed; None for any other text."""
+    # Python refuses to convert thousands of digits.
+    if not text.isdecimal() or len(text) > 20:
+        return None
+    return number if (number := int(text)) <= MOST_SEED else None

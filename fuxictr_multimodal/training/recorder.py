@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
 import time
-import types
-import typing
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
+from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 from rich.text import Text
 
@@ -60,12 +60,17 @@ class RunReport:
             DataError: if the file is not a report of this version of the project.
         """
         try:
-            stored = read_json_file(path)
-            found = cls(**stored)
-            check_types(found)
-            return found
+            content = read_json_file(path)
+            report = cls(**content)
+            for name, form in _forms(cls).items():
+                form.validate_python(getattr(report, name), strict=True)
+        except ValidationError as error:
+            wrong = error.errors(include_url=False)[0]
+            reason = ": ".join([name, *map(str, wrong["loc"]), wrong["msg"]])
+            raise DataError(f"{path} is not a report of this version: {reason}; move it away and run again") from None
         except (ValueError, TypeError) as error:
             raise DataError(f"{path} is not a report of this version: {error}; move it away and run again") from None
+        return report
 
     def headline(self) -> str:
         """What follows the expid in the first line of the summary."""
@@ -80,32 +85,10 @@ class RunReport:
         raise NotImplementedError
 
 
-def check_types(report: RunReport) -> None:
-    """Refuse a report whose fields are of other types than they say, two levels deep.
-
-    Raises:
-        ValueError: naming the field.
-    """
-    hints = typing.get_type_hints(type(report))
-    for name in vars(report):
-        if name in hints and not _is_of(vars(report)[name], hints[name]):
-            raise ValueError(f"{name} cannot be {str(vars(report)[name])[:80]!r}")
-
-
-def _is_of(value: Any, hint: Any) -> bool:
-    kind, inside = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
-    if kind in (typing.Union, types.UnionType):
-        return any(_is_of(value, one) for one in inside)
-    if kind is dict:
-        return isinstance(value, dict) and all(_is_of(inner, inside[1]) for inner in value.values())
-    if kind is list:
-        return isinstance(value, list) and all(_is_of(inner, inside[0]) for inner in value)
-    if isinstance(value, bool):
-        return hint is bool
-    # A whole number is written where its fraction is zero.
-    return isinstance(value, int | float if hint is float else hint)
+@functools.cache
+def _forms(kind: type) -> dict[str, TypeAdapter[Any]]:
+    """What checks each field of a report."""
+    return {name: TypeAdapter(hint) for name, hint in get_type_hints(kind).items()}
 
 
 def _finite(value: Any) -> Any:
@@ -174,11 +157,15 @@ class Recorder:
             if isinstance(error, InputError):
                 logging.error("%s", error)
             self._end("failed", f"{type(error).__name__}: {error}")
-            if isinstance(error, Unwritable) and (resumable := left()):
-                raise Unwritable(f"{error}; {resumable}") from None
+            if isinstance(error, Unwritable):
+                raise Unwritable("; ".join(filter(None, [str(error), left()]))) from None
             raise
         report.status, report.error = ending()
-        self.write()
+        try:
+            self.write()
+        except Unwritable as error:
+            self._end("failed", f"{type(error).__name__}: {error}")
+            raise Unwritable("; ".join(filter(None, [str(error), left()]))) from None
 
     def _end(self, status: str, error: str) -> None:
         """The reason itself matters more than that it cannot be written; on a full disk the status at least is."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from fuxictr_multimodal.system.files import kept_if_possible
+from fuxictr_multimodal.text.escape import visible
 
 
 @contextlib.contextmanager
@@ -21,7 +22,7 @@ def log_to(path: Path, *, append: bool) -> Iterator[None]:
     with kept_if_possible(path):
         root.handlers.append(_LogFile(path, mode="a" if append else "w", encoding="utf-8", errors="backslashreplace"))
     for handler in root.handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s P%(process)d %(levelname)s %(message)s"))
+        handler.setFormatter(_Visible("%(asctime)s P%(process)d %(levelname)s %(message)s"))
     root.setLevel(logging.INFO)
     try:
         with logging_redirect_tqdm():
@@ -32,6 +33,14 @@ def log_to(path: Path, *, append: bool) -> Iterator[None]:
                 log_file.close()
         root.handlers[:] = handlers
         root.setLevel(level)
+
+
+class _Visible(logging.Formatter):
+    """Shows control characters of names, notes and errors by their escapes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The lines of a record."""
+        return visible(super().format(record))
 
 
 class _LogFile(logging.FileHandler):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fuxictr_multimodal.errors import DataError, InputError, Unwritable
-from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.system.files import replace_atomically, sync
 from fuxictr_multimodal.system.torch_files import DAMAGE, first_line, read_torch
 from fuxictr_multimodal.training.run_names import existing_states, remove_states, states_of
 
@@ -45,6 +45,8 @@ class StateFile:
         try:
             with replace_atomically(newest) as temporary:
                 torch.save(dict(state), temporary)
+                # A full disk may say so only here: as long as it does, the last state keeps its name.
+                sync(temporary)
                 # One that cannot be read must not take the place of one that can.
                 if newest.is_file() and not self._damaged:
                     newest.replace(before)

@@ -386,6 +386,28 @@ def test_exported_board_keeps_its_baseline(written, tmp_path, capsys):
     assert "exported with baseline DIN_x" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("values", ["[]", '["x"]', "3", "[true]"])
+def test_values_of_an_exported_board_that_are_no_numbers_are_refused(board, tmp_path, values):
+    board.write(tmp_path / "x.json")
+    content = json.loads((tmp_path / "x.json").read_text())
+    entry = content["entries"][0]
+    split, metrics = next(iter(entry["metrics"].items()))
+    metrics[next(iter(metrics))] = json.loads(values)
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"metrics.{split}.*must be a list of numbers, one a seed"):
+        Board.read(tmp_path / "x.json")
+
+
+def test_a_report_of_wrong_types_is_one_error(store, tmp_path):
+    write_run(tmp_path, store, expid="QIN_x", model="QIN")
+    path = tmp_path / "QIN_x_s1.report.json"
+    content = json.loads(path.read_text())
+    for key, value in (("seconds", "long"), ("rows_per_s", {"train": "fast"}), ("curve", {}), ("parameters", [1])):
+        path.write_text(json.dumps({**content, key: value}))
+        with pytest.raises(DataError, match=f"report.json is not a report of this version: {key}: "):
+            Report.read(path)
+
+
 def test_a_json_of_another_kind_is_refused(tmp_path):
     (tmp_path / "x.json").write_text('{"format_version": 1, "entries": [{}]}')
     with pytest.raises(DataError, match="is not a leaderboard of this version"):

@@ -10,6 +10,7 @@ import pytest
 from fuxictr_multimodal.config import yaml_files
 from fuxictr_multimodal.config.expids import check_model_keys, list_expids, load_config, load_dataset_config
 from fuxictr_multimodal.config.identity import computed, config_hash, trial_hash
+from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.config.yaml_files import read_yaml
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.zoo.models import resolve
@@ -207,6 +208,9 @@ def test_no_override_renames_the_files_of_a_run(config_dir):
     [
         (b"QIN_a: {model: QIN, dataset_id: d, note: 2025-01-01}", "note: YAML reads 2025-01-01 as a date"),
         (b"QIN_a: {model: QIN, dataset_id: d, [1]: 2}", "line 1: a key must be a name"),
+        (b"QIN_a: {model: QIN, dataset_id: d, note: !!binary aGk=}", "note: YAML reads it as bytes"),
+        (b"QIN_a: {model: QIN, dataset_id: d, note: !!set {a, b}}", "note: YAML reads it as set"),
+        (b"QIN_a: {model: QIN, dataset_id: d, net_regularizer: 1%b}" % (b"0" * 400), "number of more than 64 bits"),
         (b"QIN_a: {model: 3, dataset_id: d}", "model 3 is not a name"),
         ("QIN_a: {model: QIN, note: é}".encode("latin-1"), "cannot be read as UTF-8"),
     ],
@@ -300,6 +304,15 @@ def test_tilde_is_the_home_folder_in_configured_paths(config_dir, monkeypatch, t
         load_config(folder, "QIN_a", overrides=["model_root=~nobody_has_this_name/x"])
     with pytest.raises(ConfigError, match="model_root 3 is not a path"):
         load_config(folder, "QIN_a", overrides=["model_root=3"])
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("a" * 256, "a name may have 255 bytes"), ("a/" * 3000, "a name may have"), ("a\0b", "NUL"), ("\ud800", "half")],
+)
+def test_a_path_that_no_file_can_have_is_refused(path, message):
+    with pytest.raises(ConfigError, match=f"is not a path: .*{message}"):
+        user_path(path)
 
 
 def test_unread_keys_are_accepted_and_not_hashed(config_dir):

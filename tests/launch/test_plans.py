@@ -62,6 +62,11 @@ def test_a_name_is_of_one_experiment(config, capsys):
         ("QIN_x", "1,two", "'two' is not a seed; write 1,2,3 or 1-3"),
         ("QIN_x", "3-1", "'3-1' is not a seed"),
         ("QIN_x", "-1", "'-1' is not a seed"),
+        ("QIN_x", "4294967296", "'4294967296' is not a seed"),
+        ("QIN_x", "1-99999999999999999999999999", "is not a seed"),
+        ("QIN_x", "1" * 5000, "is not a seed"),
+        ("QIN_x", "1-4000000000", "names more than 10,000 seeds"),
+        ("QIN_x", ",".join(["1-9000"] * 9), "names more than 10,000 seeds"),
     ],
 )
 def test_what_names_nothing_is_refused(config, expids, seeds, message):

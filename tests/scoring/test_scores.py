@@ -282,7 +282,11 @@ def test_equal_scores_give_equal_bytes(tmp_path):
             DataError,
             r"_s9.model does not exist: train it first with run_expid.py --expid QIN_MicroLens_1M",
         ),
-        ({"overrides": ["num_row=3"]}, DataError, "does not fit the configuration: size mismatch for qnn.layer.0"),
+        (
+            {"overrides": ["num_row=3"]},
+            DataError,
+            "qnn.layer.0.linear.0.weight' has shape .64, 32., but the model needs .96, 32",
+        ),
         ({"out": "scores.txt"}, ConfigError, "--out scores.txt: scores are written as .parquet or .csv"),
         ({"overrides": ["data_root=nowhere"]}, DataError, "dataset 'MicroLens_1M_x1' is not in nowhere"),
     ],

@@ -65,7 +65,9 @@ class Entry:
                 raise ConfigError(f"{where}: frames: {name!r} is no table of an entry. {did_you_mean(name, TABLES)}")
         written = with_frames(written, frames)
         settings = bind(DatasetSettings, written, where)
-        log, names = settings.interactions, [c["name"] for c in _named(settings.feature_cols or ()) if "name" in c]
+        columns = _named(settings.feature_cols)
+        log = settings.interactions
+        names = [c["name"] for c in columns if _has_name(c)] if isinstance(columns, list) else []
         if log is not None and "item_col" not in written and settings.item_col not in names:
             written["item_col"] = log.item
             settings = bind(DatasetSettings, written, where)
@@ -174,8 +176,8 @@ class Columns:
             ConfigError: a column is wrong.
         """
         given = _named(settings.feature_cols)
-        if not isinstance(given, list) or not all(isinstance(column, Mapping) for column in given):
-            check_feature_cols(given, where)  # says what is wrong
+        if not isinstance(given, list) or not all(_has_name(column) for column in given):
+            check_feature_cols(settings.feature_cols, where)  # says what is wrong
         making = {c["name"]: {key: c[key] for key in _MAKING if key in c} for c in given}
         raw = {name: _copied(keys["preprocess"], f"{where}: column {name!r}") for name, keys in making.items()
                if "preprocess" in keys}  # fmt: skip
@@ -234,6 +236,10 @@ def _named(feature_cols: Any) -> list[dict[str, Any]]:
         several = names if isinstance(names, list) else [names]
         complete += [{**column, "name": name} for name in several] if isinstance(column, Mapping) else [column]
     return complete
+
+
+def _has_name(column: Any) -> bool:
+    return isinstance(column, Mapping) and isinstance(column.get("name"), str)
 
 
 def _copied(text: Any, where: str) -> str:

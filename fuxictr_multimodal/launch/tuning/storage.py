@@ -205,7 +205,7 @@ def retry(study: optuna.Study, trial: FrozenTrial) -> None:
 def _journal(path: Path) -> JournalStorage:
     try:
         return JournalStorage(JournalFileBackend(str(path)))
-    except (UnicodeDecodeError, KeyError, ValueError):
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
         raise ConfigError(f"study {path} is not an Optuna journal; SQLite is written as sqlite:///{path}") from None
 
 

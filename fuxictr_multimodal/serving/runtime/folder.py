@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,12 @@ def read_model(path: Path) -> Model:
     return found
 
 
+def check_regular(file: Path) -> None:
+    """Refuse a pipe or a device, which may never end. Raises FolderError, or OSError where there is no file."""
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise FolderError(f"{file} is no regular file: export the model again")
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """Read a file of the folder that holds one JSON object with a format.
 
@@ -137,9 +144,12 @@ def read_json(file: Path) -> dict[str, Any]:
         FolderError: it is missing, damaged, or of a newer format.
     """
     try:
+        check_regular(file)
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FolderError(f"{file} is missing: give a folder that `fxmm export` wrote") from None
+    except FolderError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise FolderError(f"{file} is damaged ({error}): export the model again") from None
     written = content.get("format") if isinstance(content, dict) else None
@@ -203,6 +213,7 @@ def digests(path: Path, engine: str) -> dict[str, str]:
     found = {}
     for name in (*graphs, *weights, ITEMS, VOCABULARY):
         try:
+            check_regular(path / name)
             with (path / name).open("rb") as file:
                 found[name] = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:

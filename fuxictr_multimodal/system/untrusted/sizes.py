@@ -17,8 +17,8 @@ MOST_RATIO = 200
 
 
 def most_bytes(stored: int) -> int:
-    """What a file of `stored` bytes may unfold to."""
-    return min(free_memory(), max(ROOM_BYTES, MOST_RATIO * stored))
+    """What a file of `stored` bytes may unfold to, where its pieces, the whole and its text are in memory at once."""
+    return min(free_memory() // 4, max(ROOM_BYTES, MOST_RATIO * stored))
 
 
 def check_size(what: str, declared: int, stored: int) -> None:

@@ -1,4 +1,4 @@
-"""Mutation fuzzing: whatever a file or a setting holds is read, or refused by a documented error; in forked processes."""
+"""Mutation fuzzing: whatever a file or a setting holds is read, or refused by a documented error."""
 
 from __future__ import annotations
 

@@ -22,13 +22,15 @@ Call = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 
 
 def _samples() -> dict[str, pl.DataFrame]:
-    rows = {split: ready_samples.make_rows(seed, 24) for seed, split in enumerate(("train", "valid", "test"))}
-    times = [pl.Series("times", [None if ids is None else [*range(1_690_000_000, 1_690_000_000 + len(ids))] for ids in frame["clicks"]],
-                       dtype=pl.List(pl.Int64)) for frame in rows.values()]  # fmt: skip
-    frames = {
-        f"{split}_data": frame.with_columns(column, at=pl.int_range(pl.len()) + 1_700_000_000, weight=pl.lit(0.5))
-        for (split, frame), column in zip(rows.items(), times, strict=True)
-    }
+    frames = {}
+    for number, split in enumerate(("train", "valid", "test")):
+        frame = ready_samples.make_rows(number, 24)
+        times = [None if ids is None else [1_690_000_000 + n for n in range(len(ids))] for ids in frame["clicks"]]
+        frames[f"{split}_data"] = frame.with_columns(
+            pl.Series("times", times, dtype=pl.List(pl.Int64)),
+            at=pl.int_range(pl.len()) + 1_700_000_000,
+            weight=pl.lit(0.5),
+        )
     return {**frames, "item_data": ready_samples.make_items(), "user_data": ready_samples.make_users()}
 
 
@@ -51,7 +53,9 @@ LOG_ENTRY: dict[str, Any] = {
 
 
 def _flat() -> dict[str, pl.DataFrame]:
-    return {f"{split}_data": sequence_csv.frame_of(30, seed=seed) for seed, split in enumerate(("train", "valid", "test"))}
+    return {
+        f"{split}_data": sequence_csv.frame_of(30, seed=seed) for seed, split in enumerate(("train", "valid", "test"))
+    }
 
 
 FLAT_ENTRY: dict[str, Any] = {
@@ -160,7 +164,9 @@ def _files_of(kind: str, suffix: str) -> Callable[[Path], Call]:
         plain, build = tables(), _builder(work)
         folder = work / "raw"
         folder.mkdir(parents=True)
-        contents = {key: as_bytes(joined(frame) if suffix != ".parquet" else frame, suffix) for key, frame in plain.items()}
+        contents = {
+            key: as_bytes(joined(frame) if suffix != ".parquet" else frame, suffix) for key, frame in plain.items()
+        }
         paths = {}
         for key, content in contents.items():
             paths[key] = folder / f"{key}{suffix}"
@@ -179,7 +185,9 @@ def _files_of(kind: str, suffix: str) -> Callable[[Path], Call]:
                 named["interactions"] = {**entry["interactions"], "file": named["interactions"]}
             build({**entry, **named, "data_format": suffix[1:]})
 
-        call(("train_data", contents["train_data"]) if "train_data" in contents else ("item_data", contents["item_data"]))
+        call(
+            ("train_data", contents["train_data"]) if "train_data" in contents else ("item_data", contents["item_data"])
+        )
         return make, call
 
     return prepare
@@ -188,7 +196,13 @@ def _files_of(kind: str, suffix: str) -> Callable[[Path], Call]:
 def joined(frame: pl.DataFrame) -> pl.DataFrame:
     """Lists as texts with a splitter, as csv files have them."""
     return frame.with_columns(
-        pl.Series(c.name, [None if v is None else ("|" if c.name == "tags" else "^").join("" if x is None else str(x) for x in v) for v in c.to_list()])
+        pl.Series(
+            c.name,
+            [
+                None if v is None else ("|" if c.name == "tags" else "^").join("" if x is None else str(x) for x in v)
+                for v in c.to_list()
+            ],
+        )
         for c in frame.get_columns()
         if c.dtype == pl.List
     )
@@ -283,6 +297,7 @@ def _proposals(work: Path) -> Call:
 def _entries(work: Path) -> Call:
     """Odd entries over files that are as they should be: what binds is built."""
     from fuxictr_multimodal.config.expids import check_dataset_entry
+    from fuxictr_multimodal.config.of_settings import plain as plain_of
     from tests.torture.fuzz import tree_mutator
 
     build = _builder(work)
@@ -299,7 +314,7 @@ def _entries(work: Path) -> Call:
 
     def call(given: tuple[str, dict[str, Any]]) -> None:
         kind, entry = given
-        checked = check_dataset_entry("Shop", {"data_root": "data", **entry}, "the entry")
+        checked = check_dataset_entry("Shop", plain_of({"data_root": "data", **entry}, "the entry"), "the entry")
         keys = {key for key in tables_of[kind] if key in checked}
         build(checked, {key: frame for key, frame in tables_of[kind].items() if key in keys})
 
@@ -315,15 +330,16 @@ def _shrink_entry(given: tuple[str, dict[str, Any]]) -> Any:
 
 
 TARGETS = (
-    Target("scan csv", 25_000, _scans(".csv"), _shrink_scan),
-    Target("scan parquet", 20_000, _scans(".parquet"), _shrink_scan),
-    Target("build samples frames", 3_000, _frames_of("samples")),
-    Target("build log frames", 3_000, _frames_of("log")),
-    Target("build flat frames", 2_000, _frames_of("flat")),
-    Target("build pandas", 2_000, _pandas),
-    Target("build samples csv", 1_500, _files_of("samples", ".csv"), _shrink_pair),
-    Target("build samples parquet", 1_500, _files_of("samples", ".parquet"), _shrink_pair),
-    Target("build log csv", 1_500, _files_of("log", ".csv"), _shrink_pair),
-    Target("build entries", 4_000, _entries, _shrink_entry),
-    Target("init", 3_000, _proposals),
+    Target("scan csv", 8_000, _scans(".csv"), _shrink_scan),
+    Target("scan parquet", 8_000, _scans(".parquet"), _shrink_scan),
+    Target("build samples frames", 600, _frames_of("samples")),
+    Target("build log frames", 600, _frames_of("log")),
+    Target("build flat frames", 600, _frames_of("flat")),
+    Target("build pandas", 500, _pandas),
+    Target("build samples csv", 400, _files_of("samples", ".csv"), _shrink_pair),
+    Target("build samples parquet", 400, _files_of("samples", ".parquet"), _shrink_pair),
+    Target("build log csv", 400, _files_of("log", ".csv"), _shrink_pair),
+    Target("build flat parquet", 300, _files_of("flat", ".parquet"), _shrink_pair),
+    Target("build entries", 1_500, _entries, _shrink_entry),
+    Target("init", 600, _proposals),
 )

@@ -138,7 +138,7 @@ TEXTS = {
     ),
     "table": (
         ("t.jsonl", '{"left": "a", "right": "b", "score": 0.5}\n{"left": "c", "right": "d", "score": 1}\n'),
-        ("t.jsonl", '{"left": "a", "right": "b", "negative": ["x", "y"]}\n{"left": "c", "right": "d", "negative": ["z", "w"]}'),
+        ("t.jsonl", '{"left": "a", "right": "b", "negative": ["x"]}\n{"left": "c", "right": "d", "negative": ["z"]}'),
         ("t.csv", "text\na\nb c\n"),
         ("t.tsv", "left\tright\tscore\na\tb\t0.5\nc\td\t1\n"),
     ),
@@ -251,15 +251,15 @@ def _downloads(work: Path) -> Call:
 
 
 TARGETS = (
-    Target("movielens dat", 5_000, _movielens("MovieLens_1M"), shrink_file),
-    Target("movielens csv", 5_000, _movielens("MovieLens_small"), shrink_file),
-    Target("movielens tail", 3_000, _movielens("MovieLens"), shrink_file),
-    Target("movielens zip", 4_000, _movielens_zip),
+    Target("movielens dat", 8_000, _movielens("MovieLens_1M"), shrink_file),
+    Target("movielens csv", 8_000, _movielens("MovieLens_small"), shrink_file),
+    Target("movielens tail", 5_000, _movielens("MovieLens"), shrink_file),
+    Target("movielens zip", 8_000, _movielens_zip),
     Target("microlens raw", 5_000, _release),
-    Target("microlens challenge", 800, _challenge, shrink_file),
-    Target("text sources", 20_000, _sources),
-    Target("titles", 6_000, _downloads, shrink_file),
-    Target("encoder config.json", 3_000, _encoder("config.json")),
-    Target("encoder tokenizer.json", 3_000, _encoder("tokenizer.json")),
-    Target("encoder model.safetensors", 3_000, _encoder("model.safetensors")),
+    Target("microlens challenge", 300, _challenge, shrink_file),
+    Target("text sources", 25_000, _sources),
+    Target("titles", 5_000, _downloads, shrink_file),
+    Target("encoder config.json", 1_000, _encoder("config.json")),
+    Target("encoder tokenizer.json", 800, _encoder("tokenizer.json")),
+    Target("encoder model.safetensors", 800, _encoder("model.safetensors")),
 )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 WORDS = (
-    "", " ", "x", "\x00", "\ud800", "\u202e", "NaN", "null", "true", "1", "1e3", "-", "../x", "/", "a/b", "~", "*", "[a",
+    "", " ", "x", "\x00", "\ud800", "\u202e", "NaN", "null", "true", "1", "1e3", "-", "../x", "/", "a/b", "~", "*",
     "{x}", "%s", "é" * 10, "A" * 5000, "\n", "item_id", "label", "QIN", "DIN", "AUC", "int", "float", "str", "list",
     "categorical", "sequence", "numeric", "embedding", "text", "meta", "item", "user", "event", "cuda:99", "import os",
     "copy_from(x)", "time", "order", "column", "\u0663", "²",
@@ -85,7 +85,7 @@ def _change(holder: Any, key: Any, others: Sequence[Any], rng: random.Random, ya
         holder[name if isinstance(name, str) else f"{key}x"] = copy.deepcopy(value)
     elif kind == 7 and isinstance(holder, dict):
         name = _odd(rng, yaml)
-        name = name if name is None or isinstance(name, str | int | float) and yaml else str(name)[:100]
+        name = name if name is None or (isinstance(name, str | int | float) and yaml) else str(name)[:100]
         holder[name] = holder.pop(key)
     elif kind == 8:
         # A value from elsewhere, of this tree or of another of its kind.

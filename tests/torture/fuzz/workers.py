@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import mmap
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import resource
 import shutil
 import signal
 import struct
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,7 @@ from tests.torture.fuzz.harness import LONGEST, Fault, Found, Target, fuzz, rand
 # Inputs of one process: what leaks is freed with it.
 BATCH = 4000
 # Seconds for `prepare`, and beyond the limit of an input, which Python code keeps itself.
-PREPARING, GRACE = 300, 25
+PREPARING, GRACE = 600, 55
 # Bytes that a process may allocate beside what it starts with.
 MEMORY = 3 << 30
 
@@ -57,6 +59,8 @@ def _in_a_process(target: Target, work: Path, *, seed: int, start: int, stop: in
         os.setpgid(0, 0)
         # Panics of Rust and tracebacks of this file go there.
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
+        faulthandler.disable()
         _bound_memory()
         at = lambda current: number.__setitem__(slice(0, 8), struct.pack("q", current))  # noqa: E731
         answer.write_text(fuzz(target, folder, seed=seed, start=start, stop=stop, at=at).text(), encoding="utf-8")
@@ -82,7 +86,9 @@ def _in_a_process(target: Target, work: Path, *, seed: int, start: int, stop: in
     else:
         before = Found()
     what = "hang" if hung else signal.Signals(-(process.exitcode or 0)).name
-    fault = Fault("a process", what, f"input {last} ended its process", target.name, last, _input(target, work, seed, last))
+    fault = Fault(
+        "a process", what, f"input {last} ended its process", target.name, last, _input(target, work, seed, last)
+    )
     before.join(Found(inputs=1))
     before.add(fault)
     return before, last + 1
@@ -105,7 +111,8 @@ def _wait(process: multiprocessing.process.BaseProcess, number: mmap.mmap) -> bo
 
 def _bound_memory() -> None:
     """An allocation of many gigabytes fails in this process, and takes no other one down."""
-    used = next(int(line.split()[1]) << 10 for line in Path("/proc/self/status").open() if line.startswith("VmData"))
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    used = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData"))
     resource.setrlimit(resource.RLIMIT_DATA, (used + MEMORY, used + MEMORY))
 
 

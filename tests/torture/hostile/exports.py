@@ -15,6 +15,7 @@ from tests.torture.hostile.meeting import SECRET, Case, Place, with_name
 from tests.torture.hostile.worlds import edit_json
 
 FOLDER = Path("export")
+EVENTS = {"history": {"hour": [3]}}
 
 
 def ranked() -> None:
@@ -25,7 +26,9 @@ def ranked() -> None:
 
     try:
         ranker = Ranker(FOLDER)
-        found = ranker.rank(Request(context={"user_id": "ann", "price": 3.0}, history=["i1"], candidates=["i2", "i3"]))
+        found = ranker.rank(
+            Request(context={"user_id": "ann", "price": 3.0}, history=["i1"], candidates=["i2", "i3"], events=EVENTS)
+        )
         print(found)
     except (FolderError, RequestError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -183,7 +186,7 @@ CASES: list[Case] = with_name(
             Case(
                 f"model.json with {key} {str(value)[:24]}",
                 changed("model.json", lambda m, k=key, v=value: m.update({k: v})),
-                "model.json|model\\.",
+                "model.json|model\\.|is missing",
                 world="export",
             )
             for key, value in (
@@ -315,7 +318,7 @@ CASES: list[Case] = with_name(
         ),
         Case(
             "a request with a context of objects",
-            _rank({"context": {"user_id": {"$ne": 1}}, "candidates": ["i1"]}),
+            _rank({"context": {"user_id": {"$ne": 1}, "price": 1.0}, "candidates": ["i1"]}),
             "user_id",
             world="export",
         ),

@@ -104,8 +104,8 @@ def _pipe(path: Path, place: Place) -> None:
 def _zip_bomb(path: Path, place: Place) -> None:
     line = b"1::1::5::978300760\n"
     with zipfile.ZipFile(path, "w") as archive:
-        for name in ("movies.dat", "users.dat"):
-            archive.writestr(f"ml-1m/{name}", "1::x::y\n")
+        for name, row in (("movies.dat", "1::x::y"), ("users.dat", "1::M::1::1::1")):
+            archive.writestr(f"ml-1m/{name}", f"{row}\n")
         unfolding(archive, "ml-1m/ratings.dat", line, line * 900_000, size=len(line) * (1 + 900_000 * 200))
 
 
@@ -202,7 +202,6 @@ CASES: list[Case] = with_name(
             "titles of NUL bytes",
             given("t.csv", content(b"item_id,title\nsku-0001,\0\0\0\n"), *EXPLAIN),
             "t.csv",
-            accepted="a title is a text; it is shown with its control characters escaped",
         ),
         Case("titles that are a pipe", given("t.csv", _pipe, *EXPLAIN), "t.csv"),
         Case(

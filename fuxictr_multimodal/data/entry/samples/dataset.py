@@ -19,6 +19,7 @@ from fuxictr_multimodal.data.entry.entry import MAX_LEN, Entry
 from fuxictr_multimodal.data.entry.samples.events import SampleEvents
 from fuxictr_multimodal.data.entry.samples.histories import HistoryReader, JaggedIds
 from fuxictr_multimodal.data.entry.samples.sources import Source, open_sources
+from fuxictr_multimodal.data.entry.tables.files import reading
 from fuxictr_multimodal.data.entry.tables.items import (
     Items,
     ShownItems,
@@ -79,12 +80,14 @@ def build_samples(entry: Entry, *, data_root: str | Path, recipe: Mapping[str, A
         train = _fitted_rows(entry, sources)
         facts: dict[str, Any] = {}
         if seen is None:
-            builder.fit(train)
+            with reading(sources[0].name):
+                builder.fit(train)
             builder.write_items(None)
         else:
             table = item_table(entry, seen.items, seen.counts)
             builder.write_ids({entry.settings.item_col: seen.items.ids})
-            builder.fit(train, item_counts=seen.counts)
+            with reading(sources[0].name):
+                builder.fit(train, item_counts=seen.counts)
             # The item's own column tells the number of items where it is the only one.
             own = {entry.settings.item_col: np.arange(seen.items.rows)}
             builder.write_items({**own, **table.columns}, titles=table.titles)
@@ -181,7 +184,9 @@ def _first_pass(entry: Entry, sources: list[Source], items: Items, reader: Histo
 def _notes_of_users(users: Users, sources: list[Source]) -> list[str]:
     """What to tell of the users' table: repeated rows, and users of the training samples that it lacks."""
     source = next(source for source in sources if source.split in (None, "train"))
-    ids = source.train_rows().select(pl.col(users.key).drop_nulls().unique()).collect(engine="streaming").to_series()
+    with reading(source.name):
+        own = source.train_rows().select(pl.col(users.key).drop_nulls().unique())
+        ids = own.collect(engine="streaming").to_series()
     unknown = len(users.unknown(ids))
     note = strangers(
         unknown, len(ids), users.key, kind="users of the training samples", rows=source.name, keyed=users.name

@@ -26,6 +26,10 @@ CHUNK_ROWS = 250_000
 SUFFIXES = {"csv": (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt"), "parquet": (".parquet", ".pq"), "npz": (".npz",)}
 # Whole numbers beyond are not exact in a float.
 EXACT_FLOAT = 2**53
+# What pyarrow and polars raise of a column of objects that do not belong together.
+_OF_OBJECTS = (PolarsError, PanicException, pa.ArrowException, TypeError, ValueError, OverflowError)
+# No csv file has such a name, and the reader of a frame may.
+_ROW = "\0row"
 _WANTED = {"int": "a whole number", "float": "a number"}
 
 
@@ -108,7 +112,7 @@ def scan(
         DataError: no such file, a missing column (nearest named), parts that differ, or a value of another type, named
             with file, column and row.
     """
-    frame = as_frame(source)
+    frame = as_frame(source, where=where)
     if frame is not None:
         present = _present(frame.collect_schema(), dtypes, optional, where)
         typed, _ = _typed(frame, present, dtypes, where, first_row=0)
@@ -141,13 +145,28 @@ def scan(
     return Table(whole, tuple(paths), str(source), total)
 
 
-def as_frame(source: Any) -> pl.LazyFrame | None:
-    """A data frame of polars or pandas as a lazy one; None for anything else."""
+def as_frame(source: Any, *, where: str = "the data frame") -> pl.LazyFrame | None:
+    """A data frame of polars or pandas as a lazy one; None for anything else.
+
+    Raises:
+        DataError: a column of objects of several types, named.
+    """
     if isinstance(source, pl.DataFrame | pl.LazyFrame):
         return source.lazy()
-    if type(source).__module__.split(".")[0] == "pandas":
+    if type(source).__module__.split(".")[0] != "pandas" or not hasattr(source, "columns"):
+        return None
+    try:
         return pl.from_pandas(source).lazy()
-    return None
+    except _OF_OBJECTS as error:
+        for name in source.columns:
+            try:
+                pl.from_pandas(source[[name]])
+            except _OF_OBJECTS as wrong:
+                raise DataError(
+                    f"{where}: column {name!r} holds objects that are no numbers, texts or lists of one type "
+                    f"({first_line(wrong)}): convert it"
+                ) from None
+        raise DataError(f"{where} cannot be read as a table: {first_line(error)}") from None
 
 
 def files_of(source: Any, *, data_format: str | None, where: str) -> list[Path]:
@@ -208,9 +227,13 @@ def reading(name: str) -> Iterator[None]:
     """Turn what polars and pyarrow say of a damaged file into one line that names it."""
     try:
         yield
-    except (PolarsError, PanicException, pa.ArrowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{name} cannot be read: {reason}") from None
+    except (PolarsError, PanicException, pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{name} cannot be read: {first_line(error)}") from None
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, or its type."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _open(path: Path, data_format: str, sep: str) -> tuple[pl.LazyFrame, int | None]:
@@ -265,7 +288,7 @@ def _typed(
         rows = found_counts["len"]
         for name, bad in checks.items():
             if found_counts[f"bad {name}"]:
-                row, value = frame.select(pl.col(name)).with_row_index("at").filter(bad).first().collect().row(0)
+                row, value = frame.select(pl.col(name)).with_row_index(_ROW).filter(bad).first().collect().row(0)
                 raise DataError(
                     f"{where}: column {name!r}, row {row + first_row}: {value!r} is not {_WANTED[dtypes[name]]}"
                 )

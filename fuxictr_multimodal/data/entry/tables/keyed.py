@@ -10,6 +10,8 @@ import polars as pl
 from fuxictr_multimodal.data.entry.tables.files import Table
 from fuxictr_multimodal.errors import DataError
 
+# No column of the user has such a name.
+_ROW = "\0row"
 _ONE_FORM = "ids must have one form in both"
 
 
@@ -44,7 +46,7 @@ def read_keyed(table: Table, key: str, *, absent: object = None) -> tuple[pl.Dat
 
 
 def _refuse_contradictions(frame: pl.DataFrame, once: pl.DataFrame, key: str, name: str) -> None:
-    rows = frame.with_row_index("row").filter(pl.col(key).is_duplicated())
+    rows = frame.with_row_index(_ROW).filter(pl.col(key).is_duplicated())
     both = rows.join(once, on=key, how="left", suffix=" first", maintain_order="left")
     for column in frame.columns:
         if column != key:
@@ -52,7 +54,7 @@ def _refuse_contradictions(frame: pl.DataFrame, once: pl.DataFrame, key: str, na
             if differs.height:
                 raise DataError(
                     f"{name}: {key} {differs[key][0]!r} occurs more than once with different values of {column!r}, "
-                    f"again in row {differs['row'][0]} (counted from 0): keep one row of each id"
+                    f"again in row {differs[_ROW][0]} (counted from 0): keep one row of each id"
                 )
 
 

@@ -27,6 +27,25 @@ def test_an_entry_that_does_not_fit_is_refused(shop, change, message):
     assert not (shop / "data/Shop").exists()
 
 
+@pytest.mark.parametrize("column", ["a text", {"name": {"a": 1}}, {"name": None}, ["name"], {"name": [["x"]]}])
+def test_a_column_that_is_none_is_refused(shop, column):
+    with pytest.raises(ConfigError, match="feature_cols: .* (has no name|cannot be the name of a column)"):
+        build_entry(entry_of(shop, feature_cols=[*entry_of(shop)["feature_cols"], column]))
+
+
+def test_columns_that_are_no_list_are_refused(shop):
+    with pytest.raises(ConfigError, match="feature_cols must be a list of columns, not 64"):
+        build_entry(entry_of(shop, feature_cols=64))
+
+
+def test_contradictions_in_a_table_with_a_column_named_row_are_named(shop):
+    users = make_users().with_columns(row=pl.lit(1))
+    pl.concat([users, users[:1].with_columns(city=pl.lit("elsewhere"))]).write_parquet(shop / "users.parquet")
+    columns = [*entry_of(shop)["feature_cols"], {"name": "row", "dtype": "int", "type": "numeric", "source": "user"}]
+    with pytest.raises(DataError, match="occurs more than once with different values of 'city', again in row 10"):
+        build_entry(entry_of(shop, feature_cols=columns))
+
+
 @pytest.mark.parametrize("text", ['["item 1", "item 2"]', "[]", "['item 1'\n 'item 2']"])
 def test_lists_in_brackets_are_no_ids(shop, text):
     frame = make_rows(0, 200).with_columns(pl.col("clicks").list.eval(pl.element().fill_null("")).list.join("^"))

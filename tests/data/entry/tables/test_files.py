@@ -127,6 +127,22 @@ def test_wrong_values_of_parquet_and_frames_are_named(tmp_path):
         open_table(ROWS.with_columns(clicks="age"))
 
 
+@pytest.mark.parametrize("odd", [{"a": 1}, object(), 10**30, {1}], ids=["dict", "object", "huge", "set"])
+def test_objects_of_pandas_that_are_no_values_are_named(odd):
+    frame = ROWS.to_pandas()
+    frame["age"] = frame["age"].astype(object)
+    frame.iat[1, frame.columns.get_loc("age")] = odd
+    with pytest.raises(DataError, match=r"train_data: column 'age' holds objects that are no numbers, texts or lists"):
+        open_table(frame)
+
+
+def test_a_wrong_value_of_a_column_of_any_name_is_named():
+    frame = pl.DataFrame({"at": ["1", "x"], "row": ["y", "2"]})
+    for name, row, value in (("at", 1, "x"), ("row", 0, "y")):
+        with pytest.raises(DataError, match=f"column '{name}', row {row}: '{value}' is not a whole number"):
+            scan(frame, dtypes={name: "int"}, where="table")
+
+
 def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(DataError, match=r"train_data: .*/nowhere/a.csv does not exist \(nor does the folder"):
         open_table(tmp_path / "nowhere/a.csv")
@@ -135,6 +151,11 @@ def test_what_cannot_be_read_is_named(tmp_path):
         open_table(tmp_path / "trian.csv")
     with pytest.raises(DataError, match=r"train.csv cannot be read: invalid utf-8"):
         open_table(tmp_path / "train.csv")
+    ROWS.write_parquet(tmp_path / "a.parquet")
+    content = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(content.replace(b"age", b"\xffge"))
+    with pytest.raises(DataError, match=r"a.parquet cannot be read: .*decode"):
+        open_table(tmp_path / "a.parquet")
     (tmp_path / "a.parquet").write_bytes(b"PAR1 cut")
     with pytest.raises(DataError, match=r"a.parquet cannot be read"):
         open_table(tmp_path / "a.parquet")
