@@ -26,8 +26,8 @@ from tests.torture.disk.faults import KINDS, Fault, Tally, armed, compiled, envi
 from tests.torture.disk.scenarios import SCENARIOS, Bases, Scenario, typed
 
 OWN_COUNT = 240
-# A process of its own for every so many attacks: it ends as a command of a shell does.
-OWN_PROCESS = 12
+# A process of its own for every so many attacks, in turn of all commands: it ends as a command of a shell does.
+OWN_PROCESS = 7
 LEFT = re.compile(r"\.tmp$|\.building$|\.replaced$|^\..*\.\d+$")
 NAMED = re.compile(r"^error: .*/?[\w@=.,-]+.* (cannot be (written|created|reached)|is not there)", re.MULTILINE)
 WARNED = "cannot be written"
