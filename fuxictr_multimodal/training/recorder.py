@@ -59,10 +59,11 @@ class RunReport:
         Raises:
             DataError: if the file is not a report of this version of the project.
         """
+        kind: Any = cls
+        name = ""
         try:
-            content = read_json_file(path)
-            report = cls(**content)
-            for name, form in _forms(cls).items():
+            report = cls(**read_json_file(path))
+            for name, form in _forms(kind).items():
                 form.validate_python(getattr(report, name), strict=True)
         except ValidationError as error:
             wrong = error.errors(include_url=False)[0]
@@ -86,7 +87,7 @@ class RunReport:
 
 
 @functools.cache
-def _forms(kind: type) -> dict[str, TypeAdapter[Any]]:
+def _forms(kind: Any) -> dict[str, TypeAdapter[Any]]:
     """What checks each field of a report."""
     return {name: TypeAdapter(hint) for name, hint in get_type_hints(kind).items()}
 

@@ -175,9 +175,10 @@ class Columns:
         Raises:
             ConfigError: a column is wrong.
         """
-        given = _named(settings.feature_cols)
+        written: Any = settings.feature_cols
+        given = _named(written)
         if not isinstance(given, list) or not all(_has_name(column) for column in given):
-            check_feature_cols(settings.feature_cols, where)  # says what is wrong
+            check_feature_cols(written, where)  # says what is wrong
         making = {c["name"]: {key: c[key] for key in _MAKING if key in c} for c in given}
         raw = {name: _copied(keys["preprocess"], f"{where}: column {name!r}") for name, keys in making.items()
                if "preprocess" in keys}  # fmt: skip
