@@ -19,7 +19,7 @@ def check_manifest(manifest: Any, where: str) -> None:
     """Refuse a manifest that its writer cannot have written.
 
     Args:
-        manifest: as it was read.
+        manifest: a `Manifest` as it was read; its module imports this one.
         where: the file, for the error.
 
     Raises:
