@@ -30,14 +30,12 @@ def planned() -> Iterator[tuple[str, Point]]:
     swapped = [point for point in _run() if point.kind in ("evaluation", "checkpoint", "state")]
     yield from (("averaged", point) for point in swapped)
     for scene in ("seeds", "grid", "search"):
-        for nth in (4, 7, 38):
-            yield (
-                scene,
-                Point("step", f"{TRAINER}._train_step", AFTER, nth if scene == "seeds" else nth // 2, child=True),
-            )
-        yield scene, Point("checkpoint", "*.model", HALF, 1, child=True)
-        yield scene, Point("state", "*.state", BEFORE, 2, child=True)
-        yield scene, Point("report", "*.report.json", AFTER, 2, child=True)
+        both = scene == "search"
+        for nth in (2, 7, 19):
+            yield scene, Point("step", f"{TRAINER}._train_step", AFTER, nth, child=True, both=both)
+        yield scene, Point("checkpoint", "*.model", HALF, 1, child=True, both=both)
+        yield scene, Point("state", "*.state", BEFORE, 2, child=True, both=both)
+        yield scene, Point("report", "*.report.json", AFTER, 2, child=True, both=both)
         yield scene, Point("launch", "fuxictr_multimodal.launch.pool:Pool._start", AFTER, 2)
         yield scene, Point("launch", "fuxictr_multimodal.launch.pool:Pool._finish", AFTER, 1)
     yield from (("text", point) for point in _text())

@@ -26,6 +26,7 @@ class Point:
             does that dies while it writes.
         nth: at the so-manieth call, from 1.
         child: whether a process dies that the command started, instead of its own.
+        both: whether the command dies with it, as in a power cut. A search counts a trial that dies alone as failed.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class Point:
     when: str = BEFORE
     nth: int = 1
     child: bool = False
+    both: bool = False
 
     def __str__(self) -> str:
         return f"{self.kind} ({self.when} call {self.nth} of {self.target}{' in a child' if self.child else ''})"
@@ -56,6 +58,8 @@ def install(point: Point, mark: Path) -> None:
             return
         for path in paths:
             os.truncate(path, Path(path).stat().st_size // 2)
+        if point.both:
+            os.kill(own, signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 
     def wrap(function: Callable[..., Any], *, counts: Callable[..., bool]) -> Callable[..., Any]:
