@@ -3,12 +3,14 @@
 import ast
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import fuxictr
 import pytest
 import sklearn.preprocessing
 import torch
+import yaml
 
 from fuxictr_multimodal.cli.experiment import run_expid_main
 from fuxictr_multimodal.cli.explain import run_explain_main
@@ -16,10 +18,13 @@ from fuxictr_multimodal.cli.predict import run_predict_main
 from fuxictr_multimodal.cli.tuner import run_param_tuner_main
 from fuxictr_multimodal.config import known_values
 from fuxictr_multimodal.config.dataset_settings import DATASET_KEYS
+from fuxictr_multimodal.config.expids import load_config
 from fuxictr_multimodal.config.known_values import check_known_values
 from fuxictr_multimodal.config.run_settings import FUXICTR_KEYS, RUN_KEYS
 from fuxictr_multimodal.data.synthetic import build_from_config
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.training.experiment import resumed_params
+from fuxictr_multimodal.training.report import Report
 from tests.helpers.resealed import reseal
 
 COLUMNS = (
@@ -135,6 +140,18 @@ def test_a_tuner_file_is_refused_before_its_first_trial(folder, capsys, key):
     assert f"tuner.yaml: tuner_space: {key}" in capsys.readouterr().err
     assert not marker.exists()
     assert not Path("tuner_random_s0").exists()
+
+
+@pytest.mark.parametrize("name", RUN_VALUES)
+def test_a_planted_text_in_the_report_of_a_run_is_refused(folder, name):
+    key, marker = name.split()[0], folder() / "planted"
+    params = load_config(Path("config"), "E")
+    theirs = {**params, key: yaml.safe_load(planted_value(RUN_VALUES[name], marker))}
+    before = Report(expid="theirs", model="QIN", dataset_id="D", seed=1, config=json.loads(json.dumps(theirs)))
+    assert resumed_params(replace(before, config=json.loads(json.dumps(params))), params, ()) == params
+    with pytest.raises(ConfigError, match=f"the report of run 'theirs'.*{key}"):
+        resumed_params(before, params, ())
+    assert not marker.exists()
 
 
 @pytest.fixture(scope="module")
