@@ -59,9 +59,11 @@ def load_encoder(
     remedy = f"it does not fit {folder / CONFIG}; {REMEDY}"
     encoder.load_state_dict(check_weights(weights, encoder, folder / WEIGHTS, remedy=remedy))
     tokenizer = BilingualTokenizer.read(folder)
-    if tokenizer.vocabulary_size > config.vocabulary_size:
+    # The numbers of tokens need not be without gaps.
+    tokens = max(tokenizer.fast.get_vocab().values(), default=-1) + 1
+    if tokens > config.vocabulary_size:
         raise DataError(
-            f"{folder / FILE_NAME} has {tokenizer.vocabulary_size} tokens, but {folder / CONFIG} has rows for "
+            f"{folder / FILE_NAME} has {tokens} tokens, but {folder / CONFIG} has rows for "
             f"{config.vocabulary_size}: they are of different encoders; copy the whole folder again"
         )
     return encoder.eval(), tokenizer

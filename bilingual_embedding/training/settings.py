@@ -27,7 +27,9 @@ class TokenizerSettings(Settings):
     sources: ListOf[str] = Field(
         description="Sources whose texts the vocabulary is learnt from. Those with pairs also steer `parity`."
     )
-    vocabulary_size: int | None = Field(None, description="Number of tokens. By default the one of the preset.")
+    vocabulary_size: int | None = Field(
+        None, le=2**24, description="Number of tokens. By default the one of the preset."
+    )
     method: str = Field(
         "bpe",
         description="`bpe` merges the most frequent pair of all texts. `parity` takes each merge from the language "

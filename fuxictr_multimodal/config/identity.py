@@ -12,6 +12,8 @@ UNHASHED_KEYS = frozenset(
     "gpu cpu_threads verbose num_workers model_root data_root model_id loader_mode zoo_root tuning_trials note "
     "save_minutes save_steps verify".split()
 )
+# Where the raw files of a dataset lie; a run that is copied to another machine may find them elsewhere.
+RAW_FILES = frozenset({"interactions.file", "item_data", "user_data"})
 # FuxiCTR's names for the files of a dataset: accepted and not read, since a built dataset knows its own files.
 UNREAD_KEYS = frozenset("train_data valid_data test_data data_format".split())
 

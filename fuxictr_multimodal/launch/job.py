@@ -17,6 +17,7 @@ from typing import Any
 
 from fuxictr_multimodal.system import supervisor
 from fuxictr_multimodal.system.command import refusal
+from fuxictr_multimodal.system.files import kept_if_possible
 from fuxictr_multimodal.system.interruption import Interrupted, raised_on_signals
 from fuxictr_multimodal.system.progress import heard_by
 from fuxictr_multimodal.system.terminal import prepare_streams
@@ -103,7 +104,8 @@ def run_in_this_process(
     os.environ.update(environment)
     prepare_streams()
     if job.log is not None:
-        _print_to(job.log)
+        with kept_if_possible(job.log):
+            _print_to(job.log)
     words.send(_outcome(job, words))
 
 

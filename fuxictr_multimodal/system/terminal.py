@@ -9,17 +9,22 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from fuxictr_multimodal.system.writing import ADVICE
 from fuxictr_multimodal.text.escape import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 IN_ASCII = "in_ascii"  # name of the handler of characters that an encoding lacks
+_STANDARD_ERROR = 2
 _ASCII = {"±": "+-", "…": "...", "█": "#", "─": "-"}  # characters of our tables
 
 
 class _TolerantStream(io.FileIO):
-    """A standard stream whose reader may close the pipe, as `head` does: the rest is dropped and the work continues."""
+    """A standard stream whose reader may close the pipe, as `head` does: the rest is dropped and the work continues.
+
+    So is what standard error cannot write to a file on a full disk. Standard output is a result: its error names it.
+    """
 
     def write(self, data: Any, /) -> int:
         try:
@@ -29,6 +34,12 @@ class _TolerantStream(io.FileIO):
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
             return memoryview(data).nbytes
+        except OSError as error:
+            if error.errno not in ADVICE:
+                raise
+            if self.fileno() == _STANDARD_ERROR:
+                return memoryview(data).nbytes
+            raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def prepare_streams() -> None:

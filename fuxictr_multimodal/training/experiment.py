@@ -20,7 +20,7 @@ from fuxictr_multimodal.config.expids import (
     load_dataset_config,
     load_model_config,
 )
-from fuxictr_multimodal.config.identity import computed
+from fuxictr_multimodal.config.identity import RAW_FILES, computed
 from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.config.run_settings import RunSettings
 from fuxictr_multimodal.data.batch import Batch
@@ -234,6 +234,10 @@ def resumed_params(before: Report, params: Mapping[str, Any], named: Collection[
     own = own_settings(computed(before.config), asked, named)
     # In the order of the command's parameters.
     found = {key: value for key, value in params.items() if key in own or key not in asked} | own
+    # Raw files lie where the command says.
+    found |= {key: params[key] for key in RAW_FILES if key in found and key in params}
+    if "interactions" in found and isinstance(log := params.get("interactions"), Mapping):
+        found["interactions"] = {**found["interactions"], "file": log.get("file")}
     # A report may come from elsewhere, and FuxiCTR evaluates some settings.
     check_params(found, f"the report of run {before.run!r}")
     return found

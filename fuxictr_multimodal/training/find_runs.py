@@ -10,7 +10,7 @@ from typing import Any
 import filelock
 
 from fuxictr_multimodal.config.changes import Change, changes
-from fuxictr_multimodal.config.identity import computed
+from fuxictr_multimodal.config.identity import RAW_FILES, computed
 from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.training.report import Report
@@ -72,8 +72,12 @@ def run_name(
 
 
 def changed_settings(report: Report, params: Mapping[str, Any]) -> list[Change]:
-    """How parameters differ from those of a run, in what they compute."""
-    return changes(computed(report.config), computed(params))
+    """How parameters differ from those of a run, in what they compute.
+
+    Where raw files lie is no such difference: the dataset says of which it was built, and the report of which dataset.
+    """
+    found = changes(computed(report.config), computed(params))
+    return [change for change in found if change.key not in RAW_FILES]
 
 
 def unfinished_runs(directory: Path, expid: str, seed: int | None) -> list[tuple[RunFiles, Report]]:

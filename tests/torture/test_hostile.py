@@ -11,9 +11,7 @@ from tests.torture.hostile.server import Server
 # One of each kind of harm that is cheap to meet: nothing is trained.
 CHOSEN = (
     "settings: a Python object in a tag of YAML",
-    "settings: a Python object in --set",
     "settings: aliases that unfold to 10^9 values",
-    "settings: 100,000 open brackets in --set",
     "settings: a pipe in the folder of experiments",
     "settings: a run named '../../x'",
     "evaluated: loss in YAML",
@@ -22,7 +20,6 @@ CHOSEN = (
     "evaluated: optimizer in the report of a run that is resumed",
     "evaluated: feature_encoder in a feature map",
     "manifests: a manifest whose files name '../../../etc/passwd'",
-    "manifests: a manifest with NaN",
     "manifests: a manifest of 200,000 brackets",
     "arrays: an external link in a split",
     "arrays: a column that declares 10^12 rows",
@@ -33,13 +30,10 @@ CHOSEN = (
     "tables: a zip bomb",
     "tables: csv that is a pipe",
     "weights: a pickle in an archive as checkpoint",
-    "weights: a pickle as published weights",
-    "exports: model.json of 200,000 brackets",
     "exports: weights of a graph outside by ..",
     "exports: items that declare 10^15 numbers",
     "exports: Python beside the model",
     "shown: a tag as note on a page",
-    "shown: escapes as note on the terminal",
 )
 
 
@@ -59,7 +53,7 @@ def test_there_are_many_inputs_and_each_has_a_name():
 
 @pytest.fixture(scope="module")
 def server():
-    with Server() as found:
+    with Server(preload=False) as found:
         yield found
 
 

@@ -10,8 +10,10 @@ from typing import Any
 from fuxictr_multimodal.config.changes import changes
 from fuxictr_multimodal.config.dataset_settings import DatasetSettings
 from fuxictr_multimodal.data.entry.entry import FRAME, TABLES, Entry
+from fuxictr_multimodal.data.entry.tables.files import files_of
 from fuxictr_multimodal.data.store.store import Store
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.system.files import sha256
 
 # Where data lies, how it is got, and what a run may choose for itself.
 _NOT_OF_DATA = frozenset(
@@ -38,7 +40,7 @@ def check_unchanged(store: Store, entry: Entry) -> None:
         return
     then, now = _comparable(built), _comparable(recipe_of(entry)["entry"])
     found = [(change.key, change.then, change.now) for change in changes(then, now)]
-    found = [change for change in found if not _same_file(*change)]
+    found = [change for change in found if not (_same_file(*change) or _same_content(store.manifest.sources, *change))]
     slots = entry.settings.max_len
     if slots is not None and slots > store.manifest.max_len > 0:
         found.append(("max_len", store.manifest.max_len, slots))
@@ -86,6 +88,25 @@ def _same_file(key: str, then: Any, now: Any) -> bool:
     one, other = ([part for part in PurePath(path).parts if part not in (".", "..")] for path in (then, now))
     shorter = min(len(one), len(other))
     return one[-shorter:] == other[-shorter:]
+
+
+def _same_content(sources: Mapping[str, str], key: str, then: Any, now: Any) -> bool:
+    """Whether files at another place, such as that of another machine, are those of which the dataset was built.
+
+    Args:
+        sources: SHA-256 of those, by table and file name; of the dataset's manifest.
+        key: of the entry.
+        then, now: the two places.
+    """
+    table = key.removesuffix(".file")
+    if table not in TABLES or not (isinstance(then, str) and isinstance(now, str)):
+        return False
+    try:
+        files = {f"{table}/{file.name}": file for file in files_of(now, data_format=None, where=table)}
+        built = {name: digest for name, digest in sources.items() if name.startswith(f"{table}/")}
+        return files.keys() == built.keys() and all(sha256(file) == built[name] for name, file in files.items())
+    except (DataError, OSError):
+        return False
 
 
 def _short(value: Any) -> str:

@@ -20,11 +20,7 @@ from tqdm import tqdm
 from fuxictr_multimodal.config.names import check_dataset_id
 from fuxictr_multimodal.data.store import integrity, validation
 from fuxictr_multimodal.data.store.disk_columns import DiskColumns
-from fuxictr_multimodal.data.store.encoding import (
-    FEATURE_MAP_NAME,
-    FEATURE_VOCAB_NAME,
-    StoreFeatureProcessor,
-)
+from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, check_roles
 from fuxictr_multimodal.data.store.h5_writer import write_item_file
 from fuxictr_multimodal.data.store.history_checks import HistoryChecks

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
@@ -88,8 +88,10 @@ class SplitWriter:
         self._drain(final=True)
         self._close_part(last=True)
         if len(self._parts) == 1:
-            self._parts[0].rename(self._folder.with_name(self._folder.name + ".h5"))
-            self._folder.rmdir()
+            alone = self._folder.with_name(self._folder.name + ".h5")
+            with writing(alone, temporary=self._parts[0]):
+                self._parts[0].rename(alone)
+                self._folder.rmdir()
 
     def abandon(self) -> None:
         """Close the open file and discard the buffered rows."""
@@ -275,22 +277,32 @@ def _finish(file: h5py.File, path: Path) -> None:
 
 
 def _divert(file: h5py.File) -> None:
-    """Let what HDF5 still writes to a file go to memory: after a failed write its next one may end the process."""
-    with contextlib.suppress(OSError, RuntimeError, ValueError):
-        descriptor = file.id.get_vfd_handle()
-        with (
-            os.fdopen(os.memfd_create("refused"), "w+b")
-            if hasattr(os, "memfd_create")
-            else tempfile.TemporaryFile() as memory
-        ):
-            os.dup2(memory.fileno(), descriptor)
+    """Let what HDF5 still writes to a file go to memory: after a failed write, a second one may end the process.
+
+    The limit of a file's size, which holds for memory too, is lifted for the rest of this process: Python decides when
+    the file's objects are closed.
+    """
+    with contextlib.suppress(OSError, RuntimeError, ValueError), _memory() as memory:
+        os.dup2(memory.fileno(), file.id.get_vfd_handle())
+        with contextlib.suppress(ImportError):  # Windows has no such limit
+            import resource
+
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def _memory() -> IO[bytes]:
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("refused"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def _forget(file: h5py.File) -> None:
     """Close a file whose content does not matter any more."""
-    _divert(file)
-    with contextlib.suppress(OSError, RuntimeError, ValueError):
-        file.close()
+    if file:
+        _divert(file)
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            file.close()
 
 
 def _create(file: h5py.File, column: Column, position: int, *, rows: int, chunk_rows: int) -> h5py.Dataset:

@@ -121,11 +121,12 @@ def _record_paths(directory: Path) -> list[Path]:
     if place.name.startswith("."):
         return []
     paths = [place.with_name(f".{place.name}.verified.json")]
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    cache = os.environ.get("XDG_CACHE_HOME", "")
     try:
-        folder = Path(cache).expanduser() / "fuxictr-multimodal" / "verified"
+        caches = Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache"
     except RuntimeError:
         return paths  # a user without a home
+    folder = caches / "fuxictr-multimodal" / "verified"
     return [*paths, folder / f"{hashlib.sha256(os.fsencode(place)).hexdigest()}.json"]
 
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fuxictr_multimodal.errors import DataError
-
-if TYPE_CHECKING:
-    from fuxictr_multimodal.data.store.manifest import Column, Manifest
 
 SPLIT_NAMES = frozenset({"train", "valid", "test"})
 DTYPES = frozenset({"uint8", "int32", "int64", "float32", "float64"})
@@ -18,11 +15,11 @@ ROLES = frozenset({"label", "weight", "target", "event", "context", "meta", "ite
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def check_manifest(manifest: Manifest, where: str) -> None:
+def check_manifest(manifest: Any, where: str) -> None:
     """Refuse a manifest that its writer cannot have written.
 
     Args:
-        manifest: as it was read.
+        manifest: a `Manifest` as it was read; its module imports this one.
         where: the file, for the error.
 
     Raises:
@@ -71,7 +68,7 @@ def check_manifest(manifest: Manifest, where: str) -> None:
     refuse_unless(isinstance(columns, list) and all(isinstance(c, dict) for c in columns), "feature_cols", columns)
 
 
-def _check_column(column: Column, key: str, refuse_unless: Callable[[bool, str, Any], None]) -> None:
+def _check_column(column: Any, key: str, refuse_unless: Callable[[bool, str, Any], None]) -> None:
     refuse_unless(_is_name(column.name), f"{key}: name", column.name)
     where = f"{key}: {column.name}"
     refuse_unless(column.dtype in DTYPES, f"{where}: dtype", column.dtype)

@@ -124,7 +124,7 @@ class Ranges:
         what = "history" if behaviour is None else f"history {behaviour!r}"
         checked = [(f"the {what}", self._items, found.values)]
         for name, events in found.events.items():
-            bounds = spec_bounds(self._features.get(name, {}), numbers=False)
+            bounds = bounds_of(name, self._features, numbers=False)
             checked.append((f"event column {name!r} of the {what}", bounds, events))
         for place, bounds, values in checked:
             at = bounds.first_outside(values)
@@ -150,14 +150,22 @@ class Ranges:
         if column.role == "meta" or self._features.get(column.name, {}).get("type") == "meta":
             count = self._codes.get(column.name)
             return IDS if count is None else Bounds(-1, count - 1, f"has no id: its codes go from 0 to {count - 1}")
-        return spec_bounds(self._features.get(column.name, {}), numbers=column.dtype.startswith("float"))
+        return bounds_of(column.name, self._features, numbers=column.dtype.startswith("float"))
 
 
-def spec_bounds(spec: Mapping[str, Any], *, numbers: bool) -> Bounds:
+def bounds_of(name: str, features: Specs, *, numbers: bool) -> Bounds:
     """What a feature of the feature map may hold; `numbers` says so where the feature map does not know it."""
+    spec = features.get(name, {})
     if spec.get("type") in ("numeric", "embedding") or (not spec and numbers):
         return NUMBERS
-    return _ids_up_to(spec.get("vocab_size"), low=0)
+    sizes, seen = [], set()
+    # A feature that shares the embedding table of another one looks up that table.
+    while spec and name not in seen:
+        seen.add(name)
+        sizes += [spec["vocab_size"]] if spec.get("vocab_size") is not None else []
+        name = spec.get("share_embedding") or name
+        spec = features.get(name, {})
+    return _ids_up_to(min(sizes, default=None), low=0)
 
 
 def check_items(path: Path, columns: Mapping[str, np.ndarray], features: Specs) -> None:
@@ -172,7 +180,7 @@ def check_items(path: Path, columns: Mapping[str, np.ndarray], features: Specs) 
         DataError: an id is out of range, a number is not finite, or row 0, which is padding, is not all zero.
     """
     for name, values in columns.items():
-        bounds = spec_bounds(features.get(name, {}), numbers=values.dtype.kind == "f")
+        bounds = bounds_of(name, features, numbers=values.dtype.kind == "f")
         if values.dtype.kind not in bounds.kinds:
             raise DataError(f"{path}: column {name!r} cannot hold {values.dtype}: {AGAIN}")
         at = bounds.first_outside(values)

@@ -14,7 +14,8 @@ from filelock import FileLock
 from fuxictr_multimodal.data.store.held import aside_paths, move_aside, remove_unread, replaced_path
 from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.system.files import make_folder
+from fuxictr_multimodal.system.files import make_folder, sync, sync_tree
+from fuxictr_multimodal.system.writing import writing
 
 logger = logging.getLogger(__name__)
 # Characters of a name in a message that says that it is too long.
@@ -99,15 +100,24 @@ class Staging:
             self._release()
 
     def commit(self) -> None:
-        """Move the folder to its place; one that it replaces is removed after the move, unless it is being read."""
-        try:
-            if self.final_dir.exists():
-                self.final_dir.rename(self._replaced)
-            self.dir.rename(self.final_dir)
-            self._committed = True
-        except BaseException:
-            self._recover()
-            raise
+        """Move the folder to its place; one that it replaces is removed after the move, unless it is being read.
+
+        Its files are on the disk before it has its name: a power cut leaves the earlier folder or this one.
+
+        Raises:
+            Unwritable: the disk is full or the like.
+        """
+        sync_tree(self.dir)
+        with writing(self.final_dir, temporary=self.dir):
+            try:
+                if self.final_dir.exists():
+                    self.final_dir.rename(self._replaced)
+                self.dir.rename(self.final_dir)
+                self._committed = True
+            except BaseException:
+                self._recover()
+                raise
+            sync(self.final_dir.parent)
         self._remove_replaced()
 
     def _release(self) -> None:

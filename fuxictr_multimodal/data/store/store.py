@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from fuxictr_multimodal.data.store.held import HeldFolder, replaced_path
+from fuxictr_multimodal.data.store.held import HeldFolder, is_there, replaced_path
 from fuxictr_multimodal.data.store.ids import IdMap, ids_name
 from fuxictr_multimodal.data.store.integrity import Mode, check_files
 from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, Manifest
@@ -74,7 +74,8 @@ class Store:
     @staticmethod
     def exists(data_root: str | Path, dataset_id: str) -> bool:
         """Whether a finished dataset of any format version exists."""
-        return (Path(data_root) / dataset_id / MANIFEST_NAME).is_file()
+        directory = Path(data_root) / dataset_id
+        return is_there(directory) and (directory / MANIFEST_NAME).is_file()
 
     def split_path(self, split: str) -> Path | None:
         """`train.h5`, or the folder `train` of parts, or None where the dataset has no such split."""

@@ -13,6 +13,7 @@ from fuxictr_multimodal.config.identity import config_hash
 from fuxictr_multimodal.launch.job import exit_text
 from fuxictr_multimodal.launch.tuning.space import Trial
 from fuxictr_multimodal.system.untrusted.json_files import read_json_file
+from fuxictr_multimodal.training.run_names import RunFiles
 
 OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|can't allocate memory|ALLOC_FAILED", re.I)
 
@@ -111,11 +112,14 @@ def is_of(report: Report, trial: Trial, dataset_hash: str | None) -> bool:
 
 
 def finished_report(trial: Trial, dataset_hash: str | None) -> Report | None:
-    """The report of a completed trial, otherwise None."""
+    """The report of a completed trial, otherwise None.
+
+    A state beside it says that its run was killed after its report: the run itself does the little that is left.
+    """
     report = read_report(trial.report)
     if report is None or report.get("status") != "completed" or not is_of(report, trial, dataset_hash):
         return None
-    return report
+    return report if RunFiles.of_report(trial.report).left is None else None
 
 
 def dataset_hash(trial: Trial) -> str | None:

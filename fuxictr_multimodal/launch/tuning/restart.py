@@ -5,6 +5,7 @@ from __future__ import annotations
 from fuxictr_multimodal.launch.tuning import outcome
 from fuxictr_multimodal.launch.tuning.outcome import Record, Report
 from fuxictr_multimodal.launch.tuning.space import Space, Trial
+from fuxictr_multimodal.training.run_names import RunFiles
 
 
 class Restart:
@@ -29,7 +30,8 @@ class Restart:
         report = outcome.read_report(trial.report)
         if report is None:
             return []
-        resumes = report.get("status") != "completed" and outcome.is_of(report, trial, self._dataset_hash(trial))
+        unfinished = report.get("status") != "completed" or RunFiles.of_report(trial.report).left is not None
+        resumes = unfinished and outcome.is_of(report, trial, self._dataset_hash(trial))
         return ["--resume" if resumes else "--overwrite"]
 
     def restore(self, record: Record) -> None:

@@ -133,7 +133,8 @@ def read_model(path: Path) -> Model:
 
 def check_regular(file: Path) -> None:
     """Refuse a pipe or a device, which may never end. Raises FolderError, or OSError where there is no file."""
-    if not stat.S_ISREG(file.stat().st_mode):
+    mode = file.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise FolderError(f"{file} is no regular file: export the model again")
 
 

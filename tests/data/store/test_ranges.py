@@ -15,6 +15,7 @@ from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.data.store.feature_map import load_feature_map
 from fuxictr_multimodal.data.store.full_check import check_values
 from fuxictr_multimodal.data.store.manifest import Manifest
+from fuxictr_multimodal.data.store.ranges import bounds_of
 from fuxictr_multimodal.errors import DataError
 from tests.helpers.resealed import reseal
 from tests.helpers.store_build import build, split_rows
@@ -118,6 +119,16 @@ def test_a_wrong_value_of_the_item_table_is_named(dataset, name, place, value, m
         ItemTable.from_store(dataset, feature_map=feature_map)
     with pytest.raises(DataError, match=message):
         verified(dataset)
+
+
+def test_a_shared_table_bounds_who_shares_it(dataset):
+    feature_map = load_feature_map(dataset, "tiny", {})
+    assert bounds_of("words", feature_map.features, numbers=False).high == 6
+    feature_map.features["words"]["share_embedding"] = "level"
+    assert bounds_of("words", feature_map.features, numbers=False).high == 4
+    feature_map.features["level"]["share_embedding"] = "words"
+    assert bounds_of("level", feature_map.features, numbers=False).high == 4
+    assert bounds_of("unknown", feature_map.features, numbers=False).high == 2**31 - 1
 
 
 def test_files_that_disagree_are_named(dataset):

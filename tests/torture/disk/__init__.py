@@ -26,8 +26,8 @@ from tests.torture.disk.faults import KINDS, Fault, Tally, armed, compiled, envi
 from tests.torture.disk.scenarios import SCENARIOS, Bases, Scenario, typed
 
 OWN_COUNT = 240
-# A process of its own for every so many attacks: it ends as a command of a shell does.
-OWN_PROCESS = 12
+# A process of its own for every so many attacks, in turn of all commands: it ends as a command of a shell does.
+OWN_PROCESS = 7
 LEFT = re.compile(r"\.tmp$|\.building$|\.replaced$|^\..*\.\d+$")
 NAMED = re.compile(r"^error: .*/?[\w@=.,-]+.* (cannot be (written|created|reached)|is not there)", re.MULTILINE)
 WARNED = "cannot be written"
@@ -99,7 +99,10 @@ class _Attacker:
             }  # fmt: skip
             wrong.append(f"another result than undisturbed: {sorted(different)[:4]}")
         wrong += [f"again left {path}" for path in self._left()]
-        self.failed += [f"{scenario.name}, {fault} ({first}){', own process' if own else ''}: {line}" for line in wrong]
+        lines = [f"{scenario.name}, {fault} ({first}){', own process' if own else ''}: {line}" for line in wrong]
+        for line in lines:
+            tqdm.write(line, file=sys.stderr)
+        self.failed += lines
 
     def _begun(self, scenario: Scenario) -> bool:
         return scenario.name != "init" or any(self.folder.glob("own/**/*.yaml"))

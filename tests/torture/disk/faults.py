@@ -112,7 +112,7 @@ def _arm(library: str, values: dict[str, Any]) -> None:
 
 def _arm_python(_: str, values: dict[str, Any]) -> None:
     """Fail what Python calls itself: renames and fsync."""
-    with open(values["tally"], "r+b") as file:
+    with Path(values["tally"]).open("r+b") as file:
         memory = mmap.mmap(file.fileno(), TALLY_BYTES)
     number = getattr(errno, values["error"])
 
@@ -130,7 +130,8 @@ def _arm_python(_: str, values: dict[str, Any]) -> None:
         return call
 
     def target(_: Any, path: Any) -> str:
-        return os.path.abspath(os.fsdecode(path))
+        return str(Path(os.fsdecode(path)).absolute())
 
     os.replace, os.rename = failing("r", os.replace, target), failing("r", os.rename, target)
-    os.fsync = failing("s", os.fsync, lambda fd: os.readlink(f"/proc/self/fd/{fd}") if os.path.isdir("/proc") else "")
+    if Path("/proc/self/fd").is_dir():
+        os.fsync = failing("s", os.fsync, lambda descriptor: str(Path(f"/proc/self/fd/{descriptor}").readlink()))

@@ -85,7 +85,14 @@ SCENARIOS = (
         (DATA,),
         (DATA,),
     ),
-    Scenario("train", ["run_expid.py", *RUN], "data", (DATA,), (f"{FOLDER}/*.report.json", f"{FOLDER}/*.model"), ("--resume",)),
+    Scenario(
+        "train",
+        ["run_expid.py", *RUN],
+        "data",
+        (DATA,),
+        (f"{FOLDER}/*.report.json", f"{FOLDER}/*.model"),
+        ("--resume",),
+    ),
     Scenario(
         "predict csv",
         ["run_predict.py", *RUN, "--out", "scores.csv", "--calibrate", "platt"],
@@ -107,7 +114,13 @@ SCENARIOS = (
         (DATA, f"{FOLDER}/*"),
         ("page.json",),
     ),
-    Scenario("explain", ["run_explain.py", *RUN, "--json", "e.json", "--out", "e.svg"], "trained", (DATA, f"{FOLDER}/*.model"), ("e.json",)),
+    Scenario(
+        "explain",
+        ["run_explain.py", *RUN, "--json", "e.json", "--out", "e.svg"],
+        "trained",
+        (DATA, f"{FOLDER}/*.model"),
+        ("e.json",),
+    ),
     Scenario(
         "init",
         ["-m", "fuxictr_multimodal.cli.main", "init", "log.parquet", "items.parquet", "users.csv", "--config", "own"],
@@ -125,8 +138,8 @@ SCENARIOS = (
     ),
     Scenario(
         "tune",
-        ["run_param_tuner.py", "--config", "config/tuner/fake_tuner.yaml", "--script", str(FAKE_TRIAL), "--search", "random",
-         "--trials", "2", "--gpu", "-1"],
+        ["run_param_tuner.py", "--config", "config/tuner/fake_tuner.yaml", "--script", str(FAKE_TRIAL), "--gpu", "-1",
+         "--search", "random", "--trials", "2"],
         "tuner",
         ("config/*_config/*",),
         ("config/tuner/*/summary.json",),
@@ -186,10 +199,8 @@ class Bases:
 
     def _make_shop(self, folder: Path) -> None:
         shop.write(folder, events=1200)
-        _typed(
-            ["-m", "fuxictr_multimodal.cli.main", "init", "log.parquet", "items.parquet", "users.csv", "--config", "proposed"],
-            folder,
-        )  # fmt: skip
+        proposing = next(scenario.words for scenario in SCENARIOS if scenario.name == "init")
+        _typed([*proposing[:-1], "proposed"], folder)
 
     def _make_tuner(self, folder: Path) -> None:
         from tests.helpers.tuner_sweep import Sweep

@@ -226,7 +226,8 @@ CASES: list[Case] = with_name(
         Case(
             "vocabulary.json with a method as type",
             changed("vocabulary.json", lambda v: v["context"][1].update(dtype="__class__")),
-            "vocabulary.json",
+            "",
+            accepted="the type of a number is compared with its own list and looked up nowhere",
             world="export",
         ),
         Case(
@@ -318,7 +319,7 @@ CASES: list[Case] = with_name(
         ),
         Case(
             "a request with a context of objects",
-            _rank({"context": {"user_id": {"$ne": 1}}, "candidates": ["i1"]}),
+            _rank({"context": {"user_id": {"$ne": 1}, "price": 1.0}, "candidates": ["i1"]}),
             "user_id",
             world="export",
         ),

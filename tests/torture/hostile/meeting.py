@@ -125,7 +125,8 @@ def _classify(case: Case, place: Place, work: Path, status: int) -> Met:
     # A comparison or search whose run is refused ends with 1.
     if status not in (1, 2) or not last.startswith("error: ") or not re.search(case.names, last):
         return Met("unnamed", f"status {status}: {last}")
-    if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", errors):
+    # Libraries colour their own lines.
+    if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", re.sub(r"\x1b\[[0-9;]*m", "", errors)):
         return Met("unnamed", f"control characters in {last!r}")
     return Met("refused", last)
 

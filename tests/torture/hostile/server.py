@@ -30,12 +30,19 @@ PRELOADED = (
 
 
 class Server:
-    """The process; a context manager."""
+    """The process; a context manager.
+
+    Args:
+        preload: whether it imports what commands need.
+    """
+
+    def __init__(self, *, preload: bool = True) -> None:
+        self._arguments = ["preload"] if preload else []
 
     def __enter__(self) -> Self:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-m", __name__, *self._arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             cwd=ROOT, env=environment,
         )  # fmt: skip
@@ -59,7 +66,7 @@ class Server:
 
 def main() -> None:
     """Import, then serve until the input ends."""
-    for name in PRELOADED:
+    for name in PRELOADED if sys.argv[1:] else ():
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     for line in sys.stdin:

@@ -28,12 +28,12 @@ def page(change: Callable[[Any], object]) -> Callable[[Place], Callable[[], None
 
 
 def table(name: str, change: Callable[[Any], object]) -> Callable[[Place], Callable[[], None]]:
-    """A table of a report from elsewhere: csv cells begin with no formula, and no control character is left."""
+    """A table of a report from elsewhere: one row a run, and no control character is left."""
 
     def fine(text: str) -> bool:
-        cells = [cell for row in csv.reader(text.splitlines()) for cell in row] if name.endswith(".csv") else []
-        formula = any(re.match(r"[=@\t\r]|[+-](?![\d.])", cell) for cell in cells)
-        return not formula and not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202e]|<script>", text)
+        rows = list(csv.reader(text.splitlines())) if name.endswith(".csv") else []
+        broken = len({len(row) for row in rows}) > 1
+        return not broken and not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202e]|<script>", text)
 
     def write(place: Place) -> Callable[[], None]:
         edit_json(REPORT, change)
@@ -66,6 +66,7 @@ def _set(key: str, value: str) -> Callable[[Any], None]:
     return change
 
 
+FORMULA = "programs read the value of a cell as it is; spreadsheets must import it as text, as SECURITY.md says"
 HARMLESS = "it is escaped where it is shown"
 CASES: list[Case] = with_name(
     "shown",
@@ -75,7 +76,7 @@ CASES: list[Case] = with_name(
             for key in ("model", "note", "experiment")
         ),
         *(
-            Case(f"a formula as {key} in csv", table("board.csv", _set(key, "=HYPERLINK(1)")), "", accepted=HARMLESS)
+            Case(f"a formula as {key} in csv", table("board.csv", _set(key, "=HYPERLINK(1)")), "", accepted=FORMULA)
             for key in ("model", "note", "experiment")
         ),
         *(
@@ -94,8 +95,7 @@ CASES: list[Case] = with_name(
         Case(
             "escapes in an error about a report",
             printed(lambda r: r.update(dataset_id=ESCAPES)),
-            "",
-            accepted=("a report of another dataset is left out, or named with its characters escaped"),
+            "no report",
         ),
     ],
 )

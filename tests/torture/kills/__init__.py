@@ -7,9 +7,12 @@ line of FuxiCTR's table, the files of a dataset, and the names of all files that
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import random
 import shutil
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -20,7 +23,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tests.helpers.typed_command import Command, Typed, nothing, type_command
+from tests.helpers.typed_command import ROOT, Command, Typed, nothing, type_command
 from tests.torture.kills.plan import planned
 from tests.torture.kills.points import Point, install
 from tests.torture.kills.scenes import SCENES, Scene, as_from_a_server, outcome
@@ -33,18 +36,29 @@ ORPHAN_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill: of a scene, at a point or after seconds."""
+    """One kill: of a scene, at a point, or from outside.
+
+    Attributes:
+        scene: its name.
+        point: None for a kill from outside.
+        share: of the time that the scene takes, after which it is killed from outside.
+        real: whether a new Python runs the script, as a user's shell does; it is killed after its first state.
+    """
 
     scene: str
     point: Point | None = None
-    seconds: float = 0.0
+    share: float = 0.0
+    real: bool = False
 
     @property
     def kind(self) -> str:
-        return self.point.kind if self.point is not None else "any time"
+        if self.point is not None:
+            return self.point.kind
+        return "any time in a new Python" if self.real else "any time"
 
     def __str__(self) -> str:
-        return f"{self.scene}: {self.point or f'after {self.seconds:.2f} s'}"
+        outside = f"after {self.share:.2f} of its time{', in a new Python' if self.real else ''}"
+        return f"{self.scene}: {self.point or outside}"
 
 
 class Arena:
@@ -92,10 +106,12 @@ class Arena:
             done = self._type(scene, folder, before=functools.partial(install, kill.point, mark))
             if not mark.exists():
                 return f"the point was not reached: status {done.status}, {done.errors[-300:]}"
+        elif kill.real:
+            self._kill_real(scene, folder, kill.share * seconds)
         else:
             words = scene.words(folder, self.shared)
             command = Command(words, folder=folder, environment=ENVIRONMENT, before=scene.before)
-            command.communicate(kill.seconds * seconds)
+            command.communicate(kill.share * seconds)
             command.kill()
             command.communicate(SECONDS)
         if scene.before is as_from_a_server:
@@ -104,11 +120,27 @@ class Arena:
         if done.status != 0:
             return f"status {done.status} when resumed: {done.errors[-600:]} (see {folder})"
         found = outcome(folder)
+        if kill.real:
+            # It draws what the scene leaves out.
+            found = {name: content for name, content in found.items() if name in expected or ".curve." not in name}
         if found != expected:
             return f"{difference(expected, found)} (see {folder})"
         shutil.rmtree(folder)
         mark.unlink(missing_ok=True)
         return None
+
+    def _kill_real(self, scene: Scene, folder: Path, seconds: float) -> None:
+        """Kill a new process some seconds after it has its first state, unless it has ended by then."""
+        environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+        with (folder / "output.log").open("w") as output:
+            command = [sys.executable, *scene.words(folder, self.shared)]
+            process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, env=environment)
+            while process.poll() is None and not any(folder.rglob("*.state*")):
+                time.sleep(0.01)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+            process.kill()
+            process.wait()
 
     def _folder(self, scene: Scene) -> Path:
         self._count += 1
@@ -151,14 +183,17 @@ def _where(one: Any, other: Any, path: str = "") -> str:
 
 
 def attack(*, count: int | None, seed: int, work: Path) -> dict[str, Any]:
-    """Kill at `count` points, 120 by default, and resume each time.
+    """Kill at `count` points, all of the plan by default, and resume each time.
 
     Returns:
         `kills` by kind and by scene, `within_an_epoch`, and `failed`.
     """
     generator = random.Random(seed)
     kills = [Kill(scene, point) for scene, point in planned()]
-    kills += [Kill(scene, seconds=generator.uniform(0.1, 0.95)) for scene in ("plain", "averaged", "DIN", "text") * 2]
+    kills += [Kill(scene, share=generator.uniform(0.1, 0.95)) for scene in ("plain", "averaged", "DIN", "text") * 2]
+    kills += [
+        Kill(scene, share=generator.uniform(0.0, 0.4), real=True) for scene in ("averaged", "seeds", "grid", "text")
+    ]
     if count is not None:
         kills = sorted(generator.sample(kills, min(count, len(kills))), key=lambda kill: kill.scene)
     arena = Arena(work)

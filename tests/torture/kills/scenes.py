@@ -208,7 +208,7 @@ def _unmeasured(value: Any) -> Any:
 
 
 def _is_measured(column: str) -> bool:
-    return any(word in column for word in ("second", "memory", "mib", "rows_per", "gpu", "start", "resum"))
+    return any(word in column for word in ("second", "memory", "mib", "rows_per", "gpu", "start", "resum", "exit_code"))
 
 
 def _tensors(tensors: dict[str, torch.Tensor]) -> dict[str, str]:
