@@ -24,6 +24,7 @@ FEATURE_TYPES = get_args(FeatureType)
 # Texts become an embedding while the dataset is built.
 RawFeatureType = Literal["meta", "categorical", "sequence", "numeric", "embedding", "text"]
 Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
+Slots = Annotated[int, Field(ge=1, le=2**16)]
 
 
 class SyntheticSettings(Settings):
@@ -48,7 +49,7 @@ class SyntheticSettings(Settings):
     mean_history: Annotated[float, Field(ge=1, le=MOST_ROWS), AS_WRITTEN] = Field(
         9.6, description="Mean length of a history before it is cut at `max_len`."
     )
-    max_len: Annotated[int, Field(ge=1, le=2**16)] = Field(64, description="Number of history slots.")
+    max_len: Slots = Field(64, description="Number of history slots.")
 
     @model_validator(mode="after")
     def _fit_together(self) -> SyntheticSettings:
@@ -89,7 +90,7 @@ class FeatureColumn(Settings):
         description="Size of the vocabulary, padding included, of ids that are encoded already. Without it the "
         "vocabulary is learnt from the training split.",
     )
-    max_len: Count = Field(UNSET, description="Number of slots of a sequence.")
+    max_len: Slots = Field(UNSET, description="Number of slots of a sequence.")
     feature_encoder: SkipValidation[str | tuple[str, ...]] = Field(
         UNSET, description="Layers over the embedding, such as `nn.Linear(128, 64, bias=False)`; see FuxiCTR."
     )

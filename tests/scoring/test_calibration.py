@@ -170,10 +170,11 @@ def test_it_is_kept_for_these_weights_only(shop, tmp_path, monkeypatch, capsys):
     stored = json.loads(path.read_text())
     assert set(stored["methods"]) == set(METHODS)
     # Of other weights, or damaged, it is made again.
-    for spoilt in (json.dumps({**stored, "weights": "0" * 64}), "{", json.dumps({"format_version": 1})):
-        path.write_text(spoilt)
+    no_numbers = {"platt": {"slope": [1], "intercept": "0"}}
+    for spoilt in ({**stored, "weights": "0" * 64}, {}, {"format_version": 1}, {**stored, "methods": no_numbers}):
+        path.write_text(json.dumps(spoilt) if spoilt else "{")
         assert score("platt")[0] == first
-    assert fitted == ["platt", "isotonic", "platt", "platt", "platt"]
+    assert fitted == ["platt", "isotonic", "platt", "platt", "platt", "platt"]
     assert json.loads(path.read_text()) == {**stored, "methods": {"platt": stored["methods"]["platt"]}}
 
 

@@ -31,6 +31,7 @@ SIZES = {
     "emb_output_dim": (1, 2**20),
     "pretrain_dim": (1, 2**20),
     "max_len": (0, 2**24),
+    "num_buckets": (2, 2**24),
     "padding_idx": (0, 2**31 - 1),
     "oov_idx": (0, 2**31 - 1),
 }
@@ -82,6 +83,9 @@ def _check_column(column: dict[str, Any], where: str) -> None:
     for key in column.keys() & REFUSED_KEYS.keys():
         raise ConfigError(f"{where}: {key} is not supported: {REFUSED_KEYS[key]}")
     bind(FeatureColumn, column, where)
+    for key, (_, most) in SIZES.items():
+        if isinstance(size := column.get(key), int) and size > most:
+            raise ConfigError(f"{where}: {key} must be at most {most:,}, found {size}")
     processor = column.get("category_processor")
     if processor is None and "num_buckets" in column:
         raise ConfigError(f"{where}: num_buckets means nothing without category_processor")

@@ -217,7 +217,6 @@ def _scans(suffix: str) -> Callable[[Path], Call]:
 
     def prepare(work: Path) -> Call:
         from fuxictr_multimodal.data.entry.tables.files import scan
-        from fuxictr_multimodal.data.entry.tables.keyed import strangers  # noqa: F401
 
         frames = {**_samples(), **{f"log {key}": frame for key, frame in _log().items()}}
         plain = [frame if suffix == ".parquet" else joined(frame) for frame in frames.values()]

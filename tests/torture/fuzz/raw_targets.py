@@ -225,8 +225,8 @@ def _encoder(name: str) -> Callable[[Path], Call]:
     return prepare
 
 
-def _downloads(work: Path) -> Call:
-    """The csv of likes and titles that a download may bring, as plain tables with odd encodings."""
+def _titles(work: Path) -> Call:
+    """Titles of items for explanations, as csv, tsv and parquet."""
     from fuxictr_multimodal.explain.attention import read_titles
 
     csv = b'item_id,title\n1,"a, b"\n2,c\n3,\xc3\xa9\n'
@@ -258,7 +258,7 @@ TARGETS = (
     Target("microlens raw", 5_000, _release),
     Target("microlens challenge", 300, _challenge, shrink_file),
     Target("text sources", 25_000, _sources),
-    Target("titles", 5_000, _downloads, shrink_file),
+    Target("titles", 5_000, _titles, shrink_file),
     Target("encoder config.json", 1_000, _encoder("config.json")),
     Target("encoder tokenizer.json", 800, _encoder("tokenizer.json")),
     Target("encoder model.safetensors", 800, _encoder("model.safetensors")),

@@ -80,17 +80,18 @@ def build_samples(entry: Entry, *, data_root: str | Path, recipe: Mapping[str, A
         train = _fitted_rows(entry, sources)
         facts: dict[str, Any] = {}
         if seen is None:
+            # The rows of training are read there.
             with reading(sources[0].name):
                 builder.fit(train)
-            builder.write_items(None)
+                builder.write_items(None)
         else:
             table = item_table(entry, seen.items, seen.counts)
             builder.write_ids({entry.settings.item_col: seen.items.ids})
-            with reading(sources[0].name):
-                builder.fit(train, item_counts=seen.counts)
+            builder.fit(train, item_counts=seen.counts)
             # The item's own column tells the number of items where it is the only one.
             own = {entry.settings.item_col: np.arange(seen.items.rows)}
-            builder.write_items({**own, **table.columns}, titles=table.titles)
+            with reading(sources[0].name):
+                builder.write_items({**own, **table.columns}, titles=table.titles)
             facts |= {"vectors": table.facts} if table.facts else {}
             facts |= seen.events.facts
             for note in (*seen.items.notes, *table.notes):

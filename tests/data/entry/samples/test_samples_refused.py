@@ -6,6 +6,7 @@ import pytest
 from fuxictr_multimodal.data.entry.build import build_entry
 from fuxictr_multimodal.errors import ConfigError, DataError
 from tests.helpers.ready_samples import entry_of, make_items, make_rows, make_users
+from tests.helpers.sequence_csv import dataset_entry, frame_of
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,22 @@ def test_an_entry_that_does_not_fit_is_refused(shop, change, message):
 def test_a_column_that_is_none_is_refused(shop, column):
     with pytest.raises(ConfigError, match="feature_cols: .* (has no name|cannot be the name of a column)"):
         build_entry(entry_of(shop, feature_cols=[*entry_of(shop)["feature_cols"], column]))
+
+
+def test_damaged_rows_of_samples_without_items_are_named(tmp_path):
+    """These are read for the first time when vocabularies are learnt."""
+    for number, split in enumerate(("train", "valid", "test")):
+        frame_of(3000, seed=number).write_parquet(tmp_path / f"{split}.parquet")
+    content = bytearray((tmp_path / "train.parquet").read_bytes())
+    # The pages of the first column.
+    content[4:1000] = b"\xff" * 996
+    (tmp_path / "train.parquet").write_bytes(content)
+    entry = dataset_entry(tmp_path, "Shop", tmp_path / "data")["Shop"]
+    entry |= {"dataset_id": "Shop", "data_format": "parquet"}
+    files = {f"{split}_data": str(tmp_path / f"{split}.parquet") for split in ("train", "valid", "test")}
+    with pytest.raises(DataError, match="train.parquet cannot be read"):
+        build_entry(entry | files)
+    assert not (tmp_path / "data/Shop").exists()
 
 
 def test_columns_that_are_no_list_are_refused(shop):
