@@ -16,6 +16,9 @@ FREE = frozenset(
     "data_root model_root save_steps save_minutes memory_tokens backend gradient_checkpointing obtain".split()
 )
 
+# A run that was copied elsewhere has its files where the configuration says, not where they were.
+PLACES = frozenset({"data_root", "model_root"})
+
 
 def plain_settings(experiment: Experiment) -> dict[str, Any]:
     """All settings as they stand in the report, in the types of JSON."""
@@ -37,7 +40,7 @@ def resumed_experiment(
     """
     asked = plain_settings(configured)
     before = plain_settings(experiment_of(report.config, report.expid))
-    own = own_settings(before, asked, {*named_keys(overrides, seed), "model_root"})
+    own = own_settings(before, asked, {*named_keys(overrides, seed), *PLACES})
     note = kept_note(report.expid, [change for change in changes(own, asked) if change.key not in FREE])
     if note is not None:
         logging.warning("%s", note)
