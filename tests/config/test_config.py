@@ -73,6 +73,7 @@ def test_base_expid_dataset_and_overrides_in_this_order(config_dir):
         ({"expids": "QIN_a: {model: QIN, dataset_id: d, learning_rate: 1.5e3}"}, "QIN_a", r"write 1\.5e\+3"),
         ({"expids": "QIN_a: {model: QIN, dataset_id: d, learning_rate: -1}"}, "QIN_a", "learning_rate must be"),
         ({"expids": "QIN_a: {model: QIN, dataset_id: d, epochs: 1.5}"}, "QIN_a", "epochs must be a whole number"),
+        ({"dataset": DATASET.replace("max_len: 8", f"max_len: {2**31}")}, "QIN_a", "max_len must be a whole number"),
         ({"expids": "QIN_a: {model: QIN, dataset_id: d, max_len: 9}"}, "QIN_a", "max_len.* is 9 .* and 8"),
         ({"expids": "QIN_a: {model: QIN, model: DIN}"}, "QIN_a", "line 1: key 'model' is written twice"),
         ({"expids": "QIN_a: [1, 2]"}, "QIN_a", "must be a mapping of settings"),

@@ -117,7 +117,7 @@ def _check_shared(columns: list[dict[str, Any]], where: str) -> None:
     earlier: dict[str, dict[str, Any]] = {}
     for column in columns:
         owner = column.get("share_embedding")
-        if owner is not None and owner not in earlier:
+        if owner is not None and not (isinstance(owner, str) and owner in earlier):
             raise ConfigError(
                 f"{where}: column {column['name']!r}: share_embedding {owner!r} is not an earlier active "
                 f"categorical or sequence column. {did_you_mean(str(owner), earlier)}"

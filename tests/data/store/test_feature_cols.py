@@ -115,6 +115,7 @@ def test_columns_are_completed():
         ({"padding": "left"}, r"padding 'left' is unknown; choose from pre, post"),
         ({"splitter": ""}, r"splitter must be text, at least one character, found ''"),
         ({"feature_encoder": "print()"}, r"feature_encoder 'print\(\)' is not allowed"),
+        ({"share_embedding": ["other"]}, r"share_embedding .* is not an earlier active categorical or sequence"),
         ({"share_embedding": "other"}, r"share_embedding 'other' is not an earlier active categorical or sequence"),
         ({"name": "history"}, r"'history' cannot be the name of a column"),
         ({"name": "a/b"}, r"'a/b' cannot be the name of a column"),
