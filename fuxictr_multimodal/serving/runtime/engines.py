@@ -75,11 +75,12 @@ class _Onnx:
             options.intra_op_num_threads = threads
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            reads = self._session.get_inputs()
         # Its errors have no common class but Exception.
         except Exception as error:
             raise _damaged(path, error) from None
         known = {one.name: one for one in inputs}
-        for read in self._session.get_inputs():
+        for read in reads:
             # A dimension without a name is any size.
             same = read.name in known and _OF_ONNX.get(read.type) == known[read.name].dtype
             if not same or not _fit(read.shape, known[read.name].dims):
@@ -88,7 +89,7 @@ class _Onnx:
                     "the model again"
                 )
         # A graph may have lost an input that changes nothing.
-        self._names = [read.name for read in self._session.get_inputs()]
+        self._names = [read.name for read in reads]
         self._path = path
 
     def run(self, arrays: Mapping[str, NDArray]) -> list[NDArray]:
