@@ -76,6 +76,8 @@ class _Onnx:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             reads = self._session.get_inputs()
+            # A graph may have lost an input that changes nothing. A name that is not UTF-8 fails here.
+            self._names = [read.name for read in reads]
         # Its errors have no common class but Exception.
         except Exception as error:
             raise _damaged(path, error) from None
@@ -88,8 +90,6 @@ class _Onnx:
                     f"{path}: it reads {read.name} ({read.type}, {read.shape}), which model.json does not say: export "
                     "the model again"
                 )
-        # A graph may have lost an input that changes nothing.
-        self._names = [read.name for read in reads]
         self._path = path
 
     def run(self, arrays: Mapping[str, NDArray]) -> list[NDArray]:
