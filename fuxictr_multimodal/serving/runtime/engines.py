@@ -75,20 +75,20 @@ class _Onnx:
             options.intra_op_num_threads = threads
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            reads = [(read.name, read.type, read.shape) for read in self._session.get_inputs()]
+            # A graph may have lost an input that changes nothing. A name that is not UTF-8 fails here.
+            self._names = [name for name, _, _ in reads]
         # Its errors have no common class but Exception.
         except Exception as error:
             raise _damaged(path, error) from None
         known = {one.name: one for one in inputs}
-        for read in self._session.get_inputs():
+        for name, kind, shape in reads:
             # A dimension without a name is any size.
-            same = read.name in known and _OF_ONNX.get(read.type) == known[read.name].dtype
-            if not same or not _fit(read.shape, known[read.name].dims):
+            same = name in known and _OF_ONNX.get(kind) == known[name].dtype
+            if not same or not _fit(shape, known[name].dims):
                 raise FolderError(
-                    f"{path}: it reads {read.name} ({read.type}, {read.shape}), which model.json does not say: export "
-                    "the model again"
+                    f"{path}: it reads {name} ({kind}, {shape}), which model.json does not say: export the model again"
                 )
-        # A graph may have lost an input that changes nothing.
-        self._names = [read.name for read in self._session.get_inputs()]
         self._path = path
 
     def run(self, arrays: Mapping[str, NDArray]) -> list[NDArray]:

@@ -131,7 +131,7 @@ def check_dataset(node: h5py.Dataset, where: str, *, types: Collection[int], fil
 
 def whole_attribute(node: h5py.HLObject, name: str, where: str) -> int:
     """An attribute that is a whole number from 0. Raises DataError."""
-    value = node.attrs.get(name)
+    value = _attribute(node, name, where)
     if not isinstance(value, int | np.integer | bool | np.bool_) or value < 0:
         raise DataError(f"{where}: attribute {name!r} must be a whole number from 0, not {str(value)[:80]!r}")
     return int(value)
@@ -139,10 +139,17 @@ def whole_attribute(node: h5py.HLObject, name: str, where: str) -> int:
 
 def text_attribute(node: h5py.HLObject, name: str, where: str) -> str:
     """An attribute that is a text. Raises DataError."""
-    value = node.attrs.get(name)
+    value = _attribute(node, name, where)
     if not isinstance(value, str):
         raise DataError(f"{where}: attribute {name!r} must be a text, not {str(value)[:80]!r}")
     return value
+
+
+def _attribute(node: h5py.HLObject, name: str, where: str) -> object:
+    try:
+        return node.attrs.get(name)
+    except DAMAGE as error:
+        raise DataError(f"{where}: attribute {name!r} is damaged ({_first_line(error)})") from None
 
 
 def _objects(file: h5py.File, path: str) -> Iterator[h5py.Group | h5py.Dataset]:
