@@ -199,6 +199,11 @@ def open_storage(url: str | None, *, own_file: Path) -> StudyStorage:
 def retry(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queue a running trial once more, with its setting; called under the lock."""
     study.tell(trial.number, state=TrialState.FAIL)
+    requeue(study, trial)
+
+
+def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a failed trial once more, with its setting; called under the lock."""
     RetryHeartbeatStaleTrialCallback()(study, trial)
 
 
