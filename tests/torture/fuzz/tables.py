@@ -150,8 +150,18 @@ def _texts(values: pl.Series) -> pl.Series:
     """Values as Python writes them; nothing where polars cannot give them to Python."""
     try:
         return pl.Series(values.name, [None if value is None else str(value) for value in values.to_list()])
-    except (pl.exceptions.PanicException, pl.exceptions.PolarsError):
+    except (pl.exceptions.PanicException, pl.exceptions.PolarsError, ValueError, OverflowError):
         return pl.Series(values.name, [None] * len(values), dtype=pl.String)
+
+
+def _written(values: pl.Series) -> pl.Series:
+    """The values, or texts in place of dates at which polars panics as it writes them."""
+    if values.dtype.is_temporal():
+        try:
+            values.to_frame().write_csv()
+        except pl.exceptions.PanicException:
+            return _texts(values)
+    return values
 
 
 def as_bytes(frame: pl.DataFrame, suffix: str) -> bytes:
@@ -169,7 +179,7 @@ def as_bytes(frame: pl.DataFrame, suffix: str) -> bytes:
             if c.dtype.is_nested()
             or isinstance(c.dtype, pl.BaseExtension)
             or c.dtype in (pl.Binary, pl.Object, pl.Duration)
-            else c
+            else _written(c)
             for c in frame.get_columns()
         ]
         pl.DataFrame(flat).write_csv(buffer, separator="\t" if suffix == ".tsv" else ",")
