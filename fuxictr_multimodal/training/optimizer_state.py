@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 # How a step is computed, and what torch adds to groups of its earlier versions: not what another optimizer lacks.
-HOW = frozenset("foreach fused capturable differentiable maximize decoupled_weight_decay amsgrad initial_lr".split())
+HOW = frozenset("foreach fused capturable differentiable maximize decoupled_weight_decay initial_lr".split())
 
 
 def check_optimizer_state(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
@@ -37,7 +37,8 @@ def check_optimizer_state(state: Mapping[str, Any], optimizer: torch.optim.Optim
         for name, value in values.items():
             if not isinstance(value, Tensor) or value.shape == weight.shape:
                 continue
-            if value.dim() == weight.dim() or kinds[kind].get(name):
+            # What torch does not know, such as `last_step` of a row-wise Adam, has as many axes only if it is a moment.
+            if kinds[kind].get(name, value.dim() == weight.dim()):
                 raise ValueError(
                     f"{name} of weight {number} has shape {tuple(value.shape)}, its weight {tuple(weight.shape)}"
                 )
@@ -45,7 +46,7 @@ def check_optimizer_state(state: Mapping[str, Any], optimizer: torch.optim.Optim
 
 def _moments(optimizer: torch.optim.Optimizer, group: Mapping[str, Any], dimensions: int) -> dict[str, bool]:
     """What the optimizer of torch keeps of a weight after a step, and whether that has the shape of the weight."""
-    kind: Any = next((cls for cls in type(optimizer).__mro__ if cls.__module__.startswith("torch.optim.")), None)
+    kind: Any = next((cls for cls in type(optimizer).__mro__ if f"{cls.__module__}.".startswith("torch.optim.")), None)
     if kind is None or kind in (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam):
         return {}
     weight = nn.Parameter(torch.zeros((2,) * dimensions))
