@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from fuxictr_multimodal.config.changes import Change
-from fuxictr_multimodal.config.identity import RAW_FILES, computed
+from fuxictr_multimodal.config.identity import RAW_FILES, UNHASHED_KEYS, UNREAD_KEYS, computed
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.training.experiment import Experiment, resumed_params
 from fuxictr_multimodal.training.find_runs import changed_settings, unfinished_runs
@@ -17,7 +17,8 @@ from fuxictr_multimodal.training.state_owner import Owner
 
 # How far a run goes, not what it computes.
 MAY_GROW = frozenset({"epochs", "early_stop_patience"})
-MAY_DIFFER = MAY_GROW | RAW_FILES
+# What else may differ between a run and its state, by any version's sorting of keys.
+MAY_DIFFER = MAY_GROW | RAW_FILES | UNHASHED_KEYS | UNREAD_KEYS
 REMEDY = "--overwrite replaces it, --name NAME keeps both"
 
 
