@@ -62,9 +62,14 @@ class RunReport:
         kind: Any = cls
         name = ""
         try:
-            report = cls(**read_json_file(path))
+            stored = read_json_file(path)
+            if not isinstance(stored, dict):
+                raise TypeError("it is not one JSON object")
+            # Before it is built: what a report derives from its fields relies on their types.
             for name, form in _forms(kind).items():
-                form.validate_python(getattr(report, name), strict=True)
+                if name in stored:
+                    form.validate_python(stored[name], strict=True)
+            report = cls(**stored)
         except ValidationError as error:
             wrong = error.errors(include_url=False)[0]
             reason = ": ".join([name, *map(str, wrong["loc"]), wrong["msg"]])

@@ -7,7 +7,6 @@ lies in the user's cache folder where the dataset's place is read-only. It is a 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import stat
@@ -23,6 +22,7 @@ from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS, checks
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import make_folder, sha256, write_json
 from fuxictr_multimodal.system.machine import available_cores
+from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def read_record(directory: Path) -> dict[str, list[tuple[str, Stat]]]:
     found: dict[str, list[tuple[str, Stat]]] = {}
     for path in _record_paths(directory):
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = read_json_file(path)
             if stored.pop("checksum") != checksum_of(stored):
                 continue
             for name, (digest, (size, mtime, ctime, inode)) in stored["files"].items():
