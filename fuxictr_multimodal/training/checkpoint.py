@@ -21,7 +21,9 @@ def save_checkpoint(model: BaseModel) -> None:
     path = Path(model.checkpoint)
     make_folder(path.parent)
     with replace_atomically(path) as temporary:
-        model.save_weights(str(temporary))
+        # A path would give the archive inside the file a name of this process; an open file gives it none.
+        with temporary.open("wb") as file:
+            model.save_weights(file)
 
 
 def load_checkpoint(model: BaseModel, *, remedy: str = REMEDY) -> None:

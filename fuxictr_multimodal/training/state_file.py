@@ -44,14 +44,19 @@ class StateFile:
         newest, before = states_of(self.path)
         try:
             with replace_atomically(newest) as temporary:
-                torch.save(dict(state), temporary)
+                with temporary.open("wb") as file:
+                    torch.save(dict(state), file)
                 # A full disk may say so only here: as long as it does, the last state keeps its name.
                 sync(temporary)
                 # One that cannot be read must not take the place of one that can.
                 if newest.is_file() and not self._damaged:
                     newest.replace(before)
         except Unwritable as error:
-            logging.warning("%s cannot be written (%s): the run cannot be resumed from here", newest, error.strerror)
+            logging.warning(
+                "%s cannot be written (%s): this step is not saved, what was saved before is kept",
+                newest,
+                error.strerror,
+            )
         else:
             self._damaged = False
 

@@ -113,7 +113,7 @@ class Trainer:
             if progress.step == (progress.epoch + 1) * len(train):
                 progress.epoch += 1
                 self._resumed = None
-            logging.info("Resume after epoch %d, step %d", progress.epoch, progress.step)
+            logging.info("Resume in epoch %d after step %d", progress.epoch + 1, progress.step)
         model._max_gradient_norm = self.max_gradient_norm
         model._steps_per_epoch = len(train)
         eval_steps = model._eval_steps or len(train)
