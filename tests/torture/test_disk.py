@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 
@@ -69,6 +70,48 @@ def test_the_library_fails_the_call_that_it_is_told_to(tmp_path):
         assert bool(tally.read()[1]) == bool(failed)
 
 
+WRITING = """
+import sys
+from pathlib import Path
+import numpy as np
+from fuxictr_multimodal.data.store.h5_writer import SplitWriter, write_item_file
+from fuxictr_multimodal.data.store.manifest import Column
+from fuxictr_multimodal.errors import Unwritable
+folder, ids = Path(sys.argv[1]), np.arange(3000)
+try:
+    write_item_file(folder / "item.h5", [Column(name, "int64", "meta") for name in "abc"], dict.fromkeys("abc", ids))
+    writer = SplitWriter(folder=folder / "train", columns=[Column("id", "int64", "meta")], rows_per_part=2000)
+    try:
+        writer.append({"id": ids}, np.ones(3000, np.int32), np.arange(3001))
+        writer.close()
+    except BaseException:
+        writer.abandon()
+        raise
+except Unwritable as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("at", "once"), [(5, True), (12, False), (24, True), (36, False)])
+def test_hdf5_ends_the_process_at_no_failed_write(at, once, tmp_path):
+    """Neither as the file is closed nor as Python releases what was open in it, nor at the end of the process."""
+    if (library := compiled(tmp_path)) is None:
+        pytest.skip("no C compiler")
+    folder, tally = tmp_path / "under", Tally(tmp_path / "tally")
+    folder.mkdir()
+    tally.clear()
+    done = subprocess.run(
+        [sys.executable, "-c", WRITING, folder],
+        env={**os.environ, **environment(library, tally, folder, Fault("wt", "ENOSPC", once=once, at=at))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"\.h5 cannot be written: No space left on device", done.stdout)
+    assert tally.read()[1] >= 1
+
+
 def test_without_a_compiler_python_fails_its_own_calls(tmp_path, monkeypatch):
     for name in ("replace", "rename", "fsync"):
         monkeypatch.setattr(os, name, getattr(os, name))
@@ -95,6 +138,15 @@ def test_the_harness_sees_what_a_command_must_not_do(tmp_path):
     scenario = disk.Scenario("planted", [], "", ("data/*",), ())
     done = disk._Done(2, "", "Traceback (most recent call last):\nerror: it failed\n")
     wrong = attacker._wrong(scenario, done, {"data/a": "old"}, 1, "w a")
-    for text in ("traceback", "not one line that names", "earlier data changed: data/a", "left", "says running"):
+    for text in ("traceback", "not one line that names", "earlier data changed: data/a", "says running"):
         assert any(line.startswith(text) or text in line for line in wrong), text
-    assert attacker._wrong(scenario, disk._Done(0, "", ""), {}, 1, "w a")[0] == "complete, but no warning"
+    assert attacker._left() == ["checkpoints/.a.7.tmp"]
+    complete = disk._Done(0, "", "")
+    assert attacker._wrong(scenario, complete, {}, 1, "w a")[0] == "complete, but no warning"
+    synced = f"s {attacker.folder / 'data'}"
+    # The names of a build must be on the disk; those of a record of it need not.
+    assert attacker._wrong(scenario, complete, {}, 1, synced, f"s {attacker.folder}/data/.Shop.building")
+    assert not attacker._wrong(scenario, complete, {}, 1, synced, f"s {attacker.folder}/data/.Shop.verified.json.7.tmp")
+    # A folder that is there needs no making.
+    assert not attacker._wrong(scenario, complete, {}, 1, f"d {attacker.folder / 'data'}")
+    assert attacker._wrong(scenario, complete, {}, 1, f"d {attacker.folder / 'elsewhere'}")

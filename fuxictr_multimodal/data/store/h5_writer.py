@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import h5py
 import numpy as np
 
 from fuxictr_multimodal.data.jagged import JaggedArrays, offsets_from_lengths
+from fuxictr_multimodal.data.store.h5_closing import created, finish, flushed, forget, written
 from fuxictr_multimodal.data.store.manifest import FORMAT_VERSION, Column
 from fuxictr_multimodal.data.store.reader import BEHAVIOURS, CHUNK_ROWS, HISTORY
 from fuxictr_multimodal.system.writing import writing
@@ -96,7 +95,7 @@ class SplitWriter:
     def abandon(self) -> None:
         """Close the open file and discard the buffered rows."""
         if self._file is not None:
-            _forget(self._file)
+            forget(self._file)
             self._file = None
 
     def _drain(self, *, final: bool) -> None:
@@ -132,19 +131,18 @@ class SplitWriter:
         if self._file is None or self._part_rows == self._rows_per_part:
             self._close_part(last=False)
             self._open_part(rows, {group: len(history.values) for group, history in histories.items()})
-        assert self._file is not None
         start = self._part_rows
-        with _written(self._file, self._parts[-1]):
+        with self._part() as file:
             for name, data in columns.items():
-                _extend(self._file, name, data, start)
+                _extend(file, name, data, start)
             for group, history in histories.items():
-                stored = self._file[f"{group}/values"]
-                written = stored.shape[0]
-                _resized(stored, history.values, written)
-                _extend(self._file, f"{group}/offsets", written + history.offsets[1:], start + 1)
+                stored = file[f"{group}/values"]
+                end = stored.shape[0]
+                _resized(stored, history.values, end)
+                _extend(file, f"{group}/offsets", end + history.offsets[1:], start + 1)
                 for name, data in history.events.items():
-                    _extend(self._file, f"{group}/events/{name}", data, written)
-                _close([stored])
+                    _extend(file, f"{group}/events/{name}", data, end)
+                flushed([stored])
         self._part_rows += rows
 
     def _open_part(self, first_rows: int, first_values: Mapping[str, int]) -> None:
@@ -152,9 +150,18 @@ class SplitWriter:
         self._parts.append(path)
         self._part_rows = 0
         # The cache must hold a chunk of every kind, or a half-filled one is read back to be extended.
-        self._file = _created(path, rdcc_nbytes=4 * CHUNK_BYTES)
-        with _written(self._file, path):
-            self._create_columns(self._file, first_rows, first_values)
+        self._file = created(path, rdcc_nbytes=4 * CHUNK_BYTES)
+        with self._part() as file:
+            self._create_columns(file, first_rows, first_values)
+
+    @contextlib.contextmanager
+    def _part(self) -> Iterator[h5py.File]:
+        """Write to the open part; one that fails is closed, and no longer ours to close."""
+        file, self._file = self._file, None
+        assert file is not None
+        with written(file, self._parts[-1]):
+            yield file
+        self._file = file
 
     def _create_columns(self, file: h5py.File, first_rows: int, first_values: Mapping[str, int]) -> None:
         for position, column in enumerate(self._columns):
@@ -168,7 +175,7 @@ class SplitWriter:
             offsets = file.create_dataset(
                 f"{group}/offsets", (1,), np.int64, chunks=(min(CHUNK_ROWS, first_rows + 1),), **stored
             )
-            _close(opened)
+            flushed(opened)
             offsets[0] = 0
             opened.append(offsets)
             for place, name in enumerate(self._events):
@@ -176,17 +183,17 @@ class SplitWriter:
                 event.attrs["position"] = place
             if group != HISTORY:
                 file[group].attrs["position"] = position - 1
-        _close(opened)
+        flushed(opened)
 
     def _close_part(self, *, last: bool) -> None:
         if self._file is not None:
-            with _written(self._file, self._parts[-1]):
-                self._file.attrs["format_version"] = FORMAT_VERSION
-                self._file.attrs["rows"] = self._part_rows
-                self._file.attrs["last"] = last
-                self._file.flush()
-            file, self._file = self._file, None
-            _finish(file, self._parts[-1])
+            with self._part() as file:
+                file.attrs["format_version"] = FORMAT_VERSION
+                file.attrs["rows"] = self._part_rows
+                file.attrs["last"] = last
+                file.flush()
+            self._file = None
+            finish(file, self._parts[-1])
 
 
 class _Pending:
@@ -224,85 +231,20 @@ def _rows_of(history: JaggedArrays, start: int, stop: int) -> JaggedArrays:
 def write_item_file(path: Path, columns: list[Column], data: Mapping[str, np.ndarray]) -> None:
     """Write an item table, one HDF5 dataset a column."""
     rows = len(data[columns[0].name])
-    file = _created(path)
+    file = created(path)
     # One is closed after the next is created: the order decides where their chunks lie.
     datasets: list[h5py.Dataset] = []
-    with _written(file, path):
+    with written(file, path):
         for position, column in enumerate(columns):
             dataset = _create(file, column, position, rows=rows, chunk_rows=min(CHUNK_ROWS, rows))
-            _close(datasets)
+            flushed(datasets)
             dataset[:] = data[column.name]
             datasets.append(dataset)
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["rows"] = rows
-        _close(datasets)
+        flushed(datasets)
         file.flush()
-    _finish(file, path)
-
-
-def _created(path: Path, **options: Any) -> h5py.File:
-    with writing(path):
-        return h5py.File(path, "w", **options)
-
-
-@contextlib.contextmanager
-def _written(file: h5py.File, path: Path) -> Iterator[None]:
-    """Write to an open file so that what the disk refuses is an error of the block, and harmless afterwards.
-
-    The block flushes what it wrote. Else an error would come when a dataset or the file is closed, where h5py drops it
-    and HDF5 ends the process.
-
-    Raises:
-        Unwritable: naming the file; all that remains to be done with it is to close it.
-    """
-    with writing(path):
-        try:
-            yield
-        except BaseException:
-            _divert(file)
-            raise
-
-
-def _close(datasets: list[h5py.Dataset]) -> None:
-    """Write the chunks of datasets before Python closes them, where h5py drops what the disk says."""
-    for dataset in datasets:
-        dataset.flush()
-    datasets.clear()
-
-
-def _finish(file: h5py.File, path: Path) -> None:
-    """Close a file that is flushed: what a failed close leaves is not touched again, or it ends the process."""
-    with writing(path):
-        file.close()
-
-
-def _divert(file: h5py.File) -> None:
-    """Let what HDF5 still writes to a file go to memory: after a failed write, a second one may end the process.
-
-    The limit of a file's size, which holds for memory too, is lifted for the rest of this process: Python decides when
-    the file's objects are closed.
-    """
-    with contextlib.suppress(OSError, RuntimeError, ValueError), _memory() as memory:
-        os.dup2(memory.fileno(), file.id.get_vfd_handle())
-        with contextlib.suppress(ImportError):  # Windows has no such limit
-            import resource
-
-            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-
-
-def _memory() -> IO[bytes]:
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("refused"), "w+b")
-    return tempfile.TemporaryFile()
-
-
-def _forget(file: h5py.File) -> None:
-    """Close a file whose content does not matter any more."""
-    if file:
-        _divert(file)
-        with contextlib.suppress(OSError, RuntimeError, ValueError):
-            file.close()
+    finish(file, path)
 
 
 def _create(file: h5py.File, column: Column, position: int, *, rows: int, chunk_rows: int) -> h5py.Dataset:
@@ -326,7 +268,7 @@ def _create(file: h5py.File, column: Column, position: int, *, rows: int, chunk_
 def _extend(file: h5py.File, name: str, data: np.ndarray, start: int) -> None:
     dataset = file[name]
     _resized(dataset, data, start)
-    _close([dataset])
+    flushed([dataset])
 
 
 def _resized(dataset: h5py.Dataset, data: np.ndarray, start: int) -> None:

@@ -30,6 +30,8 @@ OWN_COUNT = 240
 OWN_PROCESS = 7
 LEFT = re.compile(r"\.tmp$|\.building$|\.replaced$|^\..*\.\d+$")
 NAMED = re.compile(r"^error: .*/?[\w@=.,-]+.* (cannot be (written|created|reached)|is not there)", re.MULTILINE)
+# Locks, records that are made again, and lines of a log.
+UNHEARD = re.compile(r"\.lock$|\.verified\.json|study\.db|/\.builds/|__pycache__|/logs/[^/]+\.log$")
 WARNED = "cannot be written"
 
 
@@ -84,25 +86,31 @@ class _Attacker:
         before = self._earlier(scenario)
         own = self.library is not None and number % OWN_PROCESS == OWN_PROCESS - 1
         done = self._run(scenario, fault, own=own)
-        _, failures, first = self.tally.read()
-        wrong = self._wrong(scenario, done, before, failures, first)
+        _, failures, first, preceding = self.tally.read()
+        wrong = self._wrong(scenario, done, before, failures, first, preceding)
+        left = self._left()
+        if not _read_only(fault):
+            wrong += [f"left {path}" for path in left]
         outcome = "refused" if done.status == 2 else "completed" if done.status == 0 else f"status {done.status}"
         self.outcomes[scenario.name][f"{fault.error} {fault.ops}: {outcome}"] += 1
-        if done.status != 0:
+        if done.status == 0:
+            wrong += self._another(scenario)
+        # What a read-only disk kept, the next command of the same place removes.
+        if done.status != 0 or left:
             again = typed([*scenario.words, *(word for word in scenario.again if self._begun(scenario))], self.folder)
             if again.status != 0:
                 wrong.append(f"again: status {again.status}: {again.errors.strip().splitlines()[-1:]}")
-        if (found := scenario.result(self.folder)) != self.expected[scenario.name]:
-            different = {
-                name for name in found.keys() | self.expected[scenario.name]
-                if found.get(name) != self.expected[scenario.name].get(name)
-            }  # fmt: skip
-            wrong.append(f"another result than undisturbed: {sorted(different)[:4]}")
+            wrong += self._another(scenario)
         wrong += [f"again left {path}" for path in self._left()]
         lines = [f"{scenario.name}, {fault} ({first}){', own process' if own else ''}: {line}" for line in wrong]
         for line in lines:
             tqdm.write(line, file=sys.stderr)
         self.failed += lines
+
+    def _another(self, scenario: Scenario) -> list[str]:
+        found, expected = scenario.result(self.folder), self.expected[scenario.name]
+        different = sorted(name for name in found.keys() | expected if found.get(name) != expected.get(name))
+        return [f"another result than undisturbed: {different[:4]}"] if different else []
 
     def _begun(self, scenario: Scenario) -> bool:
         return scenario.name != "init" or any(self.folder.glob("own/**/*.yaml"))
@@ -136,7 +144,9 @@ class _Attacker:
         )
         return _Done(done.returncode, done.stdout, done.stderr)
 
-    def _wrong(self, scenario: Scenario, done: Any, before: dict[str, str], failures: int, first: str) -> list[str]:
+    def _wrong(
+        self, scenario: Scenario, done: Any, before: dict[str, str], failures: int, first: str, preceding: str = ""
+    ) -> list[str]:
         wrong = []
         if "Traceback" in done.errors or "Traceback" in done.out or "Logging error" in done.errors:
             wrong.append(f"traceback: {done.errors.strip().splitlines()[-1][:200]}")
@@ -145,13 +155,12 @@ class _Attacker:
             wrong.append(f"status {done.status}: {done.errors.strip().splitlines()[-1:]}")
         elif done.status == 2 and not (len(errors) == 1 and NAMED.search(errors[0])):
             wrong.append(f"not one line that names the file: {errors or done.errors.strip().splitlines()[-1:]}")
-        elif done.status == 0 and failures > 0 and not _silent(first) and WARNED not in done.errors + done.out:
+        elif done.status == 0 and failures > 0 and not (_silent(first, preceding) or WARNED in done.errors + done.out):
             wrong.append("complete, but no warning")
         now = self._earlier(scenario)
         wrong += [
             f"earlier data changed: {name}" for name in before if done.status != 0 and now.get(name) != before[name]
         ]
-        wrong += [f"left {path}" for path in self._left()]
         for path in self.folder.glob("checkpoints/**/*report.json"):
             status = json.loads(path.read_text(encoding="utf-8"))["status"]
             if done.status == 2 and status == "running" and failures == 1:
@@ -179,8 +188,20 @@ class _Done:
         self.status, self.out, self.errors = status, out, errors
 
 
-def _silent(first: str) -> bool:
-    """Whether nobody needs to hear of a call: one that is tried again, locks, and records that are made again."""
-    return first.startswith("o ") or bool(
-        re.search(r"\.lock$|\.verified\.json|study\.db|/\.builds/|__pycache__", first)
-    )
+def _read_only(fault: Fault) -> bool:
+    """Whether the disk lets nothing be removed any more."""
+    return fault.error == "EROFS" and not fault.once
+
+
+def _silent(first: str, preceding: str) -> bool:
+    """Whether nobody needs to hear of a call: its effect is there, or nobody needs it.
+
+    Args:
+        first: the call that failed: its kind, a blank and its path.
+        preceding: the call before it: a folder is synced after the file that it has now.
+    """
+    kind, _, path = first.partition(" ")
+    if kind == "o" or (kind == "d" and Path(path).is_dir()):
+        return True  # what is tried again, and a folder that is there already
+    file = preceding.partition(" ")[2] if kind == "s" and Path(path).is_dir() else path
+    return bool(UNHEARD.search(file))

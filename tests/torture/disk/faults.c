@@ -6,7 +6,8 @@
    FAULTS_ERRNO  what it fails with
    FAULTS_ONCE   1: that call alone; 0: every call from then on
 
-   FAULTS_TALLY  a file of 4096 bytes, where the counts go: calls seen and failed, and what failed first
+   FAULTS_TALLY  a file of 4096 bytes, where the counts go: calls seen and failed, what failed first and the
+                 call before it
 
    A process that has the library in memory can call faults_arm() itself, so that forks of one warm process each get
    a fault of their own. */
@@ -29,7 +30,7 @@ static char under[4096], ops[16];
 static long at, once;
 static int failure = ENOSPC;
 
-struct tally { atomic_long seen, failed; char first[4000]; };
+struct tally { atomic_long seen, failed; char first[2000], before[2000]; };
 static struct tally own, *tally = &own;
 
 void faults_arm(const char *folder, const char *kinds, long n, int error, long only_once, const char *file) {
@@ -55,7 +56,10 @@ __attribute__((constructor)) static void from_environment(void) {
 static int fails(char kind, const char *path) {
     if (!under[0] || !strchr(ops, kind) || strncmp(path, under, strlen(under))) return 0;
     long n = atomic_fetch_add(&tally->seen, 1) + 1;
-    if (!at || n < at || (once && n != at)) return 0;
+    if (!at || n < at || (once && n != at)) {
+        if (!atomic_load(&tally->failed)) snprintf(tally->before, sizeof tally->before, "%c %s", kind, path);
+        return 0;
+    }
     if (atomic_fetch_add(&tally->failed, 1) == 0) snprintf(tally->first, sizeof tally->first, "%c %s", kind, path);
     errno = failure;
     return 1;

@@ -16,6 +16,7 @@ from typing import Any
 
 SOURCE = Path(__file__).with_name("faults.c")
 TALLY_BYTES = 4096
+TEXT_BYTES = 2000
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def compiled(folder: Path) -> Path | None:
 
 
 class Tally:
-    """Counts that a command leaves in a file: calls seen and failed, and the first that failed."""
+    """Counts that a command leaves in a file: calls seen and failed, the first that failed and the one before it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,11 +74,12 @@ class Tally:
         """Start at 0."""
         self.path.write_bytes(bytes(TALLY_BYTES))
 
-    def read(self) -> tuple[int, int, str]:
-        """Calls seen, calls failed, the first that failed."""
+    def read(self) -> tuple[int, int, str, str]:
+        """Calls seen, calls failed, the first that failed, the one before it."""
         content = self.path.read_bytes()
         seen, failed = (int.from_bytes(content[8 * i : 8 * i + 8], "little") for i in range(2))
-        return seen, failed, os.fsdecode(content[16:].split(b"\0")[0])
+        first, preceding = (os.fsdecode(content[at : at + TEXT_BYTES].split(b"\0")[0]) for at in (16, 16 + TEXT_BYTES))
+        return seen, failed, first, preceding
 
 
 def armed(library: Path | None, tally: Tally, under: Path, fault: Fault) -> Callable[[], None]:
