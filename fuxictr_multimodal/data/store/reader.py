@@ -49,7 +49,8 @@ class SplitReader:
             sizes = [whole_attribute(file, "rows", file.filename) for file in self._files]
             if not whole_attribute(self._files[-1], "last", str(self._paths[-1])):
                 raise DataError(
-                    f"{self._paths[-1]} is not the last part of its split: build the dataset again with fxmm build --overwrite"
+                    f"{self._paths[-1]} is not the last part of its split: "
+                    "build the dataset again with fxmm build --overwrite"
                 )
         except BaseException:
             self.close()
@@ -164,7 +165,8 @@ class SplitReader:
         else:
             return stored
         raise DataError(
-            f"{self._paths[part]}: {group}: {problem}: the file is damaged; build the dataset again with fxmm build --overwrite"
+            f"{self._paths[part]}: {group}: {problem}: the file is damaged; "
+            "build the dataset again with fxmm build --overwrite"
         )
 
     def _rows_of(self, part: int) -> int:
