@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from bilingual_embedding.model.checkpoint import MODULES
 from fuxictr_multimodal.errors import ConfigError, InputError
+from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 
 
 def load_published(
@@ -62,7 +62,7 @@ def load_published(
 def _is_ours(folder: Path) -> bool:
     """Whether the folder's modules are ours, which the library takes for foreign code."""
     try:
-        modules: Any = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        modules: Any = read_json_file(folder / "modules.json")
     except (OSError, ValueError):
         return False
     return modules == MODULES

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from bilingual_embedding.training.run_report import EmbeddingReport
 from bilingual_embedding.training.settings import STAGES, Experiment, experiment_of
 from fuxictr_multimodal.config.changes import Change, changes
 from fuxictr_multimodal.training.resume import growth, kept_note, named_keys, own_settings, refuse
+from fuxictr_multimodal.training.state_owner import Owner
 
 # Where and how a run is computed, not what.
 FREE = frozenset(
@@ -82,3 +83,26 @@ def check_resumable(report: EmbeddingReport, experiment: Experiment, *, trained:
         where=f"{where} is left of a run",
         remedy="--resume without them continues it, --overwrite trains from scratch",
     )
+
+
+def owner_of(experiment: Experiment, stage: str, expid: str) -> Owner:
+    """The run that a state of a stage belongs to.
+
+    Args:
+        experiment: its settings.
+        stage: that is trained: later ones have no part in its state, and its steps may grow.
+        expid: name of the experiment.
+    """
+    later = STAGES[STAGES.index(stage) + 1 :]
+    trained_on = set(experiment.trained_on())
+
+    def may_differ(key: str) -> bool:
+        group, _, rest = key.partition(".")
+        if group == "data":
+            return rest.partition(".")[0] not in trained_on
+        return key in FREE or group in later or group == "evaluation" or key == f"{stage}.steps"
+
+    def up_to_date(settings: Mapping[str, Any]) -> dict[str, Any]:
+        return plain_settings(experiment_of(settings, expid))
+
+    return Owner(plain_settings(experiment), may_differ, up_to_date=up_to_date)

@@ -18,7 +18,7 @@ from bilingual_embedding.model.checkpoint import REMEDY, read_weights, save_enco
 from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.tokenizer import BilingualTokenizer
 from bilingual_embedding.training.masking import MaskedLanguageModel, accuracy_by_length
-from bilingual_embedding.training.resuming import changed_settings, check_resumable, plain_settings
+from bilingual_embedding.training.resuming import changed_settings, check_resumable, owner_of, plain_settings
 from bilingual_embedding.training.run_folder import RunFolder
 from bilingual_embedding.training.run_report import EmbeddingReport
 from bilingual_embedding.training.settings import STAGES, Experiment
@@ -38,6 +38,7 @@ from fuxictr_multimodal.system.files import remove_stale_temporaries
 from fuxictr_multimodal.system.reduced_precision import choose
 from fuxictr_multimodal.system.torch_files import check_weights
 from fuxictr_multimodal.training.recorder import Recorder
+from fuxictr_multimodal.training.run_names import refuse_folders
 
 UNTRAINED = "untrained"
 
@@ -89,6 +90,8 @@ class EmbeddingRun:
 
     def _execute(self, stage: str, *, resume: bool, overwrite: bool) -> EmbeddingReport:
         files = self.files
+        for name in files.planned:
+            refuse_folders(files.state(name))
         if stage == "all" and resume and self.report.status == "completed" and files.all_trained:
             self._warn_of_other_settings()
             return self.report
@@ -244,6 +247,7 @@ class EmbeddingRun:
             steps=settings.steps,
             settings=settings.optimiser,
             state_file=files.state(stage),
+            owner=owner_of(experiment, stage, self.report.expid),
             save_steps=experiment.save_steps,
             save_minutes=experiment.save_minutes,
             progress=self.progress,

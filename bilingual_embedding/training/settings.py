@@ -153,7 +153,7 @@ class Experiment(Settings):
     @model_validator(mode="after")
     def _fit_together(self) -> Experiment:
         self._check_start()
-        trained = list(self._trained_on())
+        trained = list(self.trained_on())
         held_out = self.evaluation.held_out if self.evaluation else ()
         for name in [*trained, *held_out]:
             if name not in self.data:
@@ -173,7 +173,8 @@ class Experiment(Settings):
             )
         check_plain_name(expid, "the expid of start_from")
 
-    def _trained_on(self) -> Iterator[str]:
+    def trained_on(self) -> Iterator[str]:
+        """Names of the sources that tokenizer and stages are trained on, as often as they are."""
         yield from self.tokenizer.sources
         yield from self.mlm.sources if self.mlm else ()
         yield from self.pairs.rates if self.pairs else ()

@@ -22,14 +22,15 @@ from fuxictr_multimodal.errors import DataError, TrainingDiverged
 from fuxictr_multimodal.system.interruption import raise_waiting, signal_waiting, signals_held
 from fuxictr_multimodal.system.progress import Line
 from fuxictr_multimodal.system.torch_files import all_finite, check_weights
+from fuxictr_multimodal.training.optimizer_state import check_optimizer_state
 from fuxictr_multimodal.training.state_file import (
     REMEDY,
     SaveTimes,
     StateFile,
-    check_optimizer_state,
     random_state,
     set_random_state,
 )
+from fuxictr_multimodal.training.state_owner import Owner
 
 CURVE_POINTS = 20
 
@@ -92,6 +93,7 @@ class StageTrainer:
         steps: how many.
         settings: the optimiser's.
         state_file: where a resumable state is kept, and that before it beside it; None for none.
+        owner: the run that states belong to: one of another run is not resumed.
         save_steps: steps between two states.
         save_minutes: minutes between two, None for none.
         progress: show it.
@@ -106,15 +108,16 @@ class StageTrainer:
         steps: int,
         settings: OptimiserSettings,
         state_file: Path | None = None,
+        owner: Owner | None = None,
         save_steps: int = 200,
         save_minutes: float | None = None,
         progress: bool = False,
     ) -> None:
         self.name, self.model, self.take_step, self.steps = name, model, take_step, steps
         self.settings, self.save_steps, self.show = settings, save_steps, progress
+        self.owner = owner
         self.saving = SaveTimes(save_minutes, save_steps)
         self._states = StateFile(state_file)
-        self._another: str | None = None
         self.optimiser = make_optimiser(model, settings)
         self.progress = StageProgress()
 
@@ -122,25 +125,28 @@ class StageTrainer:
         """Load the last state of a killed run, or that before it where the last one is damaged; False if there is none.
 
         Raises:
-            DataError: if the states are damaged, of another stage or of more steps.
+            DataError: if the states are damaged, of another run or stage, or of more steps.
         """
         if not self._states.take_up(self._take_up):
             return False
-        if self._another is not None:
-            raise DataError(self._another)
         logging.info("stage %s resumes after step %d of %d", self.name, self.progress.step, self.steps)
         return True
 
     def _take_up(self, state: dict[str, Any], path: Path) -> None:
         name, steps = state["name"], state["steps"]
         if name != self.name or steps > self.steps:
-            # Not damaged: the state before it is no better.
-            self._another = (
+            raise DataError(
                 f"{path} is of stage {name!r} with {steps} steps, not {self.name!r} with "
                 f"{self.steps}: steps may increase, not decrease; --overwrite trains from scratch"
             )
-            return
+        if self.owner is not None:
+            self.owner.refuse_another(state.get("run"), path)
         progress = StageProgress(**state["progress"])
+        if not 0 <= progress.step == len(progress.losses) == len(progress.tasks) <= steps:
+            raise ValueError(
+                f"it is after step {progress.step} of {steps}, but has {len(progress.losses)} losses of "
+                f"{len(progress.tasks)} steps"
+            )
         self.model.load_state_dict(check_weights(state["model"], self.model, path, remedy=REMEDY))
         check_optimizer_state(state["optimiser"], self.optimiser)
         self.optimiser.load_state_dict(state["optimiser"])
@@ -211,6 +217,7 @@ class StageTrainer:
             )
         cpu, gpus = random_state()
         state = {
+            "run": None if self.owner is None else self.owner.as_dict(),
             "name": self.name,
             "steps": self.steps,
             "model": self.model.state_dict(),

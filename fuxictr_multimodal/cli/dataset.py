@@ -79,18 +79,20 @@ def verify_main(argv: Sequence[str], *, prog: str) -> None:
             f"{manifest.items - 1:,} items are in range"
         )
     if problems:
-        raise DataError("; ".join(problems))
+        raise DataError("\n".join(problems))
 
 
 def _datasets_in(root: Path) -> list[str]:
-    """Folders of the finished datasets.
+    """Folders of datasets, those too that lost their manifest.
 
     Raises:
         DataError: there is none.
     """
+    from fuxictr_multimodal.data.store.encoding import FEATURE_VOCAB_NAME
     from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME
 
-    found = sorted(path.parent.name for path in root.glob(f"[!.]*/{MANIFEST_NAME}")) if root.is_dir() else []
+    signs = (MANIFEST_NAME, FEATURE_VOCAB_NAME)
+    found = sorted({path.parent.name for sign in signs for path in root.glob(f"[!.]*/{sign}")}) if root.is_dir() else []
     if not found:
         raise DataError(f"{root} holds no dataset: name its folder with --data-root, or build one with fxmm build")
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fuxictr_multimodal.comparison.board import Board, Curve, Published
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.system.untrusted.sizes import check_regular
 from fuxictr_multimodal.text.decoding import to_utf8
 
 COLUMNS = ("run", "epoch", "train_loss", "valid_auc", "source")
@@ -26,6 +27,7 @@ def with_published(board: Board, path: Path) -> Board:
             f"{path} counts epochs, but runs of {board.dataset_id} were evaluated within epochs: set eval_steps to null"
         )
     try:
+        check_regular(path)
         content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; results/published_microlens_1m.csv is one such file") from None

@@ -17,7 +17,7 @@ import filelock
 import psutil
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.system.writing import writing
+from fuxictr_multimodal.system.writing import unwritable, writing
 
 # Clocks of machines that share a file system differ by less.
 CLOCK_SECONDS = 60.0
@@ -79,12 +79,37 @@ def held_alone(lock: Path, taken: str) -> Iterator[None]:
 
     Raises:
         ConfigError: another process holds it; `taken` is the text.
+        DataError: it cannot be made or opened.
     """
-    held = filelock.FileLock(lock, timeout=0)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(lock, timeout=0))
+        except filelock.Timeout:
+            raise ConfigError(taken) from None
+        yield
+
+
+@contextlib.contextmanager
+def locked(lock: Path, *, timeout: float = -1) -> Iterator[None]:
+    """Hold a lock file; errors name it.
+
+    Args:
+        lock: the file.
+        timeout: seconds to wait for another process; without end by default.
+
+    Raises:
+        filelock.Timeout: another process holds it.
+        DataError: it cannot be made or opened.
+    """
+    held = filelock.FileLock(lock, timeout=timeout)
     try:
         held.acquire()
     except filelock.Timeout:
-        raise ConfigError(taken) from None
+        raise
+    except OSError as error:
+        if lock.is_dir():
+            raise DataError(f"{lock} is a folder, but a lock file belongs there: remove it") from None
+        raise unwritable(lock, error.errno, error.strerror or str(error)) from None
     try:
         yield
     finally:

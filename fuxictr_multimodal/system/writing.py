@@ -11,9 +11,10 @@ from pathlib import Path
 from fuxictr_multimodal.errors import InputError, Unwritable
 
 # What the machine refuses, whatever the program does, and what its user can do about it.
+RUN_AGAIN = ", then run the command again"
 ADVICE = {
-    errno.ENOSPC: "free space on this disk, then run the command again",
-    errno.EDQUOT: "free space or ask for a larger quota, then run the command again",
+    errno.ENOSPC: f"free space on this disk{RUN_AGAIN}",
+    errno.EDQUOT: f"free space or ask for a larger quota{RUN_AGAIN}",
     errno.EFBIG: "raise the limit of a file's size (ulimit -f), or name a place that takes larger files",
     errno.EROFS: "make this disk writable, or name another place",
     errno.EACCES: "make this place writable, or name another one",

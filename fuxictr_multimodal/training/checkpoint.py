@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_multimodal.system.files import make_folder, replace_atomically
@@ -20,8 +21,9 @@ def save_checkpoint(model: BaseModel) -> None:
     """
     path = Path(model.checkpoint)
     make_folder(path.parent)
-    with replace_atomically(path) as temporary:
-        model.save_weights(str(temporary))
+    # A path would give the archive inside the file a name of this process; an open file gives it none.
+    with replace_atomically(path) as temporary, temporary.open("wb") as file:
+        torch.save(model.state_dict(), file)
 
 
 def load_checkpoint(model: BaseModel, *, remedy: str = REMEDY) -> None:

@@ -6,15 +6,19 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from fuxictr_multimodal.config.changes import Change
+from fuxictr_multimodal.config.identity import RAW_FILES, UNHASHED_KEYS, UNREAD_KEYS, computed
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.training.experiment import Experiment, resumed_params
 from fuxictr_multimodal.training.find_runs import changed_settings, unfinished_runs
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.resume import growth, is_named, kept_note, refuse
 from fuxictr_multimodal.training.run_names import RunFiles
+from fuxictr_multimodal.training.state_owner import Owner
 
 # How far a run goes, not what it computes.
 MAY_GROW = frozenset({"epochs", "early_stop_patience"})
+# What else may differ between a run and its state, by any version's sorting of keys.
+MAY_DIFFER = MAY_GROW | RAW_FILES | UNHASHED_KEYS | UNREAD_KEYS
 REMEDY = "--overwrite replaces it, --name NAME keeps both"
 
 
@@ -100,6 +104,16 @@ def resumed_experiment(
     differing = changed_settings(before, experiment.params)
     note = kept_note(files.run, [change for change in differing if not is_named(change.key, named)])
     return Experiment.of(params, experiment.expid), note
+
+
+def owner_of(params: Mapping[str, Any], manifest_hash: str) -> Owner:
+    """The run that a state belongs to.
+
+    Args:
+        params: of the run.
+        manifest_hash: of its dataset.
+    """
+    return Owner(computed(params), may_differ=MAY_DIFFER.__contains__, data=manifest_hash)
 
 
 def _contradictions(before: Report, params: Mapping[str, Any], named: Collection[str]) -> list[Change]:

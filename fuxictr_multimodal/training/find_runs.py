@@ -13,6 +13,7 @@ from fuxictr_multimodal.config.changes import Change, changes
 from fuxictr_multimodal.config.identity import RAW_FILES, computed
 from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.system.files import locked
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.run_names import REPORT_SUFFIX, RunFiles, seed_suffix, settings_suffix
 
@@ -106,7 +107,7 @@ def _runs_of(directory: Path, expid: str, seed: int | None) -> Iterator[tuple[Ru
 
 def _is_running(files: RunFiles) -> bool:
     try:
-        with filelock.FileLock(files.lock, timeout=0):
+        with locked(files.lock, timeout=0):
             return False
     except filelock.Timeout:
         return True

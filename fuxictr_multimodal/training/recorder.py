@@ -21,6 +21,7 @@ from fuxictr_multimodal.system.files import make_folder, write_json
 from fuxictr_multimodal.system.interruption import Interrupted, interruption_kept
 from fuxictr_multimodal.system.terminal import plain_console
 from fuxictr_multimodal.system.untrusted.json_files import read_json_file
+from fuxictr_multimodal.system.writing import RUN_AGAIN
 from fuxictr_multimodal.training.environment import git_commit, peak_memory_mib, versions
 
 
@@ -62,9 +63,14 @@ class RunReport:
         kind: Any = cls
         name = ""
         try:
-            report = cls(**read_json_file(path))
+            stored = read_json_file(path)
+            if not isinstance(stored, dict):
+                raise TypeError("it is not one JSON object")
+            # Before it is built: what a report derives from its fields relies on their types.
             for name, form in _forms(kind).items():
-                form.validate_python(getattr(report, name), strict=True)
+                if name in stored:
+                    form.validate_python(stored[name], strict=True)
+            report = cls(**stored)
         except ValidationError as error:
             wrong = error.errors(include_url=False)[0]
             reason = ": ".join([name, *map(str, wrong["loc"]), wrong["msg"]])
@@ -159,14 +165,14 @@ class Recorder:
                 logging.error("%s", error)
             self._end("failed", f"{type(error).__name__}: {error}")
             if isinstance(error, Unwritable):
-                raise Unwritable("; ".join(filter(None, [str(error), left()]))) from None
+                raise _resumable(error, left()) from None
             raise
         report.status, report.error = ending()
         try:
             self.write()
         except Unwritable as error:
             self._end("failed", f"{type(error).__name__}: {error}")
-            raise Unwritable("; ".join(filter(None, [str(error), left()]))) from None
+            raise _resumable(error, left()) from None
 
     def _end(self, status: str, error: str) -> None:
         """The reason itself matters more than that it cannot be written; on a full disk the status at least is."""
@@ -176,6 +182,12 @@ class Recorder:
         except InputError:
             with contextlib.suppress(OSError):
                 _end_in_place(self.path, status)
+
+
+def _resumable(error: Unwritable, left: str) -> Unwritable:
+    """The error with what is left of the run, whose command says how to run it again."""
+    text = str(error).removesuffix(RUN_AGAIN) if left else str(error)
+    return Unwritable("; ".join(filter(None, [text, left])))
 
 
 def _end_in_place(path: Path, status: str) -> None:

@@ -132,7 +132,7 @@ def _append(path: Path, line: bytes, *, known: bytes | None) -> None:
     """Append a line, unless one ends with what is known; where an earlier one was cut by a full disk, below it."""
     with path.open("a+b") as file:
         file.seek(0)
-        if known is not None and any(earlier.endswith(known) for earlier in file):
+        if known is not None and path.is_file() and any(earlier.endswith(known) for earlier in file):
             return
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)

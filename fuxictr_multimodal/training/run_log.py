@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ def log_to(path: Path, *, append: bool) -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     root.handlers[:] = [logging.StreamHandler()]
     with kept_if_possible(path):
+        if path.is_fifo():
+            # Opening it would wait for a reader.
+            raise OSError(errno.ENXIO, "it is a pipe")
         root.handlers.append(_LogFile(path, mode="a" if append else "w", encoding="utf-8", errors="backslashreplace"))
     for handler in root.handlers:
         handler.setFormatter(_Visible("%(asctime)s P%(process)d %(levelname)s %(message)s"))

@@ -12,6 +12,7 @@ from typing import Any
 
 from fuxictr_multimodal.config.changes import NOT_SET, changes
 from fuxictr_multimodal.config.identity import computed
+from fuxictr_multimodal.errors import DataError
 
 REPORT_SUFFIX = ".report.json"
 STATE_BEFORE_SUFFIX = ".before"
@@ -66,6 +67,17 @@ def states_of(path: Path) -> tuple[Path, Path]:
 def existing_states(path: Path) -> list[Path]:
     """Those of both that are there, the last one first."""
     return [file for file in states_of(path) if file.is_file()]
+
+
+def refuse_folders(path: Path) -> None:
+    """Say before a training what would end it after its last step: no state can take the place of a folder.
+
+    Raises:
+        DataError: one of both is a folder.
+    """
+    for file in states_of(path):
+        if file.is_dir():
+            raise DataError(f"{file} is a folder, but the training keeps its state there: move it away")
 
 
 def remove_states(path: Path) -> None:

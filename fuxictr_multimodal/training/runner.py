@@ -25,7 +25,12 @@ from fuxictr_multimodal.system.files import held_alone, kept_if_possible, remove
 from fuxictr_multimodal.system.machine import cpu_threads, keep_freed_memory
 from fuxictr_multimodal.system.reduced_precision import Choice
 from fuxictr_multimodal.training.curves import draw_curves_beside
-from fuxictr_multimodal.training.earlier_run import complete_run, files_to_resume, resumed_experiment
+from fuxictr_multimodal.training.earlier_run import (
+    complete_run,
+    files_to_resume,
+    owner_of,
+    resumed_experiment,
+)
 from fuxictr_multimodal.training.environment import count_parameters
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.find_runs import is_unfinished
@@ -33,7 +38,7 @@ from fuxictr_multimodal.training.recorder import Recorder
 from fuxictr_multimodal.training.report import Report, append_csv_line
 from fuxictr_multimodal.training.resume import named_keys
 from fuxictr_multimodal.training.run_log import log_to
-from fuxictr_multimodal.training.run_names import RunFiles, remove_states
+from fuxictr_multimodal.training.run_names import RunFiles, refuse_folders, remove_states
 from fuxictr_multimodal.training.state_file import SaveTimes
 from fuxictr_multimodal.training.tracking import Tracking, make_tracker
 from fuxictr_multimodal.training.trainer import Progress, Trainer
@@ -89,6 +94,7 @@ def run_experiment(
     if resume and name is None:
         files = files_to_resume(files, experiment.params, named, expid=expid, seed=seed)
     with _only_process(files):
+        refuse_folders(files.state)
         remove_stale_temporaries(files.replaced)
         before = Report.read(files.report) if files.report.is_file() and not overwrite else None
         if before is not None and before.status == "completed":
@@ -203,6 +209,7 @@ def _train_and_score(
         plateau_factor=params.get("factor"),
         weight_averaging=params.get("weight_averaging") or 0.0,
         state_file=files.state,
+        owner=owner_of(params, experiment.store.manifest.hash),
         saving=SaveTimes(
             params.get("save_minutes", RunSettings.model_fields["save_minutes"].default), params.get("save_steps")
         ),

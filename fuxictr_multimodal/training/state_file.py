@@ -44,26 +44,31 @@ class StateFile:
         newest, before = states_of(self.path)
         try:
             with replace_atomically(newest) as temporary:
-                torch.save(dict(state), temporary)
+                with temporary.open("wb") as file:
+                    torch.save(dict(state), file)
                 # A full disk may say so only here: as long as it does, the last state keeps its name.
                 sync(temporary)
                 # One that cannot be read must not take the place of one that can.
                 if newest.is_file() and not self._damaged:
                     newest.replace(before)
         except Unwritable as error:
-            logging.warning("%s cannot be written (%s): the run cannot be resumed from here", newest, error.strerror)
+            logging.warning(
+                "%s cannot be written (%s): this step is not saved, what was saved before is kept",
+                newest,
+                error.strerror,
+            )
         else:
             self._damaged = False
 
     def take_up(self, load: Callable[[dict[str, Any], Path], None]) -> bool:
-        """Resume from the last state that can be read; False if there is none.
+        """Resume from the last state that can be read and is the run's own; False if there is none.
 
         Args:
-            load: takes up a state; called with the one before if it raises for the last one, whose damage a warning
+            load: takes up a state; called with the one before if it raises for the last one, whose fault a warning
                 names then. The second argument is the file.
 
         Raises:
-            DataError: all that are there are damaged.
+            DataError: all that are there are damaged, or of another run.
         """
         if self.path is None:
             return False
@@ -129,22 +134,6 @@ def damage_named(path: Path) -> Iterator[None]:
     except DAMAGE as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
         raise DataError(f"{path} cannot be read ({reason}): {REMEDY}") from None
-
-
-def check_optimizer_state(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """Refuse moments that are not of the optimizer's weights: torch takes them, and fails in the next step.
-
-    Raises:
-        ValueError: naming the weight by its number.
-    """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for number, values in state["state"].items():
-        for name, value in values.items():
-            weight = parameters[number]
-            if isinstance(value, torch.Tensor) and value.dim() == weight.dim() and value.shape != weight.shape:
-                raise ValueError(
-                    f"{name} of weight {number} has shape {tuple(value.shape)}, its weight {tuple(weight.shape)}"
-                )
 
 
 def random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:

@@ -7,10 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import filelock
-
 from fuxictr_multimodal.errors import ConfigError
-from fuxictr_multimodal.system.files import make_folder, write_text
+from fuxictr_multimodal.system.files import locked, make_folder, write_text
 from fuxictr_multimodal.training.run_names import RunFiles
 
 # Where nobody asked for a server, nothing is sent anywhere.
@@ -66,7 +64,7 @@ def open_sink(files: RunFiles, *, resumed: bool) -> MlflowSink:
     kept = folder / "run_id"
     try:
         # Of several runs that start together, one makes the database and the experiment.
-        with filelock.FileLock(model_root / ".mlflow.lock"):
+        with locked(model_root / ".mlflow.lock"):
             client = MlflowClient(tracking_uri=uri or f"sqlite:///{model_root / 'mlflow.db'}")
             name, artifacts = files.directory.name, None if uri else (model_root / "mlflow").as_uri()
             experiment = client.get_experiment_by_name(name)

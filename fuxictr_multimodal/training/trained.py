@@ -34,7 +34,7 @@ def load_trained(experiment: Experiment, model: BaseModel, *, otherwise: str = "
             f"options{other}. {did_you_mean(experiment.run, trained)}".strip()
         )
     report_path = experiment.files.report
-    if report_path.is_file():
+    if report_path.exists():
         report, manifest = Report.read(report_path), experiment.store.manifest
         if report.manifest_hash != manifest.hash:
             raise DataError(

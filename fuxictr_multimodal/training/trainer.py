@@ -32,7 +32,8 @@ from fuxictr_multimodal.system.torch_files import all_finite
 from fuxictr_multimodal.training.checkpoint import load_checkpoint, save_checkpoint
 from fuxictr_multimodal.training.progress import Evaluation, Predictions, Progress
 from fuxictr_multimodal.training.sample_weights import SampleWeights
-from fuxictr_multimodal.training.state_file import SaveTimes, StateFile
+from fuxictr_multimodal.training.state_file import SaveTimes, StateFile, damage_named
+from fuxictr_multimodal.training.state_owner import Owner
 from fuxictr_multimodal.training.training_state import TrainingState
 from fuxictr_multimodal.training.weight_average import WeightAverage
 
@@ -52,6 +53,7 @@ class Trainer:
             default (FuxiCTR's 0.1).
         weight_averaging: decay of the `WeightAverage` that evaluations score and checkpoints hold; 0 takes none.
         state_file: where a resumable state is kept at each evaluation, and that before it beside it.
+        owner: the run that states belong to: one of another run is not resumed.
         saving: when states are saved between evaluations; by default never.
         on_evaluation: called with the progress after each evaluation, for example to write a report.
         scorer: what `predict` calls in place of the model's `forward`, such as its folded form.
@@ -68,6 +70,7 @@ class Trainer:
         plateau_factor: float | None = None,
         weight_averaging: float = 0.0,
         state_file: Path | None = None,
+        owner: Owner | None = None,
         saving: SaveTimes | None = None,
         on_evaluation: Callable[[Progress], None] | None = None,
         scorer: Callable[[Any], Any] | None = None,
@@ -79,6 +82,7 @@ class Trainer:
         self.save_best_only = save_best_only
         self.plateau_factor = plateau_factor
         self.average = WeightAverage(model, weight_averaging) if weight_averaging else None
+        self.owner = owner
         self.saving = SaveTimes() if saving is None else saving
         self.on_evaluation = on_evaluation
         self.scorer = scorer
@@ -86,11 +90,13 @@ class Trainer:
         self._weights = SampleWeights(model)
         self._states = StateFile(state_file)
         self._resumed: TrainingState | None = None
+        self._resumed_from = Path()
 
     def fit(self, train: MultimodalDataLoader, valid: MultimodalDataLoader) -> Progress:
         """Train until the patience or the epochs are used up, then load the best checkpoint.
 
         Raises:
+            DataError: before the first step, if a resumed state is of other data.
             ConfigError: before the first step, if a monitored metric has no value on the validation split, or the model
                 normalises over the rows of a batch and a batch has one.
             TrainingDiverged: if the loss or a validation score is not finite.
@@ -100,12 +106,14 @@ class Trainer:
         fit_batches(train, model)
         if self._resumed is not None:
             train.load_state_dict(self._resumed.loader)
+            with damage_named(self._resumed_from):
+                self._resumed.check_position(len(train))
             # More patience than a run had that stopped early lets it train on.
             progress.finished = progress.stopping_steps >= model._early_stop_patience
             if progress.step == (progress.epoch + 1) * len(train):
                 progress.epoch += 1
                 self._resumed = None
-            logging.info("Resume after epoch %d, step %d", progress.epoch, progress.step)
+            logging.info("Resume in epoch %d after step %d", progress.epoch + 1, progress.step)
         model._max_gradient_norm = self.max_gradient_norm
         model._steps_per_epoch = len(train)
         eval_steps = model._eval_steps or len(train)
@@ -163,12 +171,13 @@ class Trainer:
         """Load the last state of a killed run, or that before it where the last one is damaged; False if there is none.
 
         Raises:
-            DataError: the states are damaged, or not of this model.
-            ConfigError: they are of a run with another weight average.
+            DataError: the states are damaged, or of another run.
+            ConfigError: they are of an earlier version, of a run with another weight average.
         """
 
         def load(state: dict[str, Any], path: Path) -> None:
-            self._resumed = TrainingState.load(state, path, self.model, self.average)
+            self._resumed = TrainingState.load(state, path, self.model, self.average, self.owner)
+            self._resumed_from = path
             self.progress = self._resumed.progress
 
         return self._states.take_up(load)
@@ -311,8 +320,8 @@ class Trainer:
         self, train: MultimodalDataLoader, loss_sum: torch.Tensor | None = None, loss_steps: int = 0
     ) -> None:
         if self._states.path is not None:
-            state = TrainingState(self.progress, train.state_dict(), loss_sum, loss_steps)
-            self._states.write(state.as_dict(self.model, self.average))
+            state = TrainingState(self.progress, train.state_dict(), len(train), loss_sum, loss_steps)
+            self._states.write(state.as_dict(self.model, self.average, self.owner))
         self.saving.saved()
 
     def _with_progress(self, loader: MultimodalDataLoader, name: str, *, leave: bool = True) -> Iterator[Batch]:

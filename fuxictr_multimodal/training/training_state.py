@@ -11,15 +11,16 @@ import torch
 from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_multimodal.system.torch_files import check_weights
+from fuxictr_multimodal.training.optimizer_state import check_optimizer_state
 from fuxictr_multimodal.training.progress import Progress
 from fuxictr_multimodal.training.state_file import (
     REMEDY,
-    check_optimizer_state,
     host_random_state,
     random_state,
     set_host_random_state,
     set_random_state,
 )
+from fuxictr_multimodal.training.state_owner import Owner
 from fuxictr_multimodal.training.weight_average import WeightAverage
 
 
@@ -30,6 +31,7 @@ class TrainingState:
     Attributes:
         progress: of the run.
         loader: the position of the training loader.
+        epoch_steps: steps of an epoch, or None: states of earlier versions do not say.
         loss_sum: of the steps since the last evaluation, float64 scalar, or None right after one.
         loss_steps: their number.
         gradients: by the name of a weight, those that wait for the end of an accumulation window.
@@ -37,14 +39,16 @@ class TrainingState:
 
     progress: Progress
     loader: dict[str, int]
+    epoch_steps: int | None
     loss_sum: torch.Tensor | None = None
     loss_steps: int = 0
     gradients: Mapping[str, torch.Tensor] | None = None
 
-    def as_dict(self, model: BaseModel, average: WeightAverage | None) -> dict[str, Any]:
+    def as_dict(self, model: BaseModel, average: WeightAverage | None, owner: Owner | None) -> dict[str, Any]:
         """The content of the file."""
         cpu, gpus = random_state()
         return {
+            "run": None if owner is None else owner.as_dict(),
             "model": model.state_dict(),
             "optimizer": model.optimizer.state_dict(),
             "average": None if average is None else average.state_dict(),
@@ -52,6 +56,7 @@ class TrainingState:
             "rng_cuda": gpus,
             "rng_host": host_random_state(),
             "loader": self.loader,
+            "epoch_steps": self.epoch_steps,
             "progress": asdict(self.progress),
             "loss_sum": self.loss_sum,
             "loss_steps": self.loss_steps,
@@ -60,7 +65,12 @@ class TrainingState:
 
     @classmethod
     def load(
-        cls, state: Mapping[str, Any], path: Path, model: BaseModel, average: WeightAverage | None
+        cls,
+        state: Mapping[str, Any],
+        path: Path,
+        model: BaseModel,
+        average: WeightAverage | None,
+        owner: Owner | None,
     ) -> TrainingState:
         """Give model, optimizer, average and random generators what they had.
 
@@ -69,18 +79,27 @@ class TrainingState:
             path: of the file.
             model: as it was built.
             average: fresh, or None.
+            owner: the run that is resumed, or None where it is not known.
 
         Raises:
-            DataError: weights do not fit the model, or are not finite.
-            ConfigError: the state is of a run with another weight average.
+            DataError: the state is of another run; weights do not fit the model, or are not finite.
+            ConfigError: the state is of an earlier version, of a run with another weight average.
+            ValueError: it contradicts itself.
         """
+        if owner is not None:
+            owner.refuse_another(state.get("run"), path)
         found = cls(
             progress=Progress.from_dict(state["progress"]),
             loader=state["loader"],
+            epoch_steps=state.get("epoch_steps"),
             loss_sum=state.get("loss_sum"),
             loss_steps=state.get("loss_steps", 0),
             gradients=state.get("gradients"),
         )
+        if found.epoch_steps is not None:
+            found.check_position(found.epoch_steps)
+        if found.loss_sum is not None and not bool(torch.isfinite(found.loss_sum)):
+            raise ValueError("its sum of losses is not finite")
         model.load_state_dict(check_weights(state["model"], model, path, remedy=REMEDY))
         check_optimizer_state(state["optimizer"], model.optimizer)
         model.optimizer.load_state_dict(state["optimizer"])
@@ -89,6 +108,24 @@ class TrainingState:
         set_random_state(state["rng"], state["rng_cuda"])
         set_host_random_state(state.get("rng_host"))
         return found
+
+    def check_position(self, epoch_steps: int) -> None:
+        """Refuse a state whose parts are of different steps: the rest of the training would be another.
+
+        Args:
+            epoch_steps: steps of an epoch.
+
+        Raises:
+            ValueError: naming both positions.
+        """
+        step, at_loader = self.progress.step, self.loader["epoch"] * epoch_steps + self.loader["batch"]
+        if step != at_loader:
+            raise ValueError(f"it is after step {step}, but its training loader after step {at_loader}")
+        # After the last step of an epoch the loader is in the next one already, the progress still in this one.
+        if self.progress.epoch != (step - 1) // epoch_steps:
+            raise ValueError(
+                f"step {step} is not in its epoch {self.progress.epoch + 1}: an epoch has {epoch_steps} steps"
+            )
 
     def begin_inside(self, loss_sum: torch.Tensor, model: BaseModel) -> int:
         """Continue an epoch: put the gradients and the sum of losses where they were, and return the number of steps.

@@ -20,7 +20,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 
-from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.system.untrusted.sizes import check_regular
 
 PATTERNS = ("*/src/*.py", "*/*/src/*.py")
 # FuxiCTR's PyTorch base classes; a class built on one of them is a model.
@@ -107,8 +108,9 @@ def _model_zoo(zoo_root: Path) -> Path:
 
 def _model_classes(path: Path) -> list[str]:
     try:
+        check_regular(path)
         tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError) as error:
+    except (SyntaxError, UnicodeDecodeError, DataError) as error:
         logging.warning("%s is left out: it is not Python that this interpreter reads (%s)", path, error)
         return []
     models: list[str] = []

@@ -1,5 +1,6 @@
 """Runs of the text encoder that are stopped, fail or are repeated: what report and files say, and the user."""
 
+import contextlib
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ import yaml
 from bilingual_embedding import cli, commands
 from bilingual_embedding.commands import train
 from bilingual_embedding.training import runner, stage_trainer
+from bilingual_embedding.training.resuming import owner_of
 from bilingual_embedding.training.run_report import EmbeddingReport
 from bilingual_embedding.training.settings import list_experiments, load_experiment
 from bilingual_embedding.training.start import Start
@@ -530,6 +532,41 @@ def test_a_damaged_state_is_one_clear_error(config, runs, stop_in):
         with pytest.raises(DataError, match=rf"{state} cannot be read .*: --overwrite"):
             train(config_dir=config, expid="Tiny", resume=True)
     assert report_of(runs).status == "failed"
+
+
+def test_a_state_of_another_run_is_refused(config, runs, stop_in):
+    for overrides in (["pairs.temperature=0.5", "seed=5", f"model_root={runs / 'other'}"], []):
+        stop_in("pairs", 3)
+        with pytest.raises(KeyboardInterrupt):
+            train(config_dir=config, expid="Tiny", overrides=overrides)
+    own = runs / "Tiny" / "pairs.state.pt"
+    own.write_bytes((runs / "other" / "Tiny" / own.name).read_bytes())
+    stop_in("pairs", 2)
+    with pytest.raises(DataError) as caught:
+        train(config_dir=config, expid="Tiny", resume=True)
+    differing = "pairs.temperature: 0.5 there, 0.05 here, seed: 5 there, 2024 here"
+    assert str(caught.value) == f"{own} is of another run ({differing}): --overwrite starts the run over"
+    own.unlink()
+    own.mkdir()
+    for options in ({"resume": True}, {"overwrite": True}):
+        with pytest.raises(DataError, match=r"pairs\.state\.pt is a folder, but .*: move it away"):
+            train(config_dir=config, expid="Tiny", **options)
+
+
+def test_what_may_differ_between_a_state_and_its_run(config):
+    def settings(*overrides):
+        return load_experiment(config, "Tiny", overrides=overrides)
+
+    for stage, override, may in (
+        ("pairs", "pairs.steps=9", True), ("pairs", "multitask.steps=9", True), ("pairs", "memory_tokens=5000", True),
+        ("pairs", "evaluation=null", True), ("multitask", "multitask.steps=9", True), ("pairs", "data_root=x", True),
+        ("multitask", "pairs.steps=9", False), ("pairs", "pairs.batch_size=9", False), ("pairs", "dropout=0.3", False),
+    ):  # fmt: skip
+        stored = owner_of(settings(override), stage, "Tiny").as_dict()
+        # A later version may have settings that the state does not know.
+        del stored["settings"]["positions"]
+        with contextlib.nullcontext() if may else pytest.raises(DataError, match=override.partition("=")[0]):
+            owner_of(settings(), stage, "Tiny").refuse_another(stored, Path("x"))
 
 
 def test_logging_is_left_as_it_was(config, capsys):

@@ -15,6 +15,7 @@ from bilingual_embedding.training.stage_trainer import StageTrainer, Step, Train
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system.interruption import Interrupted, raised_on_signals
 from fuxictr_multimodal.training.state_file import SaveTimes
+from fuxictr_multimodal.training.state_owner import Owner
 
 
 def test_sources_come_at_their_rates_and_are_counted():
@@ -153,6 +154,44 @@ def test_state_of_another_stage_is_refused(tmp_path):
     Regression(tmp_path / "state.pt").trainer.run()
     with pytest.raises(DataError, match="is of stage 'toy' with 30 steps, not 'other' with 30"):
         Regression(tmp_path / "state.pt", name="other").trainer.resume()
+
+
+def test_a_state_of_another_run_is_refused_and_the_one_before_taken(tmp_path, caplog):
+    def owner(seed):
+        return Owner({"seed": seed}, may_differ=lambda key: False)
+
+    path = tmp_path / "state.pt"
+    for seed, name in ((1, "own"), (2, "other")):
+        run = Regression(tmp_path / name, die_at=27)
+        run.trainer.owner = owner(seed)
+        with pytest.raises(KeyboardInterrupt):
+            run.trainer.run()
+    (tmp_path / "other").replace(path)
+    (tmp_path / "own.before").replace(tmp_path / "state.pt.before")
+    again = Regression(path)
+    again.trainer.owner = owner(1)
+    assert again.trainer.resume()
+    assert again.trainer.progress.step == 10
+    assert f"{path} is of another run (seed: 2 there, 1 here): the run resumes from the state before" in caplog.text
+    (tmp_path / "other.before").replace(tmp_path / "state.pt.before")
+    with pytest.raises(DataError, match=r"before is of another run \(seed: 2 there, 1 here\): --overwrite starts"):
+        again.trainer.resume()
+    # Versions before wrote no owner.
+    state = torch.load(path, weights_only=True)
+    del state["run"]
+    torch.save(state, path)
+    assert again.trainer.resume()
+    assert again.trainer.progress.step == 20
+
+
+def test_a_state_whose_losses_are_of_other_steps_is_damaged(tmp_path):
+    path = tmp_path / "state.pt"
+    Regression(path, steps=5).trainer.run()
+    state = torch.load(path, weights_only=True)
+    state["progress"]["step"] = 4
+    torch.save(state, path)
+    with pytest.raises(DataError, match=r"cannot be read \(it is after step 4 of 5, but has 5 losses of 5 steps\)"):
+        Regression(path, steps=5).trainer.resume()
 
 
 def test_divergence_is_named():

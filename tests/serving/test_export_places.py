@@ -64,7 +64,7 @@ def test_a_folder_inside_an_export_is_refused_before_any_work(qin_shop, qin_expo
     [
         ("/", "error: / cannot be replaced: name a folder in it"),
         ("n" * 250, "cannot be created (File name too long): choose another one"),
-        ("n" * 300 + "/model", "cannot be created (File name too long): choose another one"),
+        ("n" * 200 + "/" + "n" * 250, "cannot be created (File name too long): choose another one"),
         ("file/model", "cannot be created (Not a directory): choose another one"),
         ("/proc/xx", "error: the folder /proc/xx cannot be created (No such file or directory): choose another one"),
     ],

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 
+import filelock
 import pytest
 
-from fuxictr_multimodal.system.files import remove_stale_temporaries, replace_atomically, write_json
+from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.system.files import held_alone, locked, remove_stale_temporaries, replace_atomically, write_json
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
@@ -68,3 +70,20 @@ def test_a_failure_leaves_the_old_file(tmp_path):
     with pytest.raises(ZeroDivisionError):
         fail()
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "old")]
+
+
+def test_a_lock_is_freed_at_the_end_and_refused_until_then(tmp_path):
+    lock = tmp_path / ".run.lock"
+    for _ in range(2):
+        with held_alone(lock, "taken"):
+            with pytest.raises(ConfigError, match="taken"), held_alone(lock, "taken"):
+                pass
+            with pytest.raises(filelock.Timeout), locked(lock, timeout=0):
+                pass
+
+
+def test_what_is_in_the_way_of_a_lock_is_named(tmp_path):
+    lock = tmp_path / ".run.lock"
+    lock.mkdir()
+    with pytest.raises(DataError, match=r"\.run\.lock is a folder, but a lock file belongs there: remove it"):
+        locked(lock).__enter__()

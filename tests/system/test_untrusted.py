@@ -132,6 +132,72 @@ def written(path, fill):
     return h5py.File(path, "r")
 
 
+def test_gzip_that_is_large_against_the_free_memory_is_scanned_and_held_where_it_fits(monkeypatch, tmp_path):
+    content = gzip.compress(b"u1,i2,click\n" * 200_000)
+    (tmp_path / "a.csv.gz").write_bytes(content)
+    monkeypatch.setattr(archives, "free_memory", lambda: 4_000_000)
+    monkeypatch.setattr(sizes, "free_memory", lambda: 4_000_000)
+    archives.check_gzip(tmp_path / "a.csv.gz")
+    with pytest.raises(DataError, match=r"x: its text needs more than [\d,]+ bytes, but 4,000,000 are free: free more"):
+        archives.gunzip(content, "x")
+    monkeypatch.setattr(archives, "free_memory", lambda: 5_000_000)
+    assert len(archives.gunzip(content, "x")) == 2_400_000
+
+
+@pytest.mark.parametrize("settings", [{"compression": "lzf"}, {"compression": "szip"}, {"scaleoffset": 3}])
+def test_filters_that_come_with_h5py_are_read(tmp_path, settings):
+    values = np.arange(700, dtype=np.float32).reshape(100, 7)
+
+    def fill(file):
+        file.create_dataset("value", data=values, chunks=(16, 7), shuffle="scaleoffset" not in settings, **settings)
+
+    with written(tmp_path / "a.h5", fill) as file:
+        assert np.array_equal(hdf5.read_dataset(file, "value"), values)
+        with pytest.raises(DataError, match=r"/value has the HDF5 filter \d+, which is not read"):
+            hdf5.check_all(file)
+
+
+def nbit(file):
+    """Numbers of 12 bits from bit 4."""
+    kind, created = h5py.h5t.STD_I32LE.copy(), h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    kind.set_precision(12)
+    kind.set_offset(4)
+    created.set_chunk((16, 7))
+    created.set_filter(h5py.h5z.FILTER_NBIT, h5py.h5z.FLAG_MANDATORY, ())
+    made = h5py.h5d.create(file.id, b"value", kind, h5py.h5s.create_simple((100, 7)), created)
+    made.write(h5py.h5s.ALL, h5py.h5s.ALL, np.arange(700, dtype=np.int32).reshape(100, 7))
+
+
+def test_parameters_of_a_filter_that_hdf5_would_not_choose_are_refused(tmp_path):
+    with written(tmp_path / "a.h5", nbit) as file:
+        assert np.array_equal(hdf5.read_dataset(file, "value"), np.arange(700).reshape(100, 7))
+    content = (tmp_path / "a.h5").read_bytes()
+    # Parameters of nbit: how many they are, whether it is needed, and the values of a chunk: 16 * 7.
+    values = np.array([8, 0, 112], "<u4").tobytes()
+    assert content.count(values) == 1
+    (tmp_path / "b.h5").write_bytes(content.replace(values, np.array([8, 0, 112 << 16], "<u4").tobytes()))
+    with (
+        h5py.File(tmp_path / "b.h5") as file,
+        pytest.raises(DataError, match=r"b\.h5: value has a filter whose parameters do not fit its type and chunks"),
+    ):
+        hdf5.read_dataset(file, "value")
+
+
+@pytest.mark.parametrize("settings", [{}, {"chunks": (16, 7)}, {"chunks": (16, 7), "compression": "gzip"}])
+def test_values_that_were_never_written_are_fill_values(tmp_path, settings):
+    def fill(file):
+        value = file.create_dataset("value", (100, 7), "f4", fillvalue=2, **settings)
+        if settings:
+            value[:32] = 1
+
+    with written(tmp_path / "a.h5", fill) as file:
+        found = hdf5.read_dataset(file, "value")
+        assert found.sum() == (100 * 7 * 2 - 32 * 7 if settings else 100 * 7 * 2)
+        # A dataset of this project is whole.
+        with pytest.raises(DataError, match=r"/value declares .* in the file: it is damaged"):
+            hdf5.check_all(file, filters=hdf5.BUILT_IN)
+
+
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_hdf5_of_a_user_is_read(tmp_path, compression):
     values = np.arange(70, dtype=np.float32).reshape(10, 7)

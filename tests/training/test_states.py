@@ -99,7 +99,7 @@ def test_a_run_killed_within_an_epoch_ends_the_same(run_qin, kill_at_step, expid
         kill_at_step(nth, *settings, **options, resume=place > 0)
     report, path = run_qin(*settings, **options, resume=True)
     assert left_by(report, path) == whole
-    assert "Resume after epoch" in path.with_name("killed.log").read_text()
+    assert "Resume in epoch" in path.with_name("killed.log").read_text()
     assert states(path) == []
 
 
@@ -225,7 +225,7 @@ def test_a_signal_saves_the_step_that_it_came_in(run_qin, monkeypatch, tmp_path)
     assert Report.read(state.with_name("QIN_test.report.json")).status == "interrupted"
     resumed, path = run_qin("epochs=1", resume=True)
     assert [row["train_loss"] for row in resumed.curve] == [row["train_loss"] for row in whole.curve]
-    assert "Resume after epoch 0, step 6" in path.with_name("QIN_test.log").read_text()
+    assert "Resume in epoch 1 after step 6" in path.with_name("QIN_test.log").read_text()
 
 
 def test_a_training_that_diverges_saves_no_state_of_it(run_qin, monkeypatch, tmp_path):

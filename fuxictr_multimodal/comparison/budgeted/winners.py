@@ -95,9 +95,14 @@ def report_of(config_dir: Path, expid: str, seed: int | None) -> tuple[dict[str,
 
 
 def complete_report(plan: Plan) -> dict[str, Any] | None:
-    """The report of a run that is complete."""
+    """The report of a run that is complete.
+
+    A state beside it says that the run was killed after its report: the run itself does the little that is left.
+    """
     report, _ = report_of(plan.config_dir, plan.expid, plan.seed)
-    return report if report is not None and report.get("status") == "completed" else None
+    if report is None or report.get("status") != "completed":
+        return None
+    return report if files_of(plan.expid, plan.seed, report["config"]).left is None else None
 
 
 def train_winner(*, config_dir: Path, expid: str, seed: int, gpu: int) -> tuple[Report, Path]:

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from fuxictr_multimodal.config.entry_settings import form_of, unread_format
 from fuxictr_multimodal.config.names import check_dataset_id
 from fuxictr_multimodal.data.entry.entry import BESIDE, FEATURE_MAP, Entry
@@ -21,7 +19,7 @@ from fuxictr_multimodal.data.store.staging import StoreExistsError
 from fuxictr_multimodal.data.store.store import Store
 from fuxictr_multimodal.data.synthetic import SyntheticSpec, build_synthetic, spec_of
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.system.files import make_folder
+from fuxictr_multimodal.system.files import locked, make_folder
 
 _OURS = frozenset({*SPLITS, "ids", "feature_vocab.json", "item_titles.json"})
 
@@ -100,7 +98,7 @@ def open_or_build(params: Mapping[str, Any]) -> Store:
         make_folder(root)
         # Of several runs that start together, one builds and the others wait.
         lock = root / f".{folder}.request.lock"
-        with filelock.FileLock(lock):
+        with locked(lock):
             try:
                 # There already: of another run, or a build that was killed while it replaced it.
                 with contextlib.suppress(StoreExistsError):

@@ -20,11 +20,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock
 from tqdm import tqdm
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.system.files import make_folder, replace_atomically, sha256, sync
+from fuxictr_multimodal.system.files import locked, make_folder, replace_atomically, sha256, sync
+from fuxictr_multimodal.system.untrusted.json_files import read_json_file
+from fuxictr_multimodal.system.untrusted.sizes import check_regular
 from fuxictr_multimodal.system.writing import writing
 
 PIECE = 1 << 20
@@ -103,7 +104,7 @@ def download(
     make_folder(directory)
     paths = []
     # A second process waits here and then finds the files.
-    with FileLock(directory / ".download.lock"):
+    with locked(directory / ".download.lock"):
         for file in files:
             path = directory.joinpath(*file.path.split("/"))
             paths.append(path)
@@ -239,7 +240,7 @@ class _Transfer:
             raise _Interrupted(error) from None
 
     def _have(self) -> int:
-        return self.part.stat().st_size if self.part.is_file() else 0
+        return check_regular(self.part) if self.part.exists() else 0
 
     def _forget(self) -> None:
         self.part.unlink(missing_ok=True)
@@ -249,7 +250,7 @@ class _Transfer:
     def _read_facts(self) -> _Known:
         """What is known of the part; a part of another address, or of which nothing is known, is not continued."""
         try:
-            known = _Known(**json.loads(self.known_file.read_text(encoding="utf-8")))
+            known = _Known(**read_json_file(self.known_file))
         except (OSError, ValueError, TypeError):
             known = None
         if known is None or known.url != self.url:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fuxictr_multimodal.errors import DataError, did_you_mean
 from fuxictr_multimodal.system.untrusted.archives import ZIP_ERRORS, open_zip, read_member
+from fuxictr_multimodal.system.untrusted.sizes import check_regular
 from fuxictr_multimodal.text.decoding import to_utf8
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ class RawFiles:
         """
         try:
             if self.inside is None:
-                return (self.root / self.actual(name)).read_bytes()
+                path = self.root / self.actual(name)
+                check_regular(path)
+                return path.read_bytes()
             with open_zip(self.root) as archive:
                 return read_member(archive, self.inside + self.actual(name), self.where(name))
         # A member that is encrypted is a RuntimeError, one of an unknown compression a NotImplementedError.

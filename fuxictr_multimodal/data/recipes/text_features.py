@@ -242,6 +242,7 @@ def _read_table(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         raise DataError(f"{path} is a folder: pass the file of vectors")
     if not path.exists():
         raise DataError(f"{path} does not exist")
+    check_regular(path)
     try:
         return readers[path.suffix.lower()](path)
     except DataError:
@@ -254,7 +255,6 @@ def _read_table(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 def _read_h5(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     import h5py
 
-    check_regular(path)
     with h5py.File(path, "r") as file:
         _check_names(path, list(file), [name for name in file if not hdf5.is_group(file, name)])
         return hdf5.read_dataset(file, "key", texts=True), hdf5.read_dataset(file, "value")

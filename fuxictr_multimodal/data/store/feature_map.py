@@ -41,7 +41,7 @@ def load_feature_map(directory: str | Path, dataset_id: str, params: Mapping[str
         for name, spec in features.items():
             check_spec(spec, f"{path}: feature {name!r}")
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error!r}): build the dataset again") from None
+        raise DataError(f"{path} is damaged ({error!r}): build the dataset again with fxmm build --overwrite") from None
     if found != dataset_id:
         raise DataError(f"{path} is of dataset {found!r}, not {dataset_id!r}")
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):

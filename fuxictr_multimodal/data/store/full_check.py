@@ -70,7 +70,7 @@ def _check_vocabularies(directory: Path, features: Specs) -> None:
         if size is not None and len(codes) and not (codes.min() >= 0 and codes.max() < size):
             raise DataError(
                 f"{path}: column {name!r} has codes from {codes.min()} to {codes.max()}, but its vocab_size in "
-                f"{FEATURE_MAP_NAME} is {size}: build the dataset again with overwrite"
+                f"{FEATURE_MAP_NAME} is {size}: build the dataset again with fxmm build --overwrite"
             )
 
 
@@ -134,5 +134,5 @@ def _check_split(
 def _disagrees(path: Path, found: str, expected: object) -> DataError:
     return DataError(
         f"{path} has {found}, but {MANIFEST_NAME} says {expected}: they belong to different builds, or one was edited; "
-        "build the dataset again with overwrite"
+        "build the dataset again with fxmm build --overwrite"
     )

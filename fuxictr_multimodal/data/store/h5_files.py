@@ -32,7 +32,9 @@ def open_file(path: Path) -> h5py.File:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: build the dataset first") from None
     except OSError as error:
-        raise DataError(f"{path} is damaged or not an HDF5 file ({error}): build the dataset again") from None
+        raise DataError(
+            f"{path} is damaged or not an HDF5 file ({error}): build the dataset again with fxmm build --overwrite"
+        ) from None
     try:
         check_all(file)
         _check_version(file, path)
@@ -86,7 +88,7 @@ def read_rows(file: h5py.File, name: str, start: int, stop: int) -> np.ndarray:
     except (OSError, KeyError) as error:
         raise DataError(
             f"{file.filename}: column {name!r}, rows {start} to {stop} cannot be read ({error}): the file is "
-            f"damaged; build the dataset again with overwrite"
+            f"damaged; build the dataset again with fxmm build --overwrite"
         ) from None
 
 
@@ -106,7 +108,7 @@ def _check_shapes(file: h5py.File, path: Path) -> None:
             if node.shape[:1] != (rows,) or str(node.dtype) not in DTYPES:
                 raise DataError(
                     f"{path}: {node.name} is {node.dtype} of shape {node.shape}, but the file has {rows:,} rows: it is "
-                    "damaged; build the dataset again with overwrite"
+                    "damaged; build the dataset again with fxmm build --overwrite"
                 )
         else:
             for history in [node] if node.name == "/history" else node.values():
@@ -117,7 +119,7 @@ def _check_history(group: h5py.Group, rows: int, path: Path) -> None:
     values = group.get(VALUES) if isinstance(group, h5py.Group) else None
     offsets = group.get(OFFSETS) if isinstance(group, h5py.Group) else None
     if not (isinstance(values, h5py.Dataset) and isinstance(offsets, h5py.Dataset)):
-        raise DataError(f"{path}: {group.name} is no history: build the dataset again with overwrite")
+        raise DataError(f"{path}: {group.name} is no history: build the dataset again with fxmm build --overwrite")
     events = group.get(EVENTS, {})
     expected = {values: ("int32", values.shape[:1]), offsets: ("int64", (rows + 1,))}
     expected |= dict.fromkeys(events.values(), ("int32", values.shape[:1]))

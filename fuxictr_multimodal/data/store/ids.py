@@ -112,10 +112,12 @@ class IdMap:
             # reader of polars may end the process.
             return cls(pl.read_parquet(path, columns=[ID], use_pyarrow=True, memory_map=False)[ID])
         except FileNotFoundError:
-            raise DataError(f"{path} is missing: build the dataset again with overwrite") from None
+            raise DataError(f"{path} is missing: build the dataset again with fxmm build --overwrite") from None
         except (pl.exceptions.PolarsError, pa.ArrowException, OSError, KeyError) as error:
             first = str(error).splitlines()[0]
-            raise DataError(f"{path} is damaged ({first}): build the dataset again with overwrite") from None
+            raise DataError(
+                f"{path} is damaged ({first}): build the dataset again with fxmm build --overwrite"
+            ) from None
 
     def _as_ids(self, values: pl.Series, *, strict: bool) -> pl.Series:
         """The values in the type of the ids; what does not fit is null, or an error where `strict`."""

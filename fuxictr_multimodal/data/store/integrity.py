@@ -7,7 +7,6 @@ lies in the user's cache folder where the dataset's place is read-only. It is a 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import stat
@@ -23,6 +22,7 @@ from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS, checks
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import make_folder, sha256, write_json
 from fuxictr_multimodal.system.machine import available_cores
+from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +72,12 @@ def stats_of(directory: Path, names: Iterable[str]) -> dict[str, Stat]:
             there = (directory / name).stat()
         except OSError as error:
             problem = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-            raise DataError(f"{directory / name} {problem}: build the dataset again with overwrite") from None
+            raise DataError(
+                f"{directory / name} {problem}: build the dataset again with fxmm build --overwrite"
+            ) from None
         # Reading a device or a pipe may never end.
         if not stat.S_ISREG(there.st_mode):
-            raise DataError(f"{directory / name} is not a file: build the dataset again with overwrite")
+            raise DataError(f"{directory / name} is not a file: build the dataset again with fxmm build --overwrite")
         found[name] = (there.st_size, there.st_mtime_ns, there.st_ctime_ns, there.st_ino)
     return found
 
@@ -85,7 +87,7 @@ def read_record(directory: Path) -> dict[str, list[tuple[str, Stat]]]:
     found: dict[str, list[tuple[str, Stat]]] = {}
     for path in _record_paths(directory):
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = read_json_file(path)
             if stored.pop("checksum") != checksum_of(stored):
                 continue
             for name, (digest, (size, mtime, ctime, inode)) in stored["files"].items():
@@ -137,7 +139,7 @@ def _refuse_others(directory: Path, files: Mapping[str, str]) -> None:
         if path.relative_to(directory).as_posix() not in files and path.exists():
             raise DataError(
                 f"{path} is not among the files of {MANIFEST_NAME}: move it away, or build the dataset again with "
-                "overwrite"
+                "fxmm build --overwrite"
             )
 
 
@@ -159,15 +161,20 @@ def _hash(directory: Path, names: list[str], files: Mapping[str, str], found: Ma
         ordered = sorted(names, key=lambda name: -found[name][0])
         digests = {name: threads.submit(_digest, directory / name) for name in ordered}
         try:
+            wrong = []
             for name in ordered:
                 if digests[name].result() != files[name]:
-                    raise DataError(
-                        f"{directory / name} does not match its checksum in {MANIFEST_NAME}: the file is damaged, or "
-                        "belongs to another build; build the dataset again with overwrite"
-                    )
+                    wrong.append(name)
                 bar.update(found[name][0])
                 if found[name][2] < started - SETTLED_NS and stats_of(directory, [name])[name] == found[name]:
                     settled.add(name)
+            if wrong:
+                first, *others = sorted(wrong)
+                also = f" (nor does {', nor '.join(others)})" if others else ""
+                raise DataError(
+                    f"{directory / first} does not match its checksum in {MANIFEST_NAME}{also}: the file is damaged, "
+                    "or belongs to another build; build the dataset again with fxmm build --overwrite"
+                )
         finally:
             for digest in digests.values():
                 digest.cancel()
@@ -179,5 +186,5 @@ def _digest(path: Path) -> str:
         return sha256(path)
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read ({error.strerror or error}): build the dataset again with overwrite"
+            f"{path} cannot be read ({error.strerror or error}): build the dataset again with fxmm build --overwrite"
         ) from None

@@ -198,7 +198,9 @@ class Manifest:
                 }
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is damaged ({error}): build the dataset again") from None
+            raise DataError(
+                f"{path} is damaged ({error}): build the dataset again with fxmm build --overwrite"
+            ) from None
         check_manifest(found, str(path))
         return found
 
@@ -253,7 +255,7 @@ def _check_checksum(stored: dict[str, Any], path: Path) -> None:
     if not matches:
         raise DataError(
             f"{path} does not match its checksum: the file is damaged or was edited; build the dataset again with "
-            "overwrite"
+            "fxmm build --overwrite"
         )
 
 
@@ -276,4 +278,4 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise DataError(f"{path} is missing: build the dataset first") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({error}): build the dataset again") from None
+        raise DataError(f"{path} is damaged ({error}): build the dataset again with fxmm build --overwrite") from None

@@ -30,7 +30,10 @@ def check_manifest(manifest: Any, where: str) -> None:
         if not holds:
             shown = repr(value)
             shown = shown if len(shown) <= 80 else f"{shown[:80]}..."
-            raise DataError(f"{where}: {key} cannot be {shown}: the file is damaged; build the dataset again")
+            raise DataError(
+                f"{where}: {key} cannot be {shown}: the file is damaged; "
+                "build the dataset again with fxmm build --overwrite"
+            )
 
     refuse_unless(_is_text(manifest.dataset_id), "dataset_id", manifest.dataset_id)
     refuse_unless(_is_whole(manifest.max_len), "max_len", manifest.max_len)

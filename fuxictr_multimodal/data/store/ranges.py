@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Specs = Mapping[str, Mapping[str, Any]]
 LARGEST_ID = 2**31 - 1
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
-AGAIN = "the file is damaged, or was not written by this project; build the dataset again with overwrite"
+AGAIN = "the file is damaged, or was not written by this project; build the dataset again with fxmm build --overwrite"
 
 
 @dataclass(frozen=True)

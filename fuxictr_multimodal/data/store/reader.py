@@ -48,7 +48,10 @@ class SplitReader:
                 self._files.append(open_file(part))
             sizes = [whole_attribute(file, "rows", file.filename) for file in self._files]
             if not whole_attribute(self._files[-1], "last", str(self._paths[-1])):
-                raise DataError(f"{self._paths[-1]} is not the last part of its split: build the dataset again")
+                raise DataError(
+                    f"{self._paths[-1]} is not the last part of its split: "
+                    "build the dataset again with fxmm build --overwrite"
+                )
         except BaseException:
             self.close()
             raise
@@ -76,7 +79,7 @@ class SplitReader:
             if columns != first:
                 raise DataError(
                     f"{path} has other columns than {self._paths[0]}: one of them is damaged, or belongs to another "
-                    "build; build the dataset again with overwrite"
+                    "build; build the dataset again with fxmm build --overwrite"
                 )
         return first
 
@@ -162,7 +165,8 @@ class SplitReader:
         else:
             return stored
         raise DataError(
-            f"{self._paths[part]}: {group}: {problem}: the file is damaged; build the dataset again with overwrite"
+            f"{self._paths[part]}: {group}: {problem}: the file is damaged; "
+            "build the dataset again with fxmm build --overwrite"
         )
 
     def _rows_of(self, part: int) -> int:
@@ -215,7 +219,9 @@ def read_item_titles(directory: Path) -> dict[int, str]:
         return {}
     titles = read_json(path)
     if not isinstance(titles, list) or not all(isinstance(title, str) for title in titles):
-        raise DataError(f"{path} is damaged: it must be a list of titles; build the dataset again with overwrite")
+        raise DataError(
+            f"{path} is damaged: it must be a list of titles; build the dataset again with fxmm build --overwrite"
+        )
     return dict(enumerate(titles))
 
 
@@ -232,5 +238,5 @@ def _part_paths(path: Path) -> list[Path]:
     expected = [f"part-{index:05d}.h5" for index in range(len(parts))]
     for part, name in zip(parts, expected, strict=True):
         if part.name != name:
-            raise DataError(f"{folder / name} is missing: build the dataset again with overwrite")
+            raise DataError(f"{folder / name} is missing: build the dataset again with fxmm build --overwrite")
     return parts

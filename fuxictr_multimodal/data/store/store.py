@@ -67,7 +67,7 @@ class Store:
         except FileNotFoundError:
             remedy = "build the dataset first"
             if replaced_path(directory).exists():
-                remedy = "a build was killed while it replaced it; build it again with overwrite"
+                remedy = "a build was killed while it replaced it; build it again with fxmm build --overwrite"
             raise DataError(f"{directory} does not exist: {remedy}. {_known_datasets(data_root, dataset_id)}") from None
         return cls(folder, folder.read(lambda found: _checked(found, dataset_id, verify)))
 
@@ -120,7 +120,7 @@ def _checked(directory: Path, dataset_id: str, verify: Mode) -> Manifest:
     if not (directory / MANIFEST_NAME).is_file():
         raise DataError(
             f"{directory} has no {MANIFEST_NAME}: its build was interrupted, or it is not a dataset of this "
-            f"format; build it again with overwrite"
+            f"format; build it again with fxmm build --overwrite"
         )
     manifest = Manifest.read(directory)
     if manifest.dataset_id != dataset_id:

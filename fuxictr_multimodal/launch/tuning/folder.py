@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
 import yaml
 
 from fuxictr_multimodal.launch.tuning.space import Trial
-from fuxictr_multimodal.system.files import held_alone, replace_atomically
+from fuxictr_multimodal.system.files import held_alone, locked, replace_atomically
 
 
 class _Dumper(yaml.SafeDumper):
@@ -68,7 +67,7 @@ class SweepFolder:
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
         """Short lock between the workers of one search."""
-        with filelock.FileLock(self.path / ".folder.lock"):
+        with locked(self.path / ".folder.lock"):
             yield
 
 

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from fuxictr_multimodal.config.identity import config_hash
+from fuxictr_multimodal.errors import Unwritable
 from fuxictr_multimodal.launch.job import exit_text
 from fuxictr_multimodal.launch.tuning.space import Trial
 from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 from fuxictr_multimodal.training.run_names import RunFiles
 
 OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|can't allocate memory|ALLOC_FAILED", re.I)
+# Of SIGHUP, SIGINT and SIGTERM, as commands end by them; a negative status is a signal too.
+INTERRUPTED = frozenset({129, 130, 143})
 
 Report = dict[str, Any]
 
@@ -160,6 +163,18 @@ def best_record(records: list[Record]) -> Record | None:
         return None
     sign = 1 if maximised(done[0].trial.params) else -1
     return max(done, key=lambda record: sign * (record.value or 0.0))
+
+
+def is_by_machine(record: Record) -> bool:
+    """Whether a failed trial was killed, or could not write its files: another try may end otherwise.
+
+    >>> is_by_machine(Record(None, None, status="failed", exit_code=-9))
+    True
+    """
+    if record.status != "failed" or record.exit_code is None:
+        return False
+    refused = any(f"{Unwritable.__name__}: " in line or " cannot be written: " in line for line in record.error)
+    return record.exit_code < 0 or record.exit_code in INTERRUPTED or refused
 
 
 def is_out_of_memory(record: Record) -> bool:

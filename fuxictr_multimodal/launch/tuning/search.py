@@ -22,7 +22,7 @@ try:
     from optuna.exceptions import UpdateFinishedTrialError
     from optuna.trial import FrozenTrial, Trial, TrialState
 
-    from fuxictr_multimodal.launch.tuning.storage import open_storage, retry
+    from fuxictr_multimodal.launch.tuning.storage import open_storage, requeue, retry
 except ModuleNotFoundError as error:
     if error.name != "optuna":
         raise
@@ -36,6 +36,8 @@ STATUS = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialSt
 STATUS_OPEN = {TrialState.RUNNING: "running", TrialState.WAITING: "queued"}
 # What a study keeps of a trial beside its value, for the summaries of machines that did not run it.
 RESULTS = ("metrics", "best_epoch", "seconds", "parameters")
+# Of a failed trial: whether it was killed or could not write, which says nothing of its setting.
+BY_MACHINE = "failed_by_machine"
 
 
 class Search:
@@ -53,7 +55,8 @@ class Search:
         restart: finds trials that are already complete.
         storage: of a study that several machines share, see `open_storage`; None is the folder's own file.
 
-    Trials that an interrupted tuner hands back, and those of a dead one, are queued again.
+    Trials that an interrupted tuner hands back, and those of a dead one, are queued again; so are, when a worker joins,
+    trials that were killed or could not write their files.
     """
 
     def __init__(
@@ -99,7 +102,9 @@ class Search:
         """Join the study as a worker; at the end, hand back the trials that did not end."""
         with self._storage.working(self._owned):
             with self._drawing():
-                pass
+                for frozen in self._tried().values():
+                    if frozen.state == TrialState.FAIL and frozen.user_attrs.get(BY_MACHINE):
+                        requeue(self._study, frozen)
             self.refresh()
             try:
                 yield self
@@ -156,6 +161,7 @@ class Search:
                 self._study.tell(trial, record.value)
                 return
             trial.set_user_attr("error", record.error)
+            trial.set_user_attr(BY_MACHINE, outcome.is_by_machine(record))
             state = TrialState.PRUNED if record.status == "pruned" else TrialState.FAIL
             self._study.tell(trial, state=state)
 

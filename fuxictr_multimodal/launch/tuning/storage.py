@@ -20,6 +20,7 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.system.files import locked
 from fuxictr_multimodal.text.escape import without_passwords
 
 HEARTBEAT_SECONDS = 30
@@ -46,12 +47,12 @@ class FileStorage:
 
     def lock(self, study: optuna.Study | None) -> contextlib.AbstractContextManager[object]:
         """One worker draws at a time."""
-        return filelock.FileLock(self._folder / ".folder.lock")
+        return locked(self._folder / ".folder.lock")
 
     @contextlib.contextmanager
     def working(self, owned: Owned) -> Iterator[None]:
         """Be a worker, whose trials belong to it while this lasts."""
-        with _readable_errors(self.name), filelock.FileLock(self._lock_file(self.worker)):
+        with _readable_errors(self.name), locked(self._lock_file(self.worker)):
             try:
                 yield
             finally:
@@ -75,7 +76,7 @@ class FileStorage:
         if worker is None:
             return False
         try:
-            with filelock.FileLock(self._lock_file(worker), timeout=0):
+            with locked(self._lock_file(worker), timeout=0):
                 self._lock_file(worker).unlink()
         except filelock.Timeout:
             return True
@@ -199,6 +200,11 @@ def open_storage(url: str | None, *, own_file: Path) -> StudyStorage:
 def retry(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queue a running trial once more, with its setting; called under the lock."""
     study.tell(trial.number, state=TrialState.FAIL)
+    requeue(study, trial)
+
+
+def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a failed trial once more, with its setting; called under the lock."""
     RetryHeartbeatStaleTrialCallback()(study, trial)
 
 

@@ -86,6 +86,8 @@ class Vocabulary:
             FolderError: the file is missing, damaged or of a newer format.
         """
         try:
+            if Path(path).exists() and not Path(path).is_file():
+                raise FolderError(f"{path} is no regular file: export the model again")
             content = json.loads(Path(path).read_bytes())
             if content["format"] != FORMAT:
                 raise FolderError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import stat
 import zipfile
 import zlib
@@ -13,6 +14,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.system.machine import free_memory
 from fuxictr_multimodal.system.untrusted.sizes import bytes_of, check_regular, check_size, most_bytes
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -131,29 +133,35 @@ def _check_npy(archive: zipfile.ZipFile, member: str, where: str) -> int:
 
 
 def gunzip(content: bytes, where: str) -> bytes:
-    """Inflate gzip of one or more members, in pieces, so that it stops where it becomes too large.
+    """Inflate gzip of one or more members into memory, in pieces, so that it stops where it becomes too large.
 
     Raises:
         DataError: it is too large.
         EOFError, zlib.error, OSError: it is damaged.
     """
-    limit, pieces, size = most_bytes(len(content)), [], 0
+    # The text that is made of the bytes lies beside them.
+    limit, free = most_bytes(len(content)), free_memory()
+    found = io.BytesIO()
     for piece in _inflated(iter([content])):
-        size += len(piece)
+        size = found.tell() + len(piece)
         if size > limit:
+            raise _made_to_fill(where, len(content), limit)
+        if 2 * size > free:
             raise DataError(
-                f"{where}: {len(content):,} bytes of gzip unfold to more than {limit:,}: it is damaged, or made "
-                "to fill the memory"
+                f"{where}: its text needs more than {2 * size:,} bytes, but {free:,} are free: free more memory, or "
+                "split the file"
             )
-        pieces.append(piece)
-    return b"".join(pieces)
+        found.write(piece)
+    return found.getvalue()
 
 
 def check_gzip(path: Path) -> None:
-    """Refuse a gzip file that a library would inflate to too much; a file that cannot be too large is not read.
+    """Refuse a gzip file that unfolds to far more than files of its size do; one that cannot is not read.
+
+    It may be larger than the memory: what reads it afterwards holds a piece at a time.
 
     Raises:
-        DataError: it is too large.
+        DataError: it is made to fill the memory.
     """
     stored = check_regular(path)
     limit = most_bytes(stored)
@@ -170,9 +178,13 @@ def check_gzip(path: Path) -> None:
             if size > limit:
                 break
     if size > limit:
-        raise DataError(
-            f"{path}: {stored:,} bytes of gzip unfold to more than {limit:,}: it is damaged, or made to fill the memory"
-        )
+        raise _made_to_fill(str(path), stored, limit)
+
+
+def _made_to_fill(where: str, stored: int, limit: int) -> DataError:
+    return DataError(
+        f"{where}: {stored:,} bytes of gzip unfold to more than {limit:,}: it is damaged, or made to fill the memory"
+    )
 
 
 def _inflated(pieces: Iterator[bytes]) -> Iterator[bytes]:

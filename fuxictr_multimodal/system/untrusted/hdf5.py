@@ -13,15 +13,21 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5o, h5s, h5t, h5z
+from h5py import h5a, h5d, h5o, h5p, h5s, h5t, h5z
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.system.untrusted.sizes import ROOM_BYTES, bytes_of, check_size
+from fuxictr_multimodal.system.untrusted.sizes import ROOM_BYTES, bytes_of, check_size, most_bytes
 
 NUMBERS = frozenset({h5t.INTEGER, h5t.FLOAT})
 CHECKSUM = frozenset({h5z.FILTER_FLETCHER32})
-COMPRESSED = CHECKSUM | {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE}
+# Those whose parameters follow from type and chunks: with others, HDF5 reads and writes outside of its memory.
+DERIVED = frozenset({h5z.FILTER_SZIP, h5z.FILTER_NBIT, h5z.FILTER_SCALEOFFSET, h5z.FILTER_LZF})
+# Of a user's file: all that come with h5py, which loads no library for them.
+BUILT_IN = CHECKSUM | {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_NBIT, h5z.FILTER_SCALEOFFSET} | {
+    number for name, number in (("lzf", h5z.FILTER_LZF), ("szip", h5z.FILTER_SZIP)) if name in h5py.filters.decode
+}  # fmt: skip
+_SZIP_PIXELS = range(2, 33, 2)
 MOST_OBJECTS = 100_000
 MOST_ATTRIBUTES = 64
 # Attributes are numbers and names.
@@ -75,7 +81,7 @@ def read_dataset(file: h5py.File, name: str, *, texts: bool = False) -> NDArray:
     if not isinstance(node, h5py.Dataset):
         raise DataError(f"{where} is a group, not an array")
     types = NUMBERS | {h5t.STRING} if texts else NUMBERS
-    check_dataset(node, where, types=types, filters=COMPRESSED)
+    check_dataset(node, where, types=types, filters=BUILT_IN, partly=True)
     if h5py.check_string_dtype(node.dtype) is None or node.dtype.kind != "O":
         return node[()]
     return _read_texts(node, where)
@@ -86,8 +92,18 @@ def is_group(file: h5py.File, name: str) -> bool:
     return isinstance(file.get(name, getlink=True), h5py.HardLink) and isinstance(file[name], h5py.Group)
 
 
-def check_dataset(node: h5py.Dataset, where: str, *, types: Collection[int], filters: Collection[int]) -> int:
-    """Refuse a dataset that reaches outside of its file, is of another type, or declares what was not written.
+def check_dataset(
+    node: h5py.Dataset, where: str, *, types: Collection[int], filters: Collection[int], partly: bool = False
+) -> int:
+    """Refuse a dataset that reaches outside of its file, is of another type, or declares more than it holds.
+
+    Args:
+        node: the dataset.
+        where: file and name, for the error.
+        types: classes of HDF5 types that it may have.
+        filters: numbers of the filters that it may have.
+        partly: whether values may be missing that were never written and read as fill values, within the limits of any
+            file.
 
     Returns:
         Bytes that it has in the file.
@@ -104,29 +120,59 @@ def check_dataset(node: h5py.Dataset, where: str, *, types: Collection[int], fil
         raise DataError(f"{where} holds {_CLASSES.get(kind.get_class(), 'another type')}, not numbers")
     if space.get_simple_extent_type() != h5s.SIMPLE:
         raise DataError(f"{where} has no rows: an array is expected")
-    for number in range(created.get_nfilters()):
-        code = created.get_filter(number)[0]
-        if code not in filters:
-            raise DataError(f"{where} has the HDF5 filter {code}, which is not read: write it without that filter")
+    codes = {created.get_filter(number)[0] for number in range(created.get_nfilters())}
+    if others := codes - set(filters):
+        raise DataError(f"{where} has the HDF5 filter {min(others)}, which is not read: write it without that filter")
+    if codes & DERIVED:
+        _check_parameters(created, kind, where)
     shape, stored = node.shape, node.id.get_storage_size()
     declared = bytes_of(shape, kind.get_size())
     if created.get_layout() == h5d.CHUNKED:
         chunk = created.get_chunk()
         expected = math.prod(-(-n // c) for n, c in zip(shape, chunk, strict=True))
-        written = node.id.get_num_chunks()
-        if written != expected:
+        written, size = node.id.get_num_chunks(), declared + bytes_of(chunk, kind.get_size())
+        if written > expected or (written < expected and not (partly and size <= most_bytes(stored))):
+            reason = "values were never written: write them all" if partly and written < expected else "it is damaged"
             raise DataError(
-                f"{where} declares shape {shape}, which is {expected:,} chunks, but {written:,} are in the file: it is "
-                "damaged"
+                f"{where} declares shape {shape}, which is {expected:,} chunks, but {written:,} are in the file: "
+                f"{reason}"
             )
-        unfolded = expected * bytes_of(chunk, kind.get_size())
-        if created.get_nfilters() and not set(filters) <= CHECKSUM:
-            check_size(where, max(unfolded, declared), stored)
+        if written < expected or codes - CHECKSUM:
+            # One chunk is unfolded at a time.
+            check_size(where, size, stored)
             return stored
-        declared = unfolded
+        declared = expected * bytes_of(chunk, kind.get_size())
     if stored < declared:
-        raise DataError(f"{where} declares {declared:,} bytes, but {stored:,} are in the file: it is damaged")
+        if not (partly and stored == 0):
+            raise DataError(f"{where} declares {declared:,} bytes, but {stored:,} are in the file: it is damaged")
+        if declared > most_bytes(stored):
+            raise DataError(
+                f"{where} declares {declared:,} bytes, but 0 are in the file: values were never written: write them all"
+            )
+        check_size(where, declared, stored)
     return stored
+
+
+def _check_parameters(created: h5p.PropDCID, kind: h5t.TypeID, where: str) -> None:
+    """Compare the parameters of filters with those that HDF5 itself derives for this type and these chunks."""
+    try:
+        with h5py.File("parameters", "w", driver="core", backing_store=False) as memory:
+            again = created.copy()
+            again.set_alloc_time(h5d.ALLOC_TIME_INCR)
+            new = h5d.create(memory.id, b"again", kind, h5s.create_simple(created.get_chunk()), again)
+            derived = _filters(new.get_create_plist())
+    except DAMAGE as error:
+        raise DataError(f"{where} cannot be read ({_first_line(error)}): write it without filters") from None
+    found = _filters(created)
+    szip = found.get(h5z.FILTER_SZIP)
+    if found != derived or (szip is not None and szip[1] not in _SZIP_PIXELS):
+        raise DataError(f"{where} has a filter whose parameters do not fit its type and chunks: it is damaged")
+
+
+def _filters(created: h5p.PropDCID) -> dict[int, tuple[int, ...]]:
+    """The parameters of filters by their numbers, of those that derive them."""
+    found = (created.get_filter(number) for number in range(created.get_nfilters()))
+    return {code: values for code, _, values, *_ in found if code in DERIVED}
 
 
 def whole_attribute(node: h5py.HLObject, name: str, where: str) -> int:

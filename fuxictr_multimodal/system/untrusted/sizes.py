@@ -17,12 +17,16 @@ MOST_RATIO = 200
 
 
 def most_bytes(stored: int) -> int:
-    """What a file of `stored` bytes may unfold to, where its pieces, the whole and its text are in memory at once."""
-    return min(free_memory() // 4, max(ROOM_BYTES, MOST_RATIO * stored))
+    """What a file of `stored` bytes may unfold to, however much memory there is; more is made to fill it.
+
+    >>> most_bytes(1000) == ROOM_BYTES, most_bytes(ROOM_BYTES) == MOST_RATIO * ROOM_BYTES
+    (True, True)
+    """
+    return max(ROOM_BYTES, MOST_RATIO * stored)
 
 
 def check_size(what: str, declared: int, stored: int) -> None:
-    """Refuse what unfolds to more than the memory holds, or to far more than files of its size do.
+    """Refuse what unfolds to far more than files of its size do, or to more than the free memory holds.
 
     Args:
         what: the file, and the part of it, for the error.
@@ -34,13 +38,14 @@ def check_size(what: str, declared: int, stored: int) -> None:
 
     >>> check_size("a.npz: array 'key'", 4_000, 900)
     """
-    if declared > (free := free_memory()):
-        raise DataError(
-            f"{what} declares {declared:,} bytes, but {free:,} are free: it is damaged, or needs more memory"
-        )
-    if declared > max(ROOM_BYTES, MOST_RATIO * stored):
+    if declared > most_bytes(stored):
         raise DataError(
             f"{what} declares {declared:,} bytes in a file of {stored:,}: it is damaged, or made to fill the memory"
+        )
+    if declared > (free := free_memory()):
+        raise DataError(
+            f"{what} declares {declared:,} bytes, but {free:,} are free: free more memory, or read it on a larger "
+            "machine"
         )
 
 

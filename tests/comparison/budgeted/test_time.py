@@ -224,6 +224,16 @@ def test_complete_runs_are_not_run_again(monkeypatch, tmp_path):
     }
 
 
+def test_a_run_that_was_killed_after_its_report_is_not_complete(monkeypatch, tmp_path):
+    config = {"model_root": str(tmp_path), "dataset_id": "Shop"}
+    monkeypatch.setattr(winners_module, "report_of", lambda *names: ({"status": "completed", "config": config}, config))
+    gate, _ = seeds_gate(0.0)
+    plans = gate.plans(tmp_path, [1])
+    (tmp_path / "Shop").mkdir()
+    (tmp_path / "Shop/a_tuned_s1.state").touch()
+    assert [plan.name for plan in gate.complete(plans)] == ["b_tuned_s1"]
+
+
 def test_the_clock_counts_real_time(tmp_path):
     clock = Clock.open(tmp_path / "s.json", budget=10.0, arguments={})
     before = clock.elapsed

@@ -253,3 +253,12 @@ def test_large_datasets_show_progress(data_root, monkeypatch, capsys):
     monkeypatch.setattr(integrity, "SHOWN_FROM", 1)
     Store.open(data_root, "tiny", verify="full")
     assert "checksums of tiny" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", [lambda path: os.mkfifo(path), lambda path: path.symlink_to("/dev/zero")])
+def test_a_record_that_is_no_file_is_not_read(data_root, place):
+    record = data_root / RECORD
+    record.unlink(missing_ok=True)
+    place(record)
+    assert integrity.read_record(data_root / "tiny") == {}
+    Store.open(data_root, "tiny")

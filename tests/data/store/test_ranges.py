@@ -73,7 +73,7 @@ IN_SPLITS = [
 @pytest.mark.parametrize(("name", "place", "value", "message"), IN_SPLITS)
 def test_a_wrong_value_of_a_split_is_named(dataset, name, place, value, message):
     edit(dataset / "train/part-00001.h5", name, place, value)
-    message = rf"train/part-00001.h5: {message}.* build the dataset again with overwrite"
+    message = rf"train/part-00001.h5: {message}.* build the dataset again with fxmm build --overwrite"
     with pytest.raises(DataError, match=message):
         loader(dataset, mode="resident")
     streaming = loader(dataset, mode="streaming")

@@ -165,6 +165,39 @@ def test_failed_trials_count_and_are_not_repeated(search):
         ] * 3
 
 
+@pytest.mark.parametrize(
+    ("exit_code", "said"),
+    [
+        (-9, "killed"),
+        (143, "stopped"),
+        (2, "error: a.report.json cannot be written: No space left on device: free space"),
+    ],
+)
+def test_trials_that_the_machine_ended_are_tried_again(search, exit_code, said):
+    failing = search(SPACE, trials=2)
+    with failing.working():
+        lost = failing.next()
+        lost.exit_code = exit_code
+        lost.fail(None, exit_code, [said])
+        failing.ended(lost)
+        kept = failing.next()
+        finish(kept)
+        failing.ended(kept)
+        # Not while the machine is as it is.
+        assert failing.next() is None
+    again = search(SPACE, trials=2)
+    with again.working():
+        record = again.next()
+        assert record.trial == lost.trial
+        finish(record)
+        again.ended(record)
+        assert again.next() is None
+        again.refresh()
+    assert sorted(record.status for record in again.records) == ["completed", "completed"]
+    with search(SPACE, trials=2).working() as last:
+        assert last.next() is None
+
+
 def test_median_pruning_reads_the_curve(search):
     pruning = search(SPACE, trials=8)
     with pruning.working():

@@ -29,7 +29,7 @@ def attack(*, count: int | None, seed: int, work: Path, only: str = "") -> dict[
     Args:
         count: inputs of each target, instead of its own number.
         seed: of the inputs.
-        work: a folder.
+        work: a folder; what it holds of an earlier attack by the same seed is not repeated.
         only: targets whose name has this text.
 
     Returns:
@@ -43,9 +43,18 @@ def attack(*, count: int | None, seed: int, work: Path, only: str = "") -> dict[
     with tqdm(total=sum(count or t.inputs for t in chosen), unit="input", file=sys.stderr, smoothing=0) as bar:
         for target in chosen:
             bar.set_description(target.name)
-            found = attack_target(target, work, seed=seed, count=count or target.inputs, done=bar.update)
+            inputs = count or target.inputs
+            kept = work / "found" / f"{target.name}-{seed}-{inputs}.json".replace("/", "-")
+            if kept.is_file():
+                found = Found.of(kept.read_text(encoding="utf-8"))
+                bar.update(inputs)
+            else:
+                found = attack_target(target, work, seed=seed, count=inputs, done=bar.update)
+                kept.parent.mkdir(exist_ok=True)
+                kept.write_text(found.text(), encoding="utf-8")
             counts[target.name] = {
                 "inputs": found.inputs,
+                "undrawn": found.undrawn,
                 "accepted": found.accepted,
                 "refused": found.refused,
                 "faults": len(found.faults),

@@ -16,7 +16,7 @@ from tests.helpers import log_dataset, ready_samples, sequence_csv
 from tests.torture.fuzz.byte_mutator import mutated
 from tests.torture.fuzz.harness import Target
 from tests.torture.fuzz.seeds import Written, of_bytes, shrink_bytes
-from tests.torture.fuzz.tables import as_bytes, drawn, odd_frames
+from tests.torture.fuzz.tables import as_bytes, drawn, odd_frames, python_cells
 
 Call = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 
@@ -200,7 +200,7 @@ def joined(frame: pl.DataFrame) -> pl.DataFrame:
             c.name,
             [
                 None if v is None else ("|" if c.name == "tags" else "^").join("" if x is None else str(x) for x in v)
-                for v in c.to_list()
+                for v in python_cells(c)
             ],
         )
         for c in frame.get_columns()

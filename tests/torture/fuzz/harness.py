@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from fuxictr_multimodal.errors import InputError
 from fuxictr_multimodal.serving.runtime import FolderError, RequestError
 from fuxictr_multimodal.system.command import refusal
@@ -88,11 +90,13 @@ class Found:
         accepted: of them, how many were read without an error.
         refused: how many ended in a documented error.
         faults: undocumented exceptions by place and type.
+        undrawn: inputs that polars itself could not make or write, beside `inputs`.
     """
 
     inputs: int = 0
     accepted: int = 0
     refused: int = 0
+    undrawn: int = 0
     faults: dict[str, Fault] = field(default_factory=dict)
 
     def add(self, fault: Fault) -> None:
@@ -106,6 +110,7 @@ class Found:
         self.inputs += other.inputs
         self.accepted += other.accepted
         self.refused += other.refused
+        self.undrawn += other.undrawn
         for fault in other.faults.values():
             self.add(fault)
 
@@ -152,7 +157,11 @@ def fuzz(
         make, call = target.prepare(work)
         for number in range(start, stop):
             at(number)
-            given = make(random_of(target.name, seed, number))
+            try:
+                given = make(random_of(target.name, seed, number))
+            except (pl.exceptions.PanicException, pl.exceptions.PolarsError):
+                found.undrawn += 1
+                continue
             error = attempt(target, call, given)
             found.inputs += 1
             found.accepted += error is None

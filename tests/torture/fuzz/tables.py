@@ -96,7 +96,7 @@ def _cast(values: pl.Series, kind: Any) -> pl.Series:
 
 def _with_cells(draw: Any, values: pl.Series) -> pl.Series:
     """A few cells replaced, as texts where the column cannot hold them."""
-    cells = values.to_list()
+    cells = python_cells(values)
     for _ in range(draw(st.integers(1, 3))):
         if cells:
             cells[draw(st.integers(0, len(cells) - 1))] = draw(st.sampled_from(CELLS))
@@ -107,7 +107,7 @@ def _with_cells(draw: Any, values: pl.Series) -> pl.Series:
 
 
 def _with_lists(draw: Any, values: pl.Series) -> pl.Series:
-    lists = values.to_list()
+    lists = python_cells(values)
     for _ in range(draw(st.integers(1, 3))):
         if lists:
             place = draw(st.integers(0, len(lists) - 1))
@@ -146,16 +146,31 @@ def drawn(strategy: st.SearchStrategy[Any]) -> Callable[[random.Random], Any]:
     return make
 
 
-def _texts(values: pl.Series) -> pl.Series:
-    """Values as Python writes them; nothing where polars cannot give them to Python."""
+def python_cells(values: pl.Series) -> list[Any]:
+    """Values as Python has them; nothing where it has no such dates, at which polars panics."""
     try:
-        return pl.Series(values.name, [None if value is None else str(value) for value in values.to_list()])
-    except (pl.exceptions.PanicException, pl.exceptions.PolarsError):
-        return pl.Series(values.name, [None] * len(values), dtype=pl.String)
+        return values.to_list()
+    except (pl.exceptions.PanicException, pl.exceptions.PolarsError, ValueError, OverflowError):
+        return [None] * len(values)
+
+
+def _texts(values: pl.Series) -> pl.Series:
+    """Values as Python writes them."""
+    return pl.Series(
+        values.name, [None if value is None else str(value) for value in python_cells(values)], dtype=pl.String
+    )
 
 
 def as_bytes(frame: pl.DataFrame, suffix: str) -> bytes:
-    """A table as a file; nested and binary columns are texts in csv."""
+    """A table as a file; nested and binary columns are texts in csv, and so are dates that polars cannot write."""
+    try:
+        return _as_bytes(frame, suffix)
+    except pl.exceptions.PanicException:
+        columns = [_texts(c) if c.dtype.is_temporal() or c.dtype.is_nested() else c for c in frame.get_columns()]
+        return _as_bytes(pl.DataFrame(columns), suffix)
+
+
+def _as_bytes(frame: pl.DataFrame, suffix: str) -> bytes:
     import io
 
     buffer = io.BytesIO()

@@ -117,8 +117,8 @@ class SampleEvents:
             history, target = (self._times.get((spec.name, side)) for side in ("history", "target"))
             if history is not None and target is not None and history.clock != target.clock:
                 raise DataError(
-                    f"{self._where}: event_cols: {spec.name!r}: times of the history are in {history.clock.unit}, "
-                    f"those of {spec.target!r} in {target.clock.unit}: write both in one unit, or set time_unit where "
+                    f"{self._where}: event_cols: {spec.name!r}: times of the history are {history.clock.told}, "
+                    f"those of {spec.target!r} {target.clock.told}: write both in one unit, or set time_unit where "
                     "both are whole numbers"
                 )
             fitted = self._fitter(spec).fit()

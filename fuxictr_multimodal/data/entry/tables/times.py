@@ -58,6 +58,15 @@ class Clock:
         mine, other = PER_DAY[self.unit], PER_DAY[to.unit]
         return times * (other // mine) if other >= mine else times // (mine // other)
 
+    @property
+    def told(self) -> str:
+        """The unit in a sentence: times are ...
+
+        >>> Clock("ms").told, Clock(None).told
+        ('in ms', 'whole numbers without a unit')
+        """
+        return f"in {self.unit}" if self.unit else "whole numbers without a unit"
+
     def text(self, time: int) -> str:
         """A time as people read it."""
         if self.unit is None:

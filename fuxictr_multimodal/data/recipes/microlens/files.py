@@ -13,7 +13,7 @@ from fuxictr_multimodal.data.recipes.download import NotOnServer, RemoteFile, do
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import replace_atomically
 from fuxictr_multimodal.system.untrusted.archives import ZIP_ERRORS, open_zip
-from fuxictr_multimodal.system.untrusted.sizes import MOST_RATIO, ROOM_BYTES
+from fuxictr_multimodal.system.untrusted.sizes import most_bytes
 
 ADDRESS = "https://recsys.westlake.edu.cn/MicroLens_1M_MMCTR/"
 FOLDER = "MicroLens_1M_x1"
@@ -129,7 +129,7 @@ def _unpack(archive: Path, names: Sequence[str], folder: Path) -> None:
                     continue
                 info = content.getinfo(members[name])
                 # The release is parquet, which zip does not make smaller.
-                if info.file_size > max(ROOM_BYTES, MOST_RATIO * info.compress_size):
+                if info.file_size > most_bytes(info.compress_size):
                     raise DataError(f"{archive}: {name} unfolds to {info.file_size:,} bytes: download it again")
                 with (
                     replace_atomically(folder / name) as temporary,

@@ -77,6 +77,11 @@ HUGE = pl.Series([[5, 2**64 - 1], []] * (ROWS // 2), dtype=pl.List(pl.UInt64))
             {"times": HUGE, "now": [7] * ROWS},
             r"column 'times', row 0: 18446744073709551615 is no time",
         ),
+        (
+            {"event_cols": [{"name": "age", "history": "times", "target": "now"}]},
+            {"times": [[5, 6], []] * 4, "now": [1_700_000_000] * ROWS},
+            r"'age': times of the history are whole numbers without a unit, those of 'now' in s: write both in one",
+        ),
     ],
 )
 def test_what_a_list_must_not_hold_is_said_in_one_line(tmp_path, changes, rows, message):
