@@ -92,7 +92,7 @@ except Unwritable as error:
 """
 
 
-@pytest.mark.parametrize(("at", "once"), [(5, True), (12, False), (24, True), (36, False)])
+@pytest.mark.parametrize(("at", "once"), [(12, False), (36, False)])
 def test_hdf5_ends_the_process_at_no_failed_write(at, once, tmp_path):
     """Neither as the file is closed nor as Python releases what was open in it, nor at the end of the process."""
     if (library := compiled(tmp_path)) is None:

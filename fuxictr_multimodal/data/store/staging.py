@@ -113,11 +113,14 @@ class Staging:
                 if self.final_dir.exists():
                     self.final_dir.rename(self._replaced)
                 self.dir.rename(self.final_dir)
+                sync(self.final_dir.parent)
                 self._committed = True
             except BaseException:
+                # An error says that there is no new folder: one whose name may not last goes, the earlier one returns.
+                if not self.dir.exists():
+                    self.final_dir.rename(self.dir)
                 self._recover()
                 raise
-            sync(self.final_dir.parent)
         self._remove_replaced()
 
     def _release(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from fuxictr_multimodal.data.store.builder import StoreExistsError
 from fuxictr_multimodal.data.store.staging import Staging
-from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.errors import DataError, Unwritable
 
 
 def staging(root):
@@ -75,6 +76,26 @@ def replaced(root, **options):
     with Staging(root / "tiny", overwrite=True, owned={"manifest.json"}, **options) as found:
         (found.dir / "manifest.json").write_text("new")
         found.commit()
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_name_that_the_disk_does_not_take_is_no_new_folder(earlier, tmp_path, monkeypatch):
+    target = tmp_path / "d"
+    if earlier:
+        target.mkdir()
+        (target / "a").write_text("old")
+
+    def refused(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr("fuxictr_multimodal.data.store.staging.sync", refused)
+    with Staging(target, overwrite=True, owned={"a"}) as found:
+        (found.dir / "a").write_text("new")
+        with pytest.raises(Unwritable, match=r"/d cannot be written: Input/output error"):
+            found.commit()
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert left == ({"d", "d/a"} if earlier else set())
+    assert not earlier or (target / "a").read_text() == "old"
 
 
 def test_a_symbolic_link_stays_and_the_folder_behind_it_is_replaced(tmp_path):
