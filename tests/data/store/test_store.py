@@ -85,7 +85,9 @@ def test_missing_dataset(tmp_path, data_root):
 
 def test_interrupted_build(copied):
     (copied / "tiny" / "manifest.json").unlink()
-    with pytest.raises(DataError, match=r"tiny has no manifest.json: its build was interrupted.* with fxmm build --overwrite"):
+    with pytest.raises(
+        DataError, match=r"tiny has no manifest.json: its build was interrupted.* again with fxmm build"
+    ):
         Store.open(copied, "tiny")
 
 
