@@ -10,7 +10,7 @@ from fuxictr.pytorch.models import BaseModel
 from fuxictr_multimodal.system.files import make_folder, replace_atomically
 from fuxictr_multimodal.system.torch_files import check_weights, read_torch
 
-REMEDY = "train again with --overwrite"
+REMEDY = "copy the file again, or train again with --overwrite"
 
 
 def save_checkpoint(model: BaseModel) -> None:

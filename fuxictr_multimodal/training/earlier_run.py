@@ -139,4 +139,6 @@ def _refuse_another_experiment(before: Report, experiment: Experiment, found: st
 
 def _refuse_another_build(before: Report, experiment: Experiment, found: str) -> None:
     if before.manifest_hash != experiment.store.manifest.hash:
-        raise ConfigError(f"{found} of another build of the dataset: {REMEDY}")
+        raise ConfigError(
+            f"{found} of another build of the dataset: name its folder with --set data_root=DIR; {REMEDY}"
+        )

@@ -84,11 +84,17 @@ class Experiment:
         params = load_config(config_dir, expid, overrides=overrides, seed=seed)
         params["gpu"] = gpu
         directory = Path(params["model_root"]) / params["dataset_id"]
+        own = False
         if name is not None and reading:
             files = RunFiles(directory, run_name(directory, params, expid=expid, seed=seed, name=name))
-            if files.report.is_file():
+            if own := files.report.is_file():
                 params = resumed_params(Report.read(files.report), params, named_keys(overrides, seed))
-        experiment = cls.of(params, expid)
+        try:
+            experiment = cls.of(params, expid)
+        except DataError as error:
+            if own:
+                raise DataError(f"run {name!r} keeps the dataset entry that it was trained with: {error}") from None
+            raise
         plain = params
         if overrides:
             dataset = load_dataset_config(config_dir, params["dataset_id"])

@@ -110,6 +110,8 @@ def run_experiment(
             )
         if resume and is_unfinished(files, before):
             experiment, note = resumed_experiment(before, experiment, files, named)
+        if resume and files.left is None:
+            logging.warning("%s is not there: nothing to resume, the run starts from the beginning", files.state)
         if overwrite:
             remove_states(files.state)
         with (
