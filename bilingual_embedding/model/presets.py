@@ -8,6 +8,7 @@ from typing import Any
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
 POSITIONS = ("alibi", "learned")
+LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,8 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         for name in ("vocabulary_size", "hidden", "inner", "layers", "heads", "max_length"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"{name} must be a whole number from 1, found {str(value)[:80]!r}")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST:
+                raise ConfigError(f"{name} must be a whole number from 1 to {LARGEST}, found {str(value)[:80]!r}")
         if not isinstance(self.dropout, int | float) or not isinstance(self.query_key_norm, bool):
             raise ConfigError("dropout must be a number, and query_key_norm true or false")
         if self.hidden % self.heads:

@@ -6,7 +6,8 @@ special tokens in a text are ordinary bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ METHODS = ("bpe", "parity")
 FILE_NAME = "tokenizer.json"
 # The words of GPT-2, but that a letter keeps its marks and joiners: vowel signs do not end a word.
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}[\p{L}\p{M}\x{200C}\x{200D}]*| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+
+@contextlib.contextmanager
+def _panics_named() -> Iterator[None]:
+    """A vocabulary that lacks tokens of its own merges makes the library panic, which is no `Exception`."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise DataError(f"{FILE_NAME} cannot encode a text ({error}): it is damaged; copy the encoder again") from None
 
 
 class BilingualTokenizer:
@@ -140,7 +152,9 @@ class BilingualTokenizer:
         words: list[Numbers] = []
         # Encodings are heavy objects: a chunk of them is turned into arrays before the next is made.
         for start in range(0, len(texts), workers_chunk):
-            for encoding in self.fast.encode_batch(list(texts[start : start + workers_chunk])):
+            with _panics_named():
+                encodings = self.fast.encode_batch(list(texts[start : start + workers_chunk]))
+            for encoding in encodings:
                 ids.append(np.array(encoding.ids, dtype=np.int32))
                 words.append(np.array([-1 if w is None else w for w in encoding.word_ids], dtype=np.int32))
         return TokenTable.from_lists(ids, words)

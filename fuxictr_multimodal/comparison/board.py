@@ -29,6 +29,10 @@ def _spread(found: Any) -> Spread:
         return found
     if not isinstance(found, list | tuple) or not found or not all(type(value) in (int, float) for value in found):
         raise ValueError("it must be a list of numbers, one a seed")
+    try:
+        list(map(float, found))
+    except OverflowError:
+        raise ValueError("a number is too large") from None
     return Spread(tuple(found))
 
 
@@ -53,6 +57,10 @@ class Curve:
     x: tuple[int | float, ...]
     loss: tuple[float, ...]
     auc: tuple[float | None, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.x) == len(self.loss) == len(self.auc):
+            raise ValueError("x, loss and auc of a curve must be equally long")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -173,6 +181,11 @@ class Board:
     notes: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
 
+    def __post_init__(self) -> None:
+        kinds = {"replicates": int, "seed": int, "unit": str}
+        if self.bootstrap and not all(isinstance(self.bootstrap.get(key), kind) for key, kind in kinds.items()):
+            raise ValueError("bootstrap must have replicates, seed and unit")
+
     @property
     def resampled(self) -> str:
         """What the bootstrap draws, in words: `samples`, or `users` with all their samples."""
@@ -216,7 +229,7 @@ class Board:
             wrong = error.errors()[0]
             where = ".".join(map(str, wrong["loc"]))
             raise DataError(
-                f"{path} is not a leaderboard of this version ({where}: {wrong['msg']}): export it again"
+                f"{path} is not a leaderboard of this version ({where}: {wrong['msg'].removeprefix('Value error, ')}): export it again"
             ) from None
 
 

@@ -150,7 +150,7 @@ def _kept(path: Path, owner: Mapping[str, str]) -> dict[str, dict[str, Any]]:
             kept = {method: numbers for method, numbers in stored["methods"].items() if method in METHODS}
             applied = [Calibration(method, numbers).apply([0.0, 0.5, 1.0]) for method, numbers in kept.items()]
             return kept if all(((values >= 0) & (values <= 1)).all() for values in applied) else {}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError):
         pass
     return {}
 

@@ -65,6 +65,8 @@ def _lists(texts: pl.Series, dtype: str, splitter: str, path: Path) -> pl.Series
     """Texts with a splitter as lists of ids."""
     lists = Lists.of(texts, splitter=splitter)
     _, wrong = as_ids(lists.values, dtype)
+    if dtype == "int":
+        wrong = wrong | (lists.values == "").fill_null(False).to_numpy()
     if wrong.any():
         row = row_at(lists.offsets, int(np.argmax(wrong)))
         raise DataError(

@@ -49,7 +49,7 @@ class Report(RunReport):
     peak_memory_mib: dict[str, float | None] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
     precision: dict[str, str] = field(default_factory=dict)
-    warm_start: dict[str, Any] = field(default_factory=dict)
+    warm_start: dict[str, str | dict[str, dict[str, int]]] = field(default_factory=dict)
     dataset_facts: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
@@ -85,12 +85,12 @@ class Report(RunReport):
             shown = [f"{part} {number:.4f}".strip() for part, number in parts.items() if isinstance(number, float)]
             if shown:
                 yield f"{name}: {', '.join(shown)}"
-        if self.warm_start:
+        if isinstance(kept := self.warm_start.get("rows"), dict):
             rows = [
                 f"{column} {', '.join(f'{count:,} {what}' for what, count in counts.items())}"
-                for column, counts in self.warm_start["rows"].items()
+                for column, counts in kept.items()
             ]
-            yield f"warm start from {self.warm_start['run']}, rows: {'; '.join(rows)}"
+            yield f"warm start from {self.warm_start.get('run')}, rows: {'; '.join(rows)}"
         if self.config.get("note"):
             yield f"note: {self.config['note']}"
         yield (

@@ -167,7 +167,10 @@ def vectors_of_ids(path: Path, *, ids: IdMap, dim: int | None) -> TextVectors:
         DataError: as `pretrained_vectors`.
     """
     keys, values = _checked_table(path)
-    texts = [key.decode() if isinstance(key, bytes) else key for key in keys.tolist()]
+    try:
+        texts = [key.decode() if isinstance(key, bytes) else key for key in keys.tolist()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: the key {error.object!r} is not UTF-8 text: write keys as text") from None
     series = pl.Series(keys) if keys.dtype.kind in "iu" else pl.Series(texts, strict=False)
     codes = ids.codes(series)
     known = codes > 0

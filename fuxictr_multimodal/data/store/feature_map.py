@@ -61,7 +61,12 @@ def load_feature_map(directory: str | Path, dataset_id: str, params: Mapping[str
             check_spec({**features[name], **specs}, f"feature_specs: feature {name!r}")
     _check_sizes(features, params, path)
     feature_map = FeatureMap(dataset_id, str(directory))
-    feature_map.load(str(path), dict(params))
+    try:
+        feature_map.load(str(path), dict(params))
+    except KeyError as error:
+        raise DataError(
+            f"{path}: a feature lacks {error}: the file is damaged; build the dataset again with fxmm build --overwrite"
+        ) from None
     return feature_map
 
 

@@ -113,7 +113,7 @@ class IdMap:
             return cls(pl.read_parquet(path, columns=[ID], use_pyarrow=True, memory_map=False)[ID])
         except FileNotFoundError:
             raise DataError(f"{path} is missing: build the dataset again with fxmm build --overwrite") from None
-        except (pl.exceptions.PolarsError, pa.ArrowException, OSError, KeyError) as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError, KeyError) as error:
             first = str(error).splitlines()[0]
             raise DataError(
                 f"{path} is damaged ({first}): build the dataset again with fxmm build --overwrite"

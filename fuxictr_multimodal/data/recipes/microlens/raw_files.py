@@ -169,7 +169,8 @@ def _from_tsv(raw: RawFiles, file: str) -> pl.DataFrame:
 def _texts(raw: RawFiles, file: str, text: str, num_items: int) -> list[str]:
     """Text of each item, from a table of id and text, with or without a line of names."""
     lines = io.StringIO(raw.read_utf8(file).decode("utf-8"), newline="")
-    cells = next(csv.reader(lines), [""])
+    # A blank line has no cells.
+    cells = next(csv.reader(lines), None) or [""]
     header = not cells[0].strip(' "').lstrip("-").isdigit()
     if header and len(cells) < 2:
         raise DataError(f"{raw.where(file)}: expected two columns, the id of a video and its {text}")
