@@ -227,10 +227,8 @@ class Board:
             return _BOARD.validate_python(stored)
         except ValidationError as error:
             wrong = error.errors()[0]
-            where = ".".join(map(str, wrong["loc"]))
-            raise DataError(
-                f"{path} is not a leaderboard of this version ({where}: {wrong['msg'].removeprefix('Value error, ')}): export it again"
-            ) from None
+            where, said = ".".join(map(str, wrong["loc"])), wrong["msg"].removeprefix("Value error, ")
+            raise DataError(f"{path} is not a leaderboard of this version ({where}: {said}): export it again") from None
 
 
 _BOARD = TypeAdapter(Board)

@@ -194,8 +194,8 @@ def outcome(folder: Path) -> dict[str, Any]:
         elif path.suffix == ".csv":
             lines = path.read_text(encoding="utf-8").splitlines()
             found[name] = sorted(re.sub(r"^ \d{8}-\d{6},\[command\].*?,(?=\[exp_id\])", "", line) for line in lines)
-        elif "tuner" in name and path.suffix != ".png":
-            continue  # a journal and a page hold times; what counts of a sweep are its table and its runs
+        elif "tuner" in name:
+            continue  # a journal, a page and pictures hold times; what counts of a sweep are its table and its runs
         else:
             found[name] = _digest(path.read_bytes())
     return found
