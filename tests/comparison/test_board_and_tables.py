@@ -412,6 +412,15 @@ def test_a_json_of_another_kind_is_refused(tmp_path):
     (tmp_path / "x.json").write_text('{"format_version": 1, "entries": [{}]}')
     with pytest.raises(DataError, match="is not a leaderboard of this version"):
         Board.read(tmp_path / "x.json")
+    head = '{"format_version": 1, "dataset_id": "x", "manifest_hash": "x", "compared": "test", '
+    curve = '{"curve": {"seed": 1, "x": [1, 2], "loss": [1.0], "auc": [null]}, "name": "a", "source": "b"}'
+    for key, value, said in (
+        ("bootstrap", '{"unit": "rows"}', "bootstrap must have replicates, seed and unit"),
+        ("published", f"[{curve}]", "x, loss and auc of a curve must be equally long"),
+    ):
+        (tmp_path / "x.json").write_text(f'{head}"{key}": {value}}}')
+        with pytest.raises(DataError, match=rf"\(.*: {said}\)|\(: {said}\)"):
+            Board.read(tmp_path / "x.json")
     (tmp_path / "x.json").write_text('{"format_version": 99}')
     with pytest.raises(DataError, match="export it again"):
         Board.read(tmp_path / "x.json")

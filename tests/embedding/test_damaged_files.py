@@ -62,11 +62,12 @@ def longer(weights):
     [
         (
             CONFIG,
-            config(vocabulary_size=10**12),
+            config(vocabulary_size=2**31 - 1),
             r"config\.json is not .*: it describes [\d,]+ weights, more than .*room",
         ),
-        (CONFIG, config(layers="2"), r"config\.json is not .*: layers must be a whole number from 1, found '2'"),
-        (CONFIG, config(layers=-1), r"config\.json is not .*: layers must be a whole number from 1, found '-1'"),
+        (CONFIG, config(layers="2"), r"config\.json is not .*: layers must be a whole number from 1 to \d+, found '2'"),
+        (CONFIG, config(layers=-1), r"config\.json is not .*: layers must be a whole number from 1 to \d+, found '-1'"),
+        (CONFIG, config(max_length=10**30), r"config\.json is not .*: max_length must be a whole number from 1 to"),
         (CONFIG, config(dropout=7), r"config\.json is not .*: dropout must be from 0 to below 1"),
         (CONFIG, lambda path: path.write_text("[1]"), r"config\.json is not an encoder's configuration"),
         (CONFIG, lambda path: path.write_bytes(b"\xff\xfe"), r"config\.json is not an encoder's configuration"),

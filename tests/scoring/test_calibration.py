@@ -171,10 +171,17 @@ def test_it_is_kept_for_these_weights_only(shop, tmp_path, monkeypatch, capsys):
     assert set(stored["methods"]) == set(METHODS)
     # Of other weights, or damaged, it is made again.
     no_numbers = {"platt": {"slope": [1], "intercept": "0"}}
-    for spoilt in ({**stored, "weights": "0" * 64}, {}, {"format_version": 1}, {**stored, "methods": no_numbers}):
+    too_large = {"platt": {"slope": 10**400, "intercept": 0}}
+    for spoilt in (
+        {**stored, "weights": "0" * 64},
+        {},
+        {"format_version": 1},
+        {**stored, "methods": no_numbers},
+        {**stored, "methods": too_large},
+    ):
         path.write_text(json.dumps(spoilt) if spoilt else "{")
         assert score("platt")[0] == first
-    assert fitted == ["platt", "isotonic", "platt", "platt", "platt", "platt"]
+    assert fitted == ["platt", "isotonic", *["platt"] * 5]
     assert json.loads(path.read_text()) == {**stored, "methods": {"platt": stored["methods"]["platt"]}}
 
 

@@ -206,6 +206,7 @@ def test_levels_may_go_with_every_item(lists, make, repository, tmp_path):
         ("MicroLens-50k_likes_and_views.txt", "1\t5\n", "_likes_and_views.txt"),
         ("MicroLens-50k_titles.csv", "item,title\nx,hello\n", "column 'item', row 1: 'x' is not a whole number"),
         ("tags_to_summary.csv", "video_id\n1\n", "expected two columns"),
+        ("tags_to_summary.csv", "\n1,a\n", "expected two columns"),
         ("MicroLens-100k_pairs.tsv", "1\t2 3\n", "holds several sizes .* --size"),
     ],
 )

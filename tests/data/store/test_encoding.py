@@ -188,6 +188,7 @@ def test_parameters_are_checked_before_fuxictr_sees_them(store, params, message)
         (lambda stored: stored.update(labels="label"), r"labels must be a list of names, not 'label'"),
         (lambda stored: stored.pop("features"), r"feature_map.json is damaged"),
         (lambda stored: stored.update(features=[3]), r"feature_map.json is damaged"),
+        (lambda stored: stored["features"][1]["city"].update(type="sequence"), r"a feature lacks 'max_len'"),
     ],
 )
 def test_a_foreign_feature_map_is_refused(store, tmp_path, edit, message):
