@@ -52,7 +52,7 @@ def test_malformed_files_are_refused(board, tmp_path):
     path.write_bytes(b"run,epoch\na\xe9,1\n")
     with pytest.raises(DataError, match=r"curve\.csv: line 2 is not UTF-8 text"):
         with_published(board, path)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is no regular file"):
         with_published(board, tmp_path)
     path.write_text("run,epoch,train_loss,source\na,1,0.5,paper\n")
     with pytest.raises(DataError, match="column 'valid_auc' is missing"):

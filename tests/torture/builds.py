@@ -6,6 +6,7 @@ build takes its place again and again; then a build is killed before each change
 
 from __future__ import annotations
 
+import gc
 import contextlib
 import io
 import logging
@@ -158,6 +159,8 @@ def attack_readers(
         counted, messages = finished.result()
         found += counted
         failed += [f"reader {reader} of seed {seed}: {message}" for message in messages]
+    # Threads of this process let go of what they read when its cycles of references are collected.
+    gc.collect()
     overwrite(root, sources[0])
     left = leftovers(root)
     failed += [f"left after the last build: {name}" for name in left]

@@ -34,7 +34,7 @@ def check_parquet(path: Path, *, whole: Sequence[str] | bool = False) -> None:
     try:
         metadata = pq.read_metadata(path)
     except UnicodeDecodeError:
-        raise DataError(f"{path} is damaged: a name in it is not UTF-8 text") from None
+        raise DataError(f"{path} cannot be read: a name in it is not UTF-8 text") from None
     if metadata.num_columns > MOST_COLUMNS:
         raise DataError(f"{path} has {metadata.num_columns:,} columns; at most {MOST_COLUMNS:,} are read")
     rows, counted, values, size = metadata.num_rows, 0, 0, 0

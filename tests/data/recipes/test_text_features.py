@@ -172,7 +172,7 @@ def test_a_damaged_name_in_a_parquet_file_is_refused(tmp_path):
     path = write(tmp_path / "flipped.parquet", IDS, np.ones((3, 2)))
     content = path.read_bytes()
     path.write_bytes(content.replace(b"vector", b"vec\xfeor"))
-    with pytest.raises(DataError, match="cannot be read as a table of vectors"):
+    with pytest.raises(DataError, match="cannot be read: a name in it is not UTF-8"):
         pretrained_vectors(path, item_ids=IDS, dim=2)
 
 
