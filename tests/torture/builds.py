@@ -6,8 +6,8 @@ build takes its place again and again; then a build is killed before each change
 
 from __future__ import annotations
 
-import gc
 import contextlib
+import gc
 import io
 import logging
 import multiprocessing
