@@ -184,17 +184,23 @@ def _mean_auc(group: Group, split: str) -> float:
 
 def _curve_axis(groups: Sequence[Group]) -> str:
     """`epoch` where every run was evaluated once an epoch, else `step`."""
-    epochs = ([row["epoch"] for row in run.report.curve] for group in groups for run in group.runs)
+    epochs = ([row.get("epoch") for row in run.report.curve] for group in groups for run in group.runs)
     return "epoch" if all(found == list(range(1, len(found) + 1)) for found in epochs) else "step"
 
 
 def _curve(report: Report, axis: str) -> Curve:
-    return Curve(
-        seed=report.seed,
-        x=tuple(row[axis] for row in report.curve),
-        loss=tuple(row["train_loss"] for row in report.curve),
-        auc=tuple(row["metrics"].get("AUC") for row in report.curve),
-    )
+    try:
+        return Curve(
+            seed=report.seed,
+            x=tuple(row[axis] for row in report.curve),
+            loss=tuple(row["train_loss"] for row in report.curve),
+            auc=tuple(row["metrics"].get("AUC") for row in report.curve),
+        )
+    except (LookupError, TypeError, AttributeError, ValueError):
+        raise DataError(
+            f"the report of {report.expid} has a curve without {axis}, train_loss or metrics: run it again with "
+            "--overwrite"
+        ) from None
 
 
 def _baseline(groups: Sequence[Group], asked: str | None) -> Group | None:
