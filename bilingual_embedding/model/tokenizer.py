@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from bilingual_embedding.model.tokens import Numbers, TokenTable
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.system.files import write_text
 
 SPECIAL_TOKENS = ("<pad>", "<cls>", "<sep>", "<mask>")  # ids 0 to 3
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256
@@ -131,8 +131,7 @@ class BilingualTokenizer:
 
     def write(self, path: Path) -> None:
         """Write `tokenizer.json` atomically; `path` is the file or its folder."""
-        with replace_atomically(path / FILE_NAME if path.is_dir() else path) as temporary:
-            temporary.write_text(self.fast.to_str(pretty=True), encoding="utf-8")
+        write_text(path / FILE_NAME if path.is_dir() else path, self.fast.to_str(pretty=True))
 
     @property
     def vocabulary_size(self) -> int:

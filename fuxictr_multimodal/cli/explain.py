@@ -16,7 +16,7 @@ from fuxictr_multimodal.cli.parser import add_trained_run, command_parser
 from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.command import command
-from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.system.files import write_text
 from fuxictr_multimodal.system.terminal import plain_console
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def run_explain_main(
         found = _finite(found)
         if args.json not in (None, STDOUT):
             args.json.parent.mkdir(parents=True, exist_ok=True)
-            with replace_atomically(args.json) as temporary:
-                temporary.write_text(json.dumps(found, indent=1, allow_nan=False), encoding="utf-8")
+            write_text(args.json, json.dumps(found, indent=1, allow_nan=False))
             print(args.json)
         if args.out:
             print(args.out)

@@ -33,11 +33,10 @@ def run_leaderboard_main(argv: Sequence[str] | None = None, *, prog: str = "run_
         board.write(args.export)
     text = _rendered(board, args)
     if args.out:
-        from fuxictr_multimodal.system.files import replace_atomically
+        from fuxictr_multimodal.system.files import write_text
 
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        with replace_atomically(args.out) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(args.out, text)
         print(args.out)
     else:
         sys.stdout.write(text)

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from fuxictr_multimodal.comparison.statistics import Interval, Spread
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.system.files import write_text
 from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 
 FORMAT_VERSION = 1
@@ -204,8 +204,7 @@ class Board:
         content = {"format_version": FORMAT_VERSION, **_plain(self)}
         lines = [f"{json.dumps(key)}: {_listed(value)}" for key, value in content.items()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replace_atomically(path) as temporary:
-            temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
     @classmethod
     def read(cls, path: Path) -> Board:

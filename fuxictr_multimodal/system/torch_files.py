@@ -150,9 +150,9 @@ def _check_archive(file: BinaryIO) -> None:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             if sum(entry.file_size for entry in entries) > size:
-                raise ValueError("its parts are larger than the file: it is no file of torch.save")
+                raise ValueError("its parts are larger than the file: it is not a file of torch.save")
             if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
-                raise ValueError("its parts are compressed or encrypted: it is no file of torch.save")
+                raise ValueError("its parts are compressed or encrypted: it is not a file of torch.save")
             pickles = [entry for entry in entries if re.fullmatch(r"[^/]+/data\.pkl", entry.filename)]
             if len(pickles) != 1 or len({entry.filename for entry in entries}) != len(entries):
                 raise ValueError("it is a zip of another kind")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from fuxictr_multimodal.errors import InputError, Unwritable
 
-# What the machine refuses, whatever the program does, and what its user can do about it.
+# A run that can be resumed says another way.
 RUN_AGAIN = ", then run the command again"
+# What the machine refuses, whatever the program does, and what its user can do about it.
 ADVICE = {
     errno.ENOSPC: f"free space on this disk{RUN_AGAIN}",
     errno.EDQUOT: f"free space or ask for a larger quota{RUN_AGAIN}",

@@ -17,7 +17,7 @@ from fuxictr_multimodal.data.proposal.lines import block
 from fuxictr_multimodal.data.proposal.roles import Roles
 from fuxictr_multimodal.data.proposal.tables import Look, look_at
 from fuxictr_multimodal.errors import ConfigError
-from fuxictr_multimodal.system.files import make_folder, replace_atomically
+from fuxictr_multimodal.system.files import make_folder, write_text
 
 KINDS = ("dataset_config", "model_config")
 
@@ -79,8 +79,7 @@ def propose(
     )
     for path, text in zip(targets, texts, strict=True):
         make_folder(path.parent)
-        with replace_atomically(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, text)
     expids = [name for name in experiments if name != "Base"]
     return Proposal(roles, targets, expids, list(roles.checks.values()))
 

@@ -23,7 +23,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.system.files import locked, make_folder, replace_atomically, sha256, sync
+from fuxictr_multimodal.system.files import locked, make_folder, sha256, sync, write_text
 from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 from fuxictr_multimodal.system.untrusted.sizes import check_regular
 from fuxictr_multimodal.system.writing import writing
@@ -173,8 +173,7 @@ class _Transfer:
             validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
             # A weak ETag does not promise the same bytes.
             self.known = _Known(self.url, None if (validator or "").startswith("W/") else validator, total)
-            with replace_atomically(self.known_file) as temporary:
-                temporary.write_text(json.dumps(asdict(self.known)), encoding="utf-8")
+            write_text(self.known_file, json.dumps(asdict(self.known)))
             bar.total = total
             bar.n = have
             bar.refresh()

@@ -14,6 +14,7 @@ from fuxictr.preprocess.normalizer import Normalizer
 from fuxictr.preprocess.tokenizer import Tokenizer
 
 from fuxictr_multimodal.data.store.buckets import is_bucketed
+from fuxictr_multimodal.data.store.damage import BUILD_AGAIN
 from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
 from fuxictr_multimodal.data.store.feature_cols import check_spec
 from fuxictr_multimodal.data.store.manifest import Manifest, read_json
@@ -41,7 +42,7 @@ def load_feature_map(directory: str | Path, dataset_id: str, params: Mapping[str
         for name, spec in features.items():
             check_spec(spec, f"{path}: feature {name!r}")
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error!r}): build the dataset again with fxmm build --overwrite") from None
+        raise DataError(f"{path} is damaged ({error!r}): {BUILD_AGAIN}") from None
     if found != dataset_id:
         raise DataError(f"{path} is of dataset {found!r}, not {dataset_id!r}")
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
@@ -64,9 +65,7 @@ def load_feature_map(directory: str | Path, dataset_id: str, params: Mapping[str
     try:
         feature_map.load(str(path), dict(params))
     except KeyError as error:
-        raise DataError(
-            f"{path}: a feature lacks {error}: the file is damaged; build the dataset again with fxmm build --overwrite"
-        ) from None
+        raise DataError(f"{path}: a feature lacks {error}: the file is damaged; {BUILD_AGAIN}") from None
     return feature_map
 
 

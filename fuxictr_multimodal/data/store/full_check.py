@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from fuxictr_multimodal.data.store.damage import BUILD_AGAIN
 from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME
 from fuxictr_multimodal.data.store.feature_map import load_feature_map
 from fuxictr_multimodal.data.store.ids import IdMap, ids_name
@@ -70,7 +71,7 @@ def _check_vocabularies(directory: Path, features: Specs) -> None:
         if size is not None and len(codes) and not (codes.min() >= 0 and codes.max() < size):
             raise DataError(
                 f"{path}: column {name!r} has codes from {codes.min()} to {codes.max()}, but its vocab_size in "
-                f"{FEATURE_MAP_NAME} is {size}: build the dataset again with fxmm build --overwrite"
+                f"{FEATURE_MAP_NAME} is {size}: {BUILD_AGAIN}"
             )
 
 
@@ -88,8 +89,7 @@ def _check_item_table(directory: Path, manifest: Manifest, own: str, features: S
     if wrong.any():
         row = int(np.argmax(wrong))
         raise DataError(
-            f"{path}: row {row}, column {own!r}: item {stored[own][row]} is not in its own row; build the dataset "
-            "again with overwrite"
+            f"{path}: row {row}, column {own!r}: item {stored[own][row]} is not in its own row; {BUILD_AGAIN}"
         )
 
 
@@ -134,5 +134,5 @@ def _check_split(
 def _disagrees(path: Path, found: str, expected: object) -> DataError:
     return DataError(
         f"{path} has {found}, but {MANIFEST_NAME} says {expected}: they belong to different builds, or one was edited; "
-        "build the dataset again with fxmm build --overwrite"
+        f"{BUILD_AGAIN}"
     )

@@ -1,4 +1,4 @@
-"""Close HDF5 files whose disk refuses a write: one error that names the file, and a process that goes on.
+"""Close HDF5 files whose disk refuses a write: one error that names the file, and a process that continues.
 
 HDF5 does not survive a failed write: after it, the release of a dataset fails, and that of its file ends the process.
 So the file is closed at once, with all that is open in it and into memory, while the error is on its way.

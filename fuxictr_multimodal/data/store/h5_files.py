@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from fuxictr_multimodal.data.store.damage import BUILD_AGAIN
 from fuxictr_multimodal.data.store.manifest import FORMAT_VERSION, Column
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.untrusted.hdf5 import check_all, text_attribute, whole_attribute
@@ -32,9 +33,7 @@ def open_file(path: Path) -> h5py.File:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: build the dataset first") from None
     except OSError as error:
-        raise DataError(
-            f"{path} is damaged or not an HDF5 file ({error}): build the dataset again with fxmm build --overwrite"
-        ) from None
+        raise DataError(f"{path} is damaged or not an HDF5 file ({error}): {BUILD_AGAIN}") from None
     try:
         check_all(file)
         _check_version(file, path)
@@ -88,7 +87,7 @@ def read_rows(file: h5py.File, name: str, start: int, stop: int) -> np.ndarray:
     except (OSError, KeyError) as error:
         raise DataError(
             f"{file.filename}: column {name!r}, rows {start} to {stop} cannot be read ({error}): the file is "
-            f"damaged; build the dataset again with fxmm build --overwrite"
+            f"damaged; {BUILD_AGAIN}"
         ) from None
 
 
@@ -108,7 +107,7 @@ def _check_shapes(file: h5py.File, path: Path) -> None:
             if node.shape[:1] != (rows,) or str(node.dtype) not in DTYPES:
                 raise DataError(
                     f"{path}: {node.name} is {node.dtype} of shape {node.shape}, but the file has {rows:,} rows: it is "
-                    "damaged; build the dataset again with fxmm build --overwrite"
+                    f"damaged; {BUILD_AGAIN}"
                 )
         else:
             for history in [node] if node.name == "/history" else node.values():
@@ -119,13 +118,12 @@ def _check_history(group: h5py.Group, rows: int, path: Path) -> None:
     values = group.get(VALUES) if isinstance(group, h5py.Group) else None
     offsets = group.get(OFFSETS) if isinstance(group, h5py.Group) else None
     if not (isinstance(values, h5py.Dataset) and isinstance(offsets, h5py.Dataset)):
-        raise DataError(f"{path}: {group.name} is no history: build the dataset again with fxmm build --overwrite")
+        raise DataError(f"{path}: {group.name} is no history: {BUILD_AGAIN}")
     events = group.get(EVENTS, {})
     expected = {values: ("int32", values.shape[:1]), offsets: ("int64", (rows + 1,))}
     expected |= dict.fromkeys(events.values(), ("int32", values.shape[:1]))
     for node, (dtype, shape) in expected.items():
         if not isinstance(node, h5py.Dataset) or (str(node.dtype), node.shape) != (dtype, shape):
             raise DataError(
-                f"{path}: {node.name} must be {dtype} of shape {shape} for {rows:,} rows: it is damaged; build the "
-                "dataset again with overwrite"
+                f"{path}: {node.name} must be {dtype} of shape {shape} for {rows:,} rows: it is damaged; {BUILD_AGAIN}"
             )

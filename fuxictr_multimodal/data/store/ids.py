@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from fuxictr_multimodal.data.store.damage import BUILD_AGAIN
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.untrusted.parquet import check_parquet
 from fuxictr_multimodal.system.writing import writing
@@ -112,12 +113,10 @@ class IdMap:
             # reader of polars may end the process.
             return cls(pl.read_parquet(path, columns=[ID], use_pyarrow=True, memory_map=False)[ID])
         except FileNotFoundError:
-            raise DataError(f"{path} is missing: build the dataset again with fxmm build --overwrite") from None
+            raise DataError(f"{path} is missing: {BUILD_AGAIN}") from None
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError, KeyError) as error:
             first = str(error).splitlines()[0]
-            raise DataError(
-                f"{path} is damaged ({first}): build the dataset again with fxmm build --overwrite"
-            ) from None
+            raise DataError(f"{path} is damaged ({first}): {BUILD_AGAIN}") from None
 
     def _as_ids(self, values: pl.Series, *, strict: bool) -> pl.Series:
         """The values in the type of the ids; what does not fit is null, or an error where `strict`."""

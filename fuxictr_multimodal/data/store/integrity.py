@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from fuxictr_multimodal.data.store.damage import BUILD_AGAIN
 from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS, checksum_of
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import make_folder, sha256, write_json
@@ -72,12 +73,10 @@ def stats_of(directory: Path, names: Iterable[str]) -> dict[str, Stat]:
             there = (directory / name).stat()
         except OSError as error:
             problem = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-            raise DataError(
-                f"{directory / name} {problem}: build the dataset again with fxmm build --overwrite"
-            ) from None
+            raise DataError(f"{directory / name} {problem}: {BUILD_AGAIN}") from None
         # Reading a device or a pipe may never end.
         if not stat.S_ISREG(there.st_mode):
-            raise DataError(f"{directory / name} is not a file: build the dataset again with fxmm build --overwrite")
+            raise DataError(f"{directory / name} is not a file: {BUILD_AGAIN}")
         found[name] = (there.st_size, there.st_mtime_ns, there.st_ctime_ns, there.st_ino)
     return found
 
@@ -137,10 +136,7 @@ def _refuse_others(directory: Path, files: Mapping[str, str]) -> None:
     parts = [path for split in SPLITS for path in sorted((directory / split).glob("part-*.h5"))]
     for path in (*(directory / f"{split}.h5" for split in SPLITS), *parts):
         if path.relative_to(directory).as_posix() not in files and path.exists():
-            raise DataError(
-                f"{path} is not among the files of {MANIFEST_NAME}: move it away, or build the dataset again with "
-                "fxmm build --overwrite"
-            )
+            raise DataError(f"{path} is not among the files of {MANIFEST_NAME}: move it away, or {BUILD_AGAIN}")
 
 
 def _hash(directory: Path, names: list[str], files: Mapping[str, str], found: Mapping[str, Stat]) -> set[str]:
@@ -173,7 +169,7 @@ def _hash(directory: Path, names: list[str], files: Mapping[str, str], found: Ma
                 also = f" (nor does {', nor '.join(others)})" if others else ""
                 raise DataError(
                     f"{directory / first} does not match its checksum in {MANIFEST_NAME}{also}: the file is damaged, "
-                    "or belongs to another build; build the dataset again with fxmm build --overwrite"
+                    f"or belongs to another build; {BUILD_AGAIN}"
                 )
         finally:
             for digest in digests.values():
@@ -185,6 +181,4 @@ def _digest(path: Path) -> str:
     try:
         return sha256(path)
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror or error}): build the dataset again with fxmm build --overwrite"
-        ) from None
+        raise DataError(f"{path} cannot be read ({error.strerror or error}): {BUILD_AGAIN}") from None

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from fuxictr_multimodal.data.store.damage import BUILD_AGAIN
 from fuxictr_multimodal.data.store.manifest_checks import check_manifest
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.system.files import write_text
 from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 
 FORMAT_VERSION = 1
@@ -168,8 +169,7 @@ class Manifest:
         The last key, `checksum`, is of the others; it is not part of the metadata.
         """
         content = {**self._as_dict(), CHECKSUM: self.hash}
-        with replace_atomically(Path(directory) / MANIFEST_NAME) as temporary:
-            temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(Path(directory) / MANIFEST_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def read(cls, directory: str | Path) -> Manifest:
@@ -198,9 +198,7 @@ class Manifest:
                 }
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{path} is damaged ({error}): build the dataset again with fxmm build --overwrite"
-            ) from None
+            raise DataError(f"{path} is damaged ({error}): {BUILD_AGAIN}") from None
         check_manifest(found, str(path))
         return found
 
@@ -253,10 +251,7 @@ def _check_checksum(stored: dict[str, Any], path: Path) -> None:
     except ValueError:
         matches = False
     if not matches:
-        raise DataError(
-            f"{path} does not match its checksum: the file is damaged or was edited; build the dataset again with "
-            "fxmm build --overwrite"
-        )
+        raise DataError(f"{path} does not match its checksum: the file is damaged or was edited; {BUILD_AGAIN}")
 
 
 def _split_counts(stored: Mapping[str, Any]) -> SplitCounts:
@@ -278,4 +273,4 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise DataError(f"{path} is missing: build the dataset first") from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({error}): build the dataset again with fxmm build --overwrite") from None
+        raise DataError(f"{path} is damaged ({error}): {BUILD_AGAIN}") from None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
+from fuxictr_multimodal.data.store.damage import BUILD_AGAIN
 from fuxictr_multimodal.errors import DataError
 
 SPLIT_NAMES = frozenset({"train", "valid", "test"})
@@ -30,10 +31,7 @@ def check_manifest(manifest: Any, where: str) -> None:
         if not holds:
             shown = repr(value)
             shown = shown if len(shown) <= 80 else f"{shown[:80]}..."
-            raise DataError(
-                f"{where}: {key} cannot be {shown}: the file is damaged; "
-                "build the dataset again with fxmm build --overwrite"
-            )
+            raise DataError(f"{where}: {key} cannot be {shown}: the file is damaged; {BUILD_AGAIN}")
 
     refuse_unless(_is_text(manifest.dataset_id), "dataset_id", manifest.dataset_id)
     refuse_unless(_is_whole(manifest.max_len), "max_len", manifest.max_len)

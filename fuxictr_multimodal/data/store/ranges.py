@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fuxictr_multimodal.data.jagged import JaggedArrays, row_at
+from fuxictr_multimodal.data.store.damage import BUILD_AGAIN
 from fuxictr_multimodal.data.store.manifest import Column
 from fuxictr_multimodal.data.store.reader import SplitReader
 from fuxictr_multimodal.errors import DataError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Specs = Mapping[str, Mapping[str, Any]]
 LARGEST_ID = 2**31 - 1
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
-AGAIN = "the file is damaged, or was not written by this project; build the dataset again with fxmm build --overwrite"
+AGAIN = f"the file is damaged, or was not written by this project; {BUILD_AGAIN}"
 
 
 @dataclass(frozen=True)

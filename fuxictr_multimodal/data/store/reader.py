@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from fuxictr_multimodal.data.jagged import JaggedArrays, offsets_from_lengths
+from fuxictr_multimodal.data.store.damage import BUILD_AGAIN
 from fuxictr_multimodal.data.store.h5_files import columns_of, in_order, open_file, read_rows
 from fuxictr_multimodal.data.store.manifest import SPLITS, Column, read_json
 from fuxictr_multimodal.errors import DataError, did_you_mean
@@ -48,10 +49,7 @@ class SplitReader:
                 self._files.append(open_file(part))
             sizes = [whole_attribute(file, "rows", file.filename) for file in self._files]
             if not whole_attribute(self._files[-1], "last", str(self._paths[-1])):
-                raise DataError(
-                    f"{self._paths[-1]} is not the last part of its split: "
-                    "build the dataset again with fxmm build --overwrite"
-                )
+                raise DataError(f"{self._paths[-1]} is not the last part of its split: {BUILD_AGAIN}")
         except BaseException:
             self.close()
             raise
@@ -79,7 +77,7 @@ class SplitReader:
             if columns != first:
                 raise DataError(
                     f"{path} has other columns than {self._paths[0]}: one of them is damaged, or belongs to another "
-                    "build; build the dataset again with fxmm build --overwrite"
+                    f"build; {BUILD_AGAIN}"
                 )
         return first
 
@@ -164,10 +162,7 @@ class SplitReader:
             problem = f"the offsets do not cover all {values} values"
         else:
             return stored
-        raise DataError(
-            f"{self._paths[part]}: {group}: {problem}: the file is damaged; "
-            "build the dataset again with fxmm build --overwrite"
-        )
+        raise DataError(f"{self._paths[part]}: {group}: {problem}: the file is damaged; {BUILD_AGAIN}")
 
     def _rows_of(self, part: int) -> int:
         return self._starts[part + 1] - self._starts[part]
@@ -219,9 +214,7 @@ def read_item_titles(directory: Path) -> dict[int, str]:
         return {}
     titles = read_json(path)
     if not isinstance(titles, list) or not all(isinstance(title, str) for title in titles):
-        raise DataError(
-            f"{path} is damaged: it must be a list of titles; build the dataset again with fxmm build --overwrite"
-        )
+        raise DataError(f"{path} is damaged: it must be a list of titles; {BUILD_AGAIN}")
     return dict(enumerate(titles))
 
 
@@ -238,5 +231,5 @@ def _part_paths(path: Path) -> list[Path]:
     expected = [f"part-{index:05d}.h5" for index in range(len(parts))]
     for part, name in zip(parts, expected, strict=True):
         if part.name != name:
-            raise DataError(f"{folder / name} is missing: build the dataset again with fxmm build --overwrite")
+            raise DataError(f"{folder / name} is missing: {BUILD_AGAIN}")
     return parts

@@ -13,12 +13,13 @@ from fuxictr_multimodal.config.identity import config_hash
 from fuxictr_multimodal.errors import Unwritable
 from fuxictr_multimodal.launch.job import exit_text
 from fuxictr_multimodal.launch.tuning.space import Trial
+from fuxictr_multimodal.system.interruption import SIGNALS, exit_status
 from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 from fuxictr_multimodal.training.run_names import RunFiles
 
 OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|can't allocate memory|ALLOC_FAILED", re.I)
-# Of SIGHUP, SIGINT and SIGTERM, as commands end by them; a negative status is a signal too.
-INTERRUPTED = frozenset({129, 130, 143})
+# As commands end by signals; a negative status is a signal too.
+INTERRUPTED = frozenset(map(exit_status, SIGNALS))
 
 Report = dict[str, Any]
 

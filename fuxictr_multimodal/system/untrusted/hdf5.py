@@ -208,10 +208,12 @@ def _objects(file: h5py.File, path: str) -> Iterator[h5py.Group | h5py.Dataset]:
             node = group[name]
             address = h5o.get_info(node.id).addr
             if address in seen:
-                raise DataError(f"{where} is linked twice: it is no file that this project wrote")
+                raise DataError(f"{where} is linked twice: it is not a file that this project wrote")
             seen.add(address)
             if len(seen) > MOST_OBJECTS:
-                raise DataError(f"{path} has more than {MOST_OBJECTS:,} objects: it is no file that this project wrote")
+                raise DataError(
+                    f"{path} has more than {MOST_OBJECTS:,} objects: it is not a file that this project wrote"
+                )
             if not isinstance(node, h5py.Group | h5py.Dataset):
                 raise DataError(f"{where} is neither an array nor a group")
             yield node
