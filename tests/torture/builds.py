@@ -172,6 +172,7 @@ def attack_readers(
 
 def _reader(root: Path, count: int, seed: int) -> tuple[Counter[str], list[str]]:
     random_, found, messages = random.Random(seed), Counter[str](), []
+    store = None
     for number in range(count):
         try:
             store = Store.open(root, DATASET)
@@ -185,6 +186,9 @@ def _reader(root: Path, count: int, seed: int) -> tuple[Counter[str], list[str]]
         if len(builds) > 1:
             messages.append(f"open {number}: values of builds {sorted(builds)}")
         found["mixed" if len(builds) > 1 else f"build_{builds.pop()}"] += 1
+    # The last one that was read is let go here; what refers to itself only when it is collected.
+    del store
+    gc.collect()
     return found, messages
 
 
