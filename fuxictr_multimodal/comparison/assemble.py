@@ -124,7 +124,7 @@ def _entry(
             for key in ("train", "score")
             if all(key in r.rows_per_s for r in reports)
         },
-        minutes=Spread(tuple(r.seconds / 60 for r in reports)),
+        minutes=_spread([r.seconds / 60 for r in reports], group, "time"),
         memory_mib={
             "host": max((r.peak_memory_mib.get("host") or 0.0) for r in reports),
             **({"device": max(device)} if len(device) == len(reports) else {}),
@@ -157,8 +157,15 @@ def _metrics(group: Group) -> dict[str, dict[str, Spread]]:
         for name in names:
             values = [v for run in group.runs if (v := run.report.metrics.get(split, {}).get(name)) is not None]
             if len(values) == len(group.runs):
-                found.setdefault(split, {})[name] = Spread(tuple(values))
+                found.setdefault(split, {})[name] = _spread(values, group, f"{split} {name}")
     return found
+
+
+def _spread(values: Sequence[float], group: Group, what: str) -> Spread:
+    try:
+        return Spread(tuple(values))
+    except ValueError as error:
+        raise DataError(f"the reports of {group.name} have a damaged {what} ({error}): run them again") from None
 
 
 def _has_auc(report: Report, split: str) -> bool:
@@ -179,7 +186,7 @@ def _auc(report: Report, split: str) -> float:
 
 
 def _mean_auc(group: Group, split: str) -> float:
-    return Spread(tuple(_auc(run.report, split) for run in group.runs)).mean
+    return _spread([_auc(run.report, split) for run in group.runs], group, f"{split} AUC").mean
 
 
 def _curve_axis(groups: Sequence[Group]) -> str:

@@ -29,10 +29,6 @@ def _spread(found: Any) -> Spread:
         return found
     if not isinstance(found, list | tuple) or not found or not all(type(value) in (int, float) for value in found):
         raise ValueError("it must be a list of numbers, one a seed")
-    try:
-        list(map(float, found))
-    except OverflowError:
-        raise ValueError("a number is too large") from None
     return Spread(tuple(found))
 
 

@@ -25,13 +25,23 @@ from scipy.special import stdtrit
 from fuxictr_multimodal.metrics.classification import UndefinedMetric
 
 LEVEL = 0.95
+# Of a metric: the square of a larger one is no number.
+LARGEST = 1e150
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A quantity over the seeds of one experiment, values in the order of its seeds."""
+    """A quantity over the seeds of one experiment, values in the order of its seeds.
+
+    Raises:
+        ValueError: a value is too large for a standard deviation.
+    """
 
     values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if any(abs(value) > LARGEST for value in self.values):
+            raise ValueError("a number is too large")
 
     @property
     def mean(self) -> float:

@@ -408,6 +408,15 @@ def test_a_report_of_wrong_types_is_one_error(store, tmp_path):
             Report.read(path)
 
 
+@pytest.mark.parametrize("change", [{"seconds": 1e308}, {"metrics": {"valid": {"AUC": 1e308}}}])
+def test_numbers_that_no_run_has_are_one_error(store, tmp_path, change):
+    write_run(tmp_path, store, expid="QIN_x", model="QIN")
+    path = tmp_path / "QIN_x_s1.report.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(DataError, match=r"the reports of QIN_x have a damaged .* \(a number is too large\)"):
+        make_board(collect(tmp_path))
+
+
 def test_a_json_of_another_kind_is_refused(tmp_path):
     (tmp_path / "x.json").write_text('{"format_version": 1, "entries": [{}]}')
     with pytest.raises(DataError, match="is not a leaderboard of this version"):

@@ -229,7 +229,12 @@ class EventFitter:
             for category, count in zip(_as_text(counts.to_series(0)), counts.to_series(1), strict=True):
                 self._counts[category] = self._counts.get(category, 0) + count
             return
-        numbers = series.cast(pl.Float64).to_numpy()
+        try:
+            numbers = series.cast(pl.Float64).to_numpy()
+        except pl.exceptions.PolarsError:
+            raise DataError(
+                f"{self._where}: the event feature {self._spec.name!r} needs numbers, but its values are {series.dtype}"
+            ) from None
         numbers = numbers[~np.isnan(numbers)]
         if np.isinf(numbers).any():
             raise DataError(f"{self._where}: the event feature {self._spec.name!r} has an infinite value")

@@ -98,6 +98,11 @@ def test_a_number_that_is_missing_or_not_a_number_is_padding():
     assert feature.codes(np.array([1.0, np.nan, 2.0])).tolist() == [1, 0, 2]
 
 
+def test_numbers_that_are_none_are_one_error():
+    with pytest.raises(DataError, match="log: the event feature 'dwell' needs numbers, but its values are Categorical"):
+        fitted(Spec("dwell", bins=2), pl.Series(["a", "b"], dtype=pl.Categorical))
+
+
 @pytest.mark.parametrize(
     "feature",
     [
