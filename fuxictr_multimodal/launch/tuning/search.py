@@ -84,6 +84,7 @@ class Search:
         self._owned: dict[str, Trial] = {}
         self._distributions = distributions(space.axes)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.shared = storage is not None
         self._storage = open_storage(storage, own_file=folder.study)
         # A folder says what a search is; a shared storage holds the searches of many folders.
         search = f"_{algorithm}_s{seed}" if storage else ""
@@ -139,6 +140,13 @@ class Search:
         tried = self._tried()
         waiting = sum(trial.state == TrialState.WAITING for trial in tried.values())
         return waiting + max(0, self.trials - len(tried))
+
+    def elsewhere(self) -> int:
+        """How many trials of a shared study other workers run; `next` gives one of them once its machine is lost."""
+        if not self.shared:
+            return 0
+        owned = {trial.number for trial in self._owned.values()}
+        return sum(trial.number not in owned for trial in self._trials(TrialState.RUNNING))
 
     def should_stop(self, record: Record) -> bool:
         """Report the new evaluations of a running trial to the study, and ask its pruner."""
