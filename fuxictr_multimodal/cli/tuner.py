@@ -59,7 +59,7 @@ def run_param_tuner_main(argv: Sequence[str] | None = None, *, prog: str = "run_
     parser.add_argument(
         "--storage",
         metavar="URL",
-        help="share a search with tuners on other machines: the path of a journal (journal:///path) or a database "
+        help="share the trials with tuners on other machines: the path of a journal (journal:///path) or a database "
         "(postgresql://user@host/database; its password comes from PGPASSWORD or ~/.pgpass)",
     )
     args = parser.parse_args(argv)
@@ -68,8 +68,8 @@ def run_param_tuner_main(argv: Sequence[str] | None = None, *, prog: str = "run_
         parser.error("--trials needs --search random or tpe; a grid runs all its settings")
     if args.search != "grid" and args.tag is not None:
         parser.error("--tag needs --search grid")
-    if args.search == "grid" and args.storage is not None:
-        parser.error("--storage needs --search random or tpe")
+    if args.tag is not None and args.storage is not None:
+        parser.error("--tag selects trials of one machine's grid: leave out --storage")
     if args.trials is not None and args.trials < 1:
         parser.error("--trials must be 1 or more")
     check_cluster(parser, args)

@@ -71,7 +71,8 @@ def tune(
         retry_oom: run a trial that ran out of memory once more with half the batch.
         prune: stop hopeless trials of a search early.
         seed: of the search.
-        storage: where a study that several machines share lives: a journal or the URL of a database.
+        storage: where a study that several machines share lives: a journal or the URL of a database. It may be a grid,
+            without `tag`.
         console: shows the progress; standard output by default.
         turns: makes the models take turns; it is called with all sweeps and the one whose turn it is, and says
             whether that one may draw another trial. See `Scheduler`.
@@ -169,11 +170,11 @@ def _source(
     seed: int,
     storage: str | None,
 ) -> Iterator[Source]:
-    if search == "grid":
+    if search == "grid" and storage is None:
         with folder.only_tuner():
             yield Grid(space.grid(), restart, tag=tag)
         return
-    # Optuna is an extra: only a search needs it.
+    # Optuna is an extra: only a search needs it, and what several machines share.
     from fuxictr_multimodal.launch.tuning.search import Search
 
     source = Search(
