@@ -27,8 +27,8 @@ except ModuleNotFoundError as error:
     if error.name != "optuna":
         raise
     raise ConfigError(
-        "--search random, --search tpe and --storage need Optuna: pip install 'fuxictr-multimodal[tuner]' (a grid of one "
-        "machine does not)"
+        "--search random, --search tpe and --storage need Optuna: pip install 'fuxictr-multimodal[tuner]' (a grid of "
+        "one machine does not)"
     ) from None
 
 # After this many known settings in a row, random draws take over; after twice as many, the search ends.
