@@ -90,6 +90,7 @@ class RayPool:
             KeyboardInterrupt: a signal interrupted this process. It was passed on to all jobs, and they have ended.
             InputError: a machine cannot run jobs.
         """
+        self._has_more = True
         try:
             while True:
                 self._make_slots()
