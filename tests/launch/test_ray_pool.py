@@ -159,7 +159,7 @@ def test_a_sweep_that_loses_a_worker_is_that_of_one_machine(ray, tmp_path, monke
     for name in ("near", "far"):
         sweeps[name] = Sweep(tmp_path / name)
         sweeps[name].write("config/model_config/din.yaml", {"DIN_fake": {**FAKE, "epochs": 3, "epoch_seconds": 0.2}})
-        sweeps[name].tuner({"learning_rate": [1.0e-3, 5.0e-4, 2.0e-3], "batch_size": [64, 128]})
+        sweeps[name].tuner({"learning_rate": [1.0e-3, 5.0e-4], "batch_size": [64, 128]})
     far, killed = sweeps["far"], []
 
     def kill_a_worker() -> bool:
@@ -182,7 +182,7 @@ def test_a_sweep_that_loses_a_worker_is_that_of_one_machine(ray, tmp_path, monke
     assert rows(far.folder) == rows(sweeps["near"].folder)
     expids = [start[0] for start in far.starts()]
     assert sorted(set(expids)) == sorted(start[0] for start in sweeps["near"].starts())
-    assert (len(expids), expids.count(lost)) == (7, 2)
+    assert (len(expids), expids.count(lost)) == (5, 2)
     # It resumes what the killed one left.
     assert [start[4:] for start in far.starts() if start[0] == lost] == [[], ["--resume"]]
     assert {start[2] for start in far.starts()} == {"1"}
