@@ -60,7 +60,7 @@ def slots_of(
             preload=preload,
             seen=seen_here(files, [Path.cwd()]),
         )
-        pool = RayPool(ray, setup, cpus=cluster.cpus, gpus=gpus)
+        pool = RayPool(ray, setup, cpus=cluster.cpus, gpus=gpus, say=say)
         needs = _counted(cluster.cpus, "CPU") + (f" and {_counted(gpus, 'GPU')}" if gpus else "")
         places = pool.places()
         if not places:

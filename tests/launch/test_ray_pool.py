@@ -143,7 +143,7 @@ def test_workers_that_die_as_they_begin_are_one_error(pool, job, monkeypatch):
         os._exit(1)
 
     monkeypatch.setattr(ray_pool.Slot, "ready", dies)
-    broken = RayPool(pool._ray, pool._setup, cpus=1, gpus=0)
+    broken = RayPool(pool._ray, pool._setup, cpus=1, gpus=0, say=print)
     monkeypatch.setattr(ray_pool, "MOST_DEATHS", 1)
     with pytest.raises(InputError, match="1 workers in a row died: The actor is dead because its worker process"):
         run_all(broken, job("small"))
@@ -191,7 +191,7 @@ def test_a_sweep_that_loses_a_worker_is_that_of_one_machine(ray, tmp_path, monke
 class Losing:
     """A pool that loses every job."""
 
-    stopped = None
+    stopped, remote = None, True
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
@@ -277,3 +277,17 @@ def test_what_does_not_fit_is_one_line(tmp_path, monkeypatch, capsys, words, rea
     assert ended.value.code == 2
     assert reason in capsys.readouterr().err
     assert sweep.starts() == []
+
+
+def test_a_report_of_another_machine_may_appear_late(tmp_path, monkeypatch):
+    space = Sweep(tmp_path).tuner({"learning_rate": [1.0e-3]}).space(monkeypatch)
+    restart = Restart(space)
+    grid = Grid(space.grid(), restart)
+    trials = Trials(space, SweepFolder.of(space.path), grid, restart, "grid", FAKE_TRIAL)
+    pool = Losing()
+    scheduler = Scheduler([trials], pool, on_change=lambda event, record: None, on_end=lambda sweep: None)
+    job = scheduler._next_job(-1)
+    seen = iter([None, None, {"metrics": {"valid": {"AUC": 0.75, "logloss": 0.5}}, "curve": []}])
+    monkeypatch.setattr(restart, "complete_report", lambda trial: next(seen))
+    scheduler._end(job, Outcome(job.name, "completed", exit_code=0))
+    assert (grid.records[0].status, grid.records[0].value) == ("completed", 0.75)
