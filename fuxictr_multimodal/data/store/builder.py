@@ -275,7 +275,7 @@ class StoreBuilder:
             raise DataError(f"{self._where}: split {split!r} is unknown. {did_you_mean(split, SPLITS)}")
         rows = SplitRows(split, columns, history_values, history_offsets, events, behaviours)
         self._check_given(split, columns)
-        self._write(self.encoder.encoded(rows, first_row=self._rows_of(split), numbered=self._ids.numbered))
+        self._write(self.encoder.encoded(rows, first_row=self._first(split), numbered=self._ids.numbered))
 
     @property
     def encoder(self) -> RowEncoder:
@@ -286,11 +286,7 @@ class StoreBuilder:
         return RowEncoder(self._columns, self._processor, self._behaviours, self._max_len, self._ids.growing)
 
     def append_encoded(self, rows: EncodedRows) -> None:
-        """Append rows that `encoder` encoded apart, in another process.
-
-        Raises:
-            DataError: a column that earlier rows of the split have is missing, or the other way round.
-        """
+        """Append rows that `encoder` encoded apart, in another process; see `append`."""
         self._check_given(rows.split, rows.data)
         for name, texts in rows.texts.items():
             codes = self._ids.numbered(name, texts)
@@ -304,11 +300,11 @@ class StoreBuilder:
         is_given(self._label_col["name"], columns, required=split != "test", split=state, where=where)
         is_given(self._weight_col, columns, required=split == "train", split=state, where=where)
 
-    def _rows_of(self, split: str) -> int:
+    def _first(self, split: str) -> int:
         return self._splits[split].rows if split in self._splits else 0
 
     def _write(self, rows: EncodedRows) -> None:
-        split, first = rows.split, self._rows_of(rows.split)
+        split, first = rows.split, self._first(rows.split)
         for name in (column.name for column in rows.columns if column.role == "meta"):
             self._ids.check_codes(name, rows.data[name], where=f"{split}.h5", first_row=first)
         if split not in self._splits:
