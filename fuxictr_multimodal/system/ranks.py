@@ -1,0 +1,227 @@
+"""The processes of one training: who this one is among them, and the few things that they do together.
+
+`torchrun` starts the processes and names them in the environment; `joined` connects them. One process alone is rank 0
+of 1: everything here works for it and needs no torch.distributed. Results of sums and decisions are the same on every
+rank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fuxictr_multimodal.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributed import ProcessGroup
+
+Result = TypeVar("Result")
+
+# A rank that does not answer for so long is lost: longer than rank 0 needs to write a state or to compute metrics.
+TIMEOUT_SECONDS = 600.0
+# What torchrun and other launchers set for each process; all four are there, or the process is alone.
+_NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Who a process is.
+
+    Attributes:
+        rank: its number, from 0.
+        world_size: number of processes.
+        local_rank: its number on its machine, which is that of its GPU.
+        local_world_size: processes on its machine, which share its memory.
+
+    >>> Ranks().first, Ranks().several, Ranks(rank=1, world_size=2).part_of(5)
+    (True, False, range(2, 5))
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0, the one that writes files and logs."""
+        return self.rank == 0
+
+    @property
+    def several(self) -> bool:
+        """Whether there are other processes."""
+        return self.world_size > 1
+
+    def part_of(self, count: int) -> range:
+        """This rank's contiguous part of `count` rows; the parts of all ranks are all rows, in order."""
+        start, stop = (place * count // self.world_size for place in (self.rank, self.rank + 1))
+        return range(start, stop)
+
+
+ALONE = Ranks()
+
+
+def launched() -> Ranks:
+    """What the environment says of this process, before any connection.
+
+    Raises:
+        ConfigError: a variable of the launcher is not a number, or they contradict each other.
+    """
+    if not all(os.environ.get(name) for name in _NEEDED):
+        return ALONE
+    world_size = _number("WORLD_SIZE", 1)
+    local_rank = _number("LOCAL_RANK", 0)
+    found = Ranks(
+        _number("RANK", 0), world_size, local_rank, _number("LOCAL_WORLD_SIZE", min(local_rank + 1, world_size))
+    )
+    if not (0 <= found.rank < world_size and 0 <= local_rank < found.local_world_size <= world_size):
+        raise ConfigError(
+            f"RANK={found.rank}, WORLD_SIZE={world_size}, LOCAL_RANK={local_rank} and LOCAL_WORLD_SIZE="
+            f"{found.local_world_size} of the environment contradict each other: start the processes with torchrun"
+        )
+    return found
+
+
+def current() -> Ranks:
+    """Who this process is in the group that it has joined; alone, if it has joined none."""
+    # Who has not imported it is in no group, and importing it takes seconds.
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return ALONE
+    rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    if world_size == 1:
+        return ALONE
+    return Ranks(rank, world_size, _number("LOCAL_RANK", rank), _number("LOCAL_WORLD_SIZE", world_size))
+
+
+@contextlib.contextmanager
+def joined(*, gpu: int = -1, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[Ranks]:
+    """Connect the processes that were launched together within the block; one alone is connected to nobody.
+
+    Tensors on the host travel by gloo, those on a GPU by nccl.
+
+    Args:
+        gpu: index of the GPU of this rank, -1 for the CPU.
+        timeout_seconds: how long a rank waits for another one before both end with an error.
+
+    Raises:
+        ConfigError: the environment of the launcher is not complete, or the processes do not reach each other.
+    """
+    found = launched()
+    if not found.several or current().several:
+        yield current()
+        return
+    import torch
+    from torch import distributed
+
+    options: dict[str, Any] = {}
+    if gpu >= 0:
+        torch.cuda.set_device(gpu)
+        options = {"backend": "cpu:gloo,cuda:nccl", "device_id": torch.device("cuda", gpu)}
+    timeout = timedelta(seconds=timeout_seconds)
+    try:
+        distributed.init_process_group(**{"backend": "gloo", "timeout": timeout, **options})
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"rank {found.rank} does not reach the other processes at {os.environ['MASTER_ADDR']}:"
+            f"{os.environ['MASTER_PORT']} ({str(error).splitlines()[0]}): see MASTER_ADDR and GLOO_SOCKET_IFNAME"
+        ) from None
+    try:
+        yield found
+    finally:
+        _groups.clear()
+        distributed.destroy_process_group()
+
+
+# Made at the first call of `layer_group`, one for each default group.
+_groups: dict[str, ProcessGroup] = {}
+
+
+def layer_group() -> ProcessGroup:
+    """A group of all ranks for what layers exchange within forward and backward.
+
+    It is apart from the default one, so that such an exchange cannot be taken for one of gradients, which runs at the
+    same time. The first call waits for all ranks.
+    """
+    from torch import distributed
+
+    if "layers" not in _groups:
+        _groups["layers"] = distributed.new_group()
+    return _groups["layers"]
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if current().several:
+        from torch import distributed
+
+        distributed.barrier()
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of a tensor over all ranks, in its own type: exact for integers. Every rank calls it, with one shape."""
+    if not current().several:
+        return values
+    from torch import distributed
+
+    total = values.clone()
+    distributed.all_reduce(total)
+    return total
+
+
+def largest_over_ranks(values: Tensor) -> Tensor:
+    """The largest of each element of a tensor over all ranks."""
+    if not current().several:
+        return values
+    from torch import distributed
+
+    largest = values.clone()
+    distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
+    return largest
+
+
+def all_of(value: Result) -> list[Result]:
+    """A small object of each rank, by rank, on all of them."""
+    ranks = current()
+    if not ranks.several:
+        return [value]
+    from torch import distributed
+
+    found: list[Any] = [None] * ranks.world_size
+    distributed.all_gather_object(found, value)
+    return found
+
+
+def decided_by_first(decide: Callable[[], Result]) -> Result:
+    """What `decide` returns or raises on rank 0, on every rank: a small object. The other ranks do not call it."""
+    ranks = current()
+    if not ranks.several:
+        return decide()
+    from torch import distributed
+
+    outcome: list[Any] = [None, None]
+    if ranks.first:
+        try:
+            outcome[0] = decide()
+        except Exception as error:
+            outcome[1] = error
+    distributed.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name) or str(default)
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(
+            f"{name}={text!r} of the environment is not a number: start the processes with torchrun"
+        ) from None
