@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from _gpu_runner import Options, Report
-from _gpu_timing import PRECISIONS, device_of
+from _gpu_timing import device_of, precisions_of
 from fuxictr.features import FeatureMap
 
 from fuxictr_multimodal.data.batch import Batch, Jagged, join
@@ -53,7 +53,8 @@ def auc(options: Options, report: Report) -> None:
     labels = test.features["label"].numpy()
     report(samples=spec.rows, data_s=time.perf_counter() - started, auc_of_the_truth=expected_auc(probability))
     found: dict[str, float] = {}
-    for precision in reversed(PRECISIONS):
+    taken = 0.0
+    for precision in reversed(precisions_of(device)):
         if found and report.left() < 1.5 * taken + 3:
             report(**{f"auc_{precision}": "no time was left"})
             continue

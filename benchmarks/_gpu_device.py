@@ -9,7 +9,7 @@ import subprocess
 import torch
 from _common import machine
 from _gpu_runner import Options, Report
-from _gpu_timing import PRECISIONS, copy_rate, device_of, product_rate
+from _gpu_timing import copy_rate, device_of, precisions_of, product_rate
 
 SMI = "driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit,temperature.gpu"
 
@@ -40,7 +40,7 @@ def device(options: Options, report: Report) -> None:
             **_smi(options.gpu, "idle"),
         )
     report(copy_gb_per_s=copy_rate(place, small=options.small) / 1e9)
-    for precision in PRECISIONS:
+    for precision in precisions_of(place):
         report(**{f"{precision}_tflops": product_rate(place, precision, small=options.small) / 1e12})
     if place.type == "cuda":
         report(**_smi(options.gpu, "after"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from _gpu_runner import Options, Report
-from _gpu_timing import device_of, finish, host_waits, require_no_waits
+from _gpu_timing import device_of, finish, host_waits, known, require_no_waits
 from _gpu_training import make, sizes, use
 from _split import make_loader, write_split
 
@@ -26,7 +26,7 @@ TRIED = 40  # steps that tell how long an epoch will take
 
 
 def epoch(options: Options, report: Report) -> None:
-    """Rows per second of the loader alone, and seconds of an epoch with it, in each precision that there is time for."""
+    """Rows per second of the loader alone, and seconds of an epoch with it, in each way that there is time for."""
     device = device_of(options)
     of = sizes(options, "bf16")
     batches = 6 if options.small else BATCHES
@@ -35,9 +35,7 @@ def epoch(options: Options, report: Report) -> None:
         mean_length = write_split(Path(folder) / "train", batches * of.batch_size, of.items, of.mean_length)
         report(samples=batches * of.batch_size, mean_length=mean_length, write_s=time.perf_counter() - started)
         started = time.perf_counter()
-        loader = make_loader(
-            Path(folder) / "train", batch_size=of.batch_size, mode="resident", device=str(device)
-        )
+        loader = make_loader(Path(folder) / "train", batch_size=of.batch_size, mode="resident", device=str(device))
         finish(device)
         rows = loader._resident
         assert rows is not None
@@ -67,7 +65,7 @@ def _alone(loader: MultimodalDataLoader, report: Report, device: torch.device) -
             pass
 
     waits = host_waits(device, some)
-    report(loader_rows_per_s=rows / taken, loader_epoch_s=taken, loader_host_waits=waits)
+    report(loader_rows_per_s=rows / taken, loader_epoch_s=taken, **known(loader_host_waits=waits))
     return waits
 
 

@@ -6,13 +6,14 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
 from _gpu_runner import Options, Report, Skip
 from _gpu_timing import device_of, finish, seconds_of
-from _qin import challenge_batch
 from _gpu_training import sizes
+from _qin import challenge_batch
 
 from fuxictr_multimodal.data.batch import Jagged
 from model_zoo.QIN import sparse_attend
@@ -31,7 +32,7 @@ def kernels(options: Options, report: Report) -> None:
     if importlib.util.find_spec("triton") is None:
         raise Skip("Triton is not installed: attention is PyTorch's")
     if device.type == "cpu":
-        os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
+        os.environ["TRITON_INTERPRET"] = "1"  # `gpu_check.py` does so too, before anything imports Triton
     from model_zoo.QIN import sparse_attend_triton
 
     cases = [(torch.float32, 8)]
@@ -97,7 +98,7 @@ def tests(options: Options, report: Report) -> None:
     outcomes: dict[str, list[str]] = {"passed": [], "failed": [], "skipped": []}
 
     class Outcomes:
-        def pytest_runtest_logreport(self, report) -> None:
+        def pytest_runtest_logreport(self, report: Any) -> None:
             if report.when == "call" or report.outcome != "passed":
                 outcomes[report.outcome].append(report.nodeid.split("::")[-1])
 

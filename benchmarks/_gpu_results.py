@@ -1,4 +1,4 @@
-"""Results of `gpu_check.py` on disk as they come: one line of JSON each, and a table that is written again each time."""
+"""Results of `gpu_check.py` on disk as they come: a line of JSON each, and a table that is written anew each time."""
 
 from __future__ import annotations
 

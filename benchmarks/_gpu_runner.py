@@ -1,4 +1,4 @@
-"""Runs the checks of `gpu_check.py` one after the other, each in its own process, within a limit of time each and in all.
+"""Runs the checks of `gpu_check.py` one after the other, each in its own process and within its limit of time.
 
 A hang, a crash, an illegal access or a lack of memory ends one check and no other. The next process imports what it
 needs while a check runs and touches no GPU before its turn.

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import torch
 from _gpu_runner import Options, Report
-from _gpu_timing import PRECISIONS, device_of, host_waits, known, product_rate, require_no_waits, seconds_of
+from _gpu_timing import device_of, host_waits, known, precisions_of, product_rate, require_no_waits, seconds_of
 from _gpu_training import make, use
 from _qin import quadratic_flops
 
 from fuxictr_multimodal.data.batch import Batch
 
-# Of a probability, against float32 without folding.
-TOLERANCE = {"float32": 1e-4, "tf32": 5e-3, "bf16": 3e-2}
+# Of the worst probability, against float32 without folding; the mean difference in bf16 is a thirtieth of it.
+TOLERANCE = {"float32": 1e-4, "tf32": 2e-2, "bf16": 1e-1}
 
 
 @torch.no_grad()
@@ -31,7 +31,7 @@ def score(options: Options, report: Report) -> None:
     flops = quadratic_flops(model, rows=1, products=1)
     repeats = 3 if options.small else 30
     waits, errors = 0, {}
-    for precision in reversed(PRECISIONS):
+    for precision in reversed(precisions_of(device)):
         peak = product_rate(device, precision, small=options.small)
         use(model, precision)
         folded = model.fold()
@@ -48,6 +48,7 @@ def score(options: Options, report: Report) -> None:
                 raise AssertionError(f"probabilities of {form} in {precision} are off by {error:.1e}")
     if device.type == "cuda":
         use(model, "bf16", compiled=True)
+        peak = product_rate(device, "bf16", small=options.small)
         step = _step_of(model, batches)
         taken = seconds_of(device, step, repeats=repeats, warm_up=4)
         rows_per_s = len(batches[0]) / taken

@@ -1,4 +1,4 @@
-"""The text encoder `base-en` in bf16 on a GPU, for `gpu_check.py`: attention checked, training and encoding measured."""
+"""The text encoder `base-en` in bf16 on a GPU, for `gpu_check.py`: attention, training and encoding."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 import warnings
@@ -9,17 +10,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch._dynamo  # the first optimizer would import it, in the time of a check
 from _gpu_runner import Options
 
 from model_zoo.QIN.precision import Precision
 
-PRECISIONS = ("bf16", "tf32", "float32")
 SYNC_WARNING = "called a synchronizing CUDA operation"
 
 
 def device_of(options: Options) -> torch.device:
     """The device that is checked."""
     return torch.device("cuda", options.gpu) if options.gpu >= 0 else torch.device("cpu")
+
+
+def precisions_of(device: torch.device) -> tuple[str, ...]:
+    """The precisions that differ on a device, the fastest first."""
+    return ("bf16", "tf32", "float32") if device.type == "cuda" else ("bf16", "float32")
 
 
 def finish(device: torch.device) -> None:
@@ -46,7 +52,7 @@ def seconds_of(device: torch.device, call: Callable[[], object], *, repeats: int
         call()
         mark.record()
     finish(device)
-    return statistics.median(a.elapsed_time(b) for a, b in zip(marks, marks[1:], strict=False)) / 1000
+    return statistics.median(a.elapsed_time(b) for a, b in itertools.pairwise(marks)) / 1000
 
 
 def product_rate(device: torch.device, precision: str, *, small: bool) -> float:

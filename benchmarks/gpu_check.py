@@ -9,9 +9,9 @@ and `summary.md`; what a check prints is in `<check>.log`. The last line on stdo
 The exit status is 0 if every check that ran passed and none was left out for lack of time. With `--gpu -1` all of it
 runs small on the CPU, which shows that the environment is complete.
 
-A machine without a network needs, beside torch with CUDA, triton, numpy, h5py and scikit-learn: pyyaml, tqdm and psutil,
-and as wheels fuxictr, polars and polars-runtime-32. Install those with `pip install --no-index --no-deps --target SITE`
-and put SITE on PYTHONPATH. FuxiCTR imports Ray, which none of this uses: a folder with an empty package `ray` (with
+A machine without a network needs, beside torch with CUDA, triton, numpy, h5py and scikit-learn: pyyaml, tqdm and
+psutil, and as wheels fuxictr, polars and polars-runtime-32. Install those with `pip install --no-index --no-deps
+--target SITE` and put SITE on PYTHONPATH. FuxiCTR imports Ray, which none of this uses: a folder with an empty package `ray` (with
 `ray/data/datasource/filename_provider.py`, as far as FuxiCTR names it) on PYTHONPATH will do. pytest is needed for the
 check `tests` alone, which is skipped without it. A C compiler lets Triton run; without one attention falls back to
 PyTorch, which the check `kernels` reports as a failure.
@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import signal
 import sys
 import time
@@ -29,7 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from _gpu_results import Results
-from _gpu_runner import Check, Options, run
+from _gpu_runner import Check, Options, Result, run
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKS = (
@@ -38,7 +39,9 @@ CHECKS = (
     Check("tests", "_gpu_kernels:tests", 120, "tests/qin/test_gpu.py"),
     Check("train_bf16", "_gpu_training:train_bf16", 70, "training step, bf16: as it is, and as one CUDA graph"),
     Check("train_tf32", "_gpu_training:train_tf32", 70, "training step, TF32: as it is, and as one CUDA graph"),
-    Check("train_float32", "_gpu_training:train_float32", 70, "training step, float32: as it is, and as one CUDA graph"),
+    Check(
+        "train_float32", "_gpu_training:train_float32", 70, "training step, float32: as it is, and as one CUDA graph"
+    ),
     Check("epoch", "_gpu_epoch:epoch", 150, "loader on the device, and an epoch of 3.6 M samples"),
     Check("score", "_gpu_scoring:score", 60, "scoring, the model as it is and folded"),
     Check("compile_bf16", "_gpu_training:compile_bf16", 110, "training step, bf16: compiled, and with its CUDA graphs"),
@@ -71,6 +74,8 @@ def main(checks: Sequence[Check] = CHECKS, argv: Sequence[str] | None = None) ->
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes of checks end too
     # On the CPU one import serves all checks. CUDA does not survive a fork, so nothing that loads it may be here.
     start = arguments.start or ("fork" if arguments.gpu < 0 else "spawn")
+    if arguments.gpu < 0:
+        os.environ["TRITON_INTERPRET"] = "1"  # decides at its import where kernels run
     if start == "fork":
         for check in chosen:
             importlib.import_module(check.function.split(":")[0])
@@ -79,13 +84,11 @@ def main(checks: Sequence[Check] = CHECKS, argv: Sequence[str] | None = None) ->
     options = Options(arguments.gpu, arguments.small or arguments.gpu < 0)
     started = time.monotonic()
 
-    def done(result) -> None:
+    def done(result: Result) -> None:
         results.add(result)
         print(f"{result.name}: {result.status} in {result.seconds:.0f} s {result.reason}".rstrip(), flush=True)
 
-    found = run(
-        chosen, options, folder=arguments.out, seconds=60 * arguments.minutes, start=start, done=done
-    )
+    found = run(chosen, options, folder=arguments.out, seconds=60 * arguments.minutes, start=start, done=done)
     results.close()
     ok = all(result.status != "failed" and not result.out_of_time for result in found)
     whole = {
