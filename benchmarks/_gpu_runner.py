@@ -214,7 +214,7 @@ def _main(function: str, options: Options, connection: Connection, log: Path, pa
         module, name = function.split(":")
         call = getattr(importlib.import_module(module), name)
         limit = connection.recv()
-        _need_gpu(options)
+        _prepare(options)
         call(options, Report(connection, limit))
     except EOFError:  # not asked to begin
         os._exit(0)
@@ -229,13 +229,17 @@ def _main(function: str, options: Options, connection: Connection, log: Path, pa
     os._exit(0)
 
 
-def _need_gpu(options: Options) -> None:
-    """FuxiCTR takes the CPU where a GPU is not there; a check must not."""
-    if options.gpu >= 0:
-        import torch
+def _prepare(options: Options) -> None:
+    """Refuse a GPU that is not there, since FuxiCTR would take the CPU; keep small work on one thread."""
+    if "torch" not in sys.modules:
+        return
+    import torch
 
-        if options.gpu >= torch.cuda.device_count():
-            raise RuntimeError(f"--gpu {options.gpu}, but torch sees {torch.cuda.device_count()} CUDA devices")
+    if options.gpu < 0:
+        torch.set_num_threads(1)
+    elif options.gpu >= torch.cuda.device_count():
+        raise RuntimeError(f"--gpu {options.gpu}, but torch sees {torch.cuda.device_count()} CUDA devices")
+    else:
         torch.cuda.set_device(options.gpu)
 
 

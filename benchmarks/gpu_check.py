@@ -9,12 +9,16 @@ and `summary.md`; what a check prints is in `<check>.log`. The last line on stdo
 The exit status is 0 if every check that ran passed and none was left out for lack of time. With `--gpu -1` all of it
 runs small on the CPU, which shows that the environment is complete.
 
-A machine without a network needs, beside torch with CUDA, triton, numpy, h5py and scikit-learn: pyyaml, tqdm and
-psutil, and as wheels fuxictr, polars and polars-runtime-32. Install those with `pip install --no-index --no-deps
---target SITE` and put SITE on PYTHONPATH. FuxiCTR imports Ray, which none of this uses: a folder with an empty package `ray` (with
-`ray/data/datasource/filename_provider.py`, as far as FuxiCTR names it) on PYTHONPATH will do. pytest is needed for the
-check `tests` alone, which is skipped without it. A C compiler lets Triton run; without one attention falls back to
-PyTorch, which the check `kernels` reports as a failure.
+A machine without a network needs, beside torch with CUDA, triton, numpy, h5py and scikit-learn, the packages pyyaml,
+tqdm and psutil, and as wheels fuxictr, polars and polars-runtime-32:
+
+    pip install --no-index --no-deps --target SITE WHEELS/*.whl
+    PYTHONPATH=SITE:STUB python benchmarks/gpu_check.py --out DIR
+
+FuxiCTR imports Ray, of which nothing here is used: below STUB an empty package `ray` will do, with `ray.data`,
+`ray.data.datasource` and `ray.data.datasource.filename_provider` in it and the names in these that FuxiCTR imports. The
+check `tests` needs pytest and is skipped without it. Triton needs a C compiler; without one attention is PyTorch's, and
+the check `kernels` fails.
 """
 
 from __future__ import annotations
