@@ -33,13 +33,18 @@ def kernels(options: Options, report: Report) -> None:
         raise Skip("Triton is not installed: attention is PyTorch's")
     if device.type == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"  # `gpu_check.py` does so too, before anything imports Triton
+    from triton.runtime.errors import InterpreterError
+
     from model_zoo.QIN import sparse_attend_triton
 
     cases = [(torch.float32, 8)]
     if device.type == "cuda":
         cases = [(torch.float32, WIDTH), (torch.float32, NARROW), (torch.float64, NARROW)]
     for dtype, width in cases:
-        error = sparse_attend_triton._error_on_example(device, dtype, width)
+        try:
+            error = sparse_attend_triton._error_on_example(device, dtype, width)
+        except InterpreterError as problem:  # of Triton's interpreter alone; some versions do not fit some of NumPy
+            raise Skip(f"Triton's interpreter does not run here: {problem}") from problem
         report(**{f"error_{str(dtype).split('.')[1]}_{width}": error})
         if not error < (TOLERANCE if dtype == torch.float32 else 1e-9):
             raise AssertionError(f"the kernels are off by {error:.1e} at width {width} in {dtype}")

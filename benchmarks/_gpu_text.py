@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from _gpu_runner import Options, Report
 from _gpu_timing import device_of, finish, known, peak_gib, product_rate, seconds_of
-from embedding_throughput import item_texts
+from _texts import item_texts
 
 from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.tokens import TokenTable
