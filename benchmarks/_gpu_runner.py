@@ -23,7 +23,6 @@ from typing import Any
 
 LOG_BYTES = 64 << 10  # kept of either end of a log
 MOST_LOG_BYTES = 64 << 20  # a check that writes more is ended
-LEAST_SECONDS = 10.0  # with less time left a check is not begun
 TEXT = 400  # characters of a reason
 
 
@@ -33,12 +32,19 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """One check: `module:function`, which takes `Options` and a `Report`, within `limit` seconds."""
+    """One check: `module:function`, which takes `Options` and a `Report`.
+
+    Attributes:
+        limit: seconds after which it is ended.
+        what: a few words for the summary.
+        least: seconds that must be left for it to begin.
+    """
 
     name: str
     function: str
     limit: float
     what: str
+    least: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ def run(
                 children.append(_Child(coming[len(children)], options, folder, context))
             check, child = coming.pop(0), children.pop(0)
             left = ends - time.monotonic()
-            if left < min(LEAST_SECONDS, check.limit):
+            if left < check.least:
                 result = Result(check.name, reason="the total time was over", out_of_time=True)
             else:
                 result = child.result(min(check.limit, left), short=left < check.limit)
