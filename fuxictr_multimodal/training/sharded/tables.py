@@ -1,0 +1,174 @@
+"""The large tables of a model, spread over the processes of its training, in place of its own.
+
+NOTE[DIFF] Of FuxiCTR's dense training: a step updates the rows that it looked up, with the penalty of these rows
+(`embedding_regularizer`), which is not in the reported loss. The L2 norm that gradients are clipped to has the other
+weights alone, and the gradients of these tables are not clipped: their rows are on other ranks than those that clip.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from fuxictr.pytorch.layers import FeatureEmbeddingDict
+from fuxictr.pytorch.models import BaseModel
+from fuxictr.pytorch.torch_utils import get_regularizer
+from torch import Tensor, nn
+
+from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.training.sharded.embedding import ShardedEmbedding
+from fuxictr_multimodal.training.sharded.row_updates import UPDATES
+from fuxictr_multimodal.training.sharded.table import ShardedTable
+
+# Optimizers of torch whose updates tables have too, by the name that the updates have.
+_OF_MODELS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad}
+
+
+class ShardedTables:
+    """Replaces the tables of at least `min_rows` rows of a model, whose rows the ranks hold from then on.
+
+    Args:
+        model: compiled, the same on all ranks; the weights of its tables become those of the sharded ones. Its
+            optimizer updates them from then on with each of its steps.
+        min_rows: tables with fewer rows stay as they are, a copy on each rank.
+        updates: one of `UPDATES`; None for that of the model's optimizer.
+        group: the processes.
+        local_size: processes of the group on this machine.
+
+    Attributes:
+        tables: by the name of the feature whose table it is.
+
+    Raises:
+        ConfigError: no table has so many rows, the optimizer of the model has no counterpart, or torchrec is not
+            installed.
+    """
+
+    def __init__(
+        self,
+        model: BaseModel,
+        *,
+        min_rows: int,
+        updates: str | None = None,
+        group: dist.ProcessGroup,
+        local_size: int,
+    ) -> None:
+        chosen = {name: table for name, table in tables_of(model).items() if table.num_embeddings >= min_rows}
+        if not chosen:
+            rows = {name: table.num_embeddings for name, table in tables_of(model).items()}
+            raise ConfigError(
+                f"shard_min_rows={min_rows}, but no embedding table has so many rows: the tables have {rows}; lower "
+                "shard_min_rows, or leave it out"
+            )
+        self.updates = updates or _updates_of(model.optimizer)
+        self._optimizer = model.optimizer
+        self._regularizers = get_regularizer(model._embedding_regularizer)
+        self._order = list(model.state_dict())
+        weights = {id(table.weight): name for name, table in chosen.items()}
+        self._names: dict[str, str] = {
+            path: weights[id(weight)]
+            for path, weight in model.state_dict(keep_vars=True).items()
+            if id(weight) in weights
+        }
+        self.tables: dict[str, ShardedTable] = {}
+        for name, table in chosen.items():
+            sharded = self.tables[name] = ShardedTable(
+                name,
+                rows=table.num_embeddings,
+                width=table.embedding_dim,
+                padding=table.padding_idx,
+                updates=self.updates,
+                group=group,
+                local_size=local_size,
+                device=table.weight.device,
+            )
+            sharded.take_rows(table.weight.detach())
+            _replace(model, table, ShardedEmbedding(sharded))
+        self._follow(model.optimizer, weights.keys())
+        logging.info(
+            "Sharded tables: rows %s over %d processes, updated by %s; their gradients are not clipped",
+            {name: table.rows for name, table in self.tables.items()},
+            dist.get_world_size(group),
+            self.updates,
+        )
+
+    def step(self) -> None:
+        """Update the rows that were looked up since the last step; all ranks at the same time."""
+        rate = self._optimizer.param_groups[0]["lr"]
+        for table in self.tables.values():
+            if (found := table.take_gradients()) is None:
+                continue
+            rows_U, grad_UP = found
+            for order, factor in self._regularizers:
+                weight_UP = table.weight.index_select(0, rows_U)
+                grad_UP.add_(weight_UP if order == 2 else weight_UP.sign_(), alpha=factor)
+            table.updates.step(rows_U, grad_UP, rate)
+
+    def forget(self) -> None:
+        """Drop the gradients that wait for a step."""
+        for table in self.tables.values():
+            table.forget()
+
+    def _follow(self, optimizer: torch.optim.Optimizer, replaced: Any) -> None:
+        """Take the tables out of the optimizer, and step and drop gradients when it does."""
+        for group in optimizer.param_groups:
+            group["params"] = [weight for weight in group["params"] if id(weight) not in replaced]
+        optimizer.register_step_pre_hook(lambda *_: self.step())
+        zero_grad = optimizer.zero_grad
+
+        def zero_all(set_to_none: bool = True) -> None:
+            self.forget()
+            zero_grad(set_to_none)
+
+        optimizer.zero_grad = zero_all  # type: ignore[method-assign]
+
+
+def tables_of(model: nn.Module) -> dict[str, nn.Embedding]:
+    """The tables of a model's embedding layers by the name of the first feature that has it.
+
+    The same feature may have several, in several layers; the further ones are numbered. Tables whose vectors are
+    pretrained are left out.
+    """
+    found: dict[str, nn.Embedding] = {}
+    seen: set[int] = set()
+    for layer in model.modules():
+        if not isinstance(layer, FeatureEmbeddingDict):
+            continue
+        for feature, table in layer.embedding_layers.items():
+            if type(table) is not nn.Embedding or id(table) in seen:
+                continue
+            seen.add(id(table))
+            number = 1
+            while (name := feature if number == 1 else f"{feature} {number}") in found:
+                number += 1
+            found[name] = table
+    return found
+
+
+def _updates_of(optimizer: torch.optim.Optimizer) -> str:
+    """The updates that are those of an optimizer.
+
+    Raises:
+        ConfigError: it has no counterpart.
+    """
+    for name, kind in _OF_MODELS.items():
+        if isinstance(optimizer, kind) and not isinstance(optimizer, torch.optim.AdamW):
+            return name
+    raise ConfigError(
+        f"shard_min_rows: optimizer {type(optimizer).__name__} has no counterpart for sharded tables: set optimizer to "
+        f"one of {', '.join(_OF_MODELS)}, or sharded_optimizer to one of {', '.join(UPDATES)}"
+    )
+
+
+def _replace(model: nn.Module, table: nn.Embedding, stand_in: nn.Module) -> None:
+    """Put another module in place of a table, wherever it is used."""
+    for module in list(model.modules()):
+        for key, child in module._modules.items():
+            if child is table:
+                module._modules[key] = stand_in
+    # What QIN updates row by row itself.
+    own = getattr(model, "rowwise_tables", {})
+    for key in [key for key, child in own.items() if child is table]:
+        del own[key]
