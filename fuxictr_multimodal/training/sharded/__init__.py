@@ -1,1 +1,1 @@
-"""Embedding tables whose rows are spread over the processes of a training: torchrec's exchange behind FuxiCTR's layer."""
+"""Embedding tables whose rows are spread over the processes of a training, by torchrec, behind FuxiCTR's layer."""

@@ -48,6 +48,7 @@ def load_library() -> Library:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from fbgemm_gpu.split_embedding_configs import EmbOptimType
+            from torchrec.distributed.comm_ops import set_gradient_division
             from torchrec.distributed.embedding import EmbeddingCollectionSharder
             from torchrec.distributed.embedding_types import KJTList
             from torchrec.distributed.sharding_plan import construct_module_sharding_plan, row_wise
@@ -57,6 +58,8 @@ def load_library() -> Library:
             from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
     except Exception as error:  # versions that do not fit fail in many ways, missing operators among them
         raise ConfigError(_remedy(error)) from None
+    # Gradients are sums over the ranks, as those of all other weights of a model.
+    set_gradient_division(False)
     logging.getLogger("torch.fx._symbolic_trace").addFilter(_worth_saying)
     return Library(
         EmbeddingCollection,

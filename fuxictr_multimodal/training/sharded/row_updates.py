@@ -98,7 +98,7 @@ class FusedRows:
 
 
 def fused_parameters(updates: str) -> Mapping[str, Any]:
-    """What torchrec's module is made with. Of `adam` it only looks rows up, so any optimizer without a state will do."""
+    """What torchrec's module is made with; for `adam`, of which it only looks rows up, an optimizer without state."""
     kinds = load_library().OptimType
     kind = {"adagrad": kinds.EXACT_ADAGRAD, "rowwise_adagrad": kinds.EXACT_ROWWISE_ADAGRAD}.get(
         updates, kinds.EXACT_SGD

@@ -110,7 +110,7 @@ class ShardedTable:
         Raises:
             IndexError: an id is not of the table.
         """
-        if len(ids_U) and not (0 <= int(ids_U.min()) and int(ids_U.max()) < self.rows):
+        if len(ids_U) and not (int(ids_U.min()) >= 0 and int(ids_U.max()) < self.rows):
             raise IndexError(f"table {self.name} has {self.rows} rows, an id is outside: {int(ids_U.max())}")
         context = self._module.create_context()
         received = self._module.input_dist(context, self._features(ids_U)).wait().wait()
@@ -127,8 +127,8 @@ class ShardedTable:
     def take_gradients(self) -> tuple[Tensor, Tensor] | None:
         """Rows (U,) of this rank and their merged gradients (U, P), of all lookups since the last call.
 
-        All ranks call it at the same time. A gradient is the mean over the ranks of those of each rank's loss, as
-        distributed data-parallel training has it of all other weights. None if there was no lookup.
+        All ranks call it at the same time. A gradient is that of the sum of the losses of all ranks. None if there was
+        no lookup.
         """
         pending, self._pending = self._pending, []
         if not pending:

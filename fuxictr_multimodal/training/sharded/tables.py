@@ -8,8 +8,8 @@ weights alone, and the gradients of these tables are not clipped: their rows are
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -18,10 +18,12 @@ from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import get_regularizer
 from torch import Tensor, nn
 
-from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.system.torch_files import check_values
 from fuxictr_multimodal.training.sharded.embedding import ShardedEmbedding
 from fuxictr_multimodal.training.sharded.row_updates import UPDATES
 from fuxictr_multimodal.training.sharded.table import ShardedTable
+from fuxictr_multimodal.training.sharded.whole import whole_table
 
 # Optimizers of torch whose updates tables have too, by the name that the updates have.
 _OF_MODELS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad}
@@ -106,12 +108,46 @@ class ShardedTables:
                 grad_UP.add_(weight_UP if order == 2 else weight_UP.sign_(), alpha=factor)
             table.updates.step(rows_U, grad_UP, rate)
 
+    def weights(self, model: BaseModel) -> dict[str, Tensor]:
+        """The weights of the model with the whole tables under their names, in the order that it had before.
+
+        All ranks call it; on others than rank 0 the tables are left out.
+        """
+        whole = {name: weight for name, table in self.tables.items() if (weight := whole_table(table)) is not None}
+        own = {**model.state_dict(), **{path: whole[name] for path, name in self._names.items() if name in whole}}
+        return {path: own[path] for path in self._order if path in own}
+
+    def take_weights(self, weights: Mapping[str, Tensor], path: Path, *, remedy: str) -> dict[str, Tensor]:
+        """Take up the rows of this rank from whole tables; the other weights are returned.
+
+        Args:
+            weights: of an unsharded model of this kind.
+            path: their file, for errors.
+            remedy: what the user can do.
+
+        Raises:
+            DataError: a table is missing, of another shape or not finite.
+        """
+        rest = dict(weights)
+        for place, name in self._names.items():
+            table, weight = self.tables[name], rest.pop(place, None)
+            if weight is None:
+                raise DataError(f"{path} lacks the weight {place!r} that the model has: {remedy}")
+            if weight.shape != (table.rows, table.width):
+                raise DataError(
+                    f"{path}: the weight {place!r} has shape {tuple(weight.shape)}, but the model needs "
+                    f"{(table.rows, table.width)}: {remedy}"
+                )
+            check_values(place, weight, table.weight, path, remedy=remedy)
+            table.take_rows(weight)
+        return rest
+
     def forget(self) -> None:
         """Drop the gradients that wait for a step."""
         for table in self.tables.values():
             table.forget()
 
-    def _follow(self, optimizer: torch.optim.Optimizer, replaced: Any) -> None:
+    def _follow(self, optimizer: torch.optim.Optimizer, replaced: Collection[int]) -> None:
         """Take the tables out of the optimizer, and step and drop gradients when it does."""
         for group in optimizer.param_groups:
             group["params"] = [weight for weight in group["params"] if id(weight) not in replaced]
