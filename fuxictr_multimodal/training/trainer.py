@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
-from fuxictr_multimodal.errors import ConfigError, TrainingDiverged
+from fuxictr_multimodal.errors import ConfigError, TrainingDiverged, Unwritable
 from fuxictr_multimodal.metrics import classification as metrics
 from fuxictr_multimodal.system.interruption import raise_waiting, signal_waiting, signals_held
 from fuxictr_multimodal.system.progress import followed
@@ -32,6 +32,7 @@ from fuxictr_multimodal.system.torch_files import all_finite
 from fuxictr_multimodal.training.checkpoint import load_checkpoint, save_checkpoint
 from fuxictr_multimodal.training.progress import Evaluation, Predictions, Progress
 from fuxictr_multimodal.training.sample_weights import SampleWeights
+from fuxictr_multimodal.training.sharded.states import TableStates
 from fuxictr_multimodal.training.state_file import SaveTimes, StateFile, damage_named
 from fuxictr_multimodal.training.state_owner import Owner
 from fuxictr_multimodal.training.training_state import TrainingState
@@ -89,6 +90,8 @@ class Trainer:
         self.progress = Progress()
         self._weights = SampleWeights(model)
         self._states = StateFile(state_file)
+        tables = getattr(model, "sharded_tables", None)
+        self._table_states = None if tables is None or state_file is None else TableStates(tables, state_file)
         self._resumed: TrainingState | None = None
         self._resumed_from = Path()
 
@@ -177,6 +180,8 @@ class Trainer:
 
         def load(state: dict[str, Any], path: Path) -> None:
             self._resumed = TrainingState.load(state, path, self.model, self.average, self.owner)
+            if self._table_states is not None:
+                self._table_states.read(self._resumed.tables)
             self._resumed_from = path
             self.progress = self._resumed.progress
 
@@ -321,8 +326,20 @@ class Trainer:
     ) -> None:
         if self._states.path is not None:
             state = TrainingState(self.progress, train.state_dict(), len(train), loss_sum, loss_steps)
-            self._states.write(state.as_dict(self.model, self.average, self.owner))
+            self._write(state)
         self.saving.saved()
+
+    def _write(self, state: TrainingState) -> None:
+        if self._table_states is None:
+            self._states.write(state.as_dict(self.model, self.average, self.owner))
+            return
+        try:
+            state.tables = self._table_states.write(self.progress.step)
+        except Unwritable as error:
+            logging.warning("%s: this step is not saved, what was saved before is kept", error)
+            return
+        if self._states.write(state.as_dict(self.model, self.average, self.owner)):
+            self._table_states.written(state.tables)
 
     def _with_progress(self, loader: MultimodalDataLoader, name: str, *, leave: bool = True) -> Iterator[Batch]:
         verbose = bool(self.model._verbose)

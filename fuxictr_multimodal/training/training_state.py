@@ -35,6 +35,7 @@ class TrainingState:
         loss_sum: of the steps since the last evaluation, float64 scalar, or None right after one.
         loss_steps: their number.
         gradients: by the name of a weight, those that wait for the end of an accumulation window.
+        tables: name of the rows of sharded tables that belong to it; empty without any.
     """
 
     progress: Progress
@@ -43,6 +44,7 @@ class TrainingState:
     loss_sum: torch.Tensor | None = None
     loss_steps: int = 0
     gradients: Mapping[str, torch.Tensor] | None = None
+    tables: str = ""
 
     def as_dict(self, model: BaseModel, average: WeightAverage | None, owner: Owner | None) -> dict[str, Any]:
         """The content of the file."""
@@ -61,6 +63,7 @@ class TrainingState:
             "loss_sum": self.loss_sum,
             "loss_steps": self.loss_steps,
             "gradients": _waiting_gradients(model),
+            **({"tables": self.tables} if self.tables else {}),
         }
 
     @classmethod
@@ -95,6 +98,7 @@ class TrainingState:
             loss_sum=state.get("loss_sum"),
             loss_steps=state.get("loss_steps", 0),
             gradients=state.get("gradients"),
+            tables=state.get("tables", ""),
         )
         if found.epoch_steps is not None:
             found.check_position(found.epoch_steps)
@@ -139,6 +143,8 @@ class TrainingState:
         for name, parameter in model.named_parameters():
             if self.gradients is not None and name in self.gradients:
                 parameter.grad = self.gradients[name].to(parameter.device)
+        if (tables := getattr(model, "sharded_tables", None)) is not None:
+            tables.resume_window()
         return self.loss_steps
 
 

@@ -44,10 +44,11 @@ def write_rows(folder: Path, tables: Mapping[str, ShardedTable], *, states: bool
         make_folder(folder)
 
     ranks.decided_by_first(make)
+    content = {name: _content(table, states=states) for name, table in tables.items()}
     with failing_together():
         path = folder / f"rank-{here.rank}-of-{here.world_size}.pt"
         with replace_atomically(path) as temporary, temporary.open("wb") as file:
-            torch.save({name: _content(table, states=states) for name, table in tables.items()}, file)
+            torch.save(content, file)
 
 
 def read_rows(folder: Path, tables: Mapping[str, ShardedTable], *, states: bool, remedy: str) -> None:
@@ -63,6 +64,8 @@ def read_rows(folder: Path, tables: Mapping[str, ShardedTable], *, states: bool,
         DataError: on all ranks, if files are missing for one of them, damaged, or of other tables.
     """
     with failing_together():
+        for table in tables.values():
+            table.resumed = None
         lacking = {name: len(table.weight) for name, table in tables.items()}
         for path, part, parts in _files(folder, remedy):
             if not any(_overlap(_block(table.rows, part, parts), table) for table in tables.values()):
@@ -73,6 +76,8 @@ def read_rows(folder: Path, tables: Mapping[str, ShardedTable], *, states: bool,
                     raise ValueError(f"it is of the tables {', '.join(content)}, not of {', '.join(tables)}")
                 for name, table in tables.items():
                     lacking[name] -= _take(name, table, content[name], states=states)
+                    if states and "gradient" in content[name]:
+                        _take_gradient(name, table, content[name]["gradient"])
         for name, count in lacking.items():
             if count:
                 raise DataError(f"{folder} lacks {count:,} rows of the table {name}: {remedy}")
@@ -95,6 +100,10 @@ def _content(table: ShardedTable, *, states: bool) -> dict[str, Any]:
     content: dict[str, Any] = {"rows": table.rows, "first": table.first, "weight": table.weight.detach()}
     if states:
         content["states"] = table.updates.state()
+        table.settle()
+        if table.waiting is not None:
+            rows_U, grad_UP = table.waiting
+            content["gradient"] = {"rows": rows_U + table.first, "values": grad_UP}
     return content
 
 
@@ -141,3 +150,17 @@ def _take(name: str, table: ShardedTable, content: Mapping[str, Any], *, states:
         elif taken:
             raise ValueError(f"{key} of the table {name} has {len(value)} rows, not {count}")
     return len(taken)
+
+
+def _take_gradient(name: str, table: ShardedTable, found: Mapping[str, Tensor]) -> None:
+    """Let what a file holds of the gradients of this rank's rows wait for the end of their window again."""
+    rows, values = found["rows"], found["values"]
+    if rows.shape != values.shape[:1] or values.shape[1:] != table.weight.shape[1:] or not is_finite(values):
+        raise ValueError(f"the gradient of the table {name} does not fit, or is not finite")
+    own = (rows >= table.first) & (rows < table.first + len(table.weight))
+    here = rows[own].to(table.weight.device) - table.first, values[own].to(table.weight)
+    if table.resumed is None:
+        table.resumed = here
+    else:
+        (rows_U, grad_UP), (more, grads) = table.resumed, here
+        table.resumed = torch.cat([rows_U, more]), torch.cat([grad_UP, grads])

@@ -11,6 +11,7 @@ this one, D width, P width as stored.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -50,6 +51,9 @@ class ShardedTable:
     Attributes:
         first: number of the first row of this rank.
         weight: the rows of this rank (R, P).
+        waiting: rows of this rank (U,), each once, and their gradients (U, P), for the next step; None without lookups.
+        resumed: the same, as a state had it, until the window is continued.
+        on_gradient: called in a backward pass when the gradient of a lookup has arrived.
     """
 
     def __init__(
@@ -92,6 +96,9 @@ class ShardedTable:
         self.first: int = shard.metadata.shard_offsets[0]
         self.weight: Tensor = shard.tensor
         self.weight.zero_()
+        self.on_gradient: Callable[[], None] = lambda: None
+        self.waiting: tuple[Tensor, Tensor] | None = None
+        self.resumed: tuple[Tensor, Tensor] | None = None
         self._pending: list[_Lookup] = []
         self.updates: RowUpdates
         if updates == "adam":
@@ -121,33 +128,40 @@ class ShardedTable:
         sent_UP = self._module.output_dist(context, [given_GP]).wait()[_NAME].values()
         read_UP = sent_UP.detach().requires_grad_(training)
         if training:
+            read_UP.register_post_accumulate_grad_hook(lambda _: self.on_gradient())
             self._pending.append(_Lookup(sent_UP, read_UP, received[0].values(), given_GP, context))
         return read_UP[:, : self.width]
 
-    def take_gradients(self) -> tuple[Tensor, Tensor] | None:
-        """Rows (U,) of this rank and their merged gradients (U, P), of all lookups since the last call.
+    def settle(self) -> tuple[Tensor, Tensor] | None:
+        """Bring the gradients of all lookups since the last call to the ranks of their rows, where they wait.
 
-        All ranks call it at the same time. A gradient is that of the sum of the losses of all ranks. None if there was
-        no lookup.
+        All ranks call it at the same time. A gradient is that of the sum of the losses of all ranks.
+
+        Returns:
+            What waits, see `waiting`.
         """
         pending, self._pending = self._pending, []
         if not pending:
-            return None
+            return self.waiting
         for lookup in pending:
-            grad_UP = lookup.read_UP.grad
-            torch.autograd.backward(lookup.sent_UP, torch.zeros_like(lookup.sent_UP) if grad_UP is None else grad_UP)
-        rows_G = torch.cat([lookup.rows_G for lookup in pending])
-        grad_GP = torch.cat([_gradient(lookup.given_GP) for lookup in pending])
+            torch.autograd.backward(lookup.sent_UP, _gradient(lookup.read_UP))
+        rows = [lookup.rows_G for lookup in pending]
+        gradients = [_gradient(lookup.given_GP) for lookup in pending]
+        if self.waiting is not None:
+            rows, gradients = [self.waiting[0], *rows], [self.waiting[1], *gradients]
+        rows_G, grad_GP = torch.cat(rows), torch.cat(gradients)
         if self.padding is not None:
             real_G = rows_G != self.padding - self.first
             rows_G, grad_GP = rows_G[real_G], grad_GP[real_G]
         rows_U, place_G = torch.unique(rows_G, return_inverse=True)
         self._context = pending[-1].context
-        return rows_U, grad_GP.new_zeros(len(rows_U), grad_GP.shape[1]).index_add_(0, place_G, grad_GP)
+        self.waiting = rows_U, grad_GP.new_zeros(len(rows_U), grad_GP.shape[1]).index_add_(0, place_G, grad_GP)
+        return self.waiting
 
     def forget(self) -> None:
         """Drop the gradients that wait, as `zero_grad` does."""
         self._pending.clear()
+        self.waiting = None
 
     def _features(self, ids: Tensor) -> Any:
         lengths = torch.tensor([len(ids)], dtype=torch.int64, device=ids.device)

@@ -1,14 +1,9 @@
-"""The large tables of a model, spread over the processes of its training, in place of its own.
-
-NOTE[DIFF] Of FuxiCTR's dense training: a step updates the rows that it looked up, with the penalty of these rows
-(`embedding_regularizer`), which is not in the reported loss. The L2 norm that gradients are clipped to has the other
-weights alone, and the gradients of these tables are not clipped: their rows are on other ranks than those that clip.
-"""
+"""The large tables of a model, spread over the processes of its training, in place of its own."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,9 +14,10 @@ from fuxictr.pytorch.torch_utils import get_regularizer
 from torch import Tensor, nn
 
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.system.torch_files import check_values
+from fuxictr_multimodal.system.torch_files import check_values, is_finite
 from fuxictr_multimodal.training.sharded.embedding import ShardedEmbedding
 from fuxictr_multimodal.training.sharded.row_updates import UPDATES
+from fuxictr_multimodal.training.sharded.steps import TableSteps
 from fuxictr_multimodal.training.sharded.table import ShardedTable
 from fuxictr_multimodal.training.sharded.whole import whole_table
 
@@ -65,8 +61,6 @@ class ShardedTables:
                 "shard_min_rows, or leave it out"
             )
         self.updates = updates or _updates_of(model.optimizer)
-        self._optimizer = model.optimizer
-        self._regularizers = get_regularizer(model._embedding_regularizer)
         self._order = list(model.state_dict())
         weights = {id(table.weight): name for name, table in chosen.items()}
         self._names: dict[str, str] = {
@@ -75,6 +69,7 @@ class ShardedTables:
             if id(weight) in weights
         }
         self.tables: dict[str, ShardedTable] = {}
+        layers: list[ShardedEmbedding] = []
         for name, table in chosen.items():
             sharded = self.tables[name] = ShardedTable(
                 name,
@@ -87,26 +82,17 @@ class ShardedTables:
                 device=table.weight.device,
             )
             sharded.take_rows(table.weight.detach())
-            _replace(model, table, ShardedEmbedding(sharded))
-        self._follow(model.optimizer, weights.keys())
+            layers.append(ShardedEmbedding(sharded))
+            _replace(model, table, layers[-1])
+        for part in model.optimizer.param_groups:
+            part["params"] = [weight for weight in part["params"] if id(weight) not in weights]
+        TableSteps(layers, model.optimizer, get_regularizer(model._embedding_regularizer), group)
         logging.info(
-            "Sharded tables: rows %s over %d processes, updated by %s; their gradients are not clipped",
+            "Sharded tables: rows %s over %d processes, updated by %s",
             {name: table.rows for name, table in self.tables.items()},
             dist.get_world_size(group),
             self.updates,
         )
-
-    def step(self) -> None:
-        """Update the rows that were looked up since the last step; all ranks at the same time."""
-        rate = self._optimizer.param_groups[0]["lr"]
-        for table in self.tables.values():
-            if (found := table.take_gradients()) is None:
-                continue
-            rows_U, grad_UP = found
-            for order, factor in self._regularizers:
-                weight_UP = table.weight.index_select(0, rows_U)
-                grad_UP.add_(weight_UP if order == 2 else weight_UP.sign_(), alpha=factor)
-            table.updates.step(rows_U, grad_UP, rate)
 
     def weights(self, model: BaseModel) -> dict[str, Tensor]:
         """The weights of the model with the whole tables under their names, in the order that it had before.
@@ -142,23 +128,14 @@ class ShardedTables:
             table.take_rows(weight)
         return rest
 
-    def forget(self) -> None:
-        """Drop the gradients that wait for a step."""
+    def resume_window(self) -> None:
+        """Let the gradients that a state had wait for the end of their window."""
         for table in self.tables.values():
-            table.forget()
+            table.waiting, table.resumed = table.resumed, None
 
-    def _follow(self, optimizer: torch.optim.Optimizer, replaced: Collection[int]) -> None:
-        """Take the tables out of the optimizer, and step and drop gradients when it does."""
-        for group in optimizer.param_groups:
-            group["params"] = [weight for weight in group["params"] if id(weight) not in replaced]
-        optimizer.register_step_pre_hook(lambda *_: self.step())
-        zero_grad = optimizer.zero_grad
-
-        def zero_all(set_to_none: bool = True) -> None:
-            self.forget()
-            zero_grad(set_to_none)
-
-        optimizer.zero_grad = zero_all  # type: ignore[method-assign]
+    def all_finite(self) -> bool:
+        """Whether all rows of this rank are."""
+        return all(is_finite(table.weight) for table in self.tables.values())
 
 
 def tables_of(model: nn.Module) -> dict[str, nn.Embedding]:
