@@ -86,6 +86,11 @@ def signal_waiting() -> bool:
     return _waiting is not None
 
 
+def waiting_signal() -> int | None:
+    """The number of the signal that waits."""
+    return _waiting
+
+
 def raise_waiting() -> None:
     """Raise the signal that waits, if there is one."""
     global _raised, _waiting

@@ -198,6 +198,66 @@ def all_of(value: Result) -> list[Result]:
     return found
 
 
+def sent_by_first(value: Result | None = None) -> Result:
+    """What rank 0 has, on every rank: dicts, lists and tuples of tensors and small objects; others pass anything.
+
+    Tensors travel by themselves, so that no rank holds them twice; elsewhere they arrive on the host.
+    """
+    ranks = current()
+    if not ranks.several:
+        return value  # type: ignore[return-value]
+    from torch import distributed
+
+    tensors: list[Tensor] = []
+    form: list[Any] = [_form_of(value, tensors) if ranks.first else None]
+    distributed.broadcast_object_list(form, src=0)
+    found = _filled(form[0], tensors)
+    return value if ranks.first else found  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor belongs."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+def _form_of(value: Any, tensors: list[Tensor]) -> Any:
+    """The value with places instead of its tensors, which are added to the list."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        tensors.append(value)
+        return _Place(tuple(value.shape), value.dtype)
+    if isinstance(value, dict):
+        return {name: _form_of(part, tensors) for name, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_form_of(part, tensors) for part in value)
+    return value
+
+
+def _filled(form: Any, tensors: list[Tensor]) -> Any:
+    """The form with its tensors, which rank 0 takes from the list and the others receive."""
+    import torch
+    from torch import distributed
+
+    if isinstance(form, _Place):
+        if tensors:
+            tensor = tensors.pop(0)
+            # As bytes: gloo does not know every type.
+            distributed.broadcast(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8), src=0)
+            return tensor
+        tensor = torch.empty(form.shape, dtype=form.dtype)
+        distributed.broadcast(tensor.reshape(-1).view(torch.uint8), src=0)
+        return tensor
+    if isinstance(form, dict):
+        return {name: _filled(part, tensors) for name, part in form.items()}
+    if type(form) in (list, tuple):
+        return type(form)(_filled(part, tensors) for part in form)
+    return form
+
+
 def decided_by_first(decide: Callable[[], Result]) -> Result:
     """What `decide` returns or raises on rank 0, on every rank: a small object. The other ranks do not call it."""
     ranks = current()

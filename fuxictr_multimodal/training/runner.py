@@ -204,7 +204,7 @@ def _train_and_score(
     model, to_inputs, feature_map = _build(experiment, report, resumed)
     if source is not None:
         report.warm_start = start_from(source, model, experiment.store, params)
-    shard_tables(model, params)
+    shard_tables(model, params, files.state)
     trainer = Trainer(
         model,
         to_inputs=to_inputs,

@@ -117,6 +117,10 @@ class SaveTimes:
         """Whether a state is to be saved after this step."""
         if self.steps is not None and step % self.steps == 0:
             return True
+        return self.late()
+
+    def late(self) -> bool:
+        """Whether the last one is too long ago."""
         return self.seconds is not None and time.monotonic() - self._last >= self.seconds
 
     def saved(self) -> None:

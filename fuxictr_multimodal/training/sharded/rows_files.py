@@ -52,7 +52,7 @@ def write_rows(folder: Path, tables: Mapping[str, ShardedTable], *, states: bool
 
 
 def read_rows(folder: Path, tables: Mapping[str, ShardedTable], *, states: bool, remedy: str) -> None:
-    """Take up the rows of this rank from what `write_rows` wrote, on whatever number of ranks. All ranks call it.
+    """Take up the rows of this rank from what `write_rows` wrote, on whatever number of ranks.
 
     Args:
         folder: of the files.
@@ -61,26 +61,25 @@ def read_rows(folder: Path, tables: Mapping[str, ShardedTable], *, states: bool,
         remedy: what the user can do.
 
     Raises:
-        DataError: on all ranks, if files are missing for one of them, damaged, or of other tables.
+        DataError: files are missing, damaged, or of other tables.
     """
-    with failing_together():
-        for table in tables.values():
-            table.resumed = None
-        lacking = {name: len(table.weight) for name, table in tables.items()}
-        for path, part, parts in _files(folder, remedy):
-            if not any(_overlap(_block(table.rows, part, parts), table) for table in tables.values()):
-                continue
-            with damage_named(path):
-                content = read_torch(path, remedy=remedy)
-                if content.keys() != tables.keys():
-                    raise ValueError(f"it is of the tables {', '.join(content)}, not of {', '.join(tables)}")
-                for name, table in tables.items():
-                    lacking[name] -= _take(name, table, content[name], states=states)
-                    if states and "gradient" in content[name]:
-                        _take_gradient(name, table, content[name]["gradient"])
-        for name, count in lacking.items():
-            if count:
-                raise DataError(f"{folder} lacks {count:,} rows of the table {name}: {remedy}")
+    for table in tables.values():
+        table.resumed = None
+    lacking = {name: len(table.weight) for name, table in tables.items()}
+    for path, part, parts in _files(folder, remedy):
+        if not any(_overlap(_block(table.rows, part, parts), table) for table in tables.values()):
+            continue
+        with damage_named(path):
+            content = read_torch(path, remedy=remedy)
+            if content.keys() != tables.keys():
+                raise ValueError(f"it is of the tables {', '.join(content)}, not of {', '.join(tables)}")
+            for name, table in tables.items():
+                lacking[name] -= _take(name, table, content[name], states=states)
+                if states and "gradient" in content[name]:
+                    _take_gradient(name, table, content[name]["gradient"])
+    for name, count in lacking.items():
+        if count:
+            raise DataError(f"{folder} lacks {count:,} rows of the table {name}: {remedy}")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The rows of sharded tables beside the states of a training: `<run>.state.tables/step-<n>/`, one folder a state.
+"""The rows of sharded tables beside the states of a training: `<run>.state.tables/<number>/`, one folder a state.
 
 A folder is complete before the state that names it takes its place, and is removed after no state names it: whenever a
 run is killed, each of its states has its rows.
@@ -7,7 +7,9 @@ run is killed, each of its states has its rows.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fuxictr_multimodal.system import ranks
 from fuxictr_multimodal.training.run_names import tables_of_states
@@ -17,42 +19,49 @@ from fuxictr_multimodal.training.state_file import REMEDY
 
 
 class TableStates:
-    """The rows that belong to the states of one training. All ranks call everything at the same time.
+    """What sharded tables add to a state: the number of the folder with their rows.
 
     Args:
         tables: whose rows.
-        state: the file of the last state.
+        state: the file of the last state; each process must see its folder.
     """
 
     def __init__(self, tables: ShardedTables, state: Path) -> None:
         self.tables = tables
         self.folder = tables_of_states(state)
-        self._kept: str | None = None
+        # Of the last state that was written or taken up, and of the one that is being written.
+        self._kept: int | None = None
+        self._new = 0
 
-    def write(self, step: int) -> str:
-        """Write the rows after a step; the state has to store the name that is returned.
-
-        Raises:
-            Unwritable: on all ranks.
-        """
-        name = f"step-{step}"
-        write_rows(self.folder / name, self.tables.tables, states=True)
-        return name
-
-    def written(self, name: str) -> None:
-        """A state with this name has taken its place: remove the rows of all but it and the one before it."""
-        before, self._kept = self._kept, name
-        if not ranks.current().first:
-            return
-        for path in self.folder.iterdir():
-            if path.name not in (name, before):
-                shutil.rmtree(path, ignore_errors=True)
-
-    def read(self, name: str) -> None:
-        """Take up the rows that belong to a state.
+    def gathered(self) -> dict[str, Any]:
+        """Write the rows; all ranks call it.
 
         Raises:
-            DataError: they are missing or damaged.
+            Unwritable: on all ranks, if one of them cannot write.
         """
-        read_rows(self.folder / Path(name).name, self.tables.tables, states=True, remedy=REMEDY)
-        self._kept = name
+        self._new = ranks.decided_by_first(lambda: max(self._numbers(), default=0) + 1)
+        write_rows(self.folder / str(self._new), self.tables.tables, states=True)
+        return {"rows": self._new}
+
+    def written(self) -> None:
+        """The state of the last `gathered` has taken its place: only its rows and those of the one before are kept."""
+        for number in self._numbers():
+            if number not in (self._new, self._kept):
+                shutil.rmtree(self.folder / str(number), ignore_errors=True)
+        self._kept = self._new
+
+    def take_up(self, state: Mapping[str, Any] | None) -> None:
+        """Give this rank its rows.
+
+        Raises:
+            DataError: files are missing or damaged.
+            ValueError: the state has no rows.
+        """
+        if state is None:
+            raise ValueError("it has no rows of sharded tables")
+        number = int(state["rows"])
+        read_rows(self.folder / str(number), self.tables.tables, states=True, remedy=REMEDY)
+        self._kept = number
+
+    def _numbers(self) -> list[int]:
+        return [int(path.name) for path in self.folder.glob("*") if path.name.isdecimal()]
