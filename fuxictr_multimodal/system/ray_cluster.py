@@ -33,10 +33,8 @@ def ray_at(address: str | None) -> Iterator[Any]:
     _check_address(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
-    import ray.data  # sets levels of its own
 
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors come as exceptions too
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # errors come as exceptions too
     started = not ray.is_initialized()
     if started:
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -66,7 +64,7 @@ def in_order(
         ray: as `ray_at` hands it out.
         work: sent to each worker once; it computes on one core.
         pieces: taken as they are needed.
-        what: the work is, for messages: `building`.
+        what: was done, for messages: `built`.
 
     Raises:
         InputError: a piece failed, or its workers ended again and again.
@@ -109,13 +107,13 @@ def _fetched(ray: Any, answer: Any, what: str) -> Any:
         return ray.get(answer)
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
         raise InputError(
-            f"--engine ray: {RETRIES + 1} workers ended while {what} one piece, most often for want of memory: start "
-            "Ray with fewer CPUs on such machines"
+            f"--engine ray: a worker's process ended while it {what}, {RETRIES + 1} times for one piece, most often "
+            "for want of memory: start Ray with fewer CPUs on such a machine"
         ) from None
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()
         raise InputError(
-            f"--engine ray: a worker failed while {what}: {reason[-1] if reason else type(error).__name__}"
+            f"--engine ray: a worker failed while it {what}: {reason[-1] if reason else type(error).__name__}"
         ) from None
 
 
