@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -41,7 +43,8 @@ def ray_at(address: str | None) -> Iterator[Any]:
         if address is None:
             quiet |= {"num_cpus": available_cores(), "include_dashboard": False}
         try:
-            ray.init(address=address or "local", **quiet)
+            with _handlers_kept():
+                ray.init(address=address or "local", **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"--ray-address {address}: Ray cannot be reached there: {reason}") from None
@@ -115,6 +118,18 @@ def _fetched(ray: Any, answer: Any, what: str) -> Any:
         raise InputError(
             f"--engine ray: a worker failed while it {what}: {reason[-1] if reason else type(error).__name__}"
         ) from None
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Restore the handler of SIGTERM, which Ray replaces: a command ends by its own."""
+    here = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if here and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _check_address(address: str | None) -> None:
