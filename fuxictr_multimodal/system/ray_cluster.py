@@ -34,6 +34,8 @@ def ray_at(address: str | None) -> Iterator[Any]:
     """
     _check_address(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # By default Ray tries work that was ended for want of memory again for ever.
+    os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))
     import ray
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # errors come as exceptions too
