@@ -48,8 +48,7 @@ def ray_at(address: str | None) -> Iterator[Any]:
             with _handlers_kept():
                 ray.init(address=address or "local", **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"--ray-address {address}: Ray cannot be reached there: {reason}") from None
+            raise _unreachable(address, error) from None
     try:
         yield ray
     finally:
@@ -132,6 +131,17 @@ def _handlers_kept() -> Iterator[None]:
     finally:
         if here and before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def _unreachable(address: str | None, error: Exception) -> InputError:
+    reason = str(error).strip().splitlines()[0]
+    # Ray looks for a token by itself where it looks for the address too.
+    if "InvalidAuthToken" in f"{error} {error.__cause__}":
+        reason = (
+            "the cluster asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN where this machine has no "
+            "~/.ray/auth_token"
+        )
+    return InputError(f"--ray-address {address}: Ray cannot be reached there: {reason}")
 
 
 def _check_address(address: str | None) -> None:

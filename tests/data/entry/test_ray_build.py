@@ -219,6 +219,14 @@ def test_a_piece_that_ends_every_worker_is_one_sentence(ray, monkeypatch):
         next(in_order(ray, os._exit, [1], what="counted"))
 
 
+def test_a_cluster_that_asks_for_a_token_says_so():
+    error = ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
+    plain = str(ray_cluster._unreachable("10.0.0.1:6379", error))
+    assert plain.endswith("Ray cannot be reached there: Failed to connect to Ray cluster at 10.0.0.1:6379")
+    error.__cause__ = RuntimeError("Failed to connect to GCS. RPC error: InvalidAuthToken: Authentication token")
+    assert "set RAY_AUTH_MODE=token" in str(ray_cluster._unreachable("10.0.0.1:6379", error))
+
+
 def test_what_ray_does_not_build_is_said_at_once(tmp_path, repository, capsys):
     config = str(repository / "config")
     for options, reason in (
