@@ -110,4 +110,6 @@ def main(checks: Sequence[Check] = CHECKS, argv: Sequence[str] | None = None) ->
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))  # a checkout needs no installation
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)  # a process that hangs in a driver would be waited for
