@@ -96,10 +96,12 @@ def tests(options: Options, report: Report) -> None:
         raise Skip("pytest is not installed")
     if options.gpu < 0:
         raise Skip("these tests need a GPU")
+    if options.gpu > 0:
+        raise Skip("these tests take the first GPU: set CUDA_VISIBLE_DEVICES and use --gpu 0")
+    # Plugins of whatever else is installed would be loaded, and could take longer than the tests.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     import pytest
 
-    if options.gpu:
-        raise Skip("these tests take the first GPU: set CUDA_VISIBLE_DEVICES and use --gpu 0")
     outcomes: dict[str, list[str]] = {"passed": [], "failed": [], "skipped": []}
 
     class Outcomes:

@@ -133,7 +133,13 @@ class Trainer:
         self.saving.saved()
         while progress.epoch < self.epochs and not progress.finished:
             logging.info("************ Epoch=%d start ************", progress.epoch + 1)
-            self._train_epoch(train, valid, eval_steps)
+            try:
+                self._train_epoch(train, valid, eval_steps)
+            except RuntimeError as error:
+                # A GPU's binary cross-entropy stops the device; the host hears of it later, wherever it is then.
+                if "device-side assert" not in str(error):
+                    raise
+                raise self._diverged("the GPU stopped at a prediction that is not a number") from error
             if not progress.finished:
                 progress.epoch += 1
                 logging.info("************ Epoch=%d end ************", progress.epoch)

@@ -499,6 +499,15 @@ def test_divergence_keeps_the_best_checkpoint_and_says_so(run_qin, monkeypatch, 
     assert all(torch.isfinite(value).all() for value in weights.values())
 
 
+def test_a_gpu_that_stops_at_a_number_is_a_divergence(run_qin, monkeypatch):
+    def stop(self, inputs):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(Trainer, "_train_step", stop)
+    with pytest.raises(TrainingDiverged, match="the GPU stopped at a prediction that is not a number in epoch 1"):
+        run_qin("epochs=1", seed=4)
+
+
 def test_missing_data_names_source_and_runnable_expids(run_qin):
     with pytest.raises(DataError, match=r"MicroLens_1M_x1.*recsys\.westlake.*QIN_test"):
         run_qin(expid="QIN_MicroLens_1M")
