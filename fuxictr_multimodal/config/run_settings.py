@@ -68,6 +68,16 @@ class RunSettings(Settings):
     weight_averaging: Annotated[float, Field(ge=0, lt=1), AS_WRITTEN] = Field(
         0, description="Decay of the moving average of weights that is evaluated and saved. 0 means none."
     )
+    sync_batch_norm: bool = Field(
+        True,
+        description="Where several processes train: BatchNorm normalises over the global batch, as one process does. "
+        "Otherwise each process normalises over its share, and the running statistics are averaged.",
+    )
+    rank_timeout: Annotated[float, Field(gt=0), AS_WRITTEN] = Field(
+        600,
+        description="Where several processes train: seconds after which one that does not answer ends the run. It must "
+        "be longer than it takes to compute metrics and to write a state.",
+    )
     warm_start: UserPath = Field(
         UNSET,
         description="Start from the weights of a finished run of the same model: its name, `<dataset_id>/<name>`, its "

@@ -128,7 +128,8 @@ class MultimodalDataLoader:
         with self._open() as reader:
             part = range(reader.rows) if self._dealt else ranks.part_of(reader.rows)
             self._blocks = _within(reader.blocks, part)
-            self.num_samples = len(part)
+            self.num_samples = reader.rows
+            self.own_samples = len(part)
             self._stored = stored_columns(reader, feature_map, split, self.data_path)
             self._ranges = Ranges.of(reader, feature_map)
             # Every process of this machine holds what it reads.
@@ -148,7 +149,7 @@ class MultimodalDataLoader:
 
     def __len__(self) -> int:
         """Batches of a whole pass."""
-        full, left = divmod(self.num_samples, self.batch_size)
+        full, left = divmod(self.own_samples, self.batch_size)
         joined = full > 0 and left < self.least_rows
         return full if joined or not left else full + 1
 
@@ -201,7 +202,7 @@ class MultimodalDataLoader:
     def _make(self, epoch: int, skip: int) -> Generator[Batch, None, None]:
         source = self._from_disk if self._resident is None else self._from_memory
         last = len(self) - skip // self.batch_size - 1
-        rest = self.num_samples - skip - last * self.batch_size
+        rest = self.own_samples - skip - last * self.batch_size
         sizes = itertools.chain(itertools.repeat(self.batch_size, last), [rest])
         with contextlib.closing(source(epoch, skip)) as pooled:
             for batch in cut_batches(pooled, sizes, self._share if self._dealt else None):
@@ -218,7 +219,7 @@ class MultimodalDataLoader:
     def _from_memory(self, epoch: int, skip: int) -> Generator[tuple[Batch, Picks], None, None]:
         assert self._resident is not None
         if not self.shuffle:
-            yield self._resident, range(skip, self.num_samples)
+            yield self._resident, range(skip, self.own_samples)
             return
         for window in self._windows(epoch, skip):
             yield self._resident, window.rows()

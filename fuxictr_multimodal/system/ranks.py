@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.system.rank_board import Board, board, losses_named
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,6 +113,7 @@ def joined(*, gpu: int = -1, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterat
 
     Raises:
         ConfigError: the environment of the launcher is not complete, or the processes do not reach each other.
+        RankLost: another process has ended, or does not answer.
     """
     found = launched()
     if not found.several or current().several:
@@ -120,23 +122,41 @@ def joined(*, gpu: int = -1, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterat
     import torch
     from torch import distributed
 
-    options: dict[str, Any] = {}
-    if gpu >= 0:
-        torch.cuda.set_device(gpu)
-        options = {"backend": "cpu:gloo,cuda:nccl", "device_id": torch.device("cuda", gpu)}
-    timeout = timedelta(seconds=timeout_seconds)
+    own = board(found.rank, found.world_size)
     try:
-        distributed.init_process_group(**{"backend": "gloo", "timeout": timeout, **options})
-    except (RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"rank {found.rank} does not reach the other processes at {os.environ['MASTER_ADDR']}:"
-            f"{os.environ['MASTER_PORT']} ({str(error).splitlines()[0]}): see MASTER_ADDR and GLOO_SOCKET_IFNAME"
-        ) from None
-    try:
-        yield found
+        own.meet("start")
+        options: dict[str, Any] = {"backend": "gloo"}
+        if gpu >= 0:
+            torch.cuda.set_device(gpu)
+            options = {"backend": "cpu:gloo,cuda:nccl", "device_id": torch.device("cuda", gpu)}
+        try:
+            distributed.init_process_group(
+                store=distributed.PrefixStore("group", own.store),
+                rank=found.rank,
+                world_size=found.world_size,
+                timeout=timedelta(seconds=timeout_seconds),
+                **options,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"rank {found.rank} does not reach the other processes ({str(error).splitlines()[0]}): see "
+                "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME, which name the network interface"
+            ) from None
+        with losses_named(lambda: own):
+            yield found
+    except BaseException as error:
+        own.fail(error)
+        raise
     finally:
         _groups.clear()
-        distributed.destroy_process_group()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def own_board() -> Board | None:
+    """The board of the processes that this one was launched with; None where it is alone."""
+    found = launched()
+    return board(found.rank, found.world_size) if found.several else None
 
 
 # Made at the first call of `layer_group`, one for each default group.

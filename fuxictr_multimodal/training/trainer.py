@@ -382,7 +382,7 @@ class Trainer:
         yield from followed(
             loader,
             size=lambda batch: batch.global_rows,
-            total=loader.num_samples,
+            total=loader.own_samples,
             what=name,
             shown=self.ranks.first,
             verbose=verbose,

@@ -20,6 +20,7 @@ from fuxictr_multimodal.data.store.store import Store
 from fuxictr_multimodal.data.synthetic import SyntheticSpec, build_synthetic, spec_of
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system.files import locked, make_folder
+from fuxictr_multimodal.system.ranks import launched
 
 _OURS = frozenset({*SPLITS, "ids", "feature_vocab.json", "item_titles.json"})
 
@@ -92,7 +93,7 @@ def open_or_build(params: Mapping[str, Any]) -> Store:
             raise DataError(f"dataset {dataset_id!r} is not in {root}. {' '.join(params['obtain'].split())}")
         if missing and (problem := unread_format(params)):
             raise ConfigError(f"dataset {dataset_id!r} is not in {root}{problem}")
-        return Store.open(root, folder, verify=verify)
+        return _opened(root, folder, verify)
     if missing:
         check_dataset_id(folder)
         make_folder(root)
@@ -108,13 +109,25 @@ def open_or_build(params: Mapping[str, Any]) -> Store:
                 # Who waits for it takes the file of this name that comes next.
                 with contextlib.suppress(OSError):
                     lock.unlink()
-    store = Store.open(root, folder, verify=verify)
+    store = _opened(root, folder, verify)
     if form == "synthetic":
         where = f"dataset {dataset_id!r}: synthetic"
         _refuse_another_spec(store, SyntheticSpec.from_dict(params["synthetic"], where=where))
     else:
         check_unchanged(store, Entry.of(params))
     return store
+
+
+def _opened(root: Path, folder: str, verify: Any) -> Store:
+    """The dataset; of the processes of a machine that train together, one compares its files with their checksums."""
+    here = launched()
+    with contextlib.ExitStack() as held:
+        if here.local_world_size > 1:
+            with contextlib.suppress(DataError):
+                held.enter_context(locked(root / f".{folder}.verify.lock"))
+            if verify == "full" and here.local_rank:
+                verify = "auto"
+        return Store.open(root, folder, verify=verify)
 
 
 def check_columns(params: Mapping[str, Any]) -> None:
