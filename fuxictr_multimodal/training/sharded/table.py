@@ -14,8 +14,10 @@ this one, D width, P width as stored.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -96,8 +98,9 @@ class ShardedTable:
             world_size=dist.get_world_size(group),
             device_type=device.type,
         )
-        # The random numbers of a training do not depend on whether its tables are sharded.
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        # The random numbers of a training do not depend on whether its tables are sharded, nor does its log hold what
+        # torchrec and FBGEMM say of theirs.
+        with _without_log(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             self._module = sharder.shard(whole, plan, library.ShardingEnv.from_process_group(group), device=device)
         (sharded,) = self._module.state_dict().values()
         shard = sharded.local_shards()[0]
@@ -189,6 +192,17 @@ class ShardedTable:
     def _own_rows(self, rows_U: Tensor) -> Tensor:
         (vectors_UP,) = self._module.compute(self._context, self._library.KJTList([self._features(rows_U)]))
         return vectors_UP
+
+
+@contextlib.contextmanager
+def _without_log() -> Iterator[None]:
+    """Within the block nothing is logged, as far as it is no warning."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.INFO))
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _multiplier(rows: int) -> int:

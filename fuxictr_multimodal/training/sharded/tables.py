@@ -86,6 +86,8 @@ class ShardedTables:
             _replace(model, table, layers[-1])
         for part in model.optimizer.param_groups:
             part["params"] = [weight for weight in part["params"] if id(weight) not in weights]
+        for weight in [weight for weight in model.optimizer.state if id(weight) in weights]:
+            del model.optimizer.state[weight]
         TableSteps(layers, model.optimizer, get_regularizer(model._embedding_regularizer), group)
         logging.info(
             "Sharded tables: rows %s over %d processes, updated by %s",
