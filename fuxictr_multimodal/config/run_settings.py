@@ -87,6 +87,17 @@ class RunSettings(Settings):
         10, description="Gradients are clipped to this L2 norm."
     )
     optimizer: SkipValidation[str] = Field("adam", description="Optimizer of `torch.optim`.")
+    shard_min_rows: Count = Field(
+        UNSET,
+        description="Spread the rows of embedding tables with at least this number of rows over the processes of the "
+        "training, by torchrec. A step then updates the rows that it looked up, whatever the number of processes. "
+        "By default each process has all tables.",
+    )
+    sharded_optimizer: Literal["adam", "sgd", "adagrad", "rowwise_adagrad"] = Field(
+        UNSET,
+        description="Optimizer of the tables that `shard_min_rows` spreads. `rowwise_adagrad` keeps one number for "
+        "each row. By default that of the model.",
+    )
     loss: Names = Field("binary_crossentropy", description="Loss of `torch.nn.functional`.")
     task: Names = Field("binary_classification", description="`binary_classification` or `regression`.")
     embedding_regularizer: Regularizer = Field(

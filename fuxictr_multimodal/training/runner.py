@@ -50,6 +50,7 @@ from fuxictr_multimodal.training.report import Report, append_csv_line
 from fuxictr_multimodal.training.resume import named_keys
 from fuxictr_multimodal.training.run_log import log_nowhere, log_to
 from fuxictr_multimodal.training.run_names import RunFiles, refuse_folders, remove_states
+from fuxictr_multimodal.training.sharded.of_run import group_for_tables, shard_tables
 from fuxictr_multimodal.training.state_file import SaveTimes
 from fuxictr_multimodal.training.tracking import Tracking, make_tracker
 from fuxictr_multimodal.training.trainer import Progress, Trainer
@@ -162,6 +163,7 @@ def _lead(
             remove_states(files.state)
         with (
             cpu_threads(experiment.params.get("cpu_threads")),
+            group_for_tables(experiment.params),
             contextlib.closing(make_tracker(tracker, files, resumed=files.left is not None)) as tracking,
         ):
             report = _run(experiment, files, tracking, before=before, note=note)
@@ -291,6 +293,7 @@ def _train_and_score(
     model, to_inputs, feature_map = _build(experiment, report, resumed)
     if source is not None:
         report.warm_start = start_from(source, model, experiment.store, params)
+    shard_tables(model, params, files.state)
     trainer = Trainer(
         model,
         to_inputs=to_inputs,

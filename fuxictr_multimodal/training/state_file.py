@@ -33,14 +33,17 @@ class StateFile:
         self.path = path
         self._damaged = False
 
-    def write(self, state: Mapping[str, Any]) -> None:
+    def write(self, state: Mapping[str, Any]) -> bool:
         """Write a state; where that is impossible, a warning says so and the training continues.
 
         Args:
             state: tensors, and what JSON has.
+
+        Returns:
+            Whether it was written.
         """
         if self.path is None:
-            return
+            return False
         newest, before = states_of(self.path)
         try:
             with replace_atomically(newest) as temporary:
@@ -57,8 +60,9 @@ class StateFile:
                 newest,
                 error.strerror,
             )
-        else:
-            self._damaged = False
+            return False
+        self._damaged = False
+        return True
 
     def take_up(self, load: Callable[[dict[str, Any], Path], None]) -> bool:
         """Resume from the last state that can be read and is the run's own; False if there is none.

@@ -23,18 +23,18 @@ from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
-from fuxictr_multimodal.errors import ConfigError, TrainingDiverged
+from fuxictr_multimodal.errors import ConfigError, TrainingDiverged, Unwritable
 from fuxictr_multimodal.metrics import classification as metrics
 from fuxictr_multimodal.system.interruption import signals_held
 from fuxictr_multimodal.system.progress import followed
 from fuxictr_multimodal.system.ranks import current, decided_by_first, sent_by_first, sum_over_ranks
-from fuxictr_multimodal.system.torch_files import all_finite
 from fuxictr_multimodal.training.agreement import Agreement
 from fuxictr_multimodal.training.batch_norm import fit_batches
 from fuxictr_multimodal.training.checkpoint import load_checkpoint, save_checkpoint
 from fuxictr_multimodal.training.data_parallel import DataParallel, send_weights
 from fuxictr_multimodal.training.progress import Evaluation, Predictions, Progress, gathered
 from fuxictr_multimodal.training.sample_weights import SampleWeights
+from fuxictr_multimodal.training.sharded.of_run import calls_to_score, finite_everywhere
 from fuxictr_multimodal.training.state_file import SaveTimes, StateFile, damage_named
 from fuxictr_multimodal.training.state_owner import Owner
 from fuxictr_multimodal.training.training_state import TrainingState
@@ -98,6 +98,7 @@ class Trainer:
         self._weights = SampleWeights(model)
         self._agreement = Agreement(self.saving, self.ranks)
         self._states = StateFile(state_file)
+        self._tables = getattr(model, "sharded_tables", None)
         self._resumed: TrainingState | None = None
         self._resumed_from = Path()
 
@@ -146,9 +147,12 @@ class Trainer:
             )
         logging.info("Training finished.")
         logging.info("Load best model: %s", model.checkpoint)
-        decided_by_first(lambda: load_checkpoint(model))
-        if self.ranks.several:
-            send_weights(model)
+        if self._tables is not None:
+            load_checkpoint(model)
+        else:
+            decided_by_first(lambda: load_checkpoint(model))
+            if self.ranks.several:
+                send_weights(model)
         return progress
 
     def evaluate(self, loader: MultimodalDataLoader, names: list[str] | None = None) -> dict[str, float]:
@@ -168,6 +172,7 @@ class Trainer:
         scores: list[torch.Tensor] = []
         labels: list[torch.Tensor] = []
         groups: list[torch.Tensor] = []
+        passes = calls_to_score(model, loader)
         start = time.perf_counter()
         for batch in self._with_progress(loader, "scoring", leave=False):
             scores.append(score(self.to_inputs(batch))["y_pred"].reshape(-1))
@@ -175,6 +180,8 @@ class Trainer:
                 labels.append(batch.features[label])
             if batch.group is not None:
                 groups.append(batch.group)
+        for _ in range(passes - len(loader)):
+            score(self.to_inputs(batch))
         values = gathered(_to_numpy(scores), self.ranks)
         return Predictions(
             scores=_scores(values),
@@ -304,7 +311,7 @@ class Trainer:
                 ) from None
             monitored = float(model._monitor.get_value(values))
             improved = self._improves(monitored)
-            if (improved or not self.save_best_only) and self.ranks.first:
+            if improved or not self.save_best_only:
                 save_checkpoint(model)
         progress.curve.append(
             Evaluation(
@@ -343,7 +350,7 @@ class Trainer:
 
     def _save_inside(self, train: MultimodalDataLoader, loss_sum: torch.Tensor, loss_steps: int) -> None:
         """Save a state between two evaluations, unless the training has diverged, which the next evaluation says."""
-        if bool(torch.isfinite(sum_over_ranks(loss_sum))) and all_finite(self.model):
+        if bool(torch.isfinite(sum_over_ranks(loss_sum))) and finite_everywhere(self.model):
             self._agree_on_statistics()
             self._save_state(train, loss_sum, loss_steps)
             logging.info("State saved in epoch %d after step %d", self.progress.epoch + 1, self.progress.step)
@@ -354,9 +361,14 @@ class Trainer:
     ) -> None:
         if self._states.path is not None:
             made = TrainingState(self.progress, train.state_dict(), len(train), loss_sum, loss_steps)
-            state = made.as_dict(self.model, self.average, self.owner)
-            if self.ranks.first:
-                self._states.write(state)
+            try:
+                state = made.as_dict(self.model, self.average, self.owner)
+            except Unwritable as error:
+                # Rows of sharded tables.
+                logging.warning("%s: this step is not saved, what was saved before is kept", error)
+            else:
+                if self.ranks.first and self._states.write(state) and self._tables is not None:
+                    self.model.spread.written()
         self.saving.saved()
 
     def _agree_on_statistics(self) -> None:

@@ -161,6 +161,8 @@ class TrainingState:
             loss_sum: zero; it is changed.
             model: without gradients.
         """
+        if (tables := getattr(model, "sharded_tables", None)) is not None:
+            tables.resume_window()
         if not current().first:
             return self.loss_steps
         if self.loss_sum is not None:
