@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.empty_curves import leave_curves_empty
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -11,6 +13,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first: a long file that starts last is waited for with one core idle."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _empty_curves() -> None:
+    """Runs draw no curves, but for the tests of curves."""
+    leave_curves_empty()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import socket
 import tempfile
 import warnings
 from collections import Counter
@@ -27,14 +26,13 @@ from fuxictr_multimodal.data.entry.tables.files import files_of, format_of
 from fuxictr_multimodal.errors import DataError, InputError
 from fuxictr_multimodal.scoring.raw_rows import RawRows
 from fuxictr_multimodal.scoring.trained_run import TrainedRun
-from fuxictr_multimodal.system.machine import available_cores
 from fuxictr_multimodal.system.progress import Line
+from fuxictr_multimodal.system.ray_cluster import ray_at
 
 # A piece has at least so many rows where its file has, so that opening it costs little; several for each worker even
 # out their load.
 LEAST_ROWS, MOST_ROWS = 65_536, 1_000_000
 PIECES_A_WORKER = 4
-ADDRESS_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -192,44 +190,6 @@ def _answers(
     except RayError as error:
         reason = str(error).strip().splitlines()
         raise InputError(f"--engine ray: a worker failed: {reason[-1] if reason else type(error).__name__}") from None
-
-
-@contextmanager
-def ray_at(address: str | None) -> Iterator[Any]:
-    """Ray, quiet and without calls home; what is started or joined here ends here."""
-    _check_address(address)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-    import ray.data  # sets levels of its own
-
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors come as exceptions too
-    started = not ray.is_initialized()
-    if started:
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        if address is None:
-            quiet |= {"num_cpus": available_cores(), "include_dashboard": False}
-        try:
-            ray.init(address=address or "local", **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"--ray-address {address}: Ray cannot be reached there: {reason}") from None
-    try:
-        yield ray
-    finally:
-        if started:
-            ray.shutdown()
-
-
-def _check_address(address: str | None) -> None:
-    """Refuse an address where nobody listens; Ray tries for minutes, then ends the process."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ADDRESS_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise InputError(f"--ray-address {address}: Ray cannot be reached there: {error}") from None
 
 
 @contextmanager

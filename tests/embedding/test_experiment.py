@@ -248,22 +248,19 @@ def test_command(finished, planted, tmp_path):
     """The script as a user types it: quick help, one-line errors, encode with a JSON line at the end."""
 
     def typed(*arguments):
-        return subprocess.run(
-            [sys.executable, REPOSITORY / "run_embedding.py", "--config", CONFIG, *map(str, arguments)],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        words = [REPOSITORY / "run_embedding.py", "--config", CONFIG, *arguments]
+        return type_command([*map(str, words)], folder=tmp_path)
 
     bad = typed("--expid", "BiEncoder_nan")
-    assert (bad.returncode, bad.stdout) == (2, "")
-    assert bad.stderr.startswith("error: expid 'BiEncoder_nan' is not in")
-    assert typed("--stage", "encode").returncode == 2
+    assert (bad.status, bad.out) == (2, "")
+    assert bad.errors.startswith("error: expid 'BiEncoder_nan' is not in")
+    assert typed("--stage", "encode").status == 2
     run, _ = finished
     (run.files.path.parent / "BiEncoder_nano").symlink_to(run.files.path)
-    words = [
-        REPOSITORY / "run_embedding.py", "--config", CONFIG, "--stage", "encode", "--set",
-        f"model_root={run.files.path.parent}", "--input", planted / "test.left.txt", "--output", "v.parquet",
-    ]  # fmt: skip
-    done = type_command([*map(str, words)], folder=tmp_path)
+    done = typed(
+        "--stage", "encode", "--set", f"model_root={run.files.path.parent}", "--input", planted / "test.left.txt",
+        "--output", "v.parquet",
+    )  # fmt: skip
     assert done.status == 0, done.errors
     assert json.loads(done.out.splitlines()[-1])["texts"] == 100
     assert len(pl.read_parquet(tmp_path / "v.parquet")) == 100

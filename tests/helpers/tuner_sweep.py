@@ -12,6 +12,7 @@ import psutil
 import yaml
 
 from fuxictr_multimodal.launch.tuning.space import Space
+from tests.helpers.empty_curves import leave_curves_empty
 from tests.helpers.typed_command import ROOT, nothing, type_command
 
 FAKE_TRIAL = ROOT / "tests/helpers/fake_trial.py"
@@ -31,7 +32,8 @@ FAKE = {
 
 
 def draw_nothing() -> None:
-    """Leave the pictures of a summary out, in the process of a tuner."""
+    """Leave the pictures of a summary out, in the process of a tuner, and those of the runs that it starts."""
+    leave_curves_empty()
     from fuxictr_multimodal.launch.tuning import pictures
 
     pictures._draw = lambda *arguments, **settings: []

@@ -12,9 +12,10 @@ from fuxictr_multimodal.cli.predict import run_predict_main
 from fuxictr_multimodal.data.store import SplitReader
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
 from fuxictr_multimodal.scoring import ray_scores, score_files
-from fuxictr_multimodal.scoring.ray_scores import Piece, PieceScorer, pieces_of, ray_at
+from fuxictr_multimodal.scoring.ray_scores import Piece, PieceScorer, pieces_of
 from fuxictr_multimodal.scoring.scores import predict
 from fuxictr_multimodal.scoring.trained_run import TrainedRun
+from fuxictr_multimodal.system.ray_cluster import ray_at
 from fuxictr_multimodal.training.runner import run_experiment
 
 
