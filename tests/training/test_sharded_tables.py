@@ -30,7 +30,7 @@ SHARDED = (*STILL, "shard_min_rows=500")
 ROWWISE = (*STILL, "embedding_update=rowwise", "rowwise_min_rows=500")
 DIN = (
     "dataset_id=Synthetic_test", "batch_size=500", "epochs=1", "cpu_threads=1", "net_dropout=0", "batch_norm=False",
-    "optimizer=SGD", "learning_rate=1.0", "embedding_regularizer=0",
+    "optimizer=SGD", "learning_rate=0.05", "embedding_regularizer=0",
 )  # fmt: skip
 
 

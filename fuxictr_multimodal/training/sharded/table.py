@@ -5,9 +5,6 @@ of the model takes a step: then they go to the ranks of their rows, those of one
 updated. So a step is one update, however often it looked the table up, and the order of the exchanges does not depend
 on what the samples of a rank need.
 
-Ids are often numbered by how frequent they are, so blocks of ids would give most of the work to the first rank. The row
-of id i is i m mod V, for an m that depends on V alone.
-
 Shape legend: V rows of the table, R rows of this rank, U ids of a lookup, G rows that a lookup of all ranks takes from
 this one, D width, P width as stored.
 """
@@ -15,8 +12,8 @@ this one, D width, P width as stored.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -26,9 +23,11 @@ from torch import Tensor, nn
 
 from fuxictr_multimodal.training.sharded.library import load_library
 from fuxictr_multimodal.training.sharded.row_updates import AdamRows, FusedRows, RowUpdates, fused_parameters
+from fuxictr_multimodal.training.sharded.scattered import Scattered
 
 _NAME = "table"
 _AT_ONCE = 1 << 18  # rows copied at a time
+_DRAWN = 1 << 16  # rows drawn at a time: another number draws others
 _MULTIPLE = 4  # FBGEMM's rows are a multiple of four numbers
 
 
@@ -56,7 +55,7 @@ class ShardedTable:
         device: of the rows.
 
     Attributes:
-        first: number of the first row of this rank, see `rows_of`.
+        first: number of the first row of this rank, see `Scattered`.
         weight: the rows of this rank (R, P).
         waiting: rows of this rank (U,), each once, and their gradients (U, P), for the next step; None without lookups.
         resumed: the same, as a state had it, until the window is continued.
@@ -76,9 +75,8 @@ class ShardedTable:
         device: torch.device,
     ) -> None:
         self.name, self.rows, self.width, self.padding, self.group = name, rows, width, padding, group
-        self._multiplier = _multiplier(rows)
-        self._inverse = pow(self._multiplier, -1, rows) if rows > 1 else 0
-        self._padding_row = -1 if padding is None else padding * self._multiplier % rows
+        self.scattered = Scattered(rows)
+        self._padding_row = -1 if padding is None else int(self.scattered.rows_of(torch.tensor(padding)))
         self._library = library = load_library()
         stored = -(-width // _MULTIPLE) * _MULTIPLE
         config = library.EmbeddingConfig(
@@ -117,21 +115,36 @@ class ShardedTable:
         else:
             self.updates = FusedRows(self._module.fused_optimizer, self._own_rows)
 
-    def rows_of(self, ids: Tensor) -> Tensor:
-        """The rows in which ids are, both int64."""
-        return ids * self._multiplier % self.rows
-
-    def ids_of(self, rows: range) -> Tensor:
-        """The ids that are in rows, int64 on the host."""
-        return torch.arange(rows.start, rows.stop) * self._inverse % self.rows
-
     @torch.no_grad()
     def take_rows(self, whole_VD: Tensor) -> None:
         """Take the rows of this rank from the whole table, whose rows are ids."""
         for start in range(0, len(self.weight), _AT_ONCE):
             stop = min(start + _AT_ONCE, len(self.weight))
-            ids = self.ids_of(range(self.first + start, self.first + stop))
+            ids = self.scattered.ids_of(range(self.first + start, self.first + stop))
             self.weight[start:stop, : self.width] = whole_VD[ids.to(whole_VD.device)]
+
+    @torch.no_grad()
+    def draw_rows(self, initializer: Callable[[Tensor], object], seed: int) -> None:
+        """Initialise the rows of this rank, a piece of the table at a time; the same for any number of ranks.
+
+        Args:
+            initializer: fills a tensor with initial weights.
+            seed: of the run.
+        """
+        for number, start in enumerate(range(0, self.rows, _DRAWN)):
+            stop = min(start + _DRAWN, self.rows)
+            own = range(max(start, self.first), min(stop, self.first + len(self.weight)))
+            if not own:
+                continue
+            piece = torch.empty(stop - start, self.width)
+            with torch.random.fork_rng(devices=[]):
+                digest = hashlib.sha256(f"{seed} {self.name} {number}".encode()).digest()
+                torch.manual_seed(int.from_bytes(digest[:7], "little"))
+                initializer(piece)
+            here = slice(own.start - self.first, own.stop - self.first)
+            self.weight[here, : self.width] = piece[own.start - start : own.stop - start].to(self.weight)
+        if 0 <= self._padding_row - self.first < len(self.weight):
+            self.weight[self._padding_row - self.first] = 0
 
     def look_up(self, ids_U: Tensor) -> Tensor:
         """The rows (U, D) of ids, int64. All ranks look up at the same time, each its own ids, maybe none.
@@ -142,7 +155,7 @@ class ShardedTable:
         if len(ids_U) and not (int(ids_U.min()) >= 0 and int(ids_U.max()) < self.rows):
             raise IndexError(f"table {self.name} has {self.rows} rows, an id is outside: {int(ids_U.max())}")
         context = self._module.create_context()
-        received = self._module.input_dist(context, self._features(self.rows_of(ids_U))).wait().wait()
+        received = self._module.input_dist(context, self._features(self.scattered.rows_of(ids_U))).wait().wait()
         with torch.no_grad():
             (given_GP,) = self._module.compute(context, received)
         training = torch.is_grad_enabled()
@@ -203,18 +216,6 @@ def _without_log() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _multiplier(rows: int) -> int:
-    """A number that spreads neighbouring ids far apart, and each id to a row of its own; products fit 63 bits.
-
-    >>> [i * _multiplier(10) % 10 for i in range(10)]
-    [0, 7, 4, 1, 8, 5, 2, 9, 6, 3]
-    """
-    found = max(min(int(rows * 0.6180339887), 2**62 // rows), 1)
-    while math.gcd(found, rows) > 1:
-        found += 1
-    return found
 
 
 def _gradient(leaf: Tensor) -> Tensor:
