@@ -73,7 +73,7 @@ def _by_onednn(left: Tensor, right: Tensor) -> bool:
         and left.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and onednn_is_faster()
     )
 
