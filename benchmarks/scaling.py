@@ -33,7 +33,10 @@ ITEMS = (10**7, 10**8, 10**9, 10**10)
 TABLE_WIDTH = 64
 # Of NVIDIA's data sheet of the H200: TF32 products without sparsity, NVLink and a 400 Gb/s adapter in one direction.
 H200 = {"flops": 494e12, "memory": 141e9, "near": 450e9, "far": 50e9, "per_node": 8}
-LATENCY, OVERHEAD = 20e-6, 4e-3  # assumed: of a collective for each doubling, and of the launches of a step, without CUDA graphs
+LATENCY, OVERHEAD = (
+    20e-6,
+    4e-3,
+)  # assumed: of a collective for each doubling, and of the launches of a step, without CUDA graphs
 # `loader.py` on two cores of an EPYC.
 RESIDENT, STREAMING = 6.1e6, 4.5e6
 PUBLISHED_BATCH = 8192

@@ -153,11 +153,13 @@ class Share:
     Attributes:
         rows: of the batch that count; 0 where it holds stand-ins.
         of: rows of the global batch.
-        mean_weight: of the global batch, a scalar, or None without weights.
+        longest: items of its longest history.
+        mean_weight: of its samples, a scalar, or None without weights.
     """
 
     rows: int
     of: int
+    longest: int = 0
     mean_weight: Tensor | None = None
 
 

@@ -1,8 +1,10 @@
 """Deal the rows of a global batch to the ranks: disjoint, complete, and alike in number and in history items.
 
 The step of a rank takes as long as its history items do, and all ranks wait for the slowest one. Rows are sorted by the
-length of their histories and dealt back and forth, as players are chosen for teams: 0 1 2, 2 1 0, 0 1 2, ... So counts
-differ by one row at most, and the items of two ranks by no more than the longest history has.
+length of their histories and dealt in turns of one row a rank. In the first turns, which have the few very long ones,
+the rank with the fewest items so far gets the longest; the rest goes back and forth, 0 1 2, 2 1 0, in the order of the
+Thue-Morse sequence, so that no rank is always the one that is served better. Counts differ by one row at most, and the
+items of two ranks by no more than the longest history has.
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.data.batch import Batch, Share
+from fuxictr_multimodal.data.batch import Batch, Jagged, Share
 from fuxictr_multimodal.system.ranks import Ranks
 
+# Turns in which it is looked who has the fewest items: 0.3 ms a batch.
+CHOSEN_TURNS = 64
 # Positions in rows that are in memory, in the order in which they are yielded.
 Picks = np.ndarray | range
 
@@ -30,15 +34,26 @@ def deal(lengths: NDArray[np.integer], ranks: int, *, least: int = 1) -> list[ND
         least: rows of a share; where the batch has too few rows for all ranks, the last ranks get none.
 
     >>> [rows.tolist() for rows in deal(np.array([9, 1, 5, 4, 0]), 2)]
-    [[0, 1, 4], [2, 3]]
+    [[0, 1], [2, 3, 4]]
     >>> [rows.tolist() for rows in deal(np.array([9, 1, 5]), 2, least=2)]
     [[0, 1, 2], []]
     """
     shares = max(min(ranks, len(lengths) // least), 1)
     sorted_rows = np.argsort(-lengths, kind="stable")
-    turn, place = np.divmod(np.arange(len(lengths)), shares)
+    turns = -(-len(lengths) // shares)
+    items = np.zeros((turns, shares), np.int64)
+    items.flat[: len(lengths)] = lengths[sorted_rows]
+    rank_of = np.empty((turns, shares), np.int64)
+    totals = np.zeros(shares, np.int64)
+    for turn in range(min(turns, CHOSEN_TURNS)):
+        rank_of[turn] = np.argsort(totals, kind="stable")
+        totals[rank_of[turn]] += items[turn]
+    rest = rank_of[CHOSEN_TURNS:]
+    rest[:] = np.argsort(totals, kind="stable")
+    backwards = np.bitwise_count(np.arange(len(rest))) % 2 == 1
+    rest[backwards] = rest[backwards, ::-1]
     owner = np.empty(len(lengths), np.int64)
-    owner[sorted_rows] = np.where(turn % 2, shares - 1 - place, place)
+    owner[sorted_rows] = rank_of.flat[: len(lengths)]
     return [np.flatnonzero(owner == rank) for rank in range(ranks)]
 
 
@@ -54,21 +69,18 @@ def own_share(rows: Batch, picks: Picks, ranks: Ranks, *, least: int = 1) -> Bat
         ranks: who this process is.
         least: see `deal`.
     """
-    own = deal(lengths_of(rows, picks), ranks.world_size, least=least)[ranks.rank]
-    share = Share(len(own), len(picks), _mean_weight(rows, picks))
+    first, *others = [_lengths(history, picks) for history in (rows.history, *rows.behaviours.values())]
+    own = deal(sum(others, first), ranks.world_size, least=least)[ranks.rank]
+    share = Share(len(own), len(picks), int(first.max(initial=0)), _mean_weight(rows, picks))
     taken = np.arange(min(least, len(picks))) if not len(own) else own
     chosen = np.asarray(picks)[taken]
     return replace(rows.take(torch.from_numpy(chosen)), share=share)
 
 
-def lengths_of(rows: Batch, picks: Picks) -> NDArray[np.int64]:
-    """History items of each picked row, of all its kinds of history together, (B,)."""
-    at = np.asarray(picks)
-    lengths = np.zeros(len(at), np.int64)
-    for history in (rows.history, *rows.behaviours.values()):
-        offsets = history.offsets.numpy()
-        lengths += offsets[at + 1] - offsets[at]
-    return lengths
+def _lengths(history: Jagged, picks: Picks) -> NDArray[np.int64]:
+    """Items of each picked row, (B,)."""
+    at, offsets = np.asarray(picks), history.offsets.numpy()
+    return offsets[at + 1] - offsets[at]
 
 
 def imbalance(shares: Sequence[NDArray[np.integer]], lengths: NDArray[np.integer]) -> float:

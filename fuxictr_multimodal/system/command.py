@@ -133,4 +133,6 @@ def _tell_launcher(line: str) -> None:
     path = Path(os.environ.get("TORCHELASTIC_ERROR_FILE") or os.devnull)
     with contextlib.suppress(OSError):
         if not path.exists():
-            path.write_text(json.dumps({"message": visible(line), "timestamp": int(time.time())}), encoding="utf-8")
+            shown = {"py_callstack": visible(line), "timestamp": str(int(time.time()))}
+            error = {"message": {"message": visible(line), "extraInfo": shown}}
+            path.write_text(json.dumps(error), encoding="utf-8")

@@ -176,7 +176,9 @@ def sum_rows(weight: Tensor, ranks: Ranks) -> tuple[Tensor, int]:
         distributed.all_gather(parts, padded)
         nbytes += padded.nbytes
         found.append(torch.cat([of_rank[:size] for of_rank, size in zip(parts, sizes, strict=True)]))
-    return torch.sparse_coo_tensor(found[0][None], found[1], weight.shape).coalesce(), nbytes
+    # Rows of gradients are rows of the table.
+    total = torch.sparse_coo_tensor(found[0][None], found[1], weight.shape, check_invariants=False)
+    return total.coalesce(), nbytes
 
 
 def _receive(bucket: _Bucket) -> None:

@@ -188,11 +188,11 @@ class Trainer:
                 groups.append(batch.group)
         for _ in range(passes - len(loader)):
             score(self.to_inputs(batch))
-        values = gathered(_to_numpy(scores), loader.ranks)
+        values = gathered(_to_numpy(scores), self.ranks)
         return Predictions(
             scores=_scores(values),
-            labels=gathered(_to_numpy(labels), loader.ranks),
-            groups=gathered(_to_numpy(groups), loader.ranks),
+            labels=gathered(_to_numpy(labels), self.ranks),
+            groups=gathered(_to_numpy(groups), self.ranks),
             rows_per_s=len(_scores(values)) / max(time.perf_counter() - start, 1e-9),
         )
 
@@ -387,8 +387,9 @@ class Trainer:
         verbose = bool(self.model._verbose)
         yield from followed(
             loader,
-            size=lambda batch: batch.global_rows,
-            total=loader.own_samples,
+            # Of a split that is scored, the other ranks are about as far as rank 0, which shows it.
+            size=lambda batch: batch.global_rows if batch.share is not None else len(batch) * self.ranks.world_size,
+            total=loader.num_samples,
             what=name,
             shown=self.ranks.first,
             verbose=verbose,

@@ -413,7 +413,7 @@ def test_signals_reach_the_seeds(repository, data_root, tmp_path):
 
 @pytest.mark.slow
 def test_a_sigkilled_process_leaves_a_state_to_go_on_from(repository, data_root, tmp_path):
-    process = start(repository, data_root, tmp_path, *LONG, "--set", "epochs=30")
+    process = start_forked(repository, data_root, tmp_path, *LONG, "--set", "epochs=30")
     state = wait_for(process, "*.state", tmp_path)
     process.kill()
     process.communicate()
