@@ -204,7 +204,8 @@ def _on_two_nodes(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             processes.append(
                 subprocess.Popen(["ip", "netns", "exec", node, *command], env=environment, stdout=sys.stderr)
             )
-        if any([process.wait() for process in processes]):
+        ended = [process.wait() for process in processes]
+        if any(ended):
             raise SystemExit("the two nodes failed: see above")
     finally:
         for process in processes:
