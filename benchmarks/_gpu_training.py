@@ -12,7 +12,17 @@ from unittest import mock
 
 import torch
 from _gpu_runner import Options, Report, Skip
-from _gpu_timing import device_of, finish, host_waits, known, peak_gib, product_rate, require_no_waits, seconds_of
+from _gpu_timing import (
+    device_of,
+    finish,
+    host_waits,
+    known,
+    peak_gib,
+    product_rate,
+    profiled,
+    require_no_waits,
+    seconds_of,
+)
 from _qin import ITEMS, challenge_batch, challenge_model, quadratic_flops
 
 from fuxictr_multimodal.data.batch import Batch
@@ -109,6 +119,8 @@ def _train(options: Options, report: Report, precision: str) -> None:
         _host_share(report, device, step, taken)
         with report.attempt("step_as_graph"):
             report(step_as_graph=_as_one_graph(model, batches, peak))
+        with report.attempt("profile"):  # last, since it can slow down what comes after it
+            report(profile=profiled(step))
     if not all(abs(loss) < 100 for loss in losses):
         raise AssertionError(f"the losses of the first steps are {losses}")
     require_no_waits("a training step", waits)

@@ -101,7 +101,7 @@ def main() -> None:
         ratio_to_plain=training["published"]["s"] / training["ours"]["s"],
         plain_is="form=plain" if options.clone is None else f"{CLASS} of the clone, histories padded to {MAX_LEN}",
         check=f"largest difference of a score {float((scores['ours'] - scores['published']).abs().max()):.1e}, of the "
-        f"first loss {abs(losses['ours'][0] - losses['published'][0]):.1e} (whose dropout masks are the same without a clone)",
+        f"first loss {abs(losses['ours'][0] - losses['published'][0]):.1e} (same masks without a clone)",
         times_as_fast={name: of["published"]["s"] / of["ours"]["s"] for name, of in taken.items()},
         times_as_fast_in_cpu_s={name: of["published"]["cpu_s"] / of["ours"]["cpu_s"] for name, of in taken.items()},
         all_rows_per_s={

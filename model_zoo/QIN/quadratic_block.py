@@ -101,9 +101,10 @@ class _Block(torch.autograd.Function):
         out = torch.empty_like(x)
         for rows in row_blocks(x):
             v = _activate(_normalise(x[rows] * z[rows], factor, shift), slope)
-            if keep_out is not None:
-                v.mul_(keep_out[rows].to(v.dtype).mul_(scale))
-            torch.add(x[rows], v, out=out[rows])
+            if keep_out is None:
+                torch.add(x[rows], v, out=out[rows])
+            else:
+                torch.addcmul(x[rows], v, keep_out[rows].to(v.dtype), value=scale, out=out[rows])
         ctx.save_for_backward(x, z, weight, gamma, beta, mean, var, slope, keep_rows, keep_out)
         ctx.eps, ctx.scale, ctx.maps, ctx.batch_stats = eps, scale, maps, batch_stats
         if not batch_stats:

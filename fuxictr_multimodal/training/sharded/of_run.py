@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,8 @@ def group_for_tables(params: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         distributed.destroy_process_group()
+        # The threads of a group do not survive a fork of this process: nothing of it may be left to be freed there.
+        gc.collect()
 
 
 def shard_tables(model: BaseModel, params: Mapping[str, Any], state: Path) -> None:
