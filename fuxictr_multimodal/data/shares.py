@@ -69,12 +69,18 @@ def own_share(rows: Batch, picks: Picks, ranks: Ranks, *, least: int = 1) -> Bat
         ranks: who this process is.
         least: see `deal`.
     """
-    first, *others = [_lengths(history, picks) for history in (rows.history, *rows.behaviours.values())]
-    own = deal(sum(others, first), ranks.world_size, least=least)[ranks.rank]
-    share = Share(len(own), len(picks), int(first.max(initial=0)), _mean_weight(rows, picks))
+    own = deal(lengths_of(rows, picks), ranks.world_size, least=least)[ranks.rank]
+    longest = int(_lengths(rows.history, picks).max(initial=0))
+    share = Share(len(own), len(picks), longest, _mean_weight(rows, picks))
     taken = np.arange(min(least, len(picks))) if not len(own) else own
     chosen = np.asarray(picks)[taken]
     return replace(rows.take(torch.from_numpy(chosen)), share=share)
+
+
+def lengths_of(rows: Batch, picks: Picks) -> NDArray[np.int64]:
+    """History items of each picked row, of all its kinds of history together, (B,)."""
+    others = (_lengths(history, picks) for history in rows.behaviours.values())
+    return sum(others, _lengths(rows.history, picks))
 
 
 def _lengths(history: Jagged, picks: Picks) -> NDArray[np.int64]:

@@ -131,12 +131,15 @@ class Trainer:
         eval_steps = model._eval_steps or len(train)
         logging.info("Start training: %d batches/epoch", len(train))
         self.saving.saved()
-        while progress.epoch < self.epochs and not progress.finished:
-            logging.info("************ Epoch=%d start ************", progress.epoch + 1)
-            self._train_epoch(train, valid, eval_steps)
-            if not progress.finished:
-                progress.epoch += 1
-                logging.info("************ Epoch=%d end ************", progress.epoch)
+        # Several processes agree on the step at which a signal ends them.
+        with signals_held() if self.ranks.several else contextlib.nullcontext():
+            while progress.epoch < self.epochs and not progress.finished:
+                logging.info("************ Epoch=%d start ************", progress.epoch + 1)
+                with self._device_stop_named():
+                    self._train_epoch(train, valid, eval_steps)
+                if not progress.finished:
+                    progress.epoch += 1
+                    logging.info("************ Epoch=%d end ************", progress.epoch)
         self._weights.remove()
         if self.parallel is not None:
             self.parallel.remove()
@@ -198,19 +201,18 @@ class Trainer:
             ConfigError: they are of an earlier version, of a run with another weight average.
         """
 
-        kept: list[tuple[dict[str, Any], Path]] = []
+        kept: list[Any] = []
 
         def load(state: dict[str, Any], path: Path) -> None:
             self._resumed = TrainingState.load(state, path, self.model, self.average, self.owner)
             self._resumed_from = path
             self.progress = self._resumed.progress
-            kept.append((state, path))
+            # Gradients that wait are rank 0's.
+            kept[:] = {**state, "gradients": None}, path
 
         found = decided_by_first(lambda: self._states.take_up(load))
         if found and self.ranks.several:
-            # Gradients that wait are rank 0's.
-            sent = ({**kept[-1][0], "gradients": None}, kept[-1][1]) if self.ranks.first else None
-            state, path = sent_by_first(sent)
+            state, path = sent_by_first(kept)
             if not self.ranks.first:
                 load(state, path)
         return found
@@ -285,6 +287,16 @@ class Trainer:
             if "between 0 and 1" not in str(error):
                 raise
             raise self._diverged("a prediction is not a number") from None
+
+    @contextlib.contextmanager
+    def _device_stop_named(self) -> Iterator[None]:
+        """A GPU's binary cross-entropy stops the device; the host hears of it later, wherever it is then."""
+        try:
+            yield
+        except RuntimeError as error:
+            if "device-side assert" not in str(error):
+                raise
+            raise self._diverged("the GPU stopped at a prediction that is not a number") from error
 
     def _diverged(self, what: str) -> TrainingDiverged:
         return TrainingDiverged(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from model_zoo.QIN.precision import own_types, product_type
+from model_zoo.QIN.products import add_product, linear
 from model_zoo.QIN.quadratic_compiled import compiled_folded, compiled_layer
 
 BLOCK_ROWS = 1024  # on the CPU; other devices take all rows at once
@@ -100,9 +101,10 @@ class _Block(torch.autograd.Function):
         out = torch.empty_like(x)
         for rows in row_blocks(x):
             v = _activate(_normalise(x[rows] * z[rows], factor, shift), slope)
-            if keep_out is not None:
-                v.mul_(keep_out[rows].to(v.dtype).mul_(scale))
-            torch.add(x[rows], v, out=out[rows])
+            if keep_out is None:
+                torch.add(x[rows], v, out=out[rows])
+            else:
+                torch.addcmul(x[rows], v, keep_out[rows].to(v.dtype), value=scale, out=out[rows])
         ctx.save_for_backward(x, z, weight, gamma, beta, mean, var, slope, keep_rows, keep_out)
         ctx.eps, ctx.scale, ctx.maps, ctx.batch_stats = eps, scale, maps, batch_stats
         if not batch_stats:
@@ -164,8 +166,8 @@ class _Block(torch.autograd.Function):
                 columns = slice(r * width, (r + 1) * width)
                 dt = dz if keep_rows is None else keep_rows[rows, columns].to(dz.dtype).mul_(dz)
                 dbias[columns] += dt.sum(dim=0)
-                _add_product(dweight[columns], dt.to(weight.dtype).t(), right)
-                _add_product(dx_rows, dt.to(weight.dtype), weight[columns])
+                add_product(dweight[columns], dt.to(weight.dtype).t(), right)
+                add_product(dx_rows, dt.to(weight.dtype), weight[columns])
         dnorm = (None, None) if gamma is None else (dgamma, dbeta)
         return dx, dweight, dbias, *dnorm, None, None, None, dslope, None, None, None, None
 
@@ -207,7 +209,7 @@ class FoldedBlock:
         for rows in row_blocks(x_BF):
             x = x_BF[rows]
             for block in blocks:
-                x = block.behind(F.linear(x.to(block.weight.dtype), block.weight, block.bias).to(x.dtype), x)
+                x = block.behind(linear(x.to(block.weight.dtype), block.weight, block.bias).to(x.dtype), x)
             out[rows] = x
         return out
 
@@ -222,30 +224,19 @@ def row_blocks(x_BF: Tensor) -> Iterator[slice]:
 def _sum_of_maps(x: Tensor, weight: Tensor, bias: Tensor, keep: Tensor | None, scale: float, *, out: Tensor) -> None:
     """out = sum_r keep_r (W_r x + b_r) scale; without a mask there is one map."""
     width = x.shape[1]
-    if keep is None and weight.dtype == out.dtype:
-        torch.addmm(bias, x, weight.t(), out=out)
-        return
     x = x.to(weight.dtype)
     if keep is None:
-        out.copy_(torch.addmm(bias, x, weight.t()))
+        out.copy_(linear(x, weight, bias))
         return
     for r in range(len(weight) // width):
         columns = slice(r * width, (r + 1) * width)
-        row = torch.addmm(bias[columns], x, weight[columns].t()).to(out.dtype)
+        row = linear(x, weight[columns], bias[columns]).to(out.dtype)
         mask = keep[:, columns].to(row.dtype)
         if r == 0:
             torch.mul(row, mask, out=out)
         else:
             out.addcmul_(row, mask)
     out.mul_(scale)
-
-
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, added up in the type of `total`."""
-    if left.dtype == total.dtype:
-        total.addmm_(left, right)
-    else:
-        total += left @ right
 
 
 def _affine(gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float) -> tuple[Tensor, Tensor]:

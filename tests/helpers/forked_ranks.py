@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import socket
 import traceback
 from collections.abc import Callable
@@ -37,7 +38,7 @@ def run_forked(
         for rank, reader in enumerate(pipes):
             assert reader.poll(timeout), f"rank {rank} did not end in {timeout} s"
             try:
-                kind, value = reader.recv()
+                kind, value = pickle.loads(reader.recv_bytes())
             except EOFError:
                 kind, value = "killed", None
             assert kind == "result" or failing, f"rank {rank}: {value}"
@@ -60,9 +61,12 @@ def _child(body: Callable[[int], Any], rank: int, world_size: int, port: int, wr
         "MASTER_PORT": str(port),
     }
     try:
-        writer.send(("result", body(rank)))
+        outcome = "result", body(rank)
     except BaseException as error:
-        writer.send(("error", f"{type(error).__name__}: {error}\n{traceback.format_exc()}"))
+        outcome = "error", f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+    try:
+        # As bytes: torch would leave tensors in memory that ends with this process.
+        writer.send_bytes(pickle.dumps(outcome))
     finally:
         writer.close()
         # Without the exit handlers of the test session.

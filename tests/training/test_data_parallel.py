@@ -5,8 +5,10 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 
 from fuxictr_multimodal.system import ranks
+from fuxictr_multimodal.training.batch_norm import GlobalNorms
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.trainer import Trainer
 from tests.helpers.forked_ranks import run_forked
@@ -92,6 +94,42 @@ def test_the_trace_is_that_of_one_process(run_ranks, expid, settings, world, sco
     assert len({tuple(losses) for losses, _, _ in found}) == 1
     assert {report.world_size for _, report, _ in found} == {world}
     assert found[0][1].config_hash == one[1].config_hash
+
+
+def test_batch_norm_of_several_processes_is_that_of_one():
+    x = torch.randn(12, 5, 3, dtype=torch.float64) * 2 + 7
+    weight = torch.randn(12, 5, 3, dtype=torch.float64)
+
+    def norm():
+        torch.manual_seed(1)
+        layer = torch.nn.BatchNorm1d(5).double()
+        torch.nn.init.normal_(layer.weight)
+        return layer
+
+    def computed(layer, rows, *, counts=1.0):
+        part = x[rows].clone().requires_grad_()
+        out = layer(part)
+        (out * weight[rows]).sum().mul(counts).backward()
+        return [value.detach() for value in (out, part.grad, layer.weight.grad, layer.bias.grad, *layer.buffers())]
+
+    def body(rank):
+        with ranks.joined() as here:
+            layer = norm()
+            norms = GlobalNorms(torch.nn.Sequential(layer), here, synchronised=True)
+            # The last rank has stand-ins only.
+            rows = (slice(0, 5), slice(5, 12), slice(0, 2))[rank]
+            norms.begin(stand_ins=rank == 2)
+            return computed(layer, rows, counts=0.0 if rank == 2 else 1.0)
+
+    out, grad, dweight, dbias, *running = computed(norm(), slice(None))
+    first, second, third = run_forked(3, body)
+    torch.testing.assert_close(torch.cat([first[0], second[0]]), out)
+    torch.testing.assert_close(torch.cat([first[1], second[1]]), grad)
+    torch.testing.assert_close(first[2] + second[2] + third[2], dweight)
+    torch.testing.assert_close(first[3] + second[3] + third[3], dbias)
+    for found in (first, second, third):
+        torch.testing.assert_close(found[4:], running)
+    assert not third[1].any()
 
 
 def test_batch_norm_over_shares_agrees_at_evaluations(run_ranks):
