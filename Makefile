@@ -30,8 +30,9 @@ $(VENV)/core: $(VENV)/torch setup.cfg setup.py pyproject.toml
 	-$(COMPILE)
 	touch $@
 
-$(VENV)/dev: $(VENV)/torch setup.cfg setup.py pyproject.toml
+$(VENV)/dev: $(VENV)/torch setup.cfg setup.py pyproject.toml requirements-sharding.txt
 	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps --requirement requirements-sharding.txt
 	-$(COMPILE)
 	touch $(VENV)/core $@
 

@@ -182,16 +182,16 @@ def emit(
         "check": check,
         **more,
     }
-    print(json.dumps(_rounded(result), allow_nan=False), flush=True)
+    print(json.dumps(rounded(result), allow_nan=False), flush=True)
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Four significant digits: more would be noise."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _cpu_model() -> str:

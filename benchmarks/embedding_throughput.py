@@ -10,6 +10,7 @@ import argparse
 import numpy as np
 import torch
 from _common import emit, median_seconds, product_flops_per_s
+from _texts import item_texts
 
 from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.presets import PRESETS
@@ -21,13 +22,6 @@ from bilingual_embedding.training.optimisation import OptimiserSettings, make_op
 from bilingual_embedding.vectors.encoding import encode_table
 
 NAIVE_BATCH = 32  # the usual default
-
-
-def item_texts(count: int, vocabulary: int) -> TokenTable:
-    """Log-normal lengths: median 16 tokens, cut to 4 and 256."""
-    generator = np.random.default_rng(0)
-    lengths = np.clip(np.exp(generator.normal(np.log(16), 0.8, count)), 4, 256).astype(int)
-    return TokenTable.from_lists([generator.integers(4, vocabulary, length) for length in lengths])
 
 
 @torch.no_grad()

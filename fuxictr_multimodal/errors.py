@@ -35,6 +35,10 @@ class TrainingDiverged(InputError):
     """The loss or a score is not finite; the best checkpoint, and earlier stages, are untouched."""
 
 
+class RankLost(InputError):
+    """Another process that trains the same model has ended, or does not answer; what was saved is kept."""
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
     """Return a hint with the nearest known name, or nothing where none is near.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 
 from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.packing import Packed
-from bilingual_embedding.model.tokenizer import BilingualTokenizer
 from bilingual_embedding.model.tokens import TokenTable, batches_by_length
 from bilingual_embedding.training.gradient_cache import autocast
 from fuxictr_multimodal.system.progress import Line
+
+if TYPE_CHECKING:
+    from bilingual_embedding.model.tokenizer import BilingualTokenizer
 
 BATCH_TOKENS = 16_384
 

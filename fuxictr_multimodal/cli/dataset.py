@@ -33,12 +33,26 @@ def build_main(argv: Sequence[str], *, prog: str, config: Path) -> None:
         "--data-root", type=path_argument, metavar="DIR", help="write here, in place of the entry's folder"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="build in this process, or with the workers of a Ray cluster to the same bytes, which is slower for less "
+        "than millions of rows (default: local)",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="Ray cluster of --engine ray, which sees files at the same paths (default: Ray on this machine)",
+    )
     args = parser.parse_args(argv)
     from fuxictr_multimodal.config.expids import load_dataset_config
     from fuxictr_multimodal.data.entry.build import build_entry
 
     entry = load_dataset_config(args.config, args.dataset_id)
-    build_entry(entry, data_root=args.data_root, overwrite=args.overwrite)
+    build_entry(
+        entry, data_root=args.data_root, overwrite=args.overwrite, engine=args.engine, ray_address=args.ray_address
+    )
 
 
 @command()

@@ -9,10 +9,11 @@ from pathlib import Path
 from fuxictr_multimodal.cli.parser import add_config, add_set, add_verify, command_parser
 from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.errors import ConfigError
-from fuxictr_multimodal.system.command import command
+from fuxictr_multimodal.system.command import command, usage_printed_once
+from fuxictr_multimodal.system.ranks import launched
 
 
-@command()
+@command(several=True)
 def run_expid_main(
     argv: Sequence[str] | None = None,
     *,
@@ -34,7 +35,9 @@ def run_expid_main(
         prog,
         "Train one experiment of a config folder, evaluate it, and write its report; or run several.",
         notes="Finished runs are skipped unless --overwrite; a killed run resumes with --resume. A run is named after "
-        "its expid, the settings that --set changes and its seed: QIN_demo@learning_rate=1e-3_s3.",
+        "its expid, the settings that --set changes and its seed: QIN_demo@learning_rate=1e-3_s3. Started by torchrun "
+        "(torchrun --nproc-per-node 4 run_expid.py --expid QIN_demo), several processes train one run: each takes its "
+        "share of every batch.",
         examples=[
             "--expid QIN_demo",
             "--expid QIN_demo --set learning_rate=1.e-3 --set epochs=4 --gpu 0",
@@ -49,7 +52,8 @@ def run_expid_main(
         nargs="+",
         default=[-1],
         type=int,
-        help="the GPU index, -1 for the CPU; several run in parallel: 0 1 2 3, or -1 -1 for two processes on the CPU",
+        help="the GPU index, -1 for the CPU; several run in parallel: 0 1 2 3, or -1 -1 for two processes on the CPU. "
+        "Under torchrun, the GPU of the first process of a machine, whose others take the next ones; or one for each",
     )
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=int, help="replace the seed; the name of the run then ends with _s<seed>")
@@ -70,7 +74,8 @@ def run_expid_main(
         help="resume a killed run by its own settings; --set may raise epochs and early_stop_patience",
     )
     parser.add_argument("--overwrite", action="store_true", help="run again and replace the existing run")
-    args = parser.parse_args(argv)
+    with usage_printed_once():
+        args = parser.parse_args(argv)
     if args.zoo_root is not None:
         args.overrides.insert(0, f"zoo_root={json.dumps(str(args.zoo_root))}")
     settings = {
@@ -81,21 +86,26 @@ def run_expid_main(
         "tracker": args.tracker,
     }
     from fuxictr_multimodal.launch import plans, run_many
-    from fuxictr_multimodal.system.gpus import check_gpus
+    from fuxictr_multimodal.system.gpus import check_gpus, gpu_of_rank
 
+    here = launched()
     check_gpus(args.gpu)
     if not plans.is_one_run(args.expid, args.seeds):
+        if here.several:
+            raise ConfigError("torchrun trains one run: pass a single --expid and --seed, or start it without torchrun")
         asked = plans.expand(args.config, args.expid, args.seeds if args.seed is None else str(args.seed))
         if args.name is not None and len({plan.expid for plan in asked}) > 1:
             raise ConfigError(f"--name {args.name} would name the runs of several experiments: pass a single --expid")
         outcomes = run_many.run_many(asked, settings, gpus=args.gpu)
         run_many.print_outcomes(outcomes)
         raise SystemExit(run_many.exit_status(outcomes))
-    if len(args.gpu) > 1:
+    if not here.several and len(args.gpu) > 1:
         raise ConfigError(f"--gpu names {len(args.gpu)} slots for the single run of {args.expid}: pass one")
+    gpu = gpu_of_rank(args.gpu, here.local_rank, here.local_world_size)
     # FuxiCTR, torch and Ray take seconds to import: so only after the arguments are checked.
     from fuxictr_multimodal.training.recorder import print_summary
     from fuxictr_multimodal.training.runner import run_experiment
 
-    report, path = run_experiment(config_dir=args.config, expid=args.expid, seed=args.seed, gpu=args.gpu[0], **settings)
-    print_summary(report, path)
+    report, path = run_experiment(config_dir=args.config, expid=args.expid, seed=args.seed, gpu=gpu, **settings)
+    if here.first:
+        print_summary(report, path)

@@ -54,7 +54,7 @@ EXAMPLES = """examples:
   fxmm config --copy    # then edit ./config and run your own experiments"""
 
 
-@command()
+@command(several=True)
 def main(argv: Sequence[str] | None = None) -> None:
     """Call a subcommand; exit status 2 for an unknown one, else its own."""
     arguments = list(sys.argv[1:] if argv is None else argv)

@@ -23,6 +23,7 @@ def run_param_tuner_main(argv: Sequence[str] | None = None, *, prog: str = "run_
         examples=[
             "--config config/tuner/QIN_demo_tuner.yaml --gpu -1 -1",
             "--config config/tuner/QIN_demo_search.yaml --search tpe --trials 20 --gpu 0 1",
+            "--config config/tuner/QIN_demo_tuner.yaml --engine ray --ray-address 10.0.0.1:6379",
         ],
     )
     parser.add_argument(
@@ -37,7 +38,13 @@ def run_param_tuner_main(argv: Sequence[str] | None = None, *, prog: str = "run_
         "config/tuner/shared_*_search.yaml fit QIN and the ten baselines",
     )
     parser.add_argument("--tag", help="grid: run only trials whose expid contains this text")
-    parser.add_argument("--gpu", nargs="+", default=[-1], type=int, help="GPU indices, one per slot; -1 is the CPU")
+    parser.add_argument(
+        "--gpu",
+        nargs="+",
+        type=int,
+        help="--engine local: GPU indices, one per slot; -1 is the CPU (default: -1)",
+    )
+    add_cluster(parser)
     parser.add_argument("--script", type=path_argument, help="script that runs a trial in place of run_expid.py")
     parser.add_argument("--search", choices=("grid", "random", "tpe"), default="grid", help="search method")
     parser.add_argument("--trials", type=int, metavar="N", help="search: total number of trials")
@@ -52,7 +59,7 @@ def run_param_tuner_main(argv: Sequence[str] | None = None, *, prog: str = "run_
     parser.add_argument(
         "--storage",
         metavar="URL",
-        help="share a search with tuners on other machines: the path of a journal (journal:///path) or a database "
+        help="share the trials with tuners on other machines: the path of a journal (journal:///path) or a database "
         "(postgresql://user@host/database; its password comes from PGPASSWORD or ~/.pgpass)",
     )
     args = parser.parse_args(argv)
@@ -61,18 +68,21 @@ def run_param_tuner_main(argv: Sequence[str] | None = None, *, prog: str = "run_
         parser.error("--trials needs --search random or tpe; a grid runs all its settings")
     if args.search != "grid" and args.tag is not None:
         parser.error("--tag needs --search grid")
-    if args.search == "grid" and args.storage is not None:
-        parser.error("--storage needs --search random or tpe")
+    if args.tag is not None and args.storage is not None:
+        parser.error("--tag selects trials of one machine's grid: leave out --storage")
     if args.trials is not None and args.trials < 1:
         parser.error("--trials must be 1 or more")
+    check_cluster(parser, args)
+    from fuxictr_multimodal.launch.cluster import Cluster
     from fuxictr_multimodal.launch.tuning.run import tune
     from fuxictr_multimodal.system.gpus import check_gpus
 
-    check_gpus(args.gpu)
+    gpus = args.gpu or [-1]
+    check_gpus(gpus)
     sweeps = tune(
         args.config,
         args.expid or [None],
-        gpus=args.gpu,
+        gpus=gpus,
         tag=args.tag,
         script=args.script,
         search=args.search,
@@ -82,9 +92,70 @@ def run_param_tuner_main(argv: Sequence[str] | None = None, *, prog: str = "run_
         prune=not args.no_prune,
         seed=args.seed,
         storage=args.storage,
+        cluster=None if args.engine == "local" else Cluster(args.ray_address, args.cpus_per_trial, args.gpus_per_trial),
     )
     if any(record.status == "failed" for records in sweeps for record in records):
         raise SystemExit(1)
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Add --engine, --ray-address, --cpus-per-trial and --gpus-per-trial."""
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="where trials run: on the slots of this machine, or on all machines of a Ray cluster, which see the "
+        "config folder, data_root and model_root at the same paths",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="Ray cluster of --engine ray, or auto for the one that this machine belongs to (default: Ray on this "
+        "machine)",
+    )
+    parser.add_argument(
+        "--cpus-per-trial",
+        type=parse_amount,
+        metavar="N",
+        help="--engine ray: CPUs that a trial takes, which are its threads (default: 1)",
+    )
+    parser.add_argument(
+        "--gpus-per-trial",
+        type=parse_amount,
+        metavar="N",
+        help="--engine ray: 1, 0 for the CPU, or the part of a GPU that a trial takes, 0.5 for two trials on each "
+        "(default: 1 where the cluster has GPUs)",
+    )
+
+
+def check_cluster(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse options of the other engine, and amounts that no trial can use."""
+    if args.engine == "ray" and args.gpu is not None:
+        parser.error("--gpu names slots of this machine: with --engine ray, pass --gpus-per-trial and --cpus-per-trial")
+    for name in ("ray_address", "cpus_per_trial", "gpus_per_trial"):
+        if args.engine == "local" and getattr(args, name) is not None:
+            parser.error(f"--{name.replace('_', '-')} is for --engine ray")
+    cpus, gpus = args.cpus_per_trial, args.gpus_per_trial
+    if cpus is not None and (cpus < 1 or cpus % 1):
+        parser.error(f"--cpus-per-trial {cpus:g}: a trial takes whole CPUs, at least 1")
+    if gpus is not None and gpus > 1:
+        parser.error(f"--gpus-per-trial {gpus:g}: a trial trains on one GPU, or a part of it")
+    args.cpus_per_trial = cpus or 1
+
+
+def parse_amount(text: str) -> float:
+    """An amount of a resource.
+
+    >>> parse_amount("0.5")
+    0.5
+    """
+    try:
+        amount = float(text)
+    except ValueError:
+        amount = -1.0
+    if not 0 <= amount < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount: write 1, 2 or 0.5")
+    return amount
 
 
 def parse_names(text: str) -> list[str]:

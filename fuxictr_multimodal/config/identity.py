@@ -10,7 +10,7 @@ from typing import Any
 # Where and how a run is executed, not what it computes.
 UNHASHED_KEYS = frozenset(
     "gpu cpu_threads verbose num_workers model_root data_root model_id loader_mode zoo_root tuning_trials note "
-    "save_minutes save_steps verify".split()
+    "save_minutes save_steps verify rank_timeout".split()
 )
 # Where the raw files of a dataset lie; a run that is copied to another machine may find them elsewhere.
 RAW_FILES = frozenset({"interactions.file", "item_data", "user_data"})

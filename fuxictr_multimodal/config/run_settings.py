@@ -68,6 +68,16 @@ class RunSettings(Settings):
     weight_averaging: Annotated[float, Field(ge=0, lt=1), AS_WRITTEN] = Field(
         0, description="Decay of the moving average of weights that is evaluated and saved. 0 means none."
     )
+    sync_batch_norm: bool = Field(
+        True,
+        description="Where several processes train: BatchNorm normalises over the global batch, as one process does. "
+        "Otherwise each process normalises over its share, and the running statistics are averaged.",
+    )
+    rank_timeout: Annotated[float, Field(gt=0), AS_WRITTEN] = Field(
+        600,
+        description="Where several processes train: seconds after which one that does not answer ends the run. It must "
+        "be longer than it takes to compute metrics and to write a state.",
+    )
     warm_start: UserPath = Field(
         UNSET,
         description="Start from the weights of a finished run of the same model: its name, `<dataset_id>/<name>`, its "
@@ -77,6 +87,17 @@ class RunSettings(Settings):
         10, description="Gradients are clipped to this L2 norm."
     )
     optimizer: SkipValidation[str] = Field("adam", description="Optimizer of `torch.optim`.")
+    shard_min_rows: Count = Field(
+        UNSET,
+        description="Spread the rows of embedding tables with at least this number of rows over the processes of the "
+        "training, by torchrec. A step then updates the rows that it looked up, whatever the number of processes. "
+        "By default each process has all tables.",
+    )
+    sharded_optimizer: Literal["adam", "sgd", "adagrad", "rowwise_adagrad"] = Field(
+        UNSET,
+        description="Optimizer of the tables that `shard_min_rows` spreads. `rowwise_adagrad` keeps one number for "
+        "each row. By default that of the model.",
+    )
     loss: Names = Field("binary_crossentropy", description="Loss of `torch.nn.functional`.")
     task: Names = Field("binary_classification", description="`binary_classification` or `regression`.")
     embedding_regularizer: Regularizer = Field(

@@ -147,6 +147,23 @@ class Jagged:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What part of a global batch a `Batch` is, where several processes train one model.
+
+    Attributes:
+        rows: of the batch that count; 0 where it holds stand-ins.
+        of: rows of the global batch.
+        longest: items of its longest history.
+        mean_weight: of its samples, a scalar, or None without weights.
+    """
+
+    rows: int
+    of: int
+    longest: int = 0
+    mean_weight: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Batch:
     """Rows of one training or scoring step; only ids travel, item features live in an `ItemTable`.
 
@@ -158,6 +175,7 @@ class Batch:
         group: group id for grouped metrics, (B,), or None.
         behaviours: further kinds of history by name, such as carts beside clicks, each like `history`.
         weight: weight of each sample in the loss, (B,) float32, or None where the dataset has no weights.
+        share: what part of a global batch these rows are; None where they are all of it.
     """
 
     features: dict[str, Tensor]
@@ -166,9 +184,15 @@ class Batch:
     group: Tensor | None = None
     behaviours: Mapping[str, Jagged] = field(default_factory=dict)
     weight: Tensor | None = None
+    share: Share | None = None
 
     def __len__(self) -> int:
         return len(self.target)
+
+    @property
+    def global_rows(self) -> int:
+        """Rows of the global batch."""
+        return len(self) if self.share is None else self.share.of
 
     def take(self, rows: Tensor | range) -> Batch:
         """The given rows, in the given order; `rows` is on the host, a range of step 1 gives views.

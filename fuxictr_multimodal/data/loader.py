@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import numbers
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +21,12 @@ from torch import Tensor
 from fuxictr_multimodal.data.batch import Batch, Jagged, join, send
 from fuxictr_multimodal.data.order import Block, Window, shuffled_windows, stored_windows
 from fuxictr_multimodal.data.prefetch import prefetch
+from fuxictr_multimodal.data.shares import Picks, own_share
 from fuxictr_multimodal.data.store import SplitReader, Store
 from fuxictr_multimodal.data.store.ranges import Ranges
 from fuxictr_multimodal.data.stored_columns import stored_columns
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.system.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -33,8 +35,8 @@ MODES = ("auto", "resident", "streaming")
 # Batches made ahead: enough to hide a hiccup of the reader, few enough to cost no memory.
 BATCHES_AHEAD = 4
 
-# Positions in rows that are in memory, in the order in which they are yielded.
-Picks = np.ndarray | range
+# Cuts the rows of this process out of a global batch: rows in memory, and those of the batch.
+ShareOf = Callable[[Batch, Picks], Batch]
 
 
 class MultimodalDataLoader:
@@ -47,6 +49,10 @@ class MultimodalDataLoader:
     A pass over a shuffled loader is one epoch, in an order that depends on the seed, the epoch and the dataset only:
     blocks of the split are visited in random order, `shuffle_window` of them are pooled, and the rows of a pool are
     shuffled (see `order.py`). With a window of all blocks an epoch is one permutation.
+
+    Where several processes train one model, `batch_size` is that of all of them together. The `train` split yields this
+    process's share of each global batch (see `shares.py`); every process holds, or streams, the whole split, since a
+    shuffled batch has rows of all of it. Of the other splits a process reads and yields its contiguous part alone.
 
     Args:
         feature_map: names the columns: labels, features whose source is not `item`, and `group_id`. Those whose source
@@ -64,6 +70,7 @@ class MultimodalDataLoader:
         shuffle_window: blocks that are shuffled together.
         least_rows: what is left at the end of a pass joins the batch before it when it is fewer rows than this. The
             order of the rows is the same for every value. `Trainer` asks for 2 where a model cannot train on one row.
+        ranks: the processes that train together, and which of them this is.
         store: the dataset of `data_path`: its build is read, wherever it lies. Without it, what the path names is.
         fuxictr_params: ignored; FuxiCTR passes every parameter of a run to its loader.
 
@@ -86,6 +93,7 @@ class MultimodalDataLoader:
         device: torch.device | str = "cpu",
         shuffle_window: int = 32,
         least_rows: int = 1,
+        ranks: Ranks = ALONE,
         store: Store | None = None,
         **fuxictr_params: object,
     ) -> None:
@@ -106,6 +114,10 @@ class MultimodalDataLoader:
         self.device = torch.device(device)
         self.shuffle_window = shuffle_window
         self.least_rows = least_rows
+        # Rows of a share, if it has any; `Trainer` asks for 2 where a model normalises over each share by itself.
+        self.least_share = 1
+        self.ranks = ranks
+        self._dealt = ranks.several and split == "train"
         self._next = self._yielded = (0, 0)
         self._group = feature_map.group_id
         self._group_is_feature = self._group in feature_map.features
@@ -114,11 +126,15 @@ class MultimodalDataLoader:
         meta = [name for name, spec in feature_map.features.items() if spec["type"] == "meta"]
         self._on_host = {*meta, self._group}
         with self._open() as reader:
-            self._blocks = list(reader.blocks)
+            part = range(reader.rows) if self._dealt else ranks.part_of(reader.rows)
+            self._blocks = _within(reader.blocks, part)
             self.num_samples = reader.rows
+            self.own_samples = len(part)
             self._stored = stored_columns(reader, feature_map, split, self.data_path)
             self._ranges = Ranges.of(reader, feature_map)
-            self.mode = _choose_mode(reader) if mode == "auto" else mode
+            # Every process of this machine holds what it reads.
+            held = reader.nbytes * len(part) // max(reader.rows, 1) * ranks.local_world_size
+            self.mode = _choose_mode(held) if mode == "auto" else mode
             self._resident = self._keep(self._pool(reader, self._blocks)) if self.mode == "resident" else None
 
     def _open(self) -> SplitReader:
@@ -133,7 +149,7 @@ class MultimodalDataLoader:
 
     def __len__(self) -> int:
         """Batches of a whole pass."""
-        full, left = divmod(self.num_samples, self.batch_size)
+        full, left = divmod(self.own_samples, self.batch_size)
         joined = full > 0 and left < self.least_rows
         return full if joined or not left else full + 1
 
@@ -144,9 +160,9 @@ class MultimodalDataLoader:
         return self._pass(epoch, batch)
 
     def labels_and_groups(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Labels (rows,) and group ids (rows,), or None without a group column, in stored order; no batch is made.
+        """Labels (rows,) and group ids (rows,), or None without a group column, of the whole split in stored order.
 
-        Labels are those that metrics are of: the first of the feature map.
+        No batch is made. Labels are those that metrics are of: the first of the feature map.
         """
         with self._open() as reader:
             groups = None if self._group is None else reader.read(self._group, 0, reader.rows)
@@ -186,11 +202,14 @@ class MultimodalDataLoader:
     def _make(self, epoch: int, skip: int) -> Generator[Batch, None, None]:
         source = self._from_disk if self._resident is None else self._from_memory
         last = len(self) - skip // self.batch_size - 1
-        rest = self.num_samples - skip - last * self.batch_size
+        rest = self.own_samples - skip - last * self.batch_size
         sizes = itertools.chain(itertools.repeat(self.batch_size, last), [rest])
         with contextlib.closing(source(epoch, skip)) as pooled:
-            for batch in cut_batches(pooled, sizes):
+            for batch in cut_batches(pooled, sizes, self._share if self._dealt else None):
                 yield self._finish(batch)
+
+    def _share(self, rows: Batch, picks: Picks) -> Batch:
+        return own_share(rows, picks, self.ranks, least=self.least_share)
 
     def _windows(self, epoch: int, skip: int) -> Iterator[Window]:
         if not self.shuffle:
@@ -200,7 +219,7 @@ class MultimodalDataLoader:
     def _from_memory(self, epoch: int, skip: int) -> Generator[tuple[Batch, Picks], None, None]:
         assert self._resident is not None
         if not self.shuffle:
-            yield self._resident, range(skip, self.num_samples)
+            yield self._resident, range(skip, self.own_samples)
             return
         for window in self._windows(epoch, skip):
             yield self._resident, window.rows()
@@ -293,6 +312,7 @@ class MultimodalDataLoader:
             group,
             {name: self._send_jagged(history) for name, history in batch.behaviours.items()},
             None if batch.weight is None else self._send(batch.weight),
+            batch.share,
         )
 
     def _send_jagged(self, history: Jagged) -> Jagged:
@@ -303,12 +323,16 @@ class MultimodalDataLoader:
         return send(values, self.device)
 
 
-def cut_batches(pooled: Iterable[tuple[Batch, Picks]], sizes: Iterable[int]) -> Generator[Batch, None, None]:
+def cut_batches(
+    pooled: Iterable[tuple[Batch, Picks]], sizes: Iterable[int], share_of: ShareOf | None = None
+) -> Generator[Batch, None, None]:
     """Cut picked rows of successive pools into batches; a batch may begin in one pool and end in another.
 
     Args:
         pooled: rows in memory, and the positions in them that come next.
         sizes: rows of each batch, together as many as there are picks.
+        share_of: takes out of each batch what is yielded; by default all of it. Rows of others are copied only where a
+            batch begins in one pool and ends in another.
     """
     wanted = iter(sizes)
     size = next(wanted, 0)
@@ -317,13 +341,20 @@ def cut_batches(pooled: Iterable[tuple[Batch, Picks]], sizes: Iterable[int]) -> 
         at = 0
         while at < len(picks):
             have = 0 if started is None else len(started)
-            piece = _take(rows, picks[at : at + size - have])
-            at += len(piece)
-            started = piece if started is None else join([started, piece])
+            chosen = picks[at : at + size - have]
+            at += len(chosen)
+            whole = have == 0 and len(chosen) == size
+            if whole and share_of is not None:
+                full = share_of(rows, chosen)
+            else:
+                piece = _take(rows, chosen)
+                started = piece if started is None else join([started, piece])
+                if len(started) < size:
+                    continue
+                full = started if share_of is None else share_of(started, range(size))
             # A full batch is not held back until the next pool is there.
-            if len(started) == size:
-                yield started
-                started, size = None, next(wanted, 0)
+            yield full
+            started, size = None, next(wanted, 0)
         del rows
 
 
@@ -352,9 +383,15 @@ def _columns_of(history: Jagged) -> list[Tensor]:
     return [history.values, *history.events.values()]
 
 
-def _choose_mode(reader: SplitReader) -> str:
-    """Resident if the split takes at most half of the free memory."""
-    return "resident" if reader.nbytes <= psutil.virtual_memory().available // 2 else "streaming"
+def _choose_mode(nbytes: int) -> str:
+    """Resident if what the processes of this machine hold takes at most half of its free memory."""
+    return "resident" if nbytes <= psutil.virtual_memory().available // 2 else "streaming"
+
+
+def _within(blocks: Iterable[Block], part: range) -> list[Block]:
+    """What lies of the blocks within a part of the rows; one empty block where that is nothing."""
+    cut = [(max(start, part.start), min(stop, part.stop)) for start, stop in blocks]
+    return [block for block in cut if block[0] < block[1]] or [(part.start, part.start)]
 
 
 def _check_integer(name: str, value: object, *, least: int) -> None:

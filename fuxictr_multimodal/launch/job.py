@@ -45,7 +45,7 @@ class Outcome:
 
     Attributes:
         name: of the job.
-        status: `completed`, `failed`, `interrupted` or `not run`.
+        status: `completed`, `failed`, `interrupted`, `not run`, or `lost` with the machine or the worker that ran it.
         report: the report's file, where the work returned one.
         error: why the job is not completed.
         signal: what interrupted it.

@@ -63,7 +63,10 @@ class Pool:
 
     Attributes:
         stopped: the signal that ended all jobs; None while the pool takes jobs.
+        remote: whether jobs run on other machines, whose files may appear late.
     """
+
+    remote = False
 
     def __init__(self, gpus: Sequence[int], *, preload: bool = True) -> None:
         assert gpus, "at least one slot"
@@ -83,6 +86,7 @@ class Pool:
         *,
         on_line: Callable[[Job, str], None] = lambda job, line: None,
         on_tick: Callable[[], None] = lambda: None,
+        waits: Callable[[], bool] = lambda: False,
     ) -> None:
         """Keep every slot busy until there is no job left.
 
@@ -91,6 +95,7 @@ class Pool:
             on_end: called with each job that has ended, those of an interruption included.
             on_line: called with each line of progress that a job sends.
             on_tick: called several times a second.
+            waits: asked when no job runs and `next_job` gave none: whether it may give one later.
 
         Raises:
             KeyboardInterrupt: a signal interrupted this process. It was passed on to all jobs, and they have ended.
@@ -105,7 +110,7 @@ class Pool:
             while True:
                 while self._free and self.stopped is None and (job := next_job(self._free[0])) is not None:
                     self._start(job)
-                if not self._running:
+                if not self._running and (self.stopped is not None or not waits()):
                     return
                 wait()
                 on_tick()

@@ -54,6 +54,8 @@ def exit_status(number: int) -> int:
 
 # The signal that the innermost `raised_on_signals` raised, if it did.
 _raised: int | None = None
+# Whether signals change nothing any more, since the process ends already.
+_ignored = False
 # Whether a signal waits for the next `raise_waiting`, and the one that does.
 _held = False
 _waiting: int | None = None
@@ -81,9 +83,20 @@ def signals_held(held: bool = True) -> Iterator[None]:
         raise_waiting()
 
 
+def ignore_signals() -> None:
+    """The process ends for another reason: from here on a signal does not cut its last words."""
+    global _ignored
+    _ignored = True
+
+
 def signal_waiting() -> bool:
     """Whether a signal came since `signals_held`."""
     return _waiting is not None
+
+
+def waiting_signal() -> int | None:
+    """The number of the signal that waits."""
+    return _waiting
 
 
 def raise_waiting() -> None:
@@ -123,7 +136,7 @@ def raised_on_signals() -> Iterator[None]:
         global _raised, _waiting
         nonlocal last
         now = time.monotonic()
-        if now - last < REPEAT_SECONDS:
+        if now - last < REPEAT_SECONDS or _ignored:
             return
         last = now
         if _held and _waiting is None:
@@ -135,12 +148,12 @@ def raised_on_signals() -> Iterator[None]:
     # None is a handler that was not installed from Python: it could not be restored.
     handled = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, interrupt) for number in handled}
-    global _raised, _waiting
+    global _raised, _waiting, _ignored
     earlier, _raised = _raised, None
     try:
         with interruption_kept():
             yield
     finally:
-        _raised, _waiting = earlier, None
+        _raised, _waiting, _ignored = earlier, None, False
         for number, handler in before.items():
             signal.signal(number, handler)

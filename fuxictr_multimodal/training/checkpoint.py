@@ -8,7 +8,8 @@ import torch
 from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_multimodal.system.files import make_folder, replace_atomically
-from fuxictr_multimodal.system.torch_files import check_weights, read_torch
+from fuxictr_multimodal.system.ranks import current
+from fuxictr_multimodal.system.torch_files import check_weights, named_tensors, read_torch
 
 REMEDY = "copy the file again, or train again with --overwrite"
 
@@ -20,10 +21,14 @@ def save_checkpoint(model: BaseModel) -> None:
         DataError: the file cannot be written.
     """
     path = Path(model.checkpoint)
+    tables = getattr(model, "sharded_tables", None)
+    weights = model.state_dict() if tables is None else tables.weights(model)
+    if not current().first:
+        return
     make_folder(path.parent)
     # A path would give the archive inside the file a name of this process; an open file gives it none.
     with replace_atomically(path) as temporary, temporary.open("wb") as file:
-        torch.save(model.state_dict(), file)
+        torch.save(weights, file)
 
 
 def load_checkpoint(model: BaseModel, *, remedy: str = REMEDY) -> None:
@@ -33,5 +38,8 @@ def load_checkpoint(model: BaseModel, *, remedy: str = REMEDY) -> None:
         DataError: the file is missing or damaged, or a weight does not fit the model or is not finite.
     """
     path = Path(model.checkpoint)
-    weights = read_torch(path, device=model.device, remedy=remedy)
+    tables = getattr(model, "sharded_tables", None)
+    weights = read_torch(path, device=model.device if tables is None else "cpu", remedy=remedy)
+    if tables is not None:
+        weights = tables.take_weights(named_tensors(weights, path, remedy=remedy), path, remedy=remedy)
     model.load_state_dict(check_weights(weights, model, path, remedy=remedy))

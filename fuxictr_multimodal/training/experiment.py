@@ -31,6 +31,7 @@ from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.data.store.feature_map import load_feature_map
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.system.gpus import check_gpus
+from fuxictr_multimodal.system.ranks import current
 from fuxictr_multimodal.training.find_runs import run_name
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.resume import named_keys, own_settings
@@ -209,7 +210,10 @@ class Experiment:
         )
 
     def loaders(self, stage: str, feature_map: FeatureMap, device: Any) -> Any:
-        """`RankDataLoader` of FuxiCTR over our loader: `train` gives (train, valid), `test` gives test."""
+        """`RankDataLoader` of FuxiCTR over our loader: `train` gives (train, valid), `test` gives test.
+
+        Of several processes that train together each has its share of the rows.
+        """
         names = ("batch_size", "shuffle", "max_len", "seed", "shuffle_window")
         given = {name: self.params[name] for name in names if name in self.params}
         paths = {f"{split}_data": self.store.split_path(split) for split in ("train", "valid", "test")}
@@ -220,6 +224,7 @@ class Experiment:
             mode=self.params.get("loader_mode", "auto"),
             device=str(device),
             store=self.store,
+            ranks=current(),
             **given,
             **{name: str(path) for name, path in paths.items() if path is not None},
         )

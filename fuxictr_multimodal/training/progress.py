@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import distributed
 
 from fuxictr_multimodal.metrics import classification as metrics
+from fuxictr_multimodal.system.ranks import Ranks, all_of
 
 
 @dataclass
@@ -48,7 +51,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Scores, labels and groups of a split, in its order; `rows_per_s` counts loading and scoring."""
+    """Scores, labels and groups of a split, in its order; `rows_per_s` counts loading and scoring.
+
+    Of several processes rank 0 has those of all, the others their own.
+    """
 
     scores: NDArray[np.float32]
     labels: NDArray[np.float32] | None
@@ -64,3 +70,32 @@ class Predictions:
         """Which of these metrics have no value on these samples, and why; see `metrics.undefined`."""
         assert self.labels is not None, "a split without labels has no metrics"
         return metrics.undefined(names, self.labels, self.groups)
+
+
+def gathered(values: NDArray | None, ranks: Ranks) -> NDArray | None:
+    """The values of all ranks end to end on rank 0; elsewhere the own ones. None where no rank has any.
+
+    Every rank calls it; those without rows pass None.
+    """
+    if not ranks.several:
+        return values
+    forms = all_of(None if values is None else (values.dtype, values.shape))
+    there = [form for form in forms if form is not None]
+    if not there:
+        return None
+    dtype, shape = there[0]
+    own = np.empty((0, *shape[1:]), dtype) if values is None else np.ascontiguousarray(values)
+    counts = [0 if form is None else form[1][0] for form in forms]
+    # As bytes, since gloo does not know every type, and as long as the longest.
+    width = own[:0].itemsize * int(np.prod(shape[1:], dtype=np.int64))
+    sent = torch.zeros(max(counts) * width, dtype=torch.uint8)
+    sent[: own.nbytes] = torch.from_numpy(own.reshape(-1).view(np.uint8))
+    parts = [torch.empty_like(sent) for _ in counts] if ranks.first else None
+    distributed.gather(sent, parts, dst=0)
+    if parts is None:
+        return own
+    found = [
+        part[: count * width].numpy().view(dtype).reshape(-1, *shape[1:])
+        for part, count in zip(parts, counts, strict=True)
+    ]
+    return np.concatenate(found)

@@ -27,6 +27,7 @@ class Report(RunReport):
         expid: the run's name, under the key that readers of older reports know.
         run: the run's name, as its files carry it.
         experiment: the expid in the YAML.
+        world_size: number of processes that trained it together.
         precision: of a model that has a choice: what was `asked`, what is `used` and `why`.
         warm_start: the earlier run whose weights it began with, and by column how many rows were `kept`, `new` and
             `dropped`.
@@ -56,6 +57,7 @@ class Report(RunReport):
     config: dict[str, Any] = field(default_factory=dict)
     config_hash: str = ""
     manifest_hash: str = ""
+    world_size: int = 1
 
     def __post_init__(self) -> None:
         # Reports of older versions have neither.
@@ -98,6 +100,7 @@ class Report(RunReport):
             f"{self.rows_per_s.get('train', 0):,.0f} samples/s training, "
             f"{self.rows_per_s.get('score', 0):,.0f} scoring, "
             f"{self.seconds:.0f} s, {self.peak_memory_mib.get('host') or 0.0:,.0f} MiB"
+            + (f" in the first of {self.world_size} processes" if self.world_size > 1 else "")
         )
 
 

@@ -39,6 +39,18 @@ def log_to(path: Path, *, append: bool) -> Iterator[None]:
         root.setLevel(level)
 
 
+@contextlib.contextmanager
+def log_nowhere() -> Iterator[None]:
+    """Log nothing: of several processes that train together, rank 0 keeps the log."""
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    root.handlers[:] = [logging.NullHandler()]
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+
+
 class _Visible(logging.Formatter):
     """Shows control characters of names, notes and errors by their escapes."""
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,16 @@ def refuse_folders(path: Path) -> None:
             raise DataError(f"{file} is a folder, but the training keeps its state there: move it away")
 
 
+def tables_of_states(path: Path) -> Path:
+    """The folder with the rows of sharded tables that belong to both."""
+    return path.with_name(f"{path.name}.tables")
+
+
 def remove_states(path: Path) -> None:
-    """Remove both."""
+    """Remove both, then the rows of sharded tables that they need."""
     for file in states_of(path):
         file.unlink(missing_ok=True)
+    shutil.rmtree(tables_of_states(path), ignore_errors=True)
 
 
 def seed_suffix(seed: int | None) -> str:

@@ -20,11 +20,22 @@ from fuxictr_multimodal.config.identity import config_hash
 from fuxictr_multimodal.config.run_settings import RunSettings
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
-from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.errors import ConfigError, DataError, RankLost
 from fuxictr_multimodal.system.files import held_alone, kept_if_possible, remove_stale_temporaries, replace_atomically
 from fuxictr_multimodal.system.machine import cpu_threads, keep_freed_memory
+from fuxictr_multimodal.system.rank_board import losses_named
+from fuxictr_multimodal.system.ranks import (
+    TIMEOUT_SECONDS,
+    all_of,
+    current,
+    decided_by_first,
+    joined,
+    own_board,
+    sent_by_first,
+)
 from fuxictr_multimodal.system.reduced_precision import Choice
 from fuxictr_multimodal.training.curves import draw_curves_beside
+from fuxictr_multimodal.training.data_parallel import seed_rank
 from fuxictr_multimodal.training.earlier_run import (
     complete_run,
     files_to_resume,
@@ -37,8 +48,9 @@ from fuxictr_multimodal.training.find_runs import is_unfinished
 from fuxictr_multimodal.training.recorder import Recorder
 from fuxictr_multimodal.training.report import Report, append_csv_line
 from fuxictr_multimodal.training.resume import named_keys
-from fuxictr_multimodal.training.run_log import log_to
+from fuxictr_multimodal.training.run_log import log_nowhere, log_to
 from fuxictr_multimodal.training.run_names import RunFiles, refuse_folders, remove_states
+from fuxictr_multimodal.training.sharded.of_run import group_for_tables, shard_tables
 from fuxictr_multimodal.training.state_file import SaveTimes
 from fuxictr_multimodal.training.tracking import Tracking, make_tracker
 from fuxictr_multimodal.training.trainer import Progress, Trainer
@@ -64,6 +76,9 @@ def run_experiment(
     resumes from its last saved step, with the same loss trace as if it had not been killed, by its own settings: what
     `overrides` name must be the run's own, but for epochs and patience, which may be more.
 
+    Processes that torchrun started train the run together: each calls this with the same arguments but `gpu`. Rank 0
+    alone reads and writes the files of the run.
+
     Args:
         config_dir: folder of the configs.
         expid: the experiment.
@@ -87,6 +102,37 @@ def run_experiment(
     experiment = Experiment.load(
         config_dir, expid=expid, seed=seed, gpu=gpu, overrides=overrides, name=name, reading=False
     )
+    with joined(gpu=gpu, timeout_seconds=experiment.params.get("rank_timeout", TIMEOUT_SECONDS)) as here:
+        _refuse_different_data(experiment)
+        if not here.first:
+            return _follow(experiment)
+        found = _lead(
+            experiment,
+            config_dir=config_dir,
+            expid=expid,
+            seed=seed,
+            overrides=overrides,
+            name=name,
+            resume=resume,
+            overwrite=overwrite,
+            tracker=tracker,
+        )
+        return sent_by_first(found)
+
+
+def _lead(
+    experiment: Experiment,
+    *,
+    config_dir: Path,
+    expid: str,
+    seed: int | None,
+    overrides: Sequence[str],
+    name: str | None,
+    resume: bool,
+    overwrite: bool,
+    tracker: str | None,
+) -> tuple[Report, Path]:
+    """What rank 0 does, and one process alone: see `run_experiment`."""
     named, files, note = named_keys(overrides, seed), experiment.files, None
     # FuxiCTR names its result csv after the config folder and writes it into the working folder.
     csv = Path(config_dir.resolve().name + ".csv")
@@ -103,6 +149,7 @@ def run_experiment(
                 draw_curves_beside(before, files.report)
                 _leave(before, files, csv, once=True)
             logging.warning("%s is complete; --overwrite runs it again", files.report)
+            sent_by_first(None)
             return before, files.report
         if files.left is not None and not (resume or overwrite):
             raise ConfigError(
@@ -116,11 +163,37 @@ def run_experiment(
             remove_states(files.state)
         with (
             cpu_threads(experiment.params.get("cpu_threads")),
+            group_for_tables(experiment.params),
             contextlib.closing(make_tracker(tracker, files, resumed=files.left is not None)) as tracking,
         ):
             report = _run(experiment, files, tracking, before=before, note=note)
         _leave(report, files, csv)
     return report, files.report
+
+
+def _follow(experiment: Experiment) -> tuple[Report, Path]:
+    """What the other ranks do: train and score with rank 0, and write nothing; returns what rank 0 does."""
+    sent: tuple[dict[str, Any], Report | None] | None = sent_by_first()
+    if sent is not None:
+        params, resumed = sent
+        params = {**params, "gpu": experiment.params["gpu"]}
+        if params != experiment.params:
+            experiment = Experiment.of(params, experiment.expid)
+        report = _report_of(experiment, resumed)
+        with cpu_threads(params.get("cpu_threads")), log_nowhere():
+            _train_and_score(experiment, experiment.files, report, lambda progress: None, resumed=resumed, source=None)
+    return sent_by_first()
+
+
+def _refuse_different_data(experiment: Experiment) -> None:
+    """Processes that train together must read the same dataset, also where each machine has a copy of it."""
+    hashes = all_of(experiment.store.manifest.hash)
+    for rank, found in enumerate(hashes):
+        if found != hashes[0]:
+            raise DataError(
+                f"{experiment.store.place} of rank {rank} is another dataset than that of rank 0: copy the folder of "
+                "one machine to the others, or let all read a shared one with --set data_root=DIR"
+            )
 
 
 def _leave(report: Report, files: RunFiles, csv: Path, *, once: bool = False) -> None:
@@ -137,22 +210,11 @@ def _run(
 ) -> Report:
     """Train and test, from the state if there is one, under the run's log; whatever happens, the report says so."""
     resumed = before if files.left is not None else None
-    params, manifest = experiment.params, experiment.store.manifest
+    params = experiment.params
     # Before the report of an earlier run may be replaced. What is resumed has begun.
     source = None if resumed else find_source(params, experiment.store, files)
-    report = Report(
-        expid=experiment.run,
-        experiment=experiment.expid,
-        model=params["model"],
-        dataset_id=params["dataset_id"],
-        seed=params["seed"],
-        seconds=resumed.seconds if resumed else 0.0,
-        warm_start=resumed.warm_start if resumed else {},
-        dataset_facts=manifest.facts,
-        config=params,
-        config_hash=config_hash(params),
-        manifest_hash=manifest.hash,
-    )
+    report = _report_of(experiment, resumed)
+    sent_by_first((params, resumed))
     recorder = Recorder(report, files.report)
 
     def publish(progress: Progress) -> None:
@@ -168,13 +230,42 @@ def _run(
         try:
             with recorder.recording(lambda: _left(files)):
                 tracking.started(report.config)
-                scores = _train_and_score(experiment, files, report, publish, resumed=resumed, source=source)
+                with _left_named(files), losses_named(own_board):
+                    scores = _train_and_score(experiment, files, report, publish, resumed=resumed, source=source)
                 with kept_if_possible(files.predictions):
                     _write_predictions(files.predictions, scores)
                 tracking.finished(report.metrics)
         finally:
             draw_curves_beside(report, files.report)
     return report
+
+
+def _report_of(experiment: Experiment, resumed: Report | None) -> Report:
+    """The report of a run that begins, or continues that of an earlier process."""
+    params, manifest = experiment.params, experiment.store.manifest
+    return Report(
+        expid=experiment.run,
+        experiment=experiment.expid,
+        model=params["model"],
+        dataset_id=params["dataset_id"],
+        seed=params["seed"],
+        seconds=resumed.seconds if resumed else 0.0,
+        warm_start=resumed.warm_start if resumed else {},
+        dataset_facts=manifest.facts,
+        config=params,
+        config_hash=config_hash(params),
+        manifest_hash=manifest.hash,
+        world_size=current().world_size,
+    )
+
+
+@contextlib.contextmanager
+def _left_named(files: RunFiles) -> Iterator[None]:
+    """Say with the loss of another process what is left to resume."""
+    try:
+        yield
+    except RankLost as error:
+        raise RankLost(f"{error}; {_left(files)}") from None
 
 
 def _write_predictions(path: Path, scores: Mapping[str, Any]) -> None:
@@ -202,6 +293,7 @@ def _train_and_score(
     model, to_inputs, feature_map = _build(experiment, report, resumed)
     if source is not None:
         report.warm_start = start_from(source, model, experiment.store, params)
+    shard_tables(model, params, files.state)
     trainer = Trainer(
         model,
         to_inputs=to_inputs,
@@ -216,6 +308,7 @@ def _train_and_score(
             params.get("save_minutes", RunSettings.model_fields["save_minutes"].default), params.get("save_steps")
         ),
         on_evaluation=publish,
+        sync_batch_norm=params.get("sync_batch_norm", True),
     )
     if resumed is not None:
         trainer.resume()
@@ -223,7 +316,8 @@ def _train_and_score(
     train, valid = experiment.loaders("train", feature_map, model.device)
     publish(trainer.fit(train, valid))
     del train
-    keep_build(experiment.store, files.directory)
+    if current().first:
+        keep_build(experiment.store, files.directory)
     scores = {}
     logging.info("****** Validation evaluation ******")
     scores["valid_scores"] = _score("valid", trainer, valid, report)
@@ -246,14 +340,14 @@ def _build(
     model, to_inputs = experiment.build_model(feature_map)
     precision = getattr(model, "precision", None)
     if precision is not None and isinstance(getattr(precision, "choice", None), Choice):
-        if resumed is not None and resumed.precision:
-            precision.keep(resumed.precision["used"])
-            # Why it was chosen too, as the run's own report says.
-            report.precision = resumed.precision
-        else:
-            report.precision = precision.choice.as_dict()
+        own = resumed.precision if resumed is not None else {}
+        # Why it was chosen too, as the run's own report says.
+        report.precision = decided_by_first(lambda: own or precision.choice.as_dict())
+        if own or current().several:
+            precision.keep(report.precision["used"])
     report.parameters = count_parameters(model)
     logging.info("Total number of parameters: %d.", report.parameters["total"])
+    seed_rank(experiment.params["seed"])
     return model, to_inputs, feature_map
 
 
@@ -263,6 +357,8 @@ def _score(split: str, trainer: Trainer, loader: MultimodalDataLoader, report: R
     A metric that is not defined on the split, such as gAUC where no user has both labels, is None.
     """
     predictions = trainer.predict(loader)
+    if not trainer.ranks.first:
+        return predictions.scores
     report.rows_per_s["score"] = round(predictions.rows_per_s, 1)
     if predictions.labels is None:
         logging.info("The %s split has no labels: its scores are kept, it has no metrics", split)

@@ -60,8 +60,13 @@ class SampleWeights:
         self._model: Any = model
         self._losses: list[WeightedLoss] = []
 
-    def set(self, weight_B: Tensor | None) -> None:
-        """Weight what the model computes from now on, None as without weights."""
+    def set(self, weight_B: Tensor | None, mean: Tensor | None = None) -> None:
+        """Weight what the model computes from now on, None as without weights.
+
+        Args:
+            weight_B: of the samples.
+            mean: of the global batch that these samples are a share of; by default their own.
+        """
         if weight_B is None and not self._losses:
             return
         if not self._losses:
@@ -72,7 +77,8 @@ class SampleWeights:
         relative = None
         if weight_B is not None:
             # Weights that are all 0 give the loss 0.
-            relative = weight_B / weight_B.mean().clamp(min=torch.finfo(weight_B.dtype).tiny)
+            mean = weight_B.mean() if mean is None else mean.to(weight_B.device)
+            relative = weight_B / mean.clamp(min=torch.finfo(weight_B.dtype).tiny)
         for loss in self._losses:
             loss.weight = relative
 

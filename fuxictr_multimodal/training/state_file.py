@@ -33,14 +33,17 @@ class StateFile:
         self.path = path
         self._damaged = False
 
-    def write(self, state: Mapping[str, Any]) -> None:
+    def write(self, state: Mapping[str, Any]) -> bool:
         """Write a state; where that is impossible, a warning says so and the training continues.
 
         Args:
             state: tensors, and what JSON has.
+
+        Returns:
+            Whether it was written.
         """
         if self.path is None:
-            return
+            return False
         newest, before = states_of(self.path)
         try:
             with replace_atomically(newest) as temporary:
@@ -57,8 +60,9 @@ class StateFile:
                 newest,
                 error.strerror,
             )
-        else:
-            self._damaged = False
+            return False
+        self._damaged = False
+        return True
 
     def take_up(self, load: Callable[[dict[str, Any], Path], None]) -> bool:
         """Resume from the last state that can be read and is the run's own; False if there is none.
@@ -113,6 +117,10 @@ class SaveTimes:
         """Whether a state is to be saved after this step."""
         if self.steps is not None and step % self.steps == 0:
             return True
+        return self.late()
+
+    def late(self) -> bool:
+        """Whether the last one is too long ago."""
         return self.seconds is not None and time.monotonic() - self._last >= self.seconds
 
     def saved(self) -> None:
@@ -142,10 +150,11 @@ def random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:
 
 
 def set_random_state(cpu: torch.Tensor, gpus: list[torch.Tensor]) -> None:
-    """Take up a `random_state`; that of GPUs only where there are any."""
+    """Take up a `random_state`; that of GPUs for those that are here, which may be more or fewer than there were."""
     torch.set_rng_state(cpu)
-    if torch.cuda.is_available() and gpus:
-        torch.cuda.set_rng_state_all(gpus)
+    if torch.cuda.is_available():
+        for device, state in enumerate(gpus[: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(state, device)
 
 
 def host_random_state() -> dict[str, Any]:

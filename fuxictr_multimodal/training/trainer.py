@@ -2,8 +2,8 @@
 
 It drives FuxiCTR's own pieces (`train_step`, `forward`, `get_labels`, `lr_decay`, `checkpoint`), so a model trains
 here as it does in `BaseModel.fit`. What it adds: predictions stay arrays, the loss stays on the device, a NaN never
-replaces the best checkpoint, samples may have weights, and a killed run resumes from its last saved step with the same
-loss trace.
+replaces the best checkpoint, samples may have weights, a killed run resumes from its last saved step with the same loss
+trace, and several processes train as one (`data_parallel.py`).
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ import numpy as np
 import torch
 from fuxictr.pytorch.models import BaseModel
 from numpy.typing import NDArray
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
-from fuxictr_multimodal.errors import ConfigError, TrainingDiverged
+from fuxictr_multimodal.errors import ConfigError, TrainingDiverged, Unwritable
 from fuxictr_multimodal.metrics import classification as metrics
-from fuxictr_multimodal.system.interruption import raise_waiting, signal_waiting, signals_held
+from fuxictr_multimodal.system.interruption import signals_held
 from fuxictr_multimodal.system.progress import followed
-from fuxictr_multimodal.system.torch_files import all_finite
+from fuxictr_multimodal.system.ranks import current, decided_by_first, sent_by_first, sum_over_ranks
+from fuxictr_multimodal.training.agreement import Agreement
+from fuxictr_multimodal.training.batch_norm import fit_batches
 from fuxictr_multimodal.training.checkpoint import load_checkpoint, save_checkpoint
-from fuxictr_multimodal.training.progress import Evaluation, Predictions, Progress
+from fuxictr_multimodal.training.data_parallel import DataParallel, send_weights
+from fuxictr_multimodal.training.progress import Evaluation, Predictions, Progress, gathered
 from fuxictr_multimodal.training.sample_weights import SampleWeights
+from fuxictr_multimodal.training.sharded.of_run import calls_to_score, finite_everywhere
 from fuxictr_multimodal.training.state_file import SaveTimes, StateFile, damage_named
 from fuxictr_multimodal.training.state_owner import Owner
 from fuxictr_multimodal.training.training_state import TrainingState
@@ -57,6 +60,7 @@ class Trainer:
         saving: when states are saved between evaluations; by default never.
         on_evaluation: called with the progress after each evaluation, for example to write a report.
         scorer: what `predict` calls in place of the model's `forward`, such as its folded form.
+        sync_batch_norm: whether several processes normalise over the global batch, or each over its share.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Trainer:
         saving: SaveTimes | None = None,
         on_evaluation: Callable[[Progress], None] | None = None,
         scorer: Callable[[Any], Any] | None = None,
+        sync_batch_norm: bool = True,
     ) -> None:
         self.model = model
         self.to_inputs = to_inputs
@@ -86,9 +91,14 @@ class Trainer:
         self.saving = SaveTimes() if saving is None else saving
         self.on_evaluation = on_evaluation
         self.scorer = scorer
+        self.sync_batch_norm = sync_batch_norm
+        self.ranks = current()
+        self.parallel: DataParallel | None = None
         self.progress = Progress()
         self._weights = SampleWeights(model)
+        self._agreement = Agreement(self.saving, self.ranks)
         self._states = StateFile(state_file)
+        self._tables = getattr(model, "sharded_tables", None)
         self._resumed: TrainingState | None = None
         self._resumed_from = Path()
 
@@ -102,8 +112,10 @@ class Trainer:
             TrainingDiverged: if the loss or a validation score is not finite.
         """
         model, progress = self.model, self.progress
-        self._refuse_undefined_monitor(valid)
-        fit_batches(train, model)
+        decided_by_first(lambda: self._refuse_undefined_monitor(valid))
+        fit_batches(train, model, synchronised=self.sync_batch_norm)
+        if self.ranks.several:
+            self.parallel = DataParallel(model, sync_batch_norm=self.sync_batch_norm)
         if self._resumed is not None:
             train.load_state_dict(self._resumed.loader)
             with damage_named(self._resumed_from):
@@ -119,13 +131,18 @@ class Trainer:
         eval_steps = model._eval_steps or len(train)
         logging.info("Start training: %d batches/epoch", len(train))
         self.saving.saved()
-        while progress.epoch < self.epochs and not progress.finished:
-            logging.info("************ Epoch=%d start ************", progress.epoch + 1)
-            self._train_epoch(train, valid, eval_steps)
-            if not progress.finished:
-                progress.epoch += 1
-                logging.info("************ Epoch=%d end ************", progress.epoch)
+        # Several processes agree on the step at which a signal ends them.
+        with signals_held() if self.ranks.several else contextlib.nullcontext():
+            while progress.epoch < self.epochs and not progress.finished:
+                logging.info("************ Epoch=%d start ************", progress.epoch + 1)
+                with self._device_stop_named():
+                    self._train_epoch(train, valid, eval_steps)
+                if not progress.finished:
+                    progress.epoch += 1
+                    logging.info("************ Epoch=%d end ************", progress.epoch)
         self._weights.remove()
+        if self.parallel is not None:
+            self.parallel.remove()
         if progress.best_epoch is None:
             raise ConfigError(
                 f"eval_steps={eval_steps} is more than the {len(train) * self.epochs} steps of the whole training: "
@@ -133,18 +150,24 @@ class Trainer:
             )
         logging.info("Training finished.")
         logging.info("Load best model: %s", model.checkpoint)
-        load_checkpoint(model)
+        if self._tables is not None:
+            load_checkpoint(model)
+        else:
+            decided_by_first(lambda: load_checkpoint(model))
+            if self.ranks.several:
+                send_weights(model)
         return progress
 
     def evaluate(self, loader: MultimodalDataLoader, names: list[str] | None = None) -> dict[str, float]:
         """Metrics of a split, the model's `validation_metrics` by default; logs FuxiCTR's line."""
-        values = self.predict(loader).evaluate(names or self.model.validation_metrics)
+        predictions = self.predict(loader)
+        values = decided_by_first(lambda: predictions.evaluate(names or self.model.validation_metrics))
         logging.info("[Metrics] " + " - ".join(f"{k}: {v:.6f}" for k, v in values.items()))
         return values
 
     @torch.no_grad()
     def predict(self, loader: MultimodalDataLoader) -> Predictions:
-        """Score every row of a split, in row order."""
+        """Score every row of a split, in row order; of several processes rank 0 has all rows, the others their part."""
         model = self.model
         label = model.feature_map.labels[0]
         model.eval()
@@ -152,6 +175,7 @@ class Trainer:
         scores: list[torch.Tensor] = []
         labels: list[torch.Tensor] = []
         groups: list[torch.Tensor] = []
+        passes = calls_to_score(model, loader)
         start = time.perf_counter()
         for batch in self._with_progress(loader, "scoring", leave=False):
             scores.append(score(self.to_inputs(batch))["y_pred"].reshape(-1))
@@ -159,12 +183,14 @@ class Trainer:
                 labels.append(batch.features[label])
             if batch.group is not None:
                 groups.append(batch.group)
-        values = _to_numpy(scores)
+        for _ in range(passes - len(loader)):
+            score(self.to_inputs(batch))
+        values = gathered(_to_numpy(scores), self.ranks)
         return Predictions(
-            scores=values,
-            labels=_to_numpy(labels) if labels else None,
-            groups=_to_numpy(groups) if groups else None,
-            rows_per_s=len(values) / max(time.perf_counter() - start, 1e-9),
+            scores=_scores(values),
+            labels=gathered(_to_numpy(labels), self.ranks),
+            groups=gathered(_to_numpy(groups), self.ranks),
+            rows_per_s=len(_scores(values)) / max(time.perf_counter() - start, 1e-9),
         )
 
     def resume(self) -> bool:
@@ -175,12 +201,21 @@ class Trainer:
             ConfigError: they are of an earlier version, of a run with another weight average.
         """
 
+        kept: list[Any] = []
+
         def load(state: dict[str, Any], path: Path) -> None:
             self._resumed = TrainingState.load(state, path, self.model, self.average, self.owner)
             self._resumed_from = path
             self.progress = self._resumed.progress
+            # Gradients that wait are rank 0's.
+            kept[:] = {**state, "gradients": None}, path
 
-        return self._states.take_up(load)
+        found = decided_by_first(lambda: self._states.take_up(load))
+        if found and self.ranks.several:
+            state, path = sent_by_first(kept)
+            if not self.ranks.first:
+                load(state, path)
+        return found
 
     def _refuse_undefined_monitor(self, valid: MultimodalDataLoader) -> None:
         """Say before hours of training what would end it at its first evaluation."""
@@ -208,24 +243,25 @@ class Trainer:
             loss_steps = self._resumed.begin_inside(loss_sum, model)
             self._resumed = None
         first = progress.step - progress.epoch * len(train)
+        self._agreement.restart(progress.step)
         started = time.perf_counter()
         # A signal waits for the end of a step, and then a state is saved.
         with signals_held():
             for index, batch in enumerate(self._with_progress(train, f"epoch {progress.epoch + 1}"), start=first):
                 model._batch_index = index
-                self._weights.set(batch.weight)
-                loss_sum += self._train_step(self.to_inputs(batch)).detach()
+                self._weights.set(batch.weight, None if batch.share is None else batch.share.mean_weight)
+                loss_sum += self._train_step(batch).detach()
                 if self.average is not None:
                     self.average.update()
                 loss_steps += 1
                 progress.step += 1
-                progress.train_rows += len(batch)
+                progress.train_rows += batch.global_rows
                 evaluated = progress.step % eval_steps == 0
-                if not evaluated and not (self.saving.due(progress.step) or signal_waiting()):
+                if not evaluated and not self._agreement.due(progress.step):
                     continue
                 progress.train_seconds += time.perf_counter() - started
                 if evaluated:
-                    train_loss = loss_sum.item() / loss_steps
+                    train_loss = sum_over_ranks(loss_sum).item() / loss_steps
                     loss_sum.zero_()
                     loss_steps = 0
                     with signals_held(False):
@@ -235,18 +271,32 @@ class Trainer:
                     model.train()
                 else:
                     self._save_inside(train, loss_sum, loss_steps)
-                    raise_waiting()
+                    self._agreement.raise_agreed()
+                self._agreement.restart(progress.step)
                 started = time.perf_counter()
         progress.train_seconds += time.perf_counter() - started
 
-    def _train_step(self, inputs: Any) -> torch.Tensor:
+    def _train_step(self, batch: Batch) -> torch.Tensor:
+        inputs = self.to_inputs(batch)
         try:
-            return self.model.train_step(inputs)
+            if self.parallel is None:
+                return self.model.train_step(inputs)
+            return self.parallel.step(batch, lambda: self.model.train_step(inputs))
         except RuntimeError as error:
             # What torch's binary cross-entropy says of a NaN probability.
             if "between 0 and 1" not in str(error):
                 raise
             raise self._diverged("a prediction is not a number") from None
+
+    @contextlib.contextmanager
+    def _device_stop_named(self) -> Iterator[None]:
+        """A GPU's binary cross-entropy stops the device; the host hears of it later, wherever it is then."""
+        try:
+            yield
+        except RuntimeError as error:
+            if "device-side assert" not in str(error):
+                raise
+            raise self._diverged("the GPU stopped at a prediction that is not a number") from error
 
     def _diverged(self, what: str) -> TrainingDiverged:
         return TrainingDiverged(
@@ -261,6 +311,7 @@ class Trainer:
         if not math.isfinite(train_loss):
             raise self._diverged(f"the training loss is {train_loss}")
         logging.info("Evaluation @epoch %d - batch %d: ", progress.epoch + 1, model._batch_index + 1)
+        self._agree_on_statistics()
         # The checkpoint holds the weights that were scored.
         with contextlib.nullcontext() if self.average is None else self.average.in_place():
             try:
@@ -311,7 +362,8 @@ class Trainer:
 
     def _save_inside(self, train: MultimodalDataLoader, loss_sum: torch.Tensor, loss_steps: int) -> None:
         """Save a state between two evaluations, unless the training has diverged, which the next evaluation says."""
-        if bool(torch.isfinite(loss_sum)) and all_finite(self.model):
+        if bool(torch.isfinite(sum_over_ranks(loss_sum))) and finite_everywhere(self.model):
+            self._agree_on_statistics()
             self._save_state(train, loss_sum, loss_steps)
             logging.info("State saved in epoch %d after step %d", self.progress.epoch + 1, self.progress.step)
         self.saving.saved()
@@ -320,41 +372,40 @@ class Trainer:
         self, train: MultimodalDataLoader, loss_sum: torch.Tensor | None = None, loss_steps: int = 0
     ) -> None:
         if self._states.path is not None:
-            state = TrainingState(self.progress, train.state_dict(), len(train), loss_sum, loss_steps)
-            self._states.write(state.as_dict(self.model, self.average, self.owner))
+            made = TrainingState(self.progress, train.state_dict(), len(train), loss_sum, loss_steps)
+            try:
+                state = made.as_dict(self.model, self.average, self.owner)
+            except Unwritable as error:
+                # Rows of sharded tables.
+                logging.warning("%s: this step is not saved, what was saved before is kept", error)
+            else:
+                if self.ranks.first and self._states.write(state) and self._tables is not None:
+                    self.model.spread.written()
         self.saving.saved()
+
+    def _agree_on_statistics(self) -> None:
+        """BatchNorm's running statistics are the same on all ranks before they are scored with or saved."""
+        if self.parallel is not None:
+            averages = [] if self.average is None else self.average.of(self.parallel.norms.statistics())
+            self.parallel.norms.agree(averages)
 
     def _with_progress(self, loader: MultimodalDataLoader, name: str, *, leave: bool = True) -> Iterator[Batch]:
         verbose = bool(self.model._verbose)
-        yield from followed(loader, size=len, total=loader.num_samples, what=name, verbose=verbose, leave=leave)
+        yield from followed(
+            loader,
+            # Of a split that is scored, the other ranks are about as far as rank 0, which shows it.
+            size=lambda batch: batch.global_rows if batch.share is not None else len(batch) * self.ranks.world_size,
+            total=loader.num_samples,
+            what=name,
+            shown=self.ranks.first,
+            verbose=verbose,
+            leave=leave,
+        )
 
 
-def fit_batches(train: MultimodalDataLoader, model: BaseModel) -> None:
-    """Let the loader make batches that the model can train on: none of a single row where it has BatchNorm.
-
-    BatchNorm has no variance of one row, so torch ends the step. A single row that is left at the end of an epoch joins
-    the batch before it: no row is lost, and their order stays. Other models keep their batches, and so their trace.
-
-    Raises:
-        ConfigError: the model has BatchNorm, and `batch_size` or the whole split is one row.
-    """
-    norm = next((name for name, part in model.named_modules() if isinstance(part, _BatchNorm)), None)
-    if norm is None:
-        return
-    for one, remedy in (
-        (train.batch_size == 1, "batch_size is 1: set it to at least 2"),
-        (train.num_samples == 1, f"{train.data_path} has a single row: build the dataset with more training rows"),
-    ):
-        if one:
-            raise ConfigError(
-                f"{type(model).__name__} has BatchNorm ({norm}), which needs 2 rows per batch to train, but "
-                f"{remedy}, or "
-                "choose a model or setting without it (batch_norm: False)"
-            )
-    train.least_rows = 2
-    if train.num_samples % train.batch_size == 1:
-        logging.info("BatchNorm cannot train on one row: the last row of an epoch joins the batch before it")
+def _to_numpy(parts: list[torch.Tensor]) -> NDArray | None:
+    return torch.cat(parts).cpu().numpy() if parts else None
 
 
-def _to_numpy(parts: list[torch.Tensor]) -> NDArray:
-    return torch.cat(parts).cpu().numpy() if parts else np.empty(0, dtype=np.float32)
+def _scores(values: NDArray | None) -> NDArray[np.float32]:
+    return np.empty(0, dtype=np.float32) if values is None else values

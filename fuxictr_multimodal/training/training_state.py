@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from fuxictr.pytorch.models import BaseModel
 
+from fuxictr_multimodal.system.ranks import all_of, current, sum_over_ranks
 from fuxictr_multimodal.system.torch_files import check_weights
+from fuxictr_multimodal.training.data_parallel import seed_rank
+from fuxictr_multimodal.training.gradient_exchange import sparse_weights, sum_rows
 from fuxictr_multimodal.training.optimizer_state import check_optimizer_state
 from fuxictr_multimodal.training.progress import Progress
 from fuxictr_multimodal.training.state_file import (
@@ -24,6 +27,18 @@ from fuxictr_multimodal.training.state_owner import Owner
 from fuxictr_multimodal.training.weight_average import WeightAverage
 
 
+class Spread(Protocol):
+    """What a model whose weights are spread over ranks adds to a state; all ranks call both."""
+
+    def gathered(self) -> dict[str, Any]:
+        """All of it on rank 0, in a form that any number of ranks can take up; elsewhere it is not read."""
+        ...
+
+    def take_up(self, state: Mapping[str, Any] | None) -> None:
+        """Give this rank its part; None is the state of a model without spread weights."""
+        ...
+
+
 @dataclass
 class TrainingState:
     """A state without what model, optimizer and random generators hold themselves.
@@ -35,6 +50,11 @@ class TrainingState:
         loss_sum: of the steps since the last evaluation, float64 scalar, or None right after one.
         loss_steps: their number.
         gradients: by the name of a weight, those that wait for the end of an accumulation window.
+
+    Where several processes train, all of them make a state and take it up, and it holds what one process would have:
+    sums are those over the ranks. Beside it are the random states of the other ranks. Resumed by as many processes,
+    each continues its stream; by another number, rank 0 does and the others begin anew, see `seed_rank`. A model whose
+    weights are spread over ranks has an attribute `spread` (`Spread`), which adds its part.
     """
 
     progress: Progress
@@ -45,8 +65,10 @@ class TrainingState:
     gradients: Mapping[str, torch.Tensor] | None = None
 
     def as_dict(self, model: BaseModel, average: WeightAverage | None, owner: Owner | None) -> dict[str, Any]:
-        """The content of the file."""
+        """The content of the file, on rank 0; all ranks call this."""
         cpu, gpus = random_state()
+        others = all_of({"rng": cpu, "rng_cuda": gpus, "rng_host": host_random_state()}) if current().several else []
+        spread = getattr(model, "spread", None)
         return {
             "run": None if owner is None else owner.as_dict(),
             "model": model.state_dict(),
@@ -58,9 +80,11 @@ class TrainingState:
             "loader": self.loader,
             "epoch_steps": self.epoch_steps,
             "progress": asdict(self.progress),
-            "loss_sum": self.loss_sum,
+            "loss_sum": None if self.loss_sum is None else sum_over_ranks(self.loss_sum),
             "loss_steps": self.loss_steps,
             "gradients": _waiting_gradients(model),
+            "rng_of_ranks": others[1:],
+            "spread": None if spread is None else spread.gathered(),
         }
 
     @classmethod
@@ -105,8 +129,9 @@ class TrainingState:
         model.optimizer.load_state_dict(state["optimizer"])
         if average is not None:
             average.load_state_dict(state.get("average"))
-        set_random_state(state["rng"], state["rng_cuda"])
-        set_host_random_state(state.get("rng_host"))
+        if (spread := getattr(model, "spread", None)) is not None:
+            spread.take_up(state.get("spread"))
+        _take_up_random(state, step=found.progress.step)
         return found
 
     def check_position(self, epoch_steps: int) -> None:
@@ -130,10 +155,16 @@ class TrainingState:
     def begin_inside(self, loss_sum: torch.Tensor, model: BaseModel) -> int:
         """Continue an epoch: put the gradients and the sum of losses where they were, and return the number of steps.
 
+        Of several processes rank 0 has them: later they are summed over the ranks.
+
         Args:
             loss_sum: zero; it is changed.
             model: without gradients.
         """
+        if (tables := getattr(model, "sharded_tables", None)) is not None:
+            tables.resume_window()
+        if not current().first:
+            return self.loss_steps
         if self.loss_sum is not None:
             loss_sum.copy_(self.loss_sum)
         for name, parameter in model.named_parameters():
@@ -149,4 +180,29 @@ def _waiting_gradients(model: BaseModel) -> dict[str, torch.Tensor] | None:
     """
     if type(model).train_step is BaseModel.train_step or getattr(model, "accumulation_steps", None) == 1:
         return None
-    return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    waiting = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    ranks = current()
+    if not ranks.several:
+        return waiting
+    # In one order: what a rank has no gradient of yet, it adds nothing to.
+    found = set().union(*all_of(list(waiting)))
+    sparse = sparse_weights(model)
+    return {
+        name: sum_rows(weight, ranks)[0]
+        if id(weight) in sparse
+        else sum_over_ranks(torch.zeros_like(weight) if weight.grad is None else weight.grad)
+        for name, weight in model.named_parameters()
+        if name in found
+    }
+
+
+def _take_up_random(state: Mapping[str, Any], *, step: int) -> None:
+    """The random state that this rank had; see `TrainingState`."""
+    ranks = current()
+    of_ranks = [state, *state.get("rng_of_ranks", ())]
+    if not ranks.first and len(of_ranks) != ranks.world_size:
+        seed_rank(torch.initial_seed(), step=step)
+        return
+    own = of_ranks[ranks.rank]
+    set_random_state(own["rng"], own["rng_cuda"])
+    set_host_random_state(own.get("rng_host"))

@@ -11,7 +11,7 @@ an average.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -70,6 +70,11 @@ class WeightAverage:
             yield
         finally:
             self._swap()
+
+    def of(self, weights: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+        """The averages of some of the tensors that are averaged."""
+        asked = set(map(id, weights))
+        return [self._averages[name] for name, weight in self._weights.items() if id(weight) in asked]
 
     def state_dict(self) -> dict[str, object]:
         """The averages by the names of the weights, and the steps so far."""

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from fuxictr_multimodal.data.batch import Jagged
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.system.ranks import largest_over_ranks
 from fuxictr_multimodal.zoo.histories import FIRST, Specs, shared_sequences
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
 
-    from fuxictr_multimodal.data.batch import Batch
+    from fuxictr_multimodal.data.batch import Batch, Share
     from fuxictr_multimodal.data.item_table import ItemTable
 
 POOLING = "layers.MaskedAveragePooling()"
@@ -33,7 +34,8 @@ def as_longctr(
     """The triple `(batch_dict, item_dict, mask)` that FuxiCTR's LongCTR models read.
 
     `item_dict[column]` is flat, (B * (T + 1), ...): the padded history, then the target; `mask` is (B, T) float, 1 on
-    real items. T is the longest history of the batch, at least 1 (models index into the history), or `max_len`.
+    real items. T is the longest history of the batch, at least 1 (models index into the history), or `max_len`. That of
+    a share is the longest of the global batch: a model may normalise over all slots, as DIN does with Dice.
     `padding` is FuxiCTR's: `pre` puts item 0 before the history, `post` after it.
     """
     slots_BT1, mask_BT = longctr_slots(batch, max_len=max_len, padding=padding)
@@ -42,6 +44,8 @@ def as_longctr(
 
 def longctr_slots(batch: Batch, *, max_len: int | None = None, padding: str = "pre") -> tuple[Tensor, Tensor]:
     """Items of the LongCTR layout, padded history then target (B, T + 1), and the mask (B, T) of real history items."""
+    if max_len is None and batch.share is not None:
+        max_len = max(batch.share.longest, 1)
     return slots_of(batch.history, batch.target, max_len=max_len, padding=padding)
 
 
@@ -220,16 +224,24 @@ def longctr_feature_map(feature_map: FeatureMap) -> tuple[FeatureMap, list[tuple
 
 
 def longctr_of_columns(
-    columns: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]], *, max_len: int | None = None, padding: str = "pre"
+    columns: Mapping[str, Tensor],
+    pairs: Sequence[tuple[str, str]],
+    *,
+    max_len: int | None = None,
+    padding: str = "pre",
+    share: Share | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
     """The triple of `as_longctr` from flat columns; `pairs` are those of `longctr_feature_map`.
 
-    An item is where one of its sequences is not 0, wherever FuxiCTR has filled them.
+    An item is where one of its sequences is not 0, wherever FuxiCTR has filled them. Ranks that have a share of a
+    global batch ask each other for the longest history.
     """
     sequences = {field: columns[name] for field, name in pairs}
     real_BL = torch.stack([values_BL != 0 for values_BL in sequences.values()]).any(dim=0)
     lengths = real_BL.sum(dim=1)
     slots = max(int(lengths.max()) if len(lengths) else 0, 1) if max_len is None else max_len
+    if max_len is None and share is not None:
+        slots = int(largest_over_ranks(torch.tensor([slots])))
     items, mask_BT = {}, pad(Jagged.from_lengths(torch.ones_like(real_BL)[real_BL], lengths), slots, padding)
     for field, values_BL in sequences.items():
         padded_BT = pad(Jagged.from_lengths(values_BL[real_BL], lengths), slots, padding)

@@ -107,7 +107,9 @@ class ZooModel:
         found, pairs = longctr_feature_map(feature_map)
         model = self.model_class(found, **params)
         slots = repairs.least_slots(model, max(feature_map.features[name]["max_len"] for _, name in pairs))
-        return model, lambda batch: longctr_of_columns(batch.features, pairs, max_len=slots, padding=self.padding)
+        return model, lambda batch: longctr_of_columns(
+            batch.features, pairs, max_len=slots, padding=self.padding, share=batch.share
+        )
 
     def _build_flat(
         self, feature_map: FeatureMap, item_table: Callable[[Any], ItemTable], params: Mapping[str, Any]

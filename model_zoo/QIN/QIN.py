@@ -149,7 +149,7 @@ class QIN(BaseModel):
         terms by `first_order_share`, if these have their own loss), and `parts` (K, B, 1) are their `y_pred`. With
         `self_ensemble`, in training, `parts` are those of two passes, and `y_pred` is the mean of them. With
         `contrastive_loss`, in training, `contrasted` are target and mean history, each (B, D) and of items alone, of
-        every network and its first behaviour.
+        every network and its first behaviour, and `share` is that of the batch.
         """
         columns = self._columns(inputs)
         context = {name: columns[name] for name in self.context_features}
@@ -185,6 +185,7 @@ class QIN(BaseModel):
                 found["y_pred"] = found["parts"].mean(dim=0)
         if contrasted:
             found["contrasted"] = contrasted
+            found["share"] = inputs.share if isinstance(inputs, Batch) else None
         return found
 
     def fold(self) -> FoldedQIN:
@@ -299,7 +300,8 @@ class QIN(BaseModel):
         else:
             losses = [self.loss_fn(y_part, y_true, reduction="mean") for y_part in (parts if len(parts) else [y_pred])]
         for target_BD, mean_BD in return_dict.get("contrasted", ()):
-            losses.append(self.options.loss.contrastive_loss * history_contrast(target_BD, mean_BD, y_true.view(-1)))
+            contrast = history_contrast(target_BD, mean_BD, y_true.view(-1), return_dict["share"])
+            losses.append(self.options.loss.contrastive_loss * contrast)
         return torch.stack(losses).sum()
 
     def regularization_loss(self) -> Tensor | float:

@@ -171,7 +171,15 @@ class ItemVectors:
             getattr(layer, "sparse", False) for layer in self.embedding.embedding_layer.embedding_layers.values()
         )
 
+    def _sharded(self) -> bool:
+        """Whether a lookup is an exchange of several processes, so that all of them have to look up equally often."""
+        return any(
+            getattr(layer, "sharded", False) for layer in self.embedding.embedding_layer.embedding_layers.values()
+        )
+
     def _whole_table(self, table: ItemTable, ids: int) -> Tensor | None:
+        if self._sharded():
+            return None
         # In-place changes of the weights count up their version; fused optimizers do not, hence `forget`.
         kept_for = (id(table), *(p._version for p in self.embedding.parameters()))
         if kept_for != self._kept_for:

@@ -127,10 +127,7 @@ def test_scripts_of_known_data_are_subcommands_of_build(forked, tmp_path):
 
 
 def test_the_run_commands_read_no_shipped_configs(repository, tmp_path):
-    done = subprocess.run(
-        [sys.executable, repository / "run_expid.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(repository)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "pass the folder with --config" in done.stderr
+    done = type_command([str(repository / "run_expid.py")], folder=tmp_path)
+    assert done.status == 2
+    assert "pass the folder with --config" in done.errors
     assert Path(packaged("config")) == repository / "config"

@@ -1,9 +1,6 @@
 """A comparison in one command: equal trials, winners by seeds, a leaderboard; run again, it repeats nothing."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -108,11 +105,8 @@ def test_runs_are_called_by_their_own_names(monkeypatch):
 @pytest.mark.slow
 def test_one_command_tunes_runs_and_ranks_and_then_repeats_nothing(home, repository):
     command = [str(repository / "run_comparison.py"), "--config", "comparison.yaml", "--gpu", "-1", "-1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)}
-    done = subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = type_command(command, folder=home, environment={"OMP_NUM_THREADS": "1"}, before=draw_nothing)
+    assert done.status == 0, done.out + done.errors
     table = (home / "out/board.md").read_text()
     reports = {path: path.stat().st_mtime_ns for path in (home / "checkpoints").rglob("*.report.json")}
     board = json.loads((home / "out/board.json").read_text())

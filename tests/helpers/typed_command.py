@@ -18,6 +18,7 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 from fuxictr_multimodal.launch.pool import PRELOADED
+from tests.helpers.empty_curves import leave_curves_empty
 
 ROOT = Path(__file__).resolve().parents[2]
 # What commands import besides, and what starts no threads either.
@@ -34,7 +35,7 @@ class Typed:
 
 
 def nothing() -> None:
-    """What is done before most commands."""
+    """What is done before a command whose every picture counts."""
 
 
 class Command:
@@ -46,7 +47,7 @@ class Command:
         *,
         folder: Path,
         environment: Mapping[str, str] | None = None,
-        before: Callable[[], None] = nothing,
+        before: Callable[[], None] = leave_curves_empty,
     ) -> None:
         printed = tempfile.mkdtemp()
         weakref.finalize(self, shutil.rmtree, printed)
@@ -84,7 +85,7 @@ def type_command(
     folder: Path,
     environment: Mapping[str, str] | None = None,
     seconds: float = 600,
-    before: Callable[[], None] = nothing,
+    before: Callable[[], None] = leave_curves_empty,
 ) -> Typed:
     """Run `python SCRIPT ...` in a folder: the script as `__main__` of its own process, as Python would.
 
@@ -93,7 +94,7 @@ def type_command(
         folder: where it is run.
         environment: variables to add.
         seconds: after these it is ended, and its status is None.
-        before: a function of a module, called in the process before the script.
+        before: a function of a module, called in the process before the script. By default curves are not drawn.
     """
     command = Command(words, folder=folder, environment=environment, before=before)
     command.communicate(seconds)

@@ -5,6 +5,13 @@ from PIL import Image
 
 from fuxictr_multimodal.training import curves
 from fuxictr_multimodal.training.report import Report
+from tests.helpers.empty_curves import DRAWN
+
+
+@pytest.fixture(autouse=True)
+def drawn(monkeypatch):
+    """Elsewhere runs draw nothing."""
+    monkeypatch.setattr(curves, "draw_curves", DRAWN)
 
 
 def report(steps=(16, 32, 48), epochs=(1, 2, 3)):
@@ -25,6 +32,13 @@ def test_picture_lies_beside_the_report_and_repeats(tmp_path):
     curves.draw_curves_beside(report(), tmp_path / "QIN_x_s1.report.json")
     assert path.read_bytes() == first
     assert [p.name for p in tmp_path.iterdir()] == ["QIN_x_s1.curve.png"]
+
+
+def test_a_run_draws_its_curves(run_qin, tmp_path):
+    found, path = run_qin("epochs=2", seed=1)
+    (picture,) = path.parent.glob("*.png")
+    assert picture.name == "QIN_test@epochs=2_s1.curve.png"
+    assert picture.read_bytes() == DRAWN(found, tmp_path / "again.png").read_bytes()
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [((16,), (1,)), ((5, 10, 16), (1, 1, 1))])

@@ -18,8 +18,12 @@ from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS
 from fuxictr_multimodal.data.store.staging import StoreExistsError
 from fuxictr_multimodal.data.store.store import Store
 from fuxictr_multimodal.data.synthetic import SyntheticSpec, build_synthetic, spec_of
-from fuxictr_multimodal.errors import ConfigError, DataError
+from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.system.files import locked, make_folder
+from fuxictr_multimodal.system.ranks import launched
+from fuxictr_multimodal.system.ray_cluster import ray_at
+
+ENGINES = ("local", "ray")
 
 _OURS = frozenset({*SPLITS, "ids", "feature_vocab.json", "item_titles.json"})
 
@@ -30,6 +34,8 @@ def build_entry(
     data_root: str | Path | None = None,
     overwrite: bool = False,
     frames: Mapping[str, Any] | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
 ) -> Store:
     """Build the dataset of an entry.
 
@@ -39,15 +45,19 @@ def build_entry(
         overwrite: replace a dataset that is there.
         frames: data frames of polars or pandas in place of the entry's files: `train_data`, `valid_data`, `test_data`,
             `interactions`, `item_data`, `user_data`.
+        engine: `local` builds in this process; `ray` reads and encodes samples with the workers of a Ray cluster, to
+            the same bytes.
+        ray_address: of the cluster; None starts Ray on this machine and ends it afterwards.
 
     Raises:
-        InputError: the entry is wrong or names no files, a value in the files is wrong, or the dataset is there and
-            `overwrite` is not set.
+        InputError: the entry is wrong or names no files, a value in the files is wrong, the dataset is there and
+            `overwrite` is not set, or the cluster failed.
     """
     dataset_id = params["dataset_id"]
     root = Path(data_root if data_root is not None else params["data_root"])
     where = f"dataset {dataset_id!r}"
     form = form_of(params) if not frames else "samples"
+    _check_engine(engine, ray_address, form, where)
     if form == "built":
         remedy = " ".join(params.get("obtain", "see docs/own_data.md for one that does").split())
         raise ConfigError(
@@ -69,7 +79,8 @@ def build_entry(
     entry = Entry.of(params, frames)
     folder = folder_name(root, dataset_id)
     try:
-        _build(entry, root, folder, overwrite=overwrite)
+        with ray_at(ray_address) if engine == "ray" else contextlib.nullcontext() as ray:
+            _build(entry, root, folder, overwrite=overwrite, ray=ray)
     except DataError as error:
         if params.get("obtain") and "does not exist" in str(error):
             raise DataError(f"{error}. {' '.join(params['obtain'].split())}") from None
@@ -92,7 +103,7 @@ def open_or_build(params: Mapping[str, Any]) -> Store:
             raise DataError(f"dataset {dataset_id!r} is not in {root}. {' '.join(params['obtain'].split())}")
         if missing and (problem := unread_format(params)):
             raise ConfigError(f"dataset {dataset_id!r} is not in {root}{problem}")
-        return Store.open(root, folder, verify=verify)
+        return _opened(root, folder, verify)
     if missing:
         check_dataset_id(folder)
         make_folder(root)
@@ -108,13 +119,25 @@ def open_or_build(params: Mapping[str, Any]) -> Store:
                 # Who waits for it takes the file of this name that comes next.
                 with contextlib.suppress(OSError):
                     lock.unlink()
-    store = Store.open(root, folder, verify=verify)
+    store = _opened(root, folder, verify)
     if form == "synthetic":
         where = f"dataset {dataset_id!r}: synthetic"
         _refuse_another_spec(store, SyntheticSpec.from_dict(params["synthetic"], where=where))
     else:
         check_unchanged(store, Entry.of(params))
     return store
+
+
+def _opened(root: Path, folder: str, verify: Any) -> Store:
+    """The dataset; of the processes of a machine that train together, one compares its files with their checksums."""
+    here = launched()
+    with contextlib.ExitStack() as held:
+        if here.local_world_size > 1:
+            with contextlib.suppress(DataError):
+                held.enter_context(locked(root / f".{folder}.verify.lock"))
+            if verify == "full" and here.local_rank:
+                verify = "auto"
+        return Store.open(root, folder, verify=verify)
 
 
 def check_columns(params: Mapping[str, Any]) -> None:
@@ -151,14 +174,27 @@ def folder_name(data_root: Path, dataset_id: str) -> str:
     return f"{dataset_id}{BESIDE}" if taken else dataset_id
 
 
-def _build(entry: Entry, root: Path, folder: str, *, overwrite: bool) -> None:
+def _check_engine(engine: str, ray_address: str | None, form: str, where: str) -> None:
+    if engine not in ENGINES:
+        raise ConfigError(f"engine {engine!r} is not known. {did_you_mean(engine, ENGINES)}")
+    if ray_address is not None and engine != "ray":
+        raise ConfigError(f"--ray-address is for --engine ray, not {engine}")
+    if engine == "ray" and form in ("synthetic", "prepared"):
+        what = "generated" if form == "synthetic" else "encoded by FuxiCTR already"
+        raise ConfigError(
+            f"{where}: --engine ray encodes a log of events or samples that are ready, but these are {what}: leave out "
+            "--engine"
+        )
+
+
+def _build(entry: Entry, root: Path, folder: str, *, overwrite: bool, ray: Any) -> None:
     # What builds is imported where it is needed: a run that finds its dataset starts without it.
     options: dict[str, Any] = {"data_root": root, "recipe": recipe_of(entry), "overwrite": overwrite}
     entry = replace(entry, dataset_id=folder)
     if entry.form == "log":
         from fuxictr_multimodal.data.entry.log.dataset import build_log
 
-        build_log(entry, **options)
+        build_log(entry, **options, ray=ray)
     elif entry.form == "prepared":
         from fuxictr_multimodal.data.entry.prepared import build_prepared
 
@@ -166,7 +202,7 @@ def _build(entry: Entry, root: Path, folder: str, *, overwrite: bool) -> None:
     else:
         from fuxictr_multimodal.data.entry.samples.dataset import build_samples
 
-        build_samples(entry, **options)
+        build_samples(entry, **options, ray=ray)
 
 
 def _refuse_another_spec(store: Store, spec: SyntheticSpec) -> None:

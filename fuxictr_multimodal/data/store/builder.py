@@ -23,14 +23,14 @@ from fuxictr_multimodal.data.store.disk_columns import DiskColumns
 from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, check_roles
 from fuxictr_multimodal.data.store.h5_writer import write_item_file
-from fuxictr_multimodal.data.store.history_checks import HistoryChecks
 from fuxictr_multimodal.data.store.id_columns import IdColumns
 from fuxictr_multimodal.data.store.ids import IDS_FOLDER, IdMap
 from fuxictr_multimodal.data.store.item_rows import complete_sizes, encoded_items, order_items
-from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS, Column, Manifest
+from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS, Manifest, as_json
 from fuxictr_multimodal.data.store.number_scales import NumberScales
 from fuxictr_multimodal.data.store.promises import Promises
 from fuxictr_multimodal.data.store.reader import ITEM_FILE, TITLES_FILE
+from fuxictr_multimodal.data.store.row_encoder import EncodedRows, RowEncoder, SplitRows
 from fuxictr_multimodal.data.store.split_builder import SplitBuilder, is_given
 from fuxictr_multimodal.data.store.staging import Staging, StoreExistsError
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
@@ -122,7 +122,7 @@ class StoreBuilder:
         self._item_col = item_col
         self._weight_col = weight_col
         self._behaviours = tuple(behaviours)
-        self._recipe = _as_json(recipe) or {}
+        self._recipe = as_json(recipe) or {}
         self._sources = {name: Path(path) for name, path in (sources or {}).items()}
         self._rows_per_part = rows_per_part
         self._progress = progress
@@ -273,31 +273,44 @@ class StoreBuilder:
         """
         if split not in SPLITS:
             raise DataError(f"{self._where}: split {split!r} is unknown. {did_you_mean(split, SPLITS)}")
+        rows = SplitRows(split, columns, history_values, history_offsets, events, behaviours)
+        self._check_given(split, columns)
+        self._write(self.encoder.encoded(rows, first_row=self._first(split), numbered=self._ids.numbered))
+
+    @property
+    def encoder(self) -> RowEncoder:
+        """Encodes rows in any process, with what is fitted; after `write_items`."""
         if self._item_col is None and self._processor is None:
             self._fit_columns(rows=1)
         assert self._processor is not None, "write_items comes before append"
+        return RowEncoder(self._columns, self._processor, self._behaviours, self._max_len, self._ids.growing)
+
+    def append_encoded(self, rows: EncodedRows) -> None:
+        """Append rows that `encoder` encoded apart, in another process; see `append`."""
+        self._check_given(rows.split, rows.data)
+        for name, texts in rows.texts.items():
+            codes = self._ids.numbered(name, texts)
+            own = rows.data[name]
+            rows.data[name] = np.where(own < 0, own, codes[own]) if len(codes) else own
+        self._write(rows)
+
+    def _check_given(self, split: str, columns: Mapping[str, Any]) -> None:
+        """Refuse rows that lack a label or a weight which earlier ones of the split have, or have one more."""
         where, state = f"{split}.h5", self._splits.get(split)
-        on_disk = self._columns.of_split(
-            labelled=is_given(self._label_col["name"], columns, required=split != "test", split=state, where=where),
-            weighted=is_given(self._weight_col, columns, required=split == "train", split=state, where=where),
-        )
-        rows = validation.check_columns(columns, required=[c.name for c in on_disk], optional=(), where=where)
-        first = 0 if state is None else state.rows
-        encoded = self._processor.transform(columns, where=where)
-        data = {c.name: self._checked(c, encoded[c.name], where=where, first_row=first) for c in on_disk}
-        checks = HistoryChecks(
-            self._columns, self._processor, behaviours=self._behaviours, max_len=self._max_len, where=where
-        )
-        history, others = checks.checked(
-            None if history_values is None else (history_values, history_offsets, events or {}),
-            behaviours or {},
-            rows=rows,
-            first_row=first,
-        )
-        if state is None:
-            state = self._splits[split] = SplitBuilder(
+        is_given(self._label_col["name"], columns, required=split != "test", split=state, where=where)
+        is_given(self._weight_col, columns, required=split == "train", split=state, where=where)
+
+    def _first(self, split: str) -> int:
+        return self._splits[split].rows if split in self._splits else 0
+
+    def _write(self, rows: EncodedRows) -> None:
+        split, first = rows.split, self._first(rows.split)
+        for name in (column.name for column in rows.columns if column.role == "meta"):
+            self._ids.check_codes(name, rows.data[name], where=f"{split}.h5", first_row=first)
+        if split not in self._splits:
+            self._splits[split] = SplitBuilder(
                 folder=self.dir / split,
-                columns=on_disk,
+                columns=rows.columns,
                 rows_per_part=self._rows_per_part,
                 items=self._columns.items,
                 max_len=self._max_len,
@@ -305,18 +318,10 @@ class StoreBuilder:
                 events=[column.name for column in self._columns.of_events()],
                 behaviours=self._behaviours,
             )
-        state.append(data, history, others)
+        self._splits[split].append(rows.data, rows.history, rows.behaviours)
         if split == "train":
-            self._scales.add(data)
-        self._bar.update(rows)
-
-    def _checked(self, column: Column, values: np.ndarray, *, where: str, first_row: int) -> np.ndarray:
-        """The values as on disk; texts of a meta column become codes."""
-        values = self._ids.numbered(column.name, values)
-        checked = self._columns.checked(column, values, where=where, first_row=first_row)
-        if column.role == "meta":
-            self._ids.check_codes(column.name, checked, where=where, first_row=first_row)
-        return checked
+            self._scales.add(rows.data)
+        self._bar.update(rows.rows)
 
     def finish(
         self,
@@ -368,14 +373,14 @@ class StoreBuilder:
             item_columns=self._columns.of_items(),
             items=self._columns.items,
             split_method=split_method,
-            negative_sampling=_as_json(negative_sampling),
+            negative_sampling=as_json(negative_sampling),
             feature_cols=self._feature_cols,
             label_col=self._label_col,
-            normalizers={**self._processor.normalizers, **(_as_json(encoders) or {})},
+            normalizers={**self._processor.normalizers, **(as_json(encoders) or {})},
             sources=self._hashes(self._sources, "sources"),
             files=self._hashes(paths, "files"),
             recipe=self._recipe,
-            facts=_as_json(facts) or {},
+            facts=as_json(facts) or {},
             behaviours=list(self._behaviours),
             event_columns=self._columns.of_events(),
             ids=self._ids.names,
@@ -390,8 +395,3 @@ class StoreBuilder:
     def _hashes(self, paths: Mapping[str, Path], what: str) -> dict[str, str]:
         bar = tqdm(paths.items(), desc=f"checksums of {what}", disable=not self._progress or not paths, leave=False)
         return {name: sha256(path) for name, path in bar}
-
-
-def _as_json(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A copy as JSON sees it, so that the manifest read back equals the one returned."""
-    return None if values is None else json.loads(json.dumps(dict(values), allow_nan=False))

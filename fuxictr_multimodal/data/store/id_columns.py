@@ -34,6 +34,11 @@ class IdColumns:
         """Columns that have ids, sorted."""
         return sorted(self._maps)
 
+    @property
+    def growing(self) -> frozenset[str]:
+        """Columns of texts that are numbered as they come."""
+        return frozenset(self._growing)
+
     def get(self, name: str | None) -> IdMap | None:
         """The ids of a column, or None."""
         return None if name is None else self._maps.get(name)

@@ -231,6 +231,11 @@ class Manifest:
         return "\n".join([title, *rows])
 
 
+def as_json(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A copy as JSON sees it, so that the manifest read back equals the one that is written."""
+    return None if values is None else json.loads(json.dumps(dict(values), allow_nan=False))
+
+
 def checksum_of(content: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical JSON.
 

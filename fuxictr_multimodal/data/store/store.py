@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fuxictr_multimodal.data.store.held import HeldFolder, is_there, replaced_path
-from fuxictr_multimodal.data.store.ids import IdMap, ids_name
 from fuxictr_multimodal.data.store.integrity import Mode, check_files
 from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, Manifest
 from fuxictr_multimodal.data.store.reader import SplitReader
 from fuxictr_multimodal.errors import DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from fuxictr_multimodal.data.store.ids import IdMap
 
 Result = TypeVar("Result")
 
@@ -97,6 +99,9 @@ class Store:
         """
         if column not in self.manifest.ids:
             return None
+        # Ids need pyarrow, which takes a while to load; a split and its loader do not.
+        from fuxictr_multimodal.data.store.ids import IdMap, ids_name
+
         return self.read(lambda folder: IdMap.read(folder / ids_name(column)))
 
     def verify(self, *, progress: bool = False) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from fuxictr_multimodal.data.jagged import offsets_from_lengths, row_numbers, slices
 from fuxictr_multimodal.data.store.manifest import SPLITS
 from fuxictr_multimodal.data.synthetic.rule import click_probability
-from fuxictr_multimodal.data.synthetic.spec import SyntheticSpec
+from fuxictr_multimodal.data.synthetic.sizes import DerivedSizes
 from fuxictr_multimodal.data.synthetic.world import LEVELS, World, generator
 
 CONTEXT_COLUMNS = ("user_id", "likes_level", "views_level")
@@ -49,7 +49,7 @@ def _items_at(world: World, mass: np.ndarray) -> np.ndarray:
     return world.by_cluster[np.minimum(position, len(world.by_cluster) - 1)]
 
 
-def _make_block(spec: SyntheticSpec, world: World, split: str, index: int) -> Block:
+def _make_block(spec: DerivedSizes, world: World, split: str, index: int) -> Block:
     """Block `index` of a split: always drawn whole, so a shorter split is a prefix of a longer one."""
     rng = generator(spec, SPLITS.index(split), index)
     users = USERS_PER_BLOCK
@@ -95,7 +95,7 @@ def _make_block(spec: SyntheticSpec, world: World, split: str, index: int) -> Bl
     )
 
 
-def blocks(spec: SyntheticSpec, world: World, split: str) -> Iterator[Block]:
+def blocks(spec: DerivedSizes, world: World, split: str) -> Iterator[Block]:
     """The rows of a split, `USERS_PER_BLOCK` users at a time."""
     size = USERS_PER_BLOCK * spec.rows_per_user
     for index in range(-(-spec.rows_of(split) // size)):

@@ -1,4 +1,4 @@
-"""What synthetic data to generate: the settings of a `synthetic:` block and the sizes that follow from them."""
+"""What synthetic data to generate: a checked `synthetic:` block and the sizes that follow from it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 from fuxictr_multimodal.config.binder import bind
 from fuxictr_multimodal.config.dataset_settings import SyntheticSettings
-from fuxictr_multimodal.data.store.manifest import SPLITS
+from fuxictr_multimodal.data.synthetic.sizes import DerivedSizes
 
 
-class SyntheticSpec(SyntheticSettings):
+class SyntheticSpec(DerivedSizes, SyntheticSettings):
     """What to generate. The same spec gives the same bytes."""
 
     @classmethod
@@ -26,25 +26,3 @@ class SyntheticSpec(SyntheticSettings):
         fuxictr_multimodal.errors.ConfigError: synthetic: unknown key 'itmes'. Did you mean 'items'?
         """
         return bind(cls, block, where)
-
-    @property
-    def num_tags(self) -> int:
-        """Size of the tag vocabulary without padding."""
-        return self.tags or max(10, round(self.items * 11_739 / 91_717))
-
-    @property
-    def num_interests(self) -> int:
-        """Content clusters."""
-        return self.interests or max(8, min(400, self.items // 30))
-
-    def rows_of(self, split: str) -> int:
-        """Samples of a split."""
-        return {"train": self.rows, "valid": self.valid_rows, "test": self.test_rows}[split]
-
-    def users_of(self, split: str) -> int:
-        """Users of a split; the last one may have fewer samples."""
-        return -(-self.rows_of(split) // self.rows_per_user)
-
-    def first_user(self, split: str) -> int:
-        """Id of the first user of a split; ids run on from split to split, so no user is in two."""
-        return 1 + sum(self.users_of(name) for name in SPLITS[: SPLITS.index(split)])

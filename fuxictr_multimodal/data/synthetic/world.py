@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fuxictr_multimodal.data.store.manifest import SPLITS
-from fuxictr_multimodal.data.synthetic.spec import SyntheticSpec
+from fuxictr_multimodal.data.synthetic.sizes import DerivedSizes
 
 LEVELS = 10
 TAG_SLOTS = 5
@@ -61,12 +61,12 @@ class World:
         return share
 
 
-def generator(spec: SyntheticSpec, *key: int) -> np.random.Generator:
+def generator(spec: DerivedSizes, *key: int) -> np.random.Generator:
     """The random numbers of one part of the data; a part's numbers depend on no other part."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(spec.seed, spawn_key=key)))
 
 
-def make_world(spec: SyntheticSpec) -> World:
+def make_world(spec: DerivedSizes) -> World:
     """Draw items: clustered content, power-law popularity, levels, tags, noisy multimodal embedding."""
     rng = generator(spec, len(SPLITS))
     count, clusters = spec.items, spec.num_interests
@@ -112,7 +112,7 @@ def make_world(spec: SyntheticSpec) -> World:
     )
 
 
-def _make_tags(spec: SyntheticSpec, rng: np.random.Generator, cluster: np.ndarray) -> np.ndarray:
+def _make_tags(spec: DerivedSizes, rng: np.random.Generator, cluster: np.ndarray) -> np.ndarray:
     """Tags (I, TAG_SLOTS): most from the cluster's own tags, the frequent ones first; some slots stay empty."""
     shape = (spec.items, TAG_SLOTS)
     per_cluster = max(1, spec.num_tags // spec.num_interests)

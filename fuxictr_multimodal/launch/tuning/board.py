@@ -62,7 +62,7 @@ class Board:
             self._live.stop()
 
     def on_change(self, event: str, record: Record | None) -> None:
-        """Show a `start`, an `end`, a `retry` or the passing of time, `tick`."""
+        """Show a `start`, an `end`, a `retry`, a `lost` worker or the passing of time, `tick`."""
         if event != "tick":
             self._open = self._open_trials()
         if event == "end" and record is not None and not record.reused:
@@ -79,6 +79,8 @@ class Board:
         if event == "retry":
             batch = f"batch_size {record.ran.params['batch_size']}"
             return f"retry   {record.trial.expid} ran out of memory: retried as {record.ran.expid}, {batch}"
+        if event == "lost":
+            return f"lost    {record.trial.expid} with its worker: it will run again"
         what = record.error[0] if record.error else f"{_number(record.value)} after {record.seconds:.0f} s"
         return f"{record.status:<9} {record.trial.expid}  {settings}  {what}  [{self._totals()}]"
 

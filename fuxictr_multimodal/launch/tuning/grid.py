@@ -42,6 +42,10 @@ class Grid:
         """Trials of the list that have not started."""
         return len(self._queue)
 
+    def elsewhere(self) -> int:
+        """None: a grid has one worker."""
+        return 0
+
     def should_stop(self, record: Record) -> bool:
         """Never: a grid compares complete trainings."""
         return False

@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from fuxictr_multimodal.config.identity import config_hash
 from fuxictr_multimodal.errors import Unwritable
 from fuxictr_multimodal.launch.job import exit_text
 from fuxictr_multimodal.launch.tuning.space import Trial
+from fuxictr_multimodal.system.files import locked
 from fuxictr_multimodal.system.interruption import SIGNALS, exit_status
 from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 from fuxictr_multimodal.training.run_names import RunFiles
@@ -38,6 +41,7 @@ class Record:
         exit_code: of the process, negative for a signal; None if this tuner did not run it.
         error: why it failed, in one line, followed by the last lines that it printed.
         reused: it was complete before this tuner started.
+        losses: how many workers of a cluster were lost with it.
     """
 
     trial: Trial
@@ -52,6 +56,7 @@ class Record:
     exit_code: int | None = None
     error: list[str] = field(default_factory=list)
     reused: bool = False
+    losses: int = 0
 
     @classmethod
     def of(cls, trial: Trial) -> Record:
@@ -124,6 +129,18 @@ def finished_report(trial: Trial, dataset_hash: str | None) -> Report | None:
     if report is None or report.get("status") != "completed" or not is_of(report, trial, dataset_hash):
         return None
     return report if RunFiles.of_report(trial.report).left is None else None
+
+
+def is_held(trial: Trial) -> bool:
+    """Whether a process, on any machine, runs a trial: it holds the lock of its files."""
+    lock = RunFiles.of_report(trial.report).lock
+    if not lock.exists():
+        return False
+    try:
+        with locked(lock, timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
 
 
 def dataset_hash(trial: Trial) -> str | None:

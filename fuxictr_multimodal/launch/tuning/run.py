@@ -13,8 +13,10 @@ from pathlib import Path
 from rich.console import Console
 
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.launch.cluster import Cluster, slots_of
 from fuxictr_multimodal.launch.job import Job, Outcome, exit_text
 from fuxictr_multimodal.launch.pool import Pool
+from fuxictr_multimodal.launch.ray_pool import RayPool
 from fuxictr_multimodal.launch.tuning import prepare
 from fuxictr_multimodal.launch.tuning.board import Board
 from fuxictr_multimodal.launch.tuning.folder import SweepFolder, write_config
@@ -49,6 +51,7 @@ def tune(
     turns: Callable[[Sequence[Sweep], Sweep], bool] | None = None,
     is_over: Callable[[], bool] = lambda: False,
     pictures: bool = True,
+    cluster: Cluster | None = None,
 ) -> list[list[Record]]:
     """Run the same sweep of several models on the same slots, and write the summary of each at its end.
 
@@ -57,7 +60,7 @@ def tune(
     Args:
         config: the tuner file.
         expids: each is tuned instead of the file's `base_expid`, in its own folder; None is `base_expid`.
-        gpus: one GPU index a slot, -1 for the CPU.
+        gpus: one GPU index a slot, -1 for the CPU; without `cluster`.
         tag: run only trials whose expid contains it; of a grid.
         script: a Python script that runs a trial instead of `run_expid.py`. It gets `--config`, `--expid` and `--gpu`,
             and writes the report of the trial. Where there is a report, it also gets `--resume`, or `--overwrite` when
@@ -68,12 +71,14 @@ def tune(
         retry_oom: run a trial that ran out of memory once more with half the batch.
         prune: stop hopeless trials of a search early.
         seed: of the search.
-        storage: where a study that several machines share lives: a journal or the URL of a database.
+        storage: where a study that several machines share lives: a journal or the URL of a database. It may be a grid,
+            without `tag`.
         console: shows the progress; standard output by default.
         turns: makes the models take turns; it is called with all sweeps and the one whose turn it is, and says
             whether that one may draw another trial. See `Scheduler`.
         is_over: once it is true, running trials are interrupted and no more start. See `Scheduler`.
         pictures: whether the summaries have pictures and the importance of parameters, which take seconds a model.
+        cluster: runs the trials on a Ray cluster in place of this machine.
 
     Returns:
         For each expid, its trials and their outcomes.
@@ -117,9 +122,12 @@ def tune(
             sweeps[-1].publish()
         lacking = [sweep.space for sweep in sweeps if sweep.source.open_trials()]
         # A trial of our own entry point needs what is preloaded; a script of the user may need nothing of it.
-        pool = Pool(gpus, preload=own)
+        local = Pool(gpus, preload=own)
+        pool: Pool | RayPool = local
         if own and lacking:
-            _prepare(config, lacking, pool)
+            _prepare(config, lacking, local)
+        if cluster and any(sweep.source.open_trials() or sweep.source.elsewhere() for sweep in sweeps):
+            pool = stack.enter_context(_slots_of(cluster, sweeps, own=own, console=console))
         board = Board(
             records=lambda: [record for sweep in sweeps for record in sweep.source.records],
             open_trials=lambda: sum(sweep.source.open_trials() for sweep in sweeps),
@@ -134,6 +142,9 @@ def tune(
             deadline=deadline,
             turns=None if turns is None else functools.partial(turns, sweeps),
             is_over=is_over,
+            on_wait=lambda sweep, elsewhere: console.print(
+                f"{sweep.space.base_expid}: waiting for {elsewhere} trials on other machines", soft_wrap=True
+            ),
         )
         try:
             with board:
@@ -159,11 +170,11 @@ def _source(
     seed: int,
     storage: str | None,
 ) -> Iterator[Source]:
-    if search == "grid":
+    if search == "grid" and storage is None:
         with folder.only_tuner():
             yield Grid(space.grid(), restart, tag=tag)
         return
-    # Optuna is an extra: only a search needs it.
+    # Optuna is an extra: only a search needs it, and what several machines share.
     from fuxictr_multimodal.launch.tuning.search import Search
 
     source = Search(
@@ -178,6 +189,24 @@ def _source(
     )
     with source.working():
         yield source
+
+
+def _slots_of(
+    cluster: Cluster, sweeps: Sequence[Sweep], *, own: bool, console: Console
+) -> contextlib.AbstractContextManager[RayPool]:
+    """Slots on machines that see the script, the folders of the sweeps and what their trials read and write."""
+    from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME
+
+    trials = [trial for sweep in sweeps for trial in sweep.space.representatives()]
+    manifests = [Path(trial.params["data_root"]) / trial.dataset_id / MANIFEST_NAME for trial in trials]
+    folders = [*(sweep.folder.path for sweep in sweeps), *(Path(trial.params["model_root"]) for trial in trials)]
+    return slots_of(
+        cluster,
+        files=[*(sweep.script for sweep in sweeps), *manifests],
+        folders=folders,
+        preload=own,
+        say=lambda line: console.print(line, soft_wrap=True, highlight=False),
+    )
 
 
 def _script(script: Path | None) -> tuple[Path, bool]:

@@ -1,4 +1,4 @@
-"""Random and TPE search in an Optuna study: resumable, shared by several tuners, with median pruning."""
+"""Trials in an Optuna study: random and TPE search, and a grid that several tuners share; resumable, with pruning."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ except ModuleNotFoundError as error:
     if error.name != "optuna":
         raise
     raise ConfigError(
-        "--search random and --search tpe need Optuna: pip install 'fuxictr-multimodal[tuner]' (a grid does not)"
+        "--search random, --search tpe and --storage need Optuna: pip install 'fuxictr-multimodal[tuner]' (a grid of "
+        "one machine does not)"
     ) from None
 
 # After this many known settings in a row, random draws take over; after twice as many, the search ends.
@@ -46,17 +47,19 @@ class Search:
     Args:
         space: its lists become categories, its ranges numbers.
         folder: holds the study (`study.db`) of a search that is not shared.
-        algorithm: `random` or `tpe`.
+        algorithm: `random` or `tpe`; `grid` runs all settings of the lists.
         trials: different settings in the whole study, over all workers and restarts; failed and pruned ones count, so
-            that two models get the same number.
-        prune: stop a trial whose best value so far is worse than the median of the others at the same evaluation.
+            that two models get the same number. Of a grid, all its settings.
+        prune: stop a trial whose best value so far is worse than the median of the others at the same evaluation; never
+            in a grid.
         seed: of the sampler. A setting depends on the seed and its place in the study, so a restart continues the
             sequence.
         restart: finds trials that are already complete.
         storage: of a study that several machines share, see `open_storage`; None is the folder's own file.
 
     Trials that an interrupted tuner hands back, and those of a dead one, are queued again; so are, when a worker joins,
-    trials that were killed or could not write their files.
+    trials that were killed or could not write their files. A grid repeats any failed trial then, as it does on one
+    machine.
     """
 
     def __init__(
@@ -71,28 +74,32 @@ class Search:
         seed: int = 0,
         storage: str | None = None,
     ) -> None:
-        assert algorithm in ("random", "tpe"), algorithm
-        if not space.varied:
+        assert algorithm in ("grid", "random", "tpe"), algorithm
+        if not space.varied and algorithm != "grid":
             raise ConfigError(f"{space.path}: tuner_space has no varied parameter: write a list or a range")
         self.space = space
         self.folder = folder
         self.algorithm = algorithm
-        self.trials = min(trials, space.size or trials)
+        self._grid = space.grid() if algorithm == "grid" else []
+        self.trials = len(self._grid) or min(trials, space.size or trials)
         self.restart = restart
         self.seed = seed
         self.records: list[Record] = []
         self._owned: dict[str, Trial] = {}
         self._distributions = distributions(space.axes)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.shared = storage is not None
         self._storage = open_storage(storage, own_file=folder.study)
         # A folder says what a search is; a shared storage holds the searches of many folders.
-        search = f"_{algorithm}_s{seed}" if storage else ""
+        search = ("_grid" if self._grid else f"_{algorithm}_s{seed}") if storage else ""
         self._study = optuna.create_study(
             storage=self._storage.storage,
             study_name=f"{space.base_expid}{search}_{space.hash()}",
             direction="maximize" if outcome.maximised(space.representatives()[0].params) else "minimize",
             # The first evaluation says little: pruning begins with the second.
-            pruner=optuna.pruners.MedianPruner(n_warmup_steps=2) if prune else optuna.pruners.NopPruner(),
+            pruner=optuna.pruners.MedianPruner(n_warmup_steps=2)
+            if prune and not self._grid
+            else optuna.pruners.NopPruner(),
             load_if_exists=True,
         )
         self.name = f"{self._study.study_name} in {self._storage.name}"
@@ -102,9 +109,15 @@ class Search:
         """Join the study as a worker; at the end, hand back the trials that did not end."""
         with self._storage.working(self._owned):
             with self._drawing():
-                for frozen in self._tried().values():
-                    if frozen.state == TrialState.FAIL and frozen.user_attrs.get(BY_MACHINE):
+                tried = self._tried()
+                for frozen in tried.values():
+                    if frozen.state == TrialState.FAIL and (self._grid or frozen.user_attrs.get(BY_MACHINE)):
                         requeue(self._study, frozen)
+                for listed in self._grid:
+                    if listed.expid not in tried:
+                        params = {key: json.dumps(listed.settings[key]) for key in self._distributions}
+                        known = {"settings": listed.settings, "expid": listed.expid}
+                        self._study.enqueue_trial(params, user_attrs=known)
             self.refresh()
             try:
                 yield self
@@ -139,6 +152,13 @@ class Search:
         tried = self._tried()
         waiting = sum(trial.state == TrialState.WAITING for trial in tried.values())
         return waiting + max(0, self.trials - len(tried))
+
+    def elsewhere(self) -> int:
+        """How many trials of a shared study other workers run; `next` gives one of them once its machine is lost."""
+        if not self.shared:
+            return 0
+        owned = {trial.number for trial in self._owned.values()}
+        return sum(trial.number not in owned for trial in self._trials(TrialState.RUNNING))
 
     def should_stop(self, record: Record) -> bool:
         """Report the new evaluations of a running trial to the study, and ask its pruner."""
@@ -269,7 +289,7 @@ def _is_drawn(trial: FrozenTrial) -> bool:
 
 
 def _sampler(algorithm: str, *, seed: int, trials: int) -> optuna.samplers.BaseSampler:
-    if algorithm == "random":
+    if algorithm != "tpe":
         return optuna.samplers.RandomSampler(seed=seed)
     # A quarter of the trials, at least 5 and at most 10, are drawn at random before the model starts.
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(5, trials // 4)))

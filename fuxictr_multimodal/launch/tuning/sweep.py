@@ -31,6 +31,9 @@ class Source(Protocol):
     def open_trials(self) -> int:
         """How many trials may still come from `next`."""
 
+    def elsewhere(self) -> int:
+        """How many trials run on other machines, which may lose them."""
+
     def should_stop(self, record: Record) -> bool:
         """Whether to prune a running trial, whose curve has grown."""
 

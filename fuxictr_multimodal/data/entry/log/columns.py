@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,37 @@ class LogRows:
             event += size
         if names and row != len(kept):
             raise DataError(f"{self._table.name} has changed while it was read: build again")
+
+    @property
+    def reads(self) -> bool:
+        """Whether samples need columns of the log's rows."""
+        return bool(self._columns.from_file)
+
+    @property
+    def anywhere(self) -> bool:
+        """Whether these can be read without those of the rows before, or there are none."""
+        return bool(self._table.parts) or not self.reads
+
+    def apart(self, events: Events) -> LogRows:
+        """The same for another process, with events of which it needs no more."""
+        rows = copy.copy(self)
+        rows._events, rows._columns = events, replace(self._columns, entry=replace(self._columns.entry, frames={}))
+        if not self.anywhere:
+            rows._table = replace(self._table, frame=pl.LazyFrame())
+        return rows
+
+    def some(self, first_row: int, rows: int) -> pl.DataFrame:
+        """Columns from the file of the events in some rows of the log, which can be read `anywhere`.
+
+        Raises:
+            DataError: the file is damaged, or shorter than it was.
+        """
+        if not self.reads:
+            return pl.DataFrame()
+        chunk = self._table.some(first_row, rows).read(self._columns.from_file)
+        if len(chunk) != rows:
+            raise DataError(f"{self._table.name} has changed while it was read: build again")
+        return chunk.filter(pl.Series(self._events.kept[first_row : first_row + rows]))
 
     def fitted(self, train: NDArray[np.bool_]) -> pl.DataFrame | None:
         """Raw columns of the events of train, on which FuxiCTR's vocabularies are fitted; None where there are none.

@@ -13,9 +13,11 @@ import polars as pl
 from fuxictr_multimodal.config.entry_settings import SplitSettings
 from fuxictr_multimodal.data.entry.entry import MAX_LEN, Entry
 from fuxictr_multimodal.data.entry.events import TIMES, to_facts
-from fuxictr_multimodal.data.entry.log.columns import PIECE_ROWS, LogColumns, LogRows
+from fuxictr_multimodal.data.entry.log.columns import LogColumns, LogRows
+from fuxictr_multimodal.data.entry.log.pieces import LogSplitRows, pieces_of
 from fuxictr_multimodal.data.entry.log.reader import Events, log_dtypes, read_events
-from fuxictr_multimodal.data.entry.log.samples import LogChoices, LogSamples, Samples
+from fuxictr_multimodal.data.entry.log.samples import LogChoices, LogSamples
+from fuxictr_multimodal.data.entry.pieces import append_pieces
 from fuxictr_multimodal.data.entry.tables.files import Table
 from fuxictr_multimodal.data.entry.tables.items import (
     Items,
@@ -36,7 +38,13 @@ DEFAULT_SPLIT = SplitSettings.model_validate({"by": "time"})
 
 
 def build_log(
-    entry: Entry, *, data_root: str | Path, recipe: Mapping[str, Any], overwrite: bool, progress: bool = True
+    entry: Entry,
+    *,
+    data_root: str | Path,
+    recipe: Mapping[str, Any],
+    overwrite: bool,
+    progress: bool = True,
+    ray: Any = None,
 ) -> Manifest:
     """Build the dataset of an entry with `interactions`.
 
@@ -46,6 +54,7 @@ def build_log(
         recipe: for the manifest.
         overwrite: replace an existing dataset.
         progress: show progress on stderr.
+        ray: the cluster whose workers make the samples; None for this process.
 
     Raises:
         InputError: the entry does not fit its files, or a value is wrong; nothing is left on disk.
@@ -92,10 +101,8 @@ def build_log(
         builder.write_ids({entry.settings.item_col: items.ids, **columns.ids(events)})
         builder.fit(rows.fitted(samples.split.of == TRAIN), item_counts=counts)
         builder.write_items({entry.settings.item_col: np.arange(items.rows), **made.columns}, titles=made.titles)
-        group = 1 if choices.negatives is None else 1 + choices.negatives.ratio
-        for start, stop, chunk in rows.pieces(rows=-(-PIECE_ROWS // group)):
-            for part in samples.take(start, stop):
-                _append(builder, entry, part, rows.take(start, chunk, part.events))
+        rows_of = LogSplitRows(entry.settings.item_col, entry.columns.label, samples, rows)
+        append_pieces(builder, rows_of, pieces_of(rows, samples, apart=ray is not None), ray=ray)
         return builder.finish(
             split_method=samples.split.method,
             negative_sampling=_sampling(choices),
@@ -199,20 +206,6 @@ def _show(shown: ShownItems, names: list[str], table: Table, events: Events, sam
 
 def _event_columns(samples: LogSamples, choices: LogChoices) -> list[dict[str, Any]]:
     return [samples.features[spec.name].column(embedding_dim=spec.embedding_dim) for spec in choices.event_cols]
-
-
-def _append(builder: StoreBuilder, entry: Entry, part: Samples, columns: dict[str, Any]) -> None:
-    """Hand samples to the builder."""
-    columns |= {entry.settings.item_col: part.items, entry.columns.label: part.labels, **part.target_codes}
-    (first, history), *others = part.histories.items()
-    builder.append(
-        part.split,
-        columns,
-        history.items,
-        history.offsets,
-        events=part.event_codes[first],
-        behaviours={name: (taken.items, taken.offsets, part.event_codes[name]) for name, taken in others},
-    )
 
 
 def _sampling(choices: LogChoices) -> dict[str, Any] | None:

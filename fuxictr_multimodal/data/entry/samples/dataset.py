@@ -6,7 +6,7 @@ the vocabularies and the item table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.entry.entry import MAX_LEN, Entry
+from fuxictr_multimodal.data.entry.pieces import answers, append_pieces
 from fuxictr_multimodal.data.entry.samples.events import SampleEvents
-from fuxictr_multimodal.data.entry.samples.histories import HistoryReader, JaggedIds
+from fuxictr_multimodal.data.entry.samples.histories import HistoryReader
+from fuxictr_multimodal.data.entry.samples.pieces import Look, Looks, Piece, SampleRows, distinct, pieces_of
 from fuxictr_multimodal.data.entry.samples.sources import Source, open_sources
 from fuxictr_multimodal.data.entry.tables.files import reading
 from fuxictr_multimodal.data.entry.tables.items import (
@@ -29,15 +31,16 @@ from fuxictr_multimodal.data.entry.tables.items import (
     vector_files,
 )
 from fuxictr_multimodal.data.entry.tables.keyed import refuse_strangers, strangers
-from fuxictr_multimodal.data.entry.tables.lists import as_ids
 from fuxictr_multimodal.data.entry.tables.users import Users, read_users
-from fuxictr_multimodal.data.entry.tables.values import values_of
 from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.system.progress import followed
 
 
-def build_samples(entry: Entry, *, data_root: str | Path, recipe: Mapping[str, Any], overwrite: bool) -> None:
+def build_samples(
+    entry: Entry, *, data_root: str | Path, recipe: Mapping[str, Any], overwrite: bool, ray: Any = None
+) -> None:
     """Build the dataset of an entry whose samples are ready, with items or without.
 
     Args:
@@ -45,6 +48,7 @@ def build_samples(entry: Entry, *, data_root: str | Path, recipe: Mapping[str, A
         data_root: folder of the datasets.
         recipe: for the manifest.
         overwrite: replace an existing dataset.
+        ray: the cluster whose workers read and encode the samples; None for this process.
 
     Raises:
         InputError: the entry does not fit its files, or a value is wrong; nothing is left on disk.
@@ -60,7 +64,7 @@ def build_samples(entry: Entry, *, data_root: str | Path, recipe: Mapping[str, A
     files |= {} if items is None else {**items.files, **vector_files(entry)}
     seen = None
     if items is not None and reader is not None:
-        seen = _first_pass(entry, sources, items, reader)
+        seen = _first_pass(entry, sources, items, reader, ray)
     labels: Any = entry.settings.label_col
     store_columns = [*entry.columns.store, *(() if seen is None else seen.events.columns)]
     with StoreBuilder(
@@ -96,10 +100,9 @@ def build_samples(entry: Entry, *, data_root: str | Path, recipe: Mapping[str, A
             facts |= seen.events.facts
             for note in (*seen.items.notes, *table.notes):
                 print(note)
-        for source in sources:
-            for piece in _pieces(entry, source, seen, reader):
-                for split, rows in source.splits_of(piece.first_row, piece.rows):
-                    _append(builder, split, piece, rows)
+        ids, events = (None, None) if seen is None else (seen.items.ids, seen.events)
+        rows_of = SampleRows(entry, sources, reader, ids, events)
+        append_pieces(builder, rows_of, pieces_of(sources, apart=ray is not None), ray=ray)
         for note in notes:
             print(note)
         builder.finish(split_method=sources[0].method, facts=facts)
@@ -120,50 +123,41 @@ class Seen:
     events: SampleEvents
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Some rows of a table, encoded for `StoreBuilder.append`.
-
-    Attributes:
-        first_row: row of the table that they begin with.
-        rows: their number.
-        columns: values by name, each (rows, ...).
-        histories: by column, the main one first.
-    """
-
-    first_row: int
-    rows: int
-    columns: Mapping[str, Any]
-    histories: Mapping[str, JaggedIds]
-
-
-def _first_pass(entry: Entry, sources: list[Source], items: Items, reader: HistoryReader) -> Seen:
+def _first_pass(entry: Entry, sources: list[Source], items: Items, reader: HistoryReader, ray: Any) -> Seen:
     """Number the items of samples and histories, count the training targets, learn the event features."""
     columns = entry.columns
     assert columns.own is not None
     known = items.rows
     shown = None if entry.settings.item_data is not None else ShownItems(columns)
     events = SampleEvents(entry)
+    of_items: list[str] = [] if shown is None else list(columns.dtypes(columns.items))
+    wanted = list({columns.raw_name(columns.own), *reader.columns, *events.targets, *of_items})
     in_histories = items.ids.ids.clear()
     counts: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-    for source in sources:
-        wanted = {columns.raw_name(columns.own), *reader.columns, *events.targets}
-        wanted |= set() if shown is None else set(columns.dtypes(columns.items))
-        at = 0
-        for chunk in source.chunks(wanted, task=f"{source.key}: items"):
-            targets = _targets(entry, chunk, source, at)
-            items = items.extended(targets)
-            histories = reader.read(chunk, source=source, first_row=at)
-            for history in histories.values():
-                in_histories = _distinct(in_histories, history.ids)
-            for split, rows in source.splits_of(at, len(chunk)):
-                if split == "train":
-                    counts = _counted(counts, items.ids.codes(targets if rows is None else targets.gather(rows)))
-                    events.learn(chunk, histories, rows, source=source, first_row=at)
-                if shown is not None:
-                    of_split = chunk if rows is None else chunk[rows]
-                    shown.add(targets if rows is None else targets.gather(rows), of_split, train=split == "train")
-            at += len(chunk)
+    looks = Looks(entry, sources, reader, wanted)
+    # Features of events and items are learnt in the order of the samples.
+    apart = ray is not None and not entry.settings.event_cols and not of_items
+    pieces = pieces_of(sources, wanted, apart=apart, task="" if apart else "items")
+
+    def learnt(piece: Piece) -> Look:
+        source, chunk, targets, histories = looks.read(piece)
+        for split, rows in source.splits_of(piece.first_row, len(chunk)):
+            if split == "train":
+                events.learn(chunk, histories, rows, source=source, first_row=piece.first_row)
+            if shown is not None:
+                of_split = chunk if rows is None else chunk[rows]
+                shown.add(targets if rows is None else targets.gather(rows), of_split, train=split == "train")
+        return looks.of(piece, source, targets, histories)
+
+    found: Iterable[Look] = map(learnt, pieces)
+    if apart:
+        by_workers = answers(ray, looks.apart(), pieces, here=looks, what="read")
+        rows = sum(source.table.rows for source in sources)
+        found = followed(by_workers, total=rows, what="items", size=lambda look: look.size)
+    for look in found:
+        items = items.extended(look.targets)
+        in_histories = distinct(in_histories, look.in_histories)
+        counts = _counted(counts, items.ids.codes(look.targets), look.counts)
     of_targets = items.rows
     shared = in_histories.is_in(items.ids.ids[1:known].implode()).any()
     if known > 1 and not counts[1:known].any() and not shared:
@@ -195,54 +189,6 @@ def _notes_of_users(users: Users, sources: list[Source]) -> list[str]:
     return [*users.notes, *([] if note is None else [note])]
 
 
-def _pieces(entry: Entry, source: Source, seen: Seen | None, reader: HistoryReader | None) -> Iterator[Piece]:
-    """The rows of a table, encoded."""
-    columns, label, weight = entry.columns, entry.columns.label, entry.settings.weight_col
-    at = 0
-    for chunk in source.chunks(None):
-        found: dict[str, Any] = {}
-        for column in (*columns.samples, *columns.users):
-            series = chunk[columns.raw_name(column)]
-            found[column["name"]] = values_of(column, series, where=source.name, first_row=at)
-        if label in chunk.columns:
-            found[label] = chunk[label].to_numpy()
-        if weight is not None and weight in chunk.columns:
-            found[weight] = chunk[weight].to_numpy()
-        histories: dict[str, JaggedIds] = {}
-        if seen is not None and reader is not None:
-            found[entry.settings.item_col] = seen.items.ids.codes(_targets(entry, chunk, source, at))
-            histories = reader.read(chunk, source=source, first_row=at)
-            targets, histories = seen.events.encode(chunk, histories, source=source, first_row=at)
-            found |= targets
-            histories = {name: history.coded(seen.items.ids) for name, history in histories.items()}
-        yield Piece(at, len(chunk), found, histories)
-        at += len(chunk)
-
-
-def _append(builder: StoreBuilder, split: str, piece: Piece, rows: NDArray[np.int64] | None) -> None:
-    """Hand the rows of one split to the builder."""
-    columns = piece.columns
-    histories = list(piece.histories.items())
-    if rows is not None:
-        columns = {
-            name: values.gather(rows) if isinstance(values, pl.Series) else values[rows]
-            for name, values in columns.items()
-        }
-        histories = [(name, history.take(rows)) for name, history in histories]
-    if not histories:
-        builder.append(split, columns)
-        return
-    first = histories[0][1]
-    builder.append(
-        split,
-        columns,
-        first.codes,
-        first.offsets,
-        events=first.events,
-        behaviours={name: (one.codes, one.offsets, one.events) for name, one in histories[1:]},
-    )
-
-
 def _fitted_rows(entry: Entry, sources: list[Source]) -> pl.LazyFrame | None:
     """Training rows with the raw columns of the splits that are fitted; nothing is read yet."""
     columns = entry.columns
@@ -253,27 +199,8 @@ def _fitted_rows(entry: Entry, sources: list[Source]) -> pl.LazyFrame | None:
     return source.train_rows().select(pl.col(columns.raw_name(c)).alias(c["name"]) for c in fitted)
 
 
-def _targets(entry: Entry, chunk: pl.DataFrame, source: Source, first_row: int) -> pl.Series:
-    """The target item of each row, by the user's ids."""
-    own = entry.columns.own
-    assert own is not None
-    name = entry.columns.raw_name(own)
-    ids, _ = as_ids(chunk[name], own["dtype"], absent=own.get("fill_na"))
-    if ids.null_count():
-        row = first_row + int(ids.is_null().arg_max() or 0)
-        raise DataError(
-            f"{source.name}: column {name!r}, row {row} (counted from 0): the sample has no item: remove such samples"
-        )
-    return ids
-
-
-def _distinct(found: pl.Series, more: pl.Series) -> pl.Series:
-    """Distinct ids in the order in which they come first."""
-    fresh = more.unique(maintain_order=True).drop_nulls()
-    return pl.concat([found, fresh.alias(found.name)]).unique(maintain_order=True)
-
-
-def _counted(counts: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    more = np.bincount(codes, minlength=len(counts))
-    more[: len(counts)] += counts
-    return more
+def _counted(counts: NDArray[np.int64], codes: NDArray[np.int64], more: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The counts of all codes with those of some, which are distinct."""
+    counts = np.pad(counts, (0, max(int(codes.max(initial=-1)) + 1 - len(counts), 0)))
+    counts[codes] += more
+    return counts

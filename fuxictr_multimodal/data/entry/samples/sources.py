@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from fuxictr_multimodal.data.entry.tables.times import TimeReader
 from fuxictr_multimodal.data.entry.tables.users import Users
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.data.store.manifest import SPLITS
+from fuxictr_multimodal.errors import DataError
 
 _SPLIT = "\0split"
 
@@ -28,10 +29,12 @@ class Source:
     Attributes:
         key: `train_data`, `valid_data` or `test_data`.
         split: the split that it is; None where it is cut.
-        table: its rows.
+        table: its rows, with the features of their users.
         files: what is read.
         codes: the split of each row, (rows,), where it is cut.
         method: how the samples were split, in words.
+        users: the users' table, or None.
+        plain: the rows without the features of users, where there are users.
     """
 
     key: str
@@ -39,6 +42,8 @@ class Source:
     table: Table
     codes: NDArray[np.int8] | None
     method: str
+    users: Users | None = None
+    plain: Table | None = None
 
     @property
     def name(self) -> str:
@@ -53,6 +58,29 @@ class Source:
     def chunks(self, columns: Collection[str] | None, *, task: str = "") -> Iterator[pl.DataFrame]:
         """The rows in order, in pieces."""
         return self.table.chunks(columns, task=task)
+
+    def some(self, first: int, rows: int, columns: Collection[str] | None = None) -> pl.DataFrame:
+        """Some rows of a table that can be read `anywhere`.
+
+        Raises:
+            DataError: the file is damaged, or shorter than it was.
+        """
+        table = (self.plain or self.table).some(first, rows)
+        found = (table if self.users is None else self.users.join(table)).read(columns)
+        if len(found) != rows:
+            raise DataError(f"{self.name} has changed while it was read: build again")
+        return found
+
+    @property
+    def anywhere(self) -> bool:
+        """Whether some rows can be read without those before."""
+        return bool((self.plain or self.table).parts)
+
+    def apart(self) -> Source:
+        """The same for another process, which reads `some` rows or gets them."""
+        plain = self.plain or self.table
+        plain = plain if self.anywhere else replace(plain, frame=pl.LazyFrame())
+        return replace(self, table=plain, plain=None if self.users is None else plain)
 
     def splits_of(self, first_row: int, rows: int) -> Iterator[tuple[str, NDArray[np.int64] | None]]:
         """Splits of some rows, each with the rows' places in the piece, or None for all of them."""
@@ -81,11 +109,15 @@ def open_sources(entry: Entry, users: Users | None) -> list[Source]:
         DataError: a table is missing or wrong, or a split would be empty.
     """
     keys = [f"{split}_data" for split in SPLITS if getattr(entry.settings, f"{split}_data") is not None]
-    tables = {key: _open(entry, key, users) for key in keys}
+    plain = {key: _open(entry, key, users) for key in keys}
+    tables = plain if users is None else {key: users.join(table) for key, table in plain.items()}
     if entry.settings.split is None:
-        return [Source(key, key.removesuffix("_data"), table, None, "given files") for key, table in tables.items()]
+        return [
+            Source(key, key.removesuffix("_data"), table, None, "given files", users, plain[key])
+            for key, table in tables.items()
+        ]
     codes, method = _cut(entry, tables["train_data"])
-    return [Source("train_data", None, tables["train_data"], codes, method)]
+    return [Source("train_data", None, tables["train_data"], codes, method, users, plain["train_data"])]
 
 
 def _open(entry: Entry, key: str, users: Users | None) -> Table:
@@ -113,8 +145,7 @@ def _open(entry: Entry, key: str, users: Users | None) -> Table:
     if settings.weight_col is not None:
         dtypes[settings.weight_col] = "float"
         optional |= {settings.weight_col} if key != "train_data" else set()
-    table = entry.table(key, dtypes, optional=optional)
-    return table if users is None else users.join(table)
+    return entry.table(key, dtypes, optional=optional)
 
 
 def _cut(entry: Entry, table: Table) -> tuple[NDArray[np.int8], str]:

@@ -42,12 +42,14 @@ class Table:
         files: what is read, in order; empty for a data frame.
         name: for messages: the path as the user wrote it, or what the frame is.
         rows: number of rows.
+        parts: the frame of each parquet file and its rows; empty for tables that can only be read from their beginning.
     """
 
     frame: pl.LazyFrame
     files: tuple[Path, ...]
     name: str
     rows: int
+    parts: tuple[tuple[pl.LazyFrame, int], ...] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -73,6 +75,21 @@ class Table:
                 if chunk.height:
                     yield chunk
                     line.update(chunk.height)
+
+    def some(self, first: int, rows: int) -> Table:
+        """The rows `first` to `first + rows - 1` of a table that has `parts`; the others are not read.
+
+        polars would read all earlier parts of several.
+        """
+        kinds, pieces = self.frame.collect_schema(), []
+        at = 0
+        for part, size in self.parts:
+            start, stop = max(first - at, 0), min(first + rows - at, size)
+            if start < stop:
+                pieces.append(part.slice(start, stop - start).cast(kinds))
+            at += size
+        whole = pl.concat(pieces) if pieces else self.frame.clear()
+        return Table(whole, self.files, self.name, rows)
 
     def read(self, columns: Collection[str] | None = None) -> pl.DataFrame:
         """All rows at once.
@@ -120,9 +137,8 @@ def scan(
     paths = files_of(source, data_format=data_format, where=where)
     # A file says by its name what it is; the entry's format is for names that do not.
     data_format = _ending(paths[0]) or data_format or format_of(paths[0], where)
-    parts: list[pl.LazyFrame] = []
+    parts: list[tuple[pl.LazyFrame, int]] = []
     first: dict[str, pl.DataType] = {}
-    total = 0
     for path in paths:
         raw, rows = _open(path, data_format, sep)
         schema = _schema(raw, path)
@@ -139,10 +155,11 @@ def scan(
                     "parts with the same types"
                 )
             first[name] = kind
-        parts.append(typed)
-        total += counted
-    whole = pl.concat(parts, how="vertical_relaxed") if len(parts) > 1 else parts[0]
-    return Table(whole, tuple(paths), str(source), total)
+        parts.append((typed, counted))
+    frames = [frame for frame, _ in parts]
+    whole = pl.concat(frames, how="vertical_relaxed") if len(parts) > 1 else frames[0]
+    anywhere = tuple(parts) if data_format == "parquet" else ()
+    return Table(whole, tuple(paths), str(source), sum(rows for _, rows in parts), anywhere)
 
 
 def as_frame(source: Any, *, where: str = "the data frame") -> pl.LazyFrame | None:

@@ -1,0 +1,118 @@
+"""Several processes train as one: the same trace, the same scores, one state for any number of them."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from fuxictr_multimodal.system import ranks
+from fuxictr_multimodal.training.report import Report
+from fuxictr_multimodal.training.trainer import Trainer
+from tests.helpers.forked_ranks import run_forked
+
+# No layer draws: several processes have streams of their own.
+STILL = ("net_dropout=0", "eval_steps=4", "batch_size=500", "early_stop_patience=9")
+QIN = (
+    *STILL, "contrastive_loss=1.0", "first_order=[item_id, likes_level]", "first_order_loss=own",
+    "weight_averaging=0.9", "first_order_averaging=0.9", "accumulation_steps=3", "num_layers=1", "num_row=2",
+)  # fmt: skip
+ROWWISE = (*STILL, "embedding_update=rowwise", "rowwise_min_rows=9", "accumulation_steps=2", "batch_norm=False")
+# 4,000 rows: the last batch of an epoch has 1, which joins the one before it where the model has BatchNorm. Without a
+# ReLU: an input so near 0 that rounding decides its sign shows in the trace as 1e-4.
+DIN = (
+    "dnn_activations=Tanh",
+    "dataset_id=Synthetic_test", "batch_size=1333", "eval_steps=2", "epochs=1", "cpu_threads=1", "net_dropout=0",
+    "batch_norm=True", "early_stop_patience=9",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    monkeypatch.setattr("fuxictr_multimodal.training.runner.draw_curves_beside", lambda *arguments: None)
+    monkeypatch.setattr("fuxictr_multimodal.training.recorder.git_commit", lambda: None)
+
+
+@pytest.fixture
+def run_ranks(run_qin, monkeypatch):
+    """`run_qin` in so many processes; the loss of every step of the global batches comes with the report."""
+
+    def traced(world_size, *settings, kill_at=None, failing=False, **arguments):
+        def body(rank):
+            losses = []
+            step = Trainer._train_step
+
+            def kept(self, batch):
+                if kill_at == (rank, len(losses) + 1):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                loss = step(self, batch)
+                losses.append(ranks.sum_over_ranks(loss.detach().double()).item())
+                return loss
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Trainer, "_train_step", kept)
+                report, path = run_qin(*settings, **arguments)
+            return losses, report, path
+
+        # In this process one runs alone, so that what all import is there before the others are forked.
+        return [body(0)] if world_size == 1 and kill_at is None else run_forked(world_size, body, failing=failing)
+
+    return traced
+
+
+def left_by(report: Report, path):
+    curve = [(row["train_loss"], row["metrics"]["AUC"], row["metrics"]["logloss"]) for row in report.curve]
+    scores = np.load(path.with_name(f"{report.run}.predictions.npz"))
+    return curve, report.metrics, dict(scores)
+
+
+def assert_same(one, several, *, rtol=1e-5, scored=1e-4):
+    (losses, report, path), (found, others, place) = one, several
+    np.testing.assert_allclose(found, losses, rtol=rtol)
+    (curve, metrics, scores), (curve_there, metrics_there, scores_there) = left_by(report, path), left_by(others, place)
+    # Two scores that are nearly equal may change places.
+    np.testing.assert_allclose(curve_there, curve, rtol=scored)
+    for split, values in metrics.items():
+        assert metrics_there[split] == pytest.approx(values, rel=10 * scored)
+        np.testing.assert_allclose(scores_there[f"{split}_scores"], scores[f"{split}_scores"], rtol=10 * scored)
+
+
+@pytest.mark.parametrize(
+    ("expid", "settings", "world", "scored"),
+    # A bias before BatchNorm has a gradient of rounding alone, which Adam makes a whole step of; batches do not see it,
+    # but running statistics lag behind.
+    [("QIN_test", QIN, 3, 1e-4), ("QIN_test", ROWWISE, 2, 1e-4), ("DIN_demo", DIN, 2, 5e-3)],
+    ids=["QIN", "rowwise", "DIN"],
+)
+def test_the_trace_is_that_of_one_process(run_ranks, expid, settings, world, scored):
+    (one,) = run_ranks(1, *settings, expid=expid, name="one")
+    found = run_ranks(world, *settings, expid=expid, name="several")
+    assert_same(one, found[0], scored=scored)
+    # Every rank has the same trace and returns the report of rank 0.
+    assert len({tuple(losses) for losses, _, _ in found}) == 1
+    assert {report.world_size for _, report, _ in found} == {world}
+    assert found[0][1].config_hash == one[1].config_hash
+
+
+def test_batch_norm_over_shares_agrees_at_evaluations(run_ranks):
+    settings = (*STILL, "sync_batch_norm=False", "epochs=1", "eval_steps=null")
+    found = run_ranks(2, *settings, name="local")
+    assert len({tuple(losses) for losses, _, _ in found}) == 1
+    (one,) = run_ranks(1, *settings, name="one")
+    assert one[0] != pytest.approx(found[0][0], rel=1e-6)
+    assert one[0] == pytest.approx(found[0][0], rel=0.1)
+
+
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 3)])
+def test_a_state_resumes_with_another_number_of_processes(run_ranks, first, then):
+    settings = (*QIN, "epochs=1", "save_steps=5")
+    (whole,) = run_ranks(1, *settings, name="whole")
+    found = run_ranks(first, *settings, name="killed", kill_at=(first - 1, 7), failing=True)
+    if first > 1:
+        # The other process ends by itself, and says what is left.
+        assert found[1] is None
+        assert "RankLost: another process of this training was killed" in found[0]
+        assert "killed.state holds its last saved step" in found[0]
+    resumed, *_ = run_ranks(then, *settings, name="killed", resume=True)
+    np.testing.assert_allclose(resumed[0], whole[0][5:], rtol=1e-5)
+    assert_same((whole[0][5:], *whole[1:]), resumed)
