@@ -38,6 +38,7 @@ LATENCY, OVERHEAD = (
 # `loader.py` on two cores of an EPYC, rows/s.
 RESIDENT, STREAMING = 6.1e6, 4.5e6
 PUBLISHED_BATCH = 8192
+FILLED = 0.6  # of a device's memory, by tables; the rest is for activations and buffers
 COLLECTIVES = 20  # of a step of QIN: four for each of four BatchNorm layers, and a few of gradients
 
 
@@ -81,25 +82,27 @@ def predictions(of: Machine) -> list[dict[str, Any]]:
 
 
 def sizes(of: Machine) -> list[dict[str, Any]]:
-    """Bytes of the tables by items and optimizer, the devices that hold them, and rows/s where they are sharded."""
+    """Bytes of the tables by items and optimizer, and rows/s of a sharded table where it fits on so many devices.
+
+    `with_content`: each device holds the pretrained vectors of all items beside its rows, as the item table does;
+    `ids_alone`: items have no such vectors, or these lie elsewhere.
+    """
     rows = []
     for items in ITEMS:
         content = content_bytes(items, Model().content_width)
+        model = replace(Model(), items=items, width=TABLE_WIDTH)
         for optimizer in ("adam", "rowwise_adagrad"):
             table = table_bytes(items, TABLE_WIDTH, optimizer)
-            least = devices_for(table, of)
-            model = replace(Model(), items=items, width=TABLE_WIDTH)
-            rows.append(
-                {
-                    "items": items,
-                    "optimizer": optimizer,
-                    "table_gb": table / 1e9,
-                    "content_gb": content / 1e9,
-                    "devices_for_table": least,
-                    "content_fits_a_device": content < 0.3 * of.memory,
-                    "rows_per_s": step(of, model, rows=PUBLISHED_BATCH, devices=least).rows_per_s,
+            row: dict[str, Any] = {"items": items, "optimizer": optimizer}
+            row |= {"table_gb": table / 1e9, "content_gb": content / 1e9, "devices_for_table": devices_for(table, of)}
+            for name, beside in (("with_content", content), ("ids_alone", 0.0)):
+                row[name] = {
+                    str(devices): step(of, model, rows=PUBLISHED_BATCH, devices=devices).rows_per_s
+                    if table / devices + beside < FILLED * of.memory
+                    else None
+                    for devices in DEVICES
                 }
-            )
+            rows.append(row)
     return rows
 
 

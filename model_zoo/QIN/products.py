@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 from fuxictr_multimodal.system.processor import processor
 
 WIDE = 320  # the least width, of inputs and of outputs, of maps that oneDNN computes
+_ROWS = 1024  # of a gradient at a time: oneDNN reads it transposed, which is a copy that should fit the cache
 
 
 def linear(x_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
@@ -55,11 +56,12 @@ class _Linear(torch.autograd.Function):
     def backward(ctx, grad_BO):
         x_BI, weight_OI = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
-        return (
-            _onednn(grad_BO, weight_OI.t()) if of_x else None,
-            _onednn(grad_BO.t(), x_BI.t()) if of_weight else None,
-            grad_BO.sum(dim=0) if of_bias else None,
-        )
+        dweight_OI = torch.zeros_like(weight_OI) if of_weight else None
+        if dweight_OI is not None:
+            for grad_bO, x_bI in zip(grad_BO.split(_ROWS), x_BI.split(_ROWS), strict=True):
+                add_product(dweight_OI, grad_bO.t(), x_bI)
+        dx_BI = _onednn(grad_BO, weight_OI.t()) if of_x else None
+        return dx_BI, dweight_OI, grad_BO.sum(dim=0) if of_bias else None
 
 
 def _onednn(x_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:

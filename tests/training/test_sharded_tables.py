@@ -1,6 +1,7 @@
 """Large tables spread over processes: the updates of one process, for any number of them."""
 
 import os
+import shutil
 import signal
 import sys
 
@@ -9,11 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system import ranks
+from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.sharded import library
 from fuxictr_multimodal.training.sharded.library import fitting, load_library
+from fuxictr_multimodal.training.trained import load_trained
 from fuxictr_multimodal.training.trainer import Trainer
 from tests.helpers.forked_ranks import run_forked
 
@@ -237,6 +240,33 @@ def test_a_state_whose_rows_are_damaged_gives_way_to_the_one_before(run_ranks):
     (resumed,) = run_ranks(1, *settings, name="killed", resume=True)
     assert f"{rows} cannot be read" in folder.with_name("killed.log").read_text()
     assert_same((undisturbed[0][3:], *undisturbed[1:]), resumed)
+
+
+def test_tables_too_large_for_one_process_are_drawn_and_kept_by_their_ranks(
+    run_ranks, monkeypatch, data_root, repository
+):
+    monkeypatch.setattr("fuxictr_multimodal.training.sharded.stand_ins.WHOLE_BYTES", 4000)
+    settings = (*SHARDED, "save_steps=5")
+    one, two = (run_ranks(count, *settings, name=f"by_{count}")[0] for count in (1, 2))
+    losses, report, path = two
+    # The same initial weights for any number of processes, but not those of one that builds the table.
+    np.testing.assert_allclose(losses, one[0], rtol=1e-4)
+    assert report.parameters == one[1].parameters == run_ranks(1, *ROWWISE, name="whole")[0][1].parameters
+    folder = path.with_name("by_2.model.tables")
+    (kept,) = folder.iterdir()
+    assert {file.name for file in kept.iterdir()} == {"rank-0-of-2.pt", "rank-1-of-2.pt"}
+    # One process that can hold the table scores with it.
+    overrides = [f"model_root={path.parent.parent}", f"data_root={data_root}"]
+    experiment = Experiment.load(repository / "config", "QIN_test", name="by_2", overrides=overrides)
+    feature_map = experiment.feature_map()
+    model, to_inputs = experiment.build_model(feature_map)
+    load_trained(experiment, model)
+    test = experiment.loaders("test", feature_map, model.device)
+    scores = Trainer(model, to_inputs=to_inputs, epochs=1).predict(test).scores
+    np.testing.assert_allclose(scores, left_by(report, path)[0]["test_scores"], rtol=1e-5)
+    shutil.rmtree(folder)
+    with pytest.raises(DataError, match="holds no rows of sharded tables"):
+        load_trained(experiment, model)
 
 
 # -- what a user does wrong

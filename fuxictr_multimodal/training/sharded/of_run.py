@@ -56,6 +56,25 @@ def group_for_tables(params: Mapping[str, Any]) -> Iterator[None]:
         gc.collect()
 
 
+def tables_to_shard(params: Mapping[str, Any]) -> contextlib.AbstractContextManager[None]:
+    """Within the block a model is built without the tables that no process could hold; see `stand_ins.py`."""
+    if params.get(SETTING) is None:
+        return contextlib.nullcontext()
+    from fuxictr_multimodal.training.sharded.stand_ins import stand_ins
+
+    return stand_ins(params[SETTING])
+
+
+def refuse_warm_start(model: BaseModel) -> None:
+    """Refuse to copy weights into tables that no process holds whole.
+
+    Raises:
+        ConfigError: the model has such a table.
+    """
+    if any(hasattr(part, "whole_rows") for part in model.modules()):
+        raise ConfigError("warm_start: a table of this run is too large for one process: train without warm_start")
+
+
 def shard_tables(model: BaseModel, params: Mapping[str, Any], state: Path) -> None:
     """Spread the large tables of a model, as it is now, over the processes, if `shard_min_rows` is set.
 

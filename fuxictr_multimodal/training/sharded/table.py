@@ -57,6 +57,7 @@ class ShardedTable:
     Attributes:
         first: number of the first row of this rank, see `Scattered`.
         weight: the rows of this rank (R, P).
+        names: of the weights of the model that are this table.
         waiting: rows of this rank (U,), each once, and their gradients (U, P), for the next step; None without lookups.
         resumed: the same, as a state had it, until the window is continued.
         on_gradient: called in a backward pass when the gradient of a lookup has arrived.
@@ -106,6 +107,7 @@ class ShardedTable:
         self.weight: Tensor = shard.tensor
         self.weight.zero_()
         self.on_gradient: Callable[[], None] = lambda: None
+        self.names: list[str] = []
         self.waiting: tuple[Tensor, Tensor] | None = None
         self.resumed: tuple[Tensor, Tensor] | None = None
         self._pending: list[_Lookup] = []

@@ -90,6 +90,7 @@ class ShardedTables:
             else:
                 self.large[name] = sharded
                 sharded.draw_rows(table.initializer, torch.initial_seed())  # type: ignore[arg-type]
+            sharded.names = [path for path, its in self.names.items() if its == name]
             layers.append(ShardedEmbedding(sharded))
             _replace(model, table, layers[-1])
         for part in model.optimizer.param_groups:
