@@ -195,10 +195,8 @@ def _on_two_nodes(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             subprocess.run([*within, "link", "set", end, "up"], check=True)
             subprocess.run([*within, "link", "set", "lo", "up"], check=True)
         for place, (node, end, address) in enumerate(zip(NODES, ends, ADDRESSES, strict=True)):
-            torchrun = [
-                "--nnodes=2", f"--node-rank={place}", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=bench",
-                f"--rdzv-endpoint={ADDRESSES[0]}:29511", f"--local-addr={address}",
-            ]  # fmt: skip
+            meeting = [f"--master-addr={ADDRESSES[0]}", "--master-port=29511", f"--local-addr={address}"]
+            torchrun = ["--nnodes=2", f"--node-rank={place}", "--nproc-per-node=1", *meeting]
             command = [sys.executable, "-m", "torch.distributed.run", *torchrun, *_arguments(options, folder, result)]
             environment = _environment(GLOO_SOCKET_IFNAME=end, TP_SOCKET_IFNAME=end)
             processes.append(
