@@ -164,7 +164,8 @@ def _count_exchanged() -> dict[str, int]:
 
     def counting(self: ShardedTable, ids_U: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled():
-            others = (ids_U < self.first) | (ids_U >= self.first + len(self.weight))
+            rows_U = self.scattered.rows_of(ids_U)
+            others = (rows_U < self.first) | (rows_U >= self.first + len(self.weight))
             counted["rows"] += len(ids_U)
             counted["bytes"] += int(others.sum()) * (ids_U.element_size() + 2 * self.weight[:1].nbytes)
         return look_up(self, ids_U)
