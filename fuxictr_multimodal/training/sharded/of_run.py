@@ -106,6 +106,7 @@ def shard_tables(model: BaseModel, params: Mapping[str, Any], state: Path) -> No
         model,
         min_rows=min_rows,
         updates=params.get("sharded_optimizer"),
+        seed=params.get("seed", 0),
         group=ranks.layer_group() if here.several else distributed.group.WORLD,
         local_size=here.local_world_size,
     )
