@@ -19,13 +19,24 @@ import psutil
 import torch
 
 from fuxictr_multimodal.system.machine import available_cores
+from fuxictr_multimodal.system.processor import processor
+
+# Variables that limit the vector instructions of PyTorch's own code, of MKL and of oneDNN.
+ISA_LIMITS = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 
 
 def machine() -> dict[str, Any]:
     """Processor, cores that this process may use, memory, GPU if there is one, and versions of what matters."""
     packages = ("fuxictr", "h5py", "numpy", "torch")
+    cpu = processor()
     return {
         "cpu": _cpu_model(),
+        "cpu_flags": " ".join(cpu.flags),
+        "cpu_vendor": cpu.vendor,
+        "l2_kib": cpu.l2_bytes // 1024,
+        "l3_kib": cpu.l3_bytes // 1024,
+        "vectors_of_torch": torch.backends.cpu.get_cpu_capability(),
+        "isa_limits": {name: os.environ[name] for name in ISA_LIMITS if name in os.environ},
         "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
@@ -41,10 +52,19 @@ def copy_bytes_per_s(size: int = 1 << 28, repeats: int = 5) -> float:
     return size / min(seconds(lambda: target.copy_(source), repeats=repeats, warm_up=1))
 
 
-def product_flops_per_s(width: int = 2048, repeats: int = 5) -> float:
-    """Floating-point operations per second of a float32 matrix product on the CPU; the best of some products."""
+def product_flops_per_s(
+    width: int = 2048,
+    repeats: int = 5,
+    product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.mm,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Floating-point operations per second of a float32 matrix product on the CPU; the best of some products.
+
+    With `time.process_time` as the clock it is the rate of a second of one core, which other work on the machine
+    changes less.
+    """
     left, right = torch.randn(width, width), torch.randn(width, width)
-    return 2 * width**3 / min(seconds(lambda: left @ right, repeats=repeats, warm_up=1))
+    return 2 * width**3 / min(seconds(lambda: product(left, right), repeats=repeats, warm_up=1, clock=clock))
 
 
 def read_bytes_per_s(path: Path) -> float:
@@ -102,15 +122,21 @@ def in_its_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(function, *arguments).result()
 
 
-def seconds(function: Callable[[], object], *, repeats: int, warm_up: int = 0) -> list[float]:
+def seconds(
+    function: Callable[[], object],
+    *,
+    repeats: int,
+    warm_up: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
     """Seconds of each of `repeats` calls, after `warm_up` calls that are not timed."""
     for _ in range(warm_up):
         function()
     taken = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = clock()
         function()
-        taken.append(time.perf_counter() - start)
+        taken.append(clock() - start)
     return taken
 
 
@@ -156,16 +182,16 @@ def emit(
         "check": check,
         **more,
     }
-    print(json.dumps(_rounded(result), allow_nan=False), flush=True)
+    print(json.dumps(rounded(result), allow_nan=False), flush=True)
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Four significant digits: more would be noise."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _cpu_model() -> str:

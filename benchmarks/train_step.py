@@ -2,7 +2,8 @@
 peak.
 
 The peak is the arithmetic that exact training cannot avoid: the products of the quadratic layers, forward and for
-both gradients, at the rate of a plain matrix product measured in the same run.
+both gradients, at the rate of a
+plain matrix product measured in the same run.
 
 `step_with_loader_ratio` is the cost of loading: seconds of whole shuffled epochs through the loader over those of the
 same batches already on the device. Both take turns under the same load; the ratio is the median of all turns.
@@ -23,7 +24,17 @@ from typing import Any
 
 import torch
 from _common import emit, peak_rss_mib
-from _qin import arguments, challenge_batch, challenge_model, measure, product_rate, quadratic_flops, shapes
+from _qin import (
+    arguments,
+    challenge_batch,
+    challenge_model,
+    cpu_product_rates,
+    fractions_of_products,
+    measure,
+    product_rate,
+    quadratic_flops,
+    shapes,
+)
 from _split import make_loader, write_split
 
 from model_zoo.QIN import QIN
@@ -56,6 +67,7 @@ def main() -> None:
         rates.append(product_rate(model.device, options.precision))
         flops = quadratic_flops(model, rows=options.num_row, products=3)
     pairs = zip(losses["fast"], losses.get("plain", losses["fast"]), strict=True)
+    products = {} if options.gpu >= 0 else cpu_product_rates(time.process_time)
     emit(
         name="train_step",
         shapes=shapes(options, batches[0]),
@@ -69,6 +81,10 @@ def main() -> None:
         step=taken,
         **loading,
         peak_rss_mib_fast=peak,
+        products_per_cpu_s=products,
+        fractions_of_cpu_s={
+            form: fractions_of_products(options.batch_size * flops, taken[form], products) for form in ("fast",)
+        },
         load_average=os.getloadavg()[0],
     )
 

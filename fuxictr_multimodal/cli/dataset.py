@@ -37,8 +37,8 @@ def build_main(argv: Sequence[str], *, prog: str, config: Path) -> None:
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="build in this process, or with the workers of a Ray cluster to the same bytes, which is slower for less "
-        "than millions of rows (default: local)",
+        help="build in this process, or with the workers of a Ray cluster to the same bytes: for ready samples of many "
+        "millions of rows; fewer rows, and a log of any size, are built faster here",
     )
     parser.add_argument(
         "--ray-address",

@@ -68,7 +68,7 @@ def run_predict_main(
         choices=("folded", "model", "ray"),
         default="folded",
         help="score with the folded form of a model that has one, with the model itself, or large parquet files like "
-        "folded by Ray Data",
+        "folded with the workers of a Ray cluster",
     )
     parser.add_argument(
         "--ray-address",

@@ -60,15 +60,25 @@ def slots_of(
             preload=preload,
             seen=seen_here(files, [Path.cwd()]),
         )
-        pool = RayPool(ray, setup, cpus=cluster.cpus, gpus=gpus)
-        needs = f"{cluster.cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
+        pool = RayPool(ray, setup, cpus=cluster.cpus, gpus=gpus, say=say)
+        needs = _counted(cluster.cpus, "CPU") + (f" and {_counted(gpus, 'GPU')}" if gpus else "")
         places = pool.places()
         if not places:
             raise InputError(f"--engine ray: no machine of the cluster has the {needs} of a trial")
         with marked(folders) as marks:
             _compare(ray, places, setup.seen, marks)
-        say(f"Ray: room for {sum(places.values())} trials of {needs} on {len(places)} machines")
+        room, machines = _counted(sum(places.values()), "trial"), _counted(len(places), "machine")
+        say(f"Ray: room for {room}, each of {needs}, on {machines}")
         yield pool
+
+
+def _counted(count: float, what: str) -> str:
+    """A number of things.
+
+    >>> _counted(1, "CPU"), _counted(0.5, "GPU")
+    ('1 CPU', '0.5 GPUs')
+    """
+    return f"{count:g} {what}" + ("" if count == 1 else "s")
 
 
 def facts(seen: Seen, marks: Seen) -> tuple[str, list[str]]:

@@ -63,7 +63,10 @@ class Pool:
 
     Attributes:
         stopped: the signal that ended all jobs; None while the pool takes jobs.
+        remote: whether jobs run on other machines, whose files may appear late.
     """
+
+    remote = False
 
     def __init__(self, gpus: Sequence[int], *, preload: bool = True) -> None:
         assert gpus, "at least one slot"

@@ -17,10 +17,14 @@ from fuxictr_multimodal.system.interruption import Interrupted, signals_held
 
 # Machines join and leave.
 COUNT_SECONDS = 5.0
+# A worker starts within seconds where there is room.
+BUSY_SECONDS = 20.0
 # The worker ends its job first.
 GRACE_SECONDS = INTERRUPT_SECONDS + 15.0
 # So many workers in a row that die before their first job show that no other one will live.
 MOST_DEATHS = 3
+LOST = "its worker or the machine under it is gone"
+OUT_OF_MEMORY = "out of memory: Ray ended its worker, because the machine ran low"
 
 
 @dataclass(eq=False)
@@ -47,13 +51,18 @@ class RayPool:
         setup: of each slot.
         cpus: of a job.
         gpus: of a job.
+        say: gets a line when others hold the resources.
 
     Attributes:
         stopped: the signal that ended all jobs; None while the pool takes jobs.
+        remote: as in `Pool`.
     """
 
-    def __init__(self, ray: Any, setup: Setup, *, cpus: float, gpus: float) -> None:
+    remote = True
+
+    def __init__(self, ray: Any, setup: Setup, *, cpus: float, gpus: float, say: Callable[[str], None]) -> None:
         self._ray = ray
+        self._say = say
         self._setup = setup
         self._cpus, self._gpus = cpus, gpus
         # `stop` is called beside `run`; a slot that dies is replaced here, not by Ray.
@@ -90,9 +99,14 @@ class RayPool:
             KeyboardInterrupt: a signal interrupted this process. It was passed on to all jobs, and they have ended.
             InputError: a machine cannot run jobs.
         """
+        self._has_more = True
+        busy_at = time.monotonic() + BUSY_SECONDS
         try:
             while True:
                 self._make_slots()
+                if time.monotonic() >= busy_at and not any(slot.ready for slot in self._slots):
+                    self._say("Ray: others hold the resources of the cluster; waiting for a slot")
+                    busy_at = math.inf
                 self._start_jobs(next_job)
                 if not self._busy() and (self.stopped is not None or not (self._has_more or waits())):
                     return
@@ -176,7 +190,7 @@ class RayPool:
                 self._deaths += 1
                 if self._deaths >= MOST_DEATHS:
                     raise InputError(f"--engine ray: {self._deaths} workers in a row died: {reason(error)}") from None
-            self._drop(slot, on_end)
+            self._drop(slot, on_end, OUT_OF_MEMORY if "low on memory" in str(error) else LOST)
         else:
             if slot.ready:
                 self._end(slot, on_end, answer)
@@ -195,7 +209,7 @@ class RayPool:
             answer = Outcome(job.name, "failed", error=answer, last_lines=(answer,))
         on_end(job, dataclasses.replace(answer, seconds=_since(slot.started)))
 
-    def _drop(self, slot: _Slot, on_end: Callable[[Job, Outcome], None] | None = None) -> None:
+    def _drop(self, slot: _Slot, on_end: Callable[[Job, Outcome], None] | None = None, error: str = LOST) -> None:
         """End a slot with what runs in it, and free its resources."""
         self._ray.kill(slot.actor, no_restart=True)
         self._slots.remove(slot)
@@ -203,7 +217,7 @@ class RayPool:
             return
         assert on_end is not None, "only idle slots are dropped in silence"
         self._has_more = True
-        outcome = Outcome(slot.job.name, "lost", error="its worker or the machine under it is gone")
+        outcome = Outcome(slot.job.name, "lost", error=error)
         if (number := slot.sent or self.stopped) is not None:
             text = str(Interrupted(number, "its last saved step is kept: --resume"))
             outcome = Outcome(slot.job.name, "interrupted", error=text, signal=number)

@@ -82,6 +82,7 @@ class LogHistories:
         }
         if events.times is not None:
             columns[TIME] = _longer(events.times, rows)
+        self._histories = {}
         for name, keep in self._kept.items():
             every = _longer(keep, rows)
             self._histories[name] = timeline.history(items, every, max_len=self._max_len, columns=columns)

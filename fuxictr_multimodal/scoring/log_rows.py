@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,6 @@ from fuxictr_multimodal.data.entry.tables.times import Clock, TimeReader
 from fuxictr_multimodal.data.entry.tables.values import check_single, numbers_of, values_of
 from fuxictr_multimodal.data.jagged import JaggedArrays, row_numbers
 from fuxictr_multimodal.data.recipes.parquet_input import BATCH_ROWS
-from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.scoring.entry_rows import open_samples, read_columns, users_of
 from fuxictr_multimodal.scoring.log_histories import LogHistories, user_dtype
@@ -72,7 +72,7 @@ class LogRows(RawRows):
         self._table = table if users is None else users.join(table)
         self.num_samples = table.rows
         self._has_time = self._log.time is not None and self._log.time in table.columns
-        self._of_log = None if self._history else self._histories_of_log(store)
+        self._of_log = None if self._history else self._histories_of_log(reading)
 
     def columns(self, names: list[str]) -> dict[str, pl.Series]:
         """Columns of the samples as they are, of any type, whole; those that they lack are left out."""
@@ -113,19 +113,23 @@ class LogRows(RawRows):
             for feature in self._features.values()
         }
 
-    def _histories_of_log(self, store: Store) -> LogHistories:
+    def _histories_of_log(self, reading: Reading) -> LogHistories:
         """Find the histories of all samples in the log.
 
         Raises:
             DataError: the log cannot be read either.
         """
         try:
-            found = LogHistories(self._entry, store, [*self._features.values()], max_len=self._max_len)
+            # Another file of samples places its own.
+            found = copy.copy(reading.kept.get("log")) or LogHistories(
+                self._entry, reading.store, [*self._features.values()], max_len=self._max_len
+            )
         except DataError as error:
             raise DataError(
                 f"{self.path}: there is no column of histories ({' or '.join(HISTORY_NAMES)}), and they cannot be read "
                 f"off the log: {error}"
             ) from None
+        reading.kept["log"] = copy.copy(found)
         names = [self._log.user, *([self._log.time] if self._has_time else [])]
         frame = self._table.read(names)
         times = None

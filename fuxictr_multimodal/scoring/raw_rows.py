@@ -54,6 +54,7 @@ class Reading:
         batch_size: rows of a batch.
         max_len: the newest items of a history that are kept.
         device: where batches go.
+        kept: what a file of samples leaves for the next one, such as the log that both read their histories off.
     """
 
     store: Store
@@ -61,6 +62,7 @@ class Reading:
     batch_size: int
     max_len: int
     device: torch.device | str = "cpu"
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @property
     def events(self) -> list[str]:

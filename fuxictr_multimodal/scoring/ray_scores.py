@@ -1,20 +1,18 @@
-"""Score large parquet files with Ray Data: pieces of the files go to workers, each of which has loaded the run once.
+"""Score large parquet files on a Ray cluster: workers load the run once, and score pieces of the files.
 
-A piece is a few row groups of a file. Its number is all that a worker gets; it reads the piece by itself, so a
-cluster must see the files, the dataset and the run at the same paths.
+A piece names rows of the files; the worker reads them by itself, so a cluster must see the files, the dataset and the
+run at the same paths. Pieces begin where the reader of one process begins a batch: on as many threads, one, the scores
+are the same to the last bit, however many workers there are.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,36 +21,43 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.entry.tables.files import files_of, format_of
+from fuxictr_multimodal.data.recipes.parquet_input import BATCH_ROWS
 from fuxictr_multimodal.errors import DataError, InputError
+from fuxictr_multimodal.scoring.new_rows import NewRows
 from fuxictr_multimodal.scoring.raw_rows import RawRows
-from fuxictr_multimodal.scoring.trained_run import TrainedRun
+from fuxictr_multimodal.scoring.trained_run import LoadedRun, TrainedRun
 from fuxictr_multimodal.system.progress import Line
-from fuxictr_multimodal.system.ray_cluster import ray_at
+from fuxictr_multimodal.system.ray_cluster import in_order, ray_at
 
 # A piece has at least so many rows where its file has, so that opening it costs little; several for each worker even
-# out their load.
-LEAST_ROWS, MOST_ROWS = 65_536, 1_000_000
+# out their load. It is what the readers of one process read at once.
+LEAST_ROWS, MOST_ROWS = BATCH_ROWS, 15 * BATCH_ROWS
 PIECES_A_WORKER = 4
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Some row groups of a file.
+class Rows:
+    """Some rows of a file.
 
     Attributes:
         file: its absolute path.
-        groups: numbers of the row groups; none for all of them.
-        rows: in these.
+        first: the first row.
+        rows: their number.
+        all: whether the file has no others.
     """
 
     file: str
-    groups: list[int]
+    first: int
     rows: int
+    all: bool
+
+
+Piece = tuple[Rows, ...]
 
 
 @dataclass
 class RayScores:
-    """Scores of all rows in their order, (N,) float32, and counts as in `RawRows`."""
+    """Scores of rows in their order, (N,) float32, and counts as in `RawRows`."""
 
     scores: NDArray[np.float32]
     unknown: Counter[str] = field(default_factory=Counter)
@@ -72,8 +77,8 @@ def score_with_ray(
         address: of a Ray cluster; None starts Ray on this machine and ends it afterwards.
 
     Raises:
-        InputError: a value of the samples is wrong, named as in reading them here; the cluster cannot be reached; or a
-            worker died.
+        InputError: a value of the samples is wrong, named as in reading them here; the cluster cannot be reached; or
+            workers ended again and again.
     """
     files = [file.resolve() for file in files_of(data, data_format=None, where="--data")]
     if format_of(files[0], "--data") != "parquet":
@@ -84,126 +89,114 @@ def score_with_ray(
     at = 0
     with ray_at(address) as ray:
         workers = max(int(ray.cluster_resources().get("CPU", 1)), 1)
-        pieces = pieces_of(files, workers=workers)
+        # One process begins again with each file where a script built the dataset.
+        pieces = pieces_of(files, workers=workers, across=not isinstance(rows, NewRows))
+        work = PieceScorer(run, history_column, str(Path.cwd()))
         with Line(rows.num_samples, "scoring", unit="row") as line:
-            for answer in _answers(run, pieces, history_column, workers=min(workers, len(pieces))):
-                if "error" in answer:
+            for _, answer in in_order(ray, work, pieces, what="scored"):
+                if isinstance(answer, str):
                     _read_to_the_error(rows)
-                    raise InputError(answer["error"])
-                scores = np.frombuffer(answer["scores"], np.float32)
-                found.scores[at : at + len(scores)] = scores
-                facts = json.loads(answer["facts"])
-                found.unknown.update(facts["unknown"])
-                found.cut_histories += facts["cut_histories"]
-                at += len(scores)
-                line.update(len(scores))
+                    raise InputError(answer)
+                size = len(answer.scores)
+                found.scores[at : at + size] = answer.scores[: rows.num_samples - at]
+                found.unknown.update(answer.unknown)
+                found.cut_histories += answer.cut_histories
+                at += size
+                line.update(size)
     if at != rows.num_samples:
         raise DataError(f"{data}: {at:,} rows were scored of {rows.num_samples:,}: the files changed meanwhile")
     return found
 
 
-def pieces_of(files: list[Path], *, workers: int) -> list[Piece]:
-    """The files in pieces, in order; no piece has rows of two files, whose columns may differ in their types."""
-    groups = []
-    for file in files:
-        with pq.ParquetFile(file) as opened:
-            metadata = opened.metadata
-            groups.append([metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)])
-    share = -(-sum(map(sum, groups)) // (workers * PIECES_A_WORKER))
-    wanted = min(max(share, LEAST_ROWS), MOST_ROWS)
-    pieces = []
-    for file, sizes in zip(files, groups, strict=True):
-        begin, rows = 0, 0
-        for number, size in enumerate(sizes, start=1):
-            rows += size
-            if rows and (rows >= wanted or number == len(sizes)):
-                every = begin == 0 and number == len(sizes)
-                pieces.append(Piece(str(file), [] if every else list(range(begin, number)), rows))
-                begin, rows = number, 0
-    return pieces
+def pieces_of(files: list[Path], *, workers: int, across: bool) -> list[Piece]:
+    """The rows of the files in pieces, in order.
+
+    Args:
+        files: parquet files.
+        workers: that share the pieces.
+        across: whether a piece has rows of several files; else one begins with each file.
+    """
+    sizes = [pq.read_metadata(file).num_rows for file in files]
+    share = -(-sum(sizes) // (workers * PIECES_A_WORKER))
+    most = min(-(-share // LEAST_ROWS) * LEAST_ROWS, MOST_ROWS)
+    pieces: list[Piece] = []
+    piece: list[Rows] = []
+    room = most
+    for file, size in zip(files, sizes, strict=True):
+        first = 0
+        while first < size:
+            rows = min(room, size - first)
+            piece.append(Rows(str(file), first, rows, all=rows == size))
+            first, room = first + rows, room - rows
+            if not room or (first == size and not across):
+                pieces.append(tuple(piece))
+                piece, room = [], most
+    return [*pieces, tuple(piece)] if piece else pieces
 
 
 class PieceScorer:
-    """A worker: it loads the run once, then scores one piece after the other.
+    """The work of a process, which loads the run at its first piece.
 
     What is wrong with the input is an answer: Ray would wrap an exception into a page of traces.
+
+    Args:
+        run: names configs and weights by absolute paths.
+        history_column: column of the main history, where it has another name.
+        folder: to which paths in the configs are relative.
     """
 
     def __init__(self, run: TrainedRun, history_column: str | None, folder: str) -> None:
+        self._run, self._history_column, self._folder = run, history_column, folder
+        self._loaded: LoadedRun | None = None
+
+    def __call__(self, piece: Piece) -> RayScores | str:
+        """Scores of a piece, or the error."""
+        try:
+            if self._loaded is None:
+                self._loaded = self._load()
+            with as_files(piece) as data:
+                rows: Any = self._loaded.samples(data, self._history_column)
+                scores = self._loaded.trainer("folded").predict(rows).scores.astype(np.float32)
+        except (InputError, OSError) as error:
+            return str(error)
+        return RayScores(scores, rows.unknown, rows.cut_histories)
+
+    def _load(self) -> LoadedRun:
         import torch
 
-        logging.disable(logging.WARNING)
         torch.set_num_threads(1)
-        self._history_column, self._error = history_column, ""
-        try:
-            os.chdir(folder)
-            self._run = run.load(run.experiment())
-            self._trainer = self._run.trainer("folded")
-        except (InputError, OSError) as error:
-            self._error = str(error)
-
-    def __call__(self, piece: dict[str, Any]) -> dict[str, Any]:
-        """Scores of a piece as bytes of float32, and counts as JSON; or the error."""
-        if self._error:
-            return {"error": self._error}
-        try:
-            with _as_file(Piece(piece["file"], [int(n) for n in piece["groups"]], int(piece["rows"]))) as file:
-                rows: Any = self._run.samples(file, self._history_column)
-                scores = self._trainer.predict(rows).scores.astype(np.float32)
-        except (InputError, OSError) as error:
-            return {"error": str(error)}
-        facts = {"unknown": rows.unknown, "cut_histories": rows.cut_histories}
-        return {"scores": scores.tobytes(), "facts": json.dumps(facts)}
-
-
-def _answers(
-    run: TrainedRun, pieces: list[Piece], history_column: str | None, *, workers: int
-) -> Iterator[dict[str, Any]]:
-    """Answers of the workers in the order of the pieces."""
-    from ray.data import ActorPoolStrategy, DataContext, from_items
-    from ray.exceptions import ActorDiedError, RayError
-
-    context = DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    dataset = from_items([asdict(piece) for piece in pieces], override_num_blocks=len(pieces))
-    with warnings.catch_warnings():
-        # Ray 2.60 announces a new way to say the last two, which it does not have yet.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        answers = dataset.map(
-            PieceScorer,
-            fn_constructor_args=(run, history_column, str(Path.cwd())),
-            compute=ActorPoolStrategy(size=workers),
-            num_cpus=1,
-            # Else a worker that dies on a piece is started again and again.
-            max_restarts=0,
-            max_task_retries=0,
-        )
-    try:
-        yield from answers.iter_rows()
-    except ActorDiedError:
-        raise InputError(
-            "--engine ray: a worker's process ended while it scored, most often for want of memory: start Ray with "
-            "fewer CPUs on such a machine"
-        ) from None
-    except RayError as error:
-        reason = str(error).strip().splitlines()
-        raise InputError(f"--engine ray: a worker failed: {reason[-1] if reason else type(error).__name__}") from None
+        os.chdir(self._folder)
+        return self._run.load(self._run.experiment())
 
 
 @contextmanager
-def _as_file(piece: Piece) -> Iterator[Path]:
-    """A file with the rows of a piece alone, removed afterwards; memory is one batch of rows."""
-    if not piece.groups:
-        yield Path(piece.file)
+def as_files(piece: Piece) -> Iterator[Path]:
+    """A file, or a folder of them, with the rows of a piece alone, removed afterwards; memory is one batch of rows."""
+    if len(piece) == 1 and piece[0].all:
+        yield Path(piece[0].file)
         return
     with tempfile.TemporaryDirectory(prefix="fxmm-") as folder:
-        path = Path(folder, Path(piece.file).name)
-        with pq.ParquetFile(piece.file) as source, pq.ParquetWriter(path, source.schema_arrow) as target:
-            for batch in source.iter_batches(batch_size=LEAST_ROWS, row_groups=piece.groups):
-                target.write_batch(batch)
-        yield path
+        for number, rows in enumerate(piece):
+            _copy(rows, Path(folder, f"{number:05d}.parquet"))
+        yield Path(folder)
+
+
+def _copy(rows: Rows, path: Path) -> None:
+    """Write some rows of a file to another one."""
+    with pq.ParquetFile(rows.file) as source:
+        ends = np.cumsum([source.metadata.row_group(n).num_rows for n in range(source.metadata.num_row_groups)])
+        groups = range(
+            int(np.searchsorted(ends, rows.first, side="right")),
+            int(np.searchsorted(ends, rows.first + rows.rows)) + 1,
+        )
+        # The first row of the groups that are read.
+        at = int(ends[groups[0] - 1]) if groups[0] else 0
+        with pq.ParquetWriter(path, source.schema_arrow) as target:
+            for batch in source.iter_batches(batch_size=LEAST_ROWS, row_groups=list(groups)):
+                start, stop = max(rows.first - at, 0), min(rows.first + rows.rows - at, batch.num_rows)
+                if start < stop:
+                    target.write_batch(batch.slice(start, stop - start))
+                at += batch.num_rows
 
 
 def _read_to_the_error(rows: RawRows) -> None:

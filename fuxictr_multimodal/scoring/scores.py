@@ -91,8 +91,8 @@ def predict(
         calibrate: `platt` or `isotonic`: scores are calibrated on the valid split, and the column `score_raw` has those
             of the model.
         engine: `folded` scores with the inference form of a model that has one (`fold`), of others as they are; `model`
-            with the model itself; `ray` like `folded`, new samples in parquet by Ray Data. Scores agree to float32
-            rounding.
+            with the model itself; `ray` like `folded`, new samples in parquet with the workers of a Ray cluster,
+            to the same bits as `folded` on one thread. Other engines and numbers of threads agree to float32 rounding.
         ray_address: of a Ray cluster for `ray`, which is started on this machine where not given. With `ray`, an `out`
             without a suffix is a folder of parts, of `PART_ROWS` rows each.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +70,13 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A model with its weights, and what it scores."""
+    """A model with its weights, what it scores, and what files of samples leave for the next ones."""
 
     experiment: Experiment
     feature_map: FeatureMap
     model: BaseModel
     to_inputs: Callable[[Any], Any]
+    kept: dict[str, Any] = field(default_factory=dict)
 
     def trainer(self, engine: str) -> Trainer:
         """What scores with an engine of `predict`."""
@@ -94,6 +95,7 @@ class LoadedRun:
             batch_size=self.experiment.params["batch_size"],
             max_len=self.experiment.max_len,
             device=torch.device(self.model.device),
+            kept=self.kept,
         )
         return new_samples(data, reading, params=self.experiment.params, history_column=history_column)
 

@@ -110,11 +110,14 @@ def raise_waiting() -> None:
 
 @contextlib.contextmanager
 def interruption_kept() -> Iterator[None]:
-    """Raise `Interrupted` again after other code turned it into its own error, as `except:` in FuxiCTR does."""
+    """Raise `Interrupted` again after other code turned it into its own error, as `except:` in FuxiCTR does.
+
+    While Ray waits for an answer, it makes a bare `KeyboardInterrupt` of it.
+    """
     try:
         yield
-    except Exception as error:
-        if _raised is None:
+    except (Exception, KeyboardInterrupt) as error:
+        if _raised is None or isinstance(error, Interrupted):
             raise
         raise Interrupted(_raised) from error
 

@@ -34,11 +34,11 @@ def ray_at(address: str | None) -> Iterator[Any]:
     """
     _check_address(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # By default Ray tries work that was ended for want of memory again for ever.
+    os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))
     import ray
-    import ray.data  # sets levels of its own
 
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors come as exceptions too
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # errors come as exceptions too
     started = not ray.is_initialized()
     if started:
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -48,8 +48,7 @@ def ray_at(address: str | None) -> Iterator[Any]:
             with _handlers_kept():
                 ray.init(address=address or "local", **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"--ray-address {address}: Ray cannot be reached there: {reason}") from None
+            raise _unreachable(address, error) from None
     try:
         yield ray
     finally:
@@ -69,7 +68,7 @@ def in_order(
         ray: as `ray_at` hands it out.
         work: sent to each worker once; it computes on one core.
         pieces: taken as they are needed.
-        what: the work is, for messages: `building`.
+        what: was done, for messages: `built`.
 
     Raises:
         InputError: a piece failed, or its workers ended again and again.
@@ -112,13 +111,13 @@ def _fetched(ray: Any, answer: Any, what: str) -> Any:
         return ray.get(answer)
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
         raise InputError(
-            f"--engine ray: {RETRIES + 1} workers ended while {what} one piece, most often for want of memory: start "
-            "Ray with fewer CPUs on such machines"
+            f"--engine ray: a worker's process ended while it {what}, {RETRIES + 1} times for one piece, most often "
+            "for want of memory: start Ray with fewer CPUs on such a machine"
         ) from None
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()
         raise InputError(
-            f"--engine ray: a worker failed while {what}: {reason[-1] if reason else type(error).__name__}"
+            f"--engine ray: a worker failed while it {what}: {reason[-1] if reason else type(error).__name__}"
         ) from None
 
 
@@ -132,6 +131,17 @@ def _handlers_kept() -> Iterator[None]:
     finally:
         if here and before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def _unreachable(address: str | None, error: Exception) -> InputError:
+    reason = str(error).strip().splitlines()[0]
+    # Ray looks for a token by itself where it looks for the address too.
+    if "InvalidAuthToken" in f"{error} {error.__cause__}":
+        reason = (
+            "the cluster asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN where this machine has no "
+            "~/.ray/auth_token"
+        )
+    return InputError(f"--ray-address {address}: Ray cannot be reached there: {reason}")
 
 
 def _check_address(address: str | None) -> None:

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.rank_sums import summed
-from fuxictr_multimodal.system.ranks import Ranks
+from fuxictr_multimodal.system.ranks import Ranks, layer_group
 
 
 def fit_batches(train: MultimodalDataLoader, model: BaseModel, *, synchronised: bool = True) -> None:
@@ -73,17 +73,21 @@ class GlobalNorms:
             for layer in self.layers:
                 layer.forward = self._forward_of(layer)  # type: ignore[method-assign]
                 # For a model that computes such a layer without calling it.
-                layer.over_ranks = True  # type: ignore[assignment]
+                layer.over_ranks = self._summed  # type: ignore[assignment]
+                layer.stand_ins = False  # type: ignore[assignment]
 
     def remove(self) -> None:
         """Give the layers their own `forward` back."""
         if self.synchronised:
             for layer in self.layers:
-                del layer.forward, layer.over_ranks
+                del layer.forward, layer.over_ranks, layer.stand_ins
 
     def begin(self, *, stand_ins: bool) -> None:
         """A step begins; `stand_ins` says that the rows of this rank count for nothing."""
         self._stand_ins = stand_ins
+        if self.synchronised:
+            for layer in self.layers:
+                layer.stand_ins = stand_ins  # type: ignore[assignment]
 
     @torch.no_grad()
     def agree(self, others: list[Tensor] | None = None) -> None:
@@ -107,6 +111,12 @@ class GlobalNorms:
         found = [v for layer in self.layers for v in (layer.running_mean, layer.running_var) if v is not None]
         return [] if self.synchronised else found
 
+    def _summed(self, values: Tensor) -> Tensor:
+        """Sums of all ranks' rows, without gradients; stand-ins add nothing."""
+        total = torch.zeros_like(values) if self._stand_ins else values.detach().clone()
+        distributed.all_reduce(total, group=layer_group())
+        return total
+
     def _average(self, values: Tensor | None) -> None:
         if values is not None:
             distributed.all_reduce(values)
@@ -128,7 +138,8 @@ def _normalised(layer: _BatchNorm, x: Tensor, *, counted: bool) -> Tensor:
     shape = [1, -1, *[1] * (x.dim() - 2)]
     values = x.to(torch.promote_types(x.dtype, torch.float32))
     used = values if counted else values[:0]
-    count = values.new_tensor([used.numel() // x.shape[1]])
+    # Filled on the device: a host's tensor would make it wait.
+    count = values.new_full((1,), used.numel() // x.shape[1])
     sums = summed(torch.cat([used.sum(others), count]))
     rows = sums[-1].detach()
     mean = sums[:-1] / rows

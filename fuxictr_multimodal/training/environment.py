@@ -63,4 +63,8 @@ def git_commit() -> str | None:
 def count_parameters(model: nn.Module) -> dict[str, int]:
     """Trainable parameters; `embedding` counts those that FuxiCTR counts as embedding, by name."""
     sizes = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    for name, part in model.named_modules():
+        # A table that is built later, see `sharded/stand_ins.py`.
+        if (rows := getattr(part, "whole_rows", None)) is not None:
+            sizes[f"{name}.weight"] = rows * part.embedding_dim
     return {"total": sum(sizes.values()), "embedding": sum(n for name, n in sizes.items() if "embedding" in name)}

@@ -50,7 +50,12 @@ from fuxictr_multimodal.training.report import Report, append_csv_line
 from fuxictr_multimodal.training.resume import named_keys
 from fuxictr_multimodal.training.run_log import log_nowhere, log_to
 from fuxictr_multimodal.training.run_names import RunFiles, refuse_folders, remove_states
-from fuxictr_multimodal.training.sharded.of_run import group_for_tables, shard_tables
+from fuxictr_multimodal.training.sharded.of_run import (
+    group_for_tables,
+    refuse_warm_start,
+    shard_tables,
+    tables_to_shard,
+)
 from fuxictr_multimodal.training.state_file import SaveTimes
 from fuxictr_multimodal.training.tracking import Tracking, make_tracker
 from fuxictr_multimodal.training.trainer import Progress, Trainer
@@ -292,6 +297,7 @@ def _train_and_score(
     params = experiment.params
     model, to_inputs, feature_map = _build(experiment, report, resumed)
     if source is not None:
+        refuse_warm_start(model)
         report.warm_start = start_from(source, model, experiment.store, params)
     shard_tables(model, params, files.state)
     trainer = Trainer(
@@ -337,7 +343,8 @@ def _build(
     seed_everything(seed=experiment.params["seed"])
     feature_map = experiment.feature_map()
     logging.info("Feature specs: %s", print_to_json(feature_map.features))
-    model, to_inputs = experiment.build_model(feature_map)
+    with tables_to_shard(experiment.params):
+        model, to_inputs = experiment.build_model(feature_map)
     precision = getattr(model, "precision", None)
     if precision is not None and isinstance(getattr(precision, "choice", None), Choice):
         own = resumed.precision if resumed is not None else {}

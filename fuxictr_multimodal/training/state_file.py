@@ -150,10 +150,11 @@ def random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:
 
 
 def set_random_state(cpu: torch.Tensor, gpus: list[torch.Tensor]) -> None:
-    """Take up a `random_state`; that of GPUs only where there are any."""
+    """Take up a `random_state`; that of GPUs for those that are here, which may be more or fewer than there were."""
     torch.set_rng_state(cpu)
-    if torch.cuda.is_available() and gpus:
-        torch.cuda.set_rng_state_all(gpus)
+    if torch.cuda.is_available():
+        for device, state in enumerate(gpus[: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(state, device)
 
 
 def host_random_state() -> dict[str, Any]:

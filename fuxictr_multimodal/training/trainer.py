@@ -135,7 +135,8 @@ class Trainer:
         with signals_held() if self.ranks.several else contextlib.nullcontext():
             while progress.epoch < self.epochs and not progress.finished:
                 logging.info("************ Epoch=%d start ************", progress.epoch + 1)
-                self._train_epoch(train, valid, eval_steps)
+                with self._device_stop_named():
+                    self._train_epoch(train, valid, eval_steps)
                 if not progress.finished:
                     progress.epoch += 1
                     logging.info("************ Epoch=%d end ************", progress.epoch)
@@ -286,6 +287,16 @@ class Trainer:
             if "between 0 and 1" not in str(error):
                 raise
             raise self._diverged("a prediction is not a number") from None
+
+    @contextlib.contextmanager
+    def _device_stop_named(self) -> Iterator[None]:
+        """A GPU's binary cross-entropy stops the device; the host hears of it later, wherever it is then."""
+        try:
+            yield
+        except RuntimeError as error:
+            if "device-side assert" not in str(error):
+                raise
+            raise self._diverged("the GPU stopped at a prediction that is not a number") from error
 
     def _diverged(self, what: str) -> TrainingDiverged:
         return TrainingDiverged(

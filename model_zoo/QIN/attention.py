@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuxictr_multimodal.data.batch import Jagged
 from model_zoo.QIN.dropout import Dropout
+from model_zoo.QIN.products import linear
 from model_zoo.QIN.sparse_attend import Part, activate, attend, bag, scores, segment_softmax
 
 ACTIVATIONS = ("relu", "softmax", "relu2", "silu")
@@ -156,5 +156,5 @@ def _two_maps(x_BI: Tensor, first_MI: Tensor, second_OM: Tensor, *, scale: float
     (middle, width), out = first_MI.shape, second_OM.shape[0]
     rows = len(x_BI)
     if middle * width * out + rows * width * out < rows * middle * (width + out):
-        return F.linear(x_BI, (second_OM * scale) @ first_MI)
-    return F.linear(F.linear(x_BI, first_MI), second_OM * scale)
+        return linear(x_BI, linear(second_OM * scale, first_MI.t()))
+    return linear(linear(x_BI, first_MI), second_OM * scale)

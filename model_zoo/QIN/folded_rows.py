@@ -21,6 +21,7 @@ from model_zoo.QIN.folded_network import FoldedNetwork
 from model_zoo.QIN.folded_parts import TrainedParts
 from model_zoo.QIN.inputs import RowReader
 from model_zoo.QIN.interest_network import Interest, InterestNetwork
+from model_zoo.QIN.products import add_product, linear
 from model_zoo.QIN.quadratic_block import FoldedBlock, row_blocks
 from model_zoo.QIN.sparse_attend import attend
 
@@ -78,7 +79,7 @@ class RowScorer:
         for attention, (target_BD, history) in zip(self.folded.attentions, interests, strict=True):
             assert isinstance(history, JaggedHistory)
             with self.precision.layers():
-                query_BD = target_BD @ attention.key.weight  # type: ignore[operator,union-attr]
+                query_BD = linear(target_BD, attention.key.weight.t())  # type: ignore[operator,union-attr]
                 activation = str(attention.activation)
                 pooled.append(
                     attend(query_BD, history.items_UD, history.slots, activation=activation, events=history.events)
@@ -90,7 +91,7 @@ class RowScorer:
         if not self.folded.attentions:
             return pooled
         return [
-            attention.value(pooled_BD) + target_BD  # type: ignore[operator]
+            linear(pooled_BD, attention.value.weight) + target_BD  # type: ignore[arg-type,union-attr]
             for attention, pooled_BD in zip(self.folded.attentions, pooled, strict=True)
         ]
 
@@ -141,6 +142,6 @@ class LayersOfRows:
         codes_Bf = torch.stack([columns[name][rows].long() + start for name, start in self.starts.items()], dim=1)
         z_BF = F.embedding_bag(codes_Bf, self.table_VF, mode="sum")
         rest = [x_BF[:, part] for part in self.rest]
-        z_BF.addmm_(rest[0] if len(rest) == 1 else torch.cat(rest, dim=1), self.weight_of_rest.t())
+        add_product(z_BF, rest[0] if len(rest) == 1 else torch.cat(rest, dim=1), self.weight_of_rest.t())
         x_BF = FoldedBlock.run(self.others, self.first.behind(z_BF, x_BF))
         return self.interaction.out(x_BF)

@@ -102,8 +102,7 @@ class QuadraticNetwork(nn.Module):
     def forward(self, x_BF: Tensor, *, form: str = "fast") -> Tensor:
         """Return logits, (B, 1), in the type of the parameters."""
         assert form in FORMS, form
-        # The optimized layer has statistics of its own rows; those of several processes a norm computes itself.
-        if form == "plain" or (self.training and any(getattr(norm, "over_ranks", False) for norm in self.norm)):
+        if form == "plain":
             for layer, norm, activation in self._layers():
                 x_BF = x_BF + self.dropout(activation(norm(layer(x_BF))))
         elif self.training or torch.is_grad_enabled():

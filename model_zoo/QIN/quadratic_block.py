@@ -8,6 +8,7 @@ Shape legend: B rows, F width, R maps, b rows of a block.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from model_zoo.QIN.precision import own_types, product_type
+from model_zoo.QIN.products import add_product, linear
 from model_zoo.QIN.quadratic_compiled import compiled_folded, compiled_layer
 
 BLOCK_ROWS = 1024  # on the CPU; other devices take all rows at once
@@ -41,7 +43,9 @@ def quadratic_block(
         x_BF: input.
         weight: (R F, F), the maps stacked.
         bias: (R F,).
-        norm: in training mode by batch statistics (the running ones are updated), else by running statistics.
+        norm: in training mode by batch statistics (the running ones are updated), else by running statistics. Where
+            several processes train one batch, its `over_ranks` sums a tensor over their parts of it, and its
+            `stand_ins` says whether these rows count for nothing.
         slope: PReLU slope (1,), or None for ReLU.
         keep_rows: uint8 mask (B, R F), or None.
         keep_out: uint8 mask (B, F), or None.
@@ -54,12 +58,16 @@ def quadratic_block(
         (B, F), differentiable in x, weight, bias, slope and the affine parameters of the norm.
     """
     rest = slope, keep_rows, keep_out, scale, product_type(x_BF)
-    layer: Callable[..., Any] = compiled_layer if compiled else _Block.apply
+    layer: Callable[..., Any] = compiled_layer if compiled else _block
     if norm is None:
         with own_types(x_BF):
             return layer(x_BF, weight, bias, None, None, None, None, 0.0, *rest)[0]
     batch = len(x_BF)
-    if norm.training and batch < 2:
+    if norm.training and (over_ranks := getattr(norm, "over_ranks", None)) is not None:
+        batch = over_ranks(x_BF.new_full((1,), batch))
+        # What is compiled knows one process.
+        layer = functools.partial(_block, over_ranks=over_ranks, all_rows=batch, stand_ins=bool(norm.stand_ins))
+    elif norm.training and batch < 2:
         raise ValueError("batch norm needs at least 2 rows in training: choose a batch_size that leaves no last row")
     statistics = (None, None) if norm.training else _running(norm)
     with own_types(x_BF):
@@ -74,14 +82,46 @@ def quadratic_block(
     return out
 
 
+def _block(
+    *tensors: Any,
+    over_ranks: Callable[[Tensor], Tensor] | None = None,
+    all_rows: Tensor | None = None,
+    stand_ins: bool = False,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    return _Block.apply(*tensors, over_ranks, all_rows, stand_ins)
+
+
 class _Block(torch.autograd.Function):
-    """See `quadratic_block`. `mean` and `var` are None where the batch's own are to be used; they are returned."""
+    """See `quadratic_block`. `mean` and `var` are None where the batch's own are to be used; they are returned.
+
+    With `over_ranks` the batch has `all_rows` rows, of which these are a part, or none of them: `stand_ins`.
+    """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, gamma, beta, mean, var, eps, slope, keep_rows, keep_out, scale, products):
+    def forward(
+        ctx,
+        x,
+        weight,
+        bias,
+        gamma,
+        beta,
+        mean,
+        var,
+        eps,
+        slope,
+        keep_rows,
+        keep_out,
+        scale,
+        products,
+        over_ranks,
+        all_rows,
+        stand_ins,
+    ):
         x = x.contiguous()
         weight, bias = weight.to(products), bias.to(products)
-        batch, width = x.shape
+        width = x.shape[1]
+        batch = len(x) if all_rows is None else all_rows
+        summed = over_ranks or (lambda sums: sums)
         maps = len(weight) // width
         z = torch.empty_like(x)
         batch_stats = gamma is not None and mean is None
@@ -91,20 +131,22 @@ class _Block(torch.autograd.Function):
             if batch_stats:
                 total += (x[rows] * z[rows]).sum(dim=0)
         if batch_stats:
-            mean = total / batch
+            mean = summed(total) / batch
             var = torch.zeros_like(total)
             for rows in row_blocks(x):
                 var += (x[rows] * z[rows]).sub_(mean).square_().sum(dim=0)
-            var /= batch
+            var = summed(var) / batch
         factor, shift = (None, None) if gamma is None else _affine(gamma, beta, mean, var, eps)
         out = torch.empty_like(x)
         for rows in row_blocks(x):
             v = _activate(_normalise(x[rows] * z[rows], factor, shift), slope)
-            if keep_out is not None:
-                v.mul_(keep_out[rows].to(v.dtype).mul_(scale))
-            torch.add(x[rows], v, out=out[rows])
+            if keep_out is None:
+                torch.add(x[rows], v, out=out[rows])
+            else:
+                torch.addcmul(x[rows], v, keep_out[rows].to(v.dtype), value=scale, out=out[rows])
         ctx.save_for_backward(x, z, weight, gamma, beta, mean, var, slope, keep_rows, keep_out)
         ctx.eps, ctx.scale, ctx.maps, ctx.batch_stats = eps, scale, maps, batch_stats
+        ctx.batch, ctx.summed, ctx.stand_ins = batch, summed, stand_ins
         if not batch_stats:
             mean = var = None
         else:
@@ -120,7 +162,7 @@ class _Block(torch.autograd.Function):
     @staticmethod
     def _backward(ctx, grad):
         x, z, weight, gamma, beta, mean, var, slope, keep_rows, keep_out = ctx.saved_tensors
-        batch, width = x.shape
+        batch, width = ctx.batch, x.shape[1]
         grad = grad.contiguous()
         factor, shift = (None, None) if gamma is None else _affine(gamma, beta, mean, var, ctx.eps)
         # First sweep: the gradient at the norm's output, kept where the gradient of x will be, and its column sums.
@@ -146,15 +188,17 @@ class _Block(torch.autograd.Function):
             if gamma is not None:
                 dbeta += du.sum(dim=0)
                 dgamma += y.mul_(du).sum(dim=0)
+        # Statistics are of all rows, so their gradients are too; those of the norm's parameters are of these rows.
+        dgamma_all, dbeta_all = ctx.summed(torch.stack((dgamma, dbeta))) if ctx.batch_stats else (dgamma, dbeta)
         # Second sweep: through the norm and the product to x and the maps.
         dweight, dbias = torch.zeros_like(weight, dtype=x.dtype), x.new_zeros(len(weight))
         for rows in row_blocks(x):
             dy = dx[rows].clone()
             if factor is not None and inverse_std is not None:
                 dy.mul_(factor)
-                if ctx.batch_stats:
-                    y = (x[rows] * z[rows]).sub_(mean).mul_(factor * inverse_std * dgamma / -batch)
-                    dy.add_(y).sub_(factor * dbeta / batch)
+                if ctx.batch_stats and not ctx.stand_ins:
+                    y = (x[rows] * z[rows]).sub_(mean).mul_(factor * inverse_std * dgamma_all / -batch)
+                    dy.add_(y).sub_(factor * dbeta_all / batch)
             dx_rows = torch.addcmul(grad[rows], dy, z[rows], out=dx[rows])
             dz = dy.mul_(x[rows])
             if keep_rows is not None:
@@ -164,10 +208,10 @@ class _Block(torch.autograd.Function):
                 columns = slice(r * width, (r + 1) * width)
                 dt = dz if keep_rows is None else keep_rows[rows, columns].to(dz.dtype).mul_(dz)
                 dbias[columns] += dt.sum(dim=0)
-                _add_product(dweight[columns], dt.to(weight.dtype).t(), right)
-                _add_product(dx_rows, dt.to(weight.dtype), weight[columns])
+                add_product(dweight[columns], dt.to(weight.dtype).t(), right)
+                add_product(dx_rows, dt.to(weight.dtype), weight[columns])
         dnorm = (None, None) if gamma is None else (dgamma, dbeta)
-        return dx, dweight, dbias, *dnorm, None, None, None, dslope, None, None, None, None
+        return dx, dweight, dbias, *dnorm, None, None, None, dslope, *[None] * 7
 
 
 @dataclass(frozen=True)
@@ -207,7 +251,7 @@ class FoldedBlock:
         for rows in row_blocks(x_BF):
             x = x_BF[rows]
             for block in blocks:
-                x = block.behind(F.linear(x.to(block.weight.dtype), block.weight, block.bias).to(x.dtype), x)
+                x = block.behind(linear(x.to(block.weight.dtype), block.weight, block.bias).to(x.dtype), x)
             out[rows] = x
         return out
 
@@ -222,30 +266,19 @@ def row_blocks(x_BF: Tensor) -> Iterator[slice]:
 def _sum_of_maps(x: Tensor, weight: Tensor, bias: Tensor, keep: Tensor | None, scale: float, *, out: Tensor) -> None:
     """out = sum_r keep_r (W_r x + b_r) scale; without a mask there is one map."""
     width = x.shape[1]
-    if keep is None and weight.dtype == out.dtype:
-        torch.addmm(bias, x, weight.t(), out=out)
-        return
     x = x.to(weight.dtype)
     if keep is None:
-        out.copy_(torch.addmm(bias, x, weight.t()))
+        out.copy_(linear(x, weight, bias))
         return
     for r in range(len(weight) // width):
         columns = slice(r * width, (r + 1) * width)
-        row = torch.addmm(bias[columns], x, weight[columns].t()).to(out.dtype)
+        row = linear(x, weight[columns], bias[columns]).to(out.dtype)
         mask = keep[:, columns].to(row.dtype)
         if r == 0:
             torch.mul(row, mask, out=out)
         else:
             out.addcmul_(row, mask)
     out.mul_(scale)
-
-
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, added up in the type of `total`."""
-    if left.dtype == total.dtype:
-        total.addmm_(left, right)
-    else:
-        total += left @ right
 
 
 def _affine(gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from model_zoo.QIN.precision import own_types
 # Vectors of a feature, and which of them each slot has: (V, E) and (N,).
 Part = tuple[Tensor, Tensor]
 
-_CHUNK = 4096  # slots gathered at a time on the CPU, so that both factors stay in the cache
+_CHUNK = 1024  # slots gathered at a time on the CPU, so that both factors stay in the cache
 
 
 def attend(
@@ -231,7 +231,8 @@ def dots(left_BD: Tensor, row_N: Tensor, right_UD: Tensor, index_N: Tensor) -> T
     out_N = left_BD.new_empty(len(row_N))
     for start in range(0, len(row_N), step):
         part = slice(start, start + step)
-        torch.linalg.vecdot(left_BD[row_N[part]], right_UD[index_N[part]], out=out_N[part])
+        left, right = left_BD.index_select(0, row_N[part]), right_UD.index_select(0, index_N[part])
+        torch.linalg.vecdot(left, right, out=out_N[part])
     return out_N
 
 

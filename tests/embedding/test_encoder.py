@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention.flex_attention import create_block_mask
 
-from bilingual_embedding.model import alibi, attention
+from bilingual_embedding.model import alibi, attention, attention_flex
 from bilingual_embedding.model.attention import attend
 from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.packing import Packed
@@ -82,6 +83,20 @@ def test_flex_equals_eager_in_values():
     q, k, v = (torch.randn(len(packed.ids_T), 3, 16) for _ in range(3))
     one, other = (attend(q, k, v, packed=packed, slopes=alibi.slopes_H(3), backend=name) for name in ("eager", "flex"))
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [[1], [128, 128], [1, 127, 40, 3], [700, 5], [300, 256, 129, 128, 90]])
+def test_blocks_of_flex_are_those_that_pytorch_finds_token_by_token(lengths):
+    packed = Packed.from_table(some_rows(lengths))
+    found, tokens = attention_flex._row_mask(packed), sum(lengths)
+    expected = create_block_mask(found.mask_mod, None, None, tokens, tokens, device="cpu")
+    assert found.shape == expected.shape
+    for side in ("kv", "full_kv", "q", "full_q"):
+        counts = getattr(expected, f"{side}_num_blocks")[0, 0]
+        assert torch.equal(getattr(found, f"{side}_num_blocks")[0, 0], counts)
+        pairs = zip(getattr(found, f"{side}_indices")[0, 0], getattr(expected, f"{side}_indices")[0, 0], strict=True)
+        for (own, theirs), count in zip(pairs, counts.tolist(), strict=True):
+            assert torch.equal(own[:count], theirs[:count])
 
 
 @pytest.mark.parametrize("backend", ["eager", "sdpa", "blocked"])

@@ -21,6 +21,8 @@ from tests.helpers.typed_command import type_command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / "config" / "embedding"
+# Stages that have a state to go on from, and steps after it.
+SHORT = ("mlm.steps=20", "pairs.steps=20", "multitask.steps=20", "save_steps=10")
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +45,17 @@ def make_run(planted, tmp_path):
 @pytest.fixture(scope="session")
 def finished(planted, tmp_path_factory):
     """One complete run that several tests look at."""
-    root = tmp_path_factory.mktemp("finished")
-    settings = [f"data_root={planted}", f"model_root={root}", "save_steps=10"]
+    return executed(planted, tmp_path_factory.mktemp("finished"), "save_steps=10")
+
+
+@pytest.fixture(scope="session")
+def short(planted, tmp_path_factory):
+    """A run of `SHORT`, complete at once."""
+    return executed(planted, tmp_path_factory.mktemp("short"), *SHORT)
+
+
+def executed(planted, root, *overrides):
+    settings = [f"data_root={planted}", f"model_root={root}", *overrides]
     experiment = load_experiment(CONFIG, "BiEncoder_nano", overrides=settings)
     run = EmbeddingRun("BiEncoder_nano", experiment, run_name="run", device=torch.device("cpu"), progress=False)
     return run, run.execute("all")
@@ -74,9 +85,8 @@ def test_report_tells_the_run(finished):
     assert (run.files.path / "mlm" / "head.safetensors").is_file()
 
 
-@pytest.mark.parametrize("stage", [pytest.param("mlm", marks=pytest.mark.slow), "pairs",
-                                   pytest.param("multitask", marks=pytest.mark.slow)])  # fmt: skip
-def test_a_run_killed_in_any_stage_ends_the_same(finished, make_run, monkeypatch, stage):
+@pytest.mark.parametrize("stage", ["mlm", "pairs", "multitask"])
+def test_a_run_killed_in_any_stage_ends_the_same(short, make_run, monkeypatch, stage):
     original = stage_trainer.StageTrainer._step
 
     def die(self, number):
@@ -85,7 +95,7 @@ def test_a_run_killed_in_any_stage_ends_the_same(finished, make_run, monkeypatch
         return original(self, number)
 
     monkeypatch.setattr(stage_trainer.StageTrainer, "_step", die)
-    run = make_run("save_steps=10")
+    run = make_run(*SHORT)
     with pytest.raises(KeyboardInterrupt):
         run.execute("all")
     left = EmbeddingReport.read(run.files.report)
@@ -95,20 +105,19 @@ def test_a_run_killed_in_any_stage_ends_the_same(finished, make_run, monkeypatch
     assert state.is_file()
     monkeypatch.setattr(stage_trainer.StageTrainer, "_step", original)
     torch.manual_seed(123)
-    report = make_run("save_steps=10").execute("all", resume=True)
-    _, expected = finished
+    report = make_run(*SHORT).execute("all", resume=True)
+    _, expected = short
     assert report.evaluation == expected.evaluation
     assert [s["curve"] for s in report.stages.values()] == [s["curve"] for s in expected.stages.values()]
-    ours, theirs = (load_file(r.files.path / "multitask" / "model.safetensors") for r in (run, finished[0]))
+    ours, theirs = (load_file(r.files.path / "multitask" / "model.safetensors") for r in (run, short[0]))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-@pytest.mark.slow
-def test_stages_one_by_one_equal_all_at_once(finished, make_run):
+def test_stages_one_by_one_equal_all_at_once(short, make_run):
     for stage in ("mlm", "pairs", "multitask"):
-        report = make_run("save_steps=10").execute(stage)
+        report = make_run(*SHORT).execute(stage)
     assert report.status == "completed"
-    assert report.evaluation == finished[1].evaluation
+    assert report.evaluation == short[1].evaluation
 
 
 def test_gradient_cache_leaves_the_trace(make_run):

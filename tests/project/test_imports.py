@@ -25,6 +25,7 @@ FORBIDDEN = {
         "fuxictr_multimodal.training.trainer",
         "fuxictr_multimodal.data.loader",
     },
+    "fuxictr_multimodal.training.runner": {"torchrec", "fbgemm_gpu"},
     "fuxictr_multimodal.data.loader": {"fuxictr_multimodal.data.store.builder", "model_zoo"},
     "fuxictr_multimodal.data.store.builder": {"torch", "fuxictr_multimodal.data.loader"},
 }

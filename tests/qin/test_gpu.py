@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import numpy as np
@@ -9,11 +10,29 @@ import pytest
 import torch
 
 from fuxictr_multimodal.data.item_table import ItemTable
+from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from model_zoo.QIN import QIN, sparse_attend
 from model_zoo.QIN.row_items import RowItems
+from tests.helpers import loader_store
 from tests.helpers.reference_qin import feature_map, item_table, random_batch
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here"),
+    # PyTorch says these once a process, of its own doings: a mode that is a prototype, and the first product of a
+    # thread of the backward pass.
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode", "ignore:Attempting to run cuBLAS"),
+]
+
+
+@contextlib.contextmanager
+def no_waits():
+    """The host waiting for the GPU is an error."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def example(*, items: int = 500, rows: int = 300, **options):
@@ -84,16 +103,12 @@ def test_fast_equals_plain(activation, triton, items, monkeypatch):
 def test_the_host_does_not_wait_in_a_step(items, options, precision):
     model, batch = example(items=items, precision=precision, **options)
     model.train_step(batch)  # the first step compiles the kernels and checks them
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waits():
         for _ in range(3):
             model.train_step(batch)
         model.eval()
         with torch.no_grad():
             model(batch)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_similarities_are_those_of_the_host():
@@ -117,3 +132,38 @@ def test_adam_is_fused():
     model.train_step(batch)
     assert model.optimizer.defaults["fused"]
     assert all(state["step"].is_cuda for state in model.optimizer.state.values())
+
+
+def test_folded_scores_are_those_of_the_model():
+    model, batch = example()
+    folded = model.eval().fold()
+    with torch.no_grad():
+        expected = model(batch)["y_pred"]
+        torch.testing.assert_close(folded(batch)["y_pred"], expected, rtol=1e-4, atol=1e-5)
+        with no_waits():
+            folded(batch)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_rows_on_the_gpu_are_those_of_the_host_and_come_without_a_wait(shuffle, tmp_path):
+    path = loader_store.write_split(tmp_path, rows=300)
+
+    def loader(device: str) -> MultimodalDataLoader:
+        found = MultimodalDataLoader(
+            loader_store.feature_map(), path, batch_size=64, shuffle=shuffle, shuffle_window=2, device=device, seed=1
+        )
+        assert found.mode == "resident"
+        return found
+
+    on_gpu = loader("cuda:0")
+    assert on_gpu._resident.target.is_cuda
+    with no_waits():
+        batches = list(on_gpu)
+    for batch, expected in zip(batches, loader("cpu"), strict=True):
+        assert batch.target.is_cuda
+        assert not batch.group.is_cuda
+        assert torch.equal(batch.target.cpu(), expected.target)
+        assert torch.equal(batch.history.values.cpu(), expected.history.values)
+        assert torch.equal(batch.history.offsets.cpu(), expected.history.offsets)
+        assert batch.features.keys() == expected.features.keys()
+        assert all(torch.equal(values.cpu(), expected.features[name]) for name, values in batch.features.items())

@@ -12,6 +12,7 @@ from fuxictr_multimodal.errors import ConfigError
 from model_zoo.QIN import quadratic_compiled
 from model_zoo.QIN.quadratic import QuadraticNetwork
 from tests.helpers.reference_qin import small_qin
+from tests.helpers.small_compile import small_compile
 
 WIDTH = 6
 
@@ -111,7 +112,8 @@ def test_machine_code_equals_the_block_written_by_hand():
         with pytest.raises(Exception, match=r"C\+\+ compiler"):
             compiled(torch.randn(33, WIDTH))
         return
-    assert_equal_steps(fast, compiled, sizes=(33,), rtol=1e-4, atol=1e-5)
+    with small_compile():
+        assert_equal_steps(fast, compiled, sizes=(33,), rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_is_compiled_by_its_configuration(traced):

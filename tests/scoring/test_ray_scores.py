@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,11 +14,14 @@ from fuxictr_multimodal.cli.predict import run_predict_main
 from fuxictr_multimodal.data.store import SplitReader
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
 from fuxictr_multimodal.scoring import ray_scores, score_files
-from fuxictr_multimodal.scoring.ray_scores import Piece, PieceScorer, pieces_of
+from fuxictr_multimodal.scoring.ray_scores import PieceScorer, Rows, as_files, pieces_of
 from fuxictr_multimodal.scoring.scores import predict
 from fuxictr_multimodal.scoring.trained_run import TrainedRun
+from fuxictr_multimodal.system import ray_cluster
+from fuxictr_multimodal.system.machine import cpu_threads
 from fuxictr_multimodal.system.ray_cluster import ray_at
 from fuxictr_multimodal.training.runner import run_experiment
+from tests.helpers import shop, trained_shop
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,13 @@ def ray():
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(ray_scores, "LEAST_ROWS", 100)
+    """Of few rows, but whole batches."""
+    monkeypatch.setattr(ray_scores, "LEAST_ROWS", 256)
+    # A sum of floats depends on the number of threads.
+    with monkeypatch.context() as patched:
+        patched.delenv("OMP_NUM_THREADS", raising=False)
+        with cpu_threads(1):
+            yield
 
 
 @pytest.mark.usefixtures("ray", "small_pieces")
@@ -64,7 +75,7 @@ def test_scores_are_those_of_one_process(trained, tmp_path, monkeypatch):
     assert many.cut_histories > 2
     expected, found = pl.read_parquet(tmp_path / "one.parquet"), pl.read_parquet(tmp_path / "many.parquet")
     assert found.drop("score").equals(expected.drop("score"))
-    np.testing.assert_allclose(found["score"], expected["score"], rtol=1e-5, atol=1e-6)
+    assert found["score"].equals(expected["score"])
     assert found["score"].n_unique() > 500
 
     monkeypatch.setattr(score_files, "PART_ROWS", 300)
@@ -76,7 +87,36 @@ def test_scores_are_those_of_one_process(trained, tmp_path, monkeypatch):
     assert files == [f"part-{n:05d}.parquet" for n in range(-(-len(frame) // 300))]
     parts = pl.concat(pl.read_parquet(tmp_path / "parts" / name) for name in files)
     assert parts.drop("score", "score_raw").equals(expected.drop("score"))
-    np.testing.assert_allclose(parts["score_raw"], expected["score"], rtol=1e-5, atol=1e-6)
+    assert parts["score_raw"].equals(expected["score"].alias("score_raw"))
+
+
+class KilledOnce(PieceScorer):
+    """Ends its process once, as the system does."""
+
+    def __call__(self, piece):
+        mark = Path(self._run.config_dir, "killed")
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(piece)
+
+
+@pytest.mark.usefixtures("ray", "small_pieces")
+def test_samples_of_a_log_whose_worker_is_killed(tmp_path, monkeypatch):
+    """Histories come off the log; a piece has rows of two files, as one process reads them."""
+    trained = trained_shop.train(tmp_path)
+    data = tmp_path / "new"
+    data.mkdir()
+    log = shop.log(1200).select("user_id", "item_id", "timestamp", "device")
+    log[:500].write_parquet(data / "a.parquet", row_group_size=90)
+    log[500:].write_parquet(data / "b.parquet")
+    arguments = {"config_dir": trained.config, "expid": trained.expid, "data": data}
+    one = predict(**arguments, out=tmp_path / "one.parquet")
+    monkeypatch.setattr(ray_scores, "PieceScorer", KilledOnce)
+    many = predict(**arguments, out=tmp_path / "many.parquet", engine="ray")
+    assert (trained.config / "killed").exists()
+    assert (many.rows, many.unknown, many.cut_histories) == (one.rows, one.unknown, one.cut_histories)
+    assert pl.read_parquet(tmp_path / "many.parquet").equals(pl.read_parquet(tmp_path / "one.parquet"))
 
 
 @pytest.mark.usefixtures("ray", "small_pieces")
@@ -133,22 +173,41 @@ def test_a_worker_that_dies_is_one_sentence(trained, tmp_path, monkeypatch):
     arguments, frame = trained
     frame.write_parquet(tmp_path / "new.parquet")
     monkeypatch.setattr(ray_scores, "PieceScorer", Dies)
+    monkeypatch.setattr(ray_cluster, "RETRIES", 0)
     with pytest.raises(InputError, match="a worker's process ended while it scored"):
         predict(**arguments, data=tmp_path / "new.parquet", out=tmp_path / "scores.parquet", engine="ray")
     assert not (tmp_path / "scores.parquet").exists()
 
 
-def test_pieces_are_whole_row_groups_in_order(tmp_path, small_pieces):
-    sizes = {"a": (240, 60), "b": (40, 40), "c": (150, 150)}
+@pytest.mark.usefixtures("small_pieces")
+def test_pieces_are_whole_batches_in_order(tmp_path):
+    sizes = {"a": (700, 90), "b": (40, 40), "c": (300, 150), "d": (200, 70)}
+    values = iter(range(10_000))
     for name, (rows, group) in sizes.items():
-        pl.DataFrame({"x": range(rows)}).write_parquet(tmp_path / f"{name}.parquet", row_group_size=group)
-    a, b, c = sorted(tmp_path.iterdir())
-    assert pieces_of([a, b, c], workers=2) == [
-        Piece(str(a), [0, 1], 120),
-        Piece(str(a), [2, 3], 120),
-        Piece(str(b), [], 40),
-        Piece(str(c), [], 150),
+        frame = pl.DataFrame({"x": [next(values) for _ in range(rows)]})
+        frame.write_parquet(tmp_path / f"{name}.parquet", row_group_size=group)
+    files = sorted(tmp_path.iterdir())
+    a, b, c, d = map(str, files)
+    apart = pieces_of(files, workers=2, across=False)
+    assert apart == [
+        (Rows(a, 0, 256, all=False),),
+        (Rows(a, 256, 256, all=False),),
+        (Rows(a, 512, 188, all=False),),
+        (Rows(b, 0, 40, all=True),),
+        (Rows(c, 0, 256, all=False),),
+        (Rows(c, 256, 44, all=False),),
+        (Rows(d, 0, 200, all=True),),
     ]
+    across = pieces_of(files, workers=2, across=True)
+    assert [sum(rows.rows for rows in piece) for piece in across] == [256, 256, 256, 256, 216]
+    assert across[2] == (Rows(a, 512, 188, all=False), Rows(b, 0, 40, all=True), Rows(c, 0, 28, all=False))
+    assert len(pieces_of(files, workers=1, across=True)) == 3
+    for pieces in (apart, across):
+        read = []
+        for piece in pieces:
+            with as_files(piece) as place:
+                read += pl.read_parquet(place)["x"].to_list()
+        assert read == list(range(1240))
 
 
 @pytest.mark.parametrize(

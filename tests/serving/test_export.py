@@ -21,11 +21,20 @@ from fuxictr_multimodal.serving.card import LICENCE_UNKNOWN
 from fuxictr_multimodal.serving.export import AUC_LIMIT, Options, export
 from fuxictr_multimodal.serving.runtime import Ranker, Request
 from tests.helpers import trained_shop
+from tests.helpers.graphs_once import write_graph_once
 
 CONTRACT = {
     "model.onnx", "item_model.onnx", "items.safetensors", "vocabulary.json", "model.json", "card.md", "client.py",
     "request.json", "runtime",
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _graphs_once():
+    """The exports of a run differ in all but their graphs; how these are written, test_export_graphs.py tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "write_graph", write_graph_once)
+        yield
 
 
 @pytest.fixture(scope="module")

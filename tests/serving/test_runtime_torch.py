@@ -9,6 +9,7 @@ import torch
 
 from fuxictr_multimodal.serving.runtime import FolderError, Ranker, Request
 from tests.helpers.exported_folder import write_flat_folder
+from tests.helpers.small_compile import small_compile
 
 # torch uses what torch itself calls deprecated.
 pytestmark = [
@@ -29,7 +30,8 @@ def folder(tmp_path_factory):
     requests = torch.export.Dim("requests", min=1, max=4096)
     sample = (torch.zeros(3), torch.ones(3))
     graph = torch.export.export(Formula(), sample, dynamic_shapes=({0: requests}, {0: requests}))
-    torch._inductor.aoti_compile_and_package(graph, package_path=str(folder / "model.pt2"))
+    with small_compile():
+        torch._inductor.aoti_compile_and_package(graph, package_path=str(folder / "model.pt2"))
     content = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(content | {"engine": "torch"}))
     return folder

@@ -43,12 +43,13 @@ def test_a_repetition_is_the_same_request(monkeypatch):
         signal.signal(signal.SIGTERM, before)
 
 
-def test_an_error_that_other_code_makes_of_it_is_the_interruption():
+@pytest.mark.parametrize("made", [RuntimeError("not supported"), KeyboardInterrupt()])
+def test_an_error_that_other_code_makes_of_it_is_the_interruption(made):
     def unsupported():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
         except BaseException:
-            raise RuntimeError("not supported") from None
+            raise made from None
 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -11,6 +11,7 @@ from fuxictr_multimodal.system import ranks
 from fuxictr_multimodal.training.batch_norm import GlobalNorms
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.trainer import Trainer
+from model_zoo.QIN.quadratic import QuadraticNetwork
 from tests.helpers.forked_ranks import run_forked
 
 # No layer draws: several processes have streams of their own.
@@ -130,6 +131,37 @@ def test_batch_norm_of_several_processes_is_that_of_one():
     for found in (first, second, third):
         torch.testing.assert_close(found[4:], running)
     assert not third[1].any()
+
+
+def test_the_optimized_quadratic_layers_of_several_processes_are_those_of_one():
+    x, weight = torch.randn(2, 12, 8, dtype=torch.float64)
+
+    def network():
+        torch.manual_seed(1)
+        made = QuadraticNetwork(8, num_layers=2, num_row=2, dropout=0.0).double()
+        for norm in made.norm:
+            torch.nn.init.normal_(norm.weight)
+        return made
+
+    def computed(made, rows, *, counts=1.0):
+        part = x[rows].clone().requires_grad_()
+        (made(part) * weight[rows]).sum().mul(counts).backward()
+        return part.grad, {name: value.grad for name, value in made.named_parameters()}, dict(made.named_buffers())
+
+    def body(rank):
+        with ranks.joined() as here:
+            made = network()
+            norms = GlobalNorms(made, here, synchronised=True)
+            norms.begin(stand_ins=rank == 2)
+            return computed(made, (slice(0, 5), slice(5, 12), slice(0, 2))[rank], counts=0.0 if rank == 2 else 1.0)
+
+    grad, of_weights, buffers = computed(network(), slice(None))
+    found = run_forked(3, body)
+    torch.testing.assert_close(torch.cat([found[0][0], found[1][0]]), grad)
+    for name, one in of_weights.items():
+        torch.testing.assert_close(sum(weights[name] for _, weights, _ in found), one)
+    for _, _, of_rank in found:
+        torch.testing.assert_close(of_rank, buffers)
 
 
 def test_batch_norm_over_shares_agrees_at_evaluations(run_ranks):

@@ -413,7 +413,7 @@ def test_signals_reach_the_seeds(repository, data_root, tmp_path):
 
 @pytest.mark.slow
 def test_a_sigkilled_process_leaves_a_state_to_go_on_from(repository, data_root, tmp_path):
-    process = start(repository, data_root, tmp_path, *LONG, "--set", "epochs=30")
+    process = start_forked(repository, data_root, tmp_path, *LONG, "--set", "epochs=30")
     state = wait_for(process, "*.state", tmp_path)
     process.kill()
     process.communicate()
@@ -497,6 +497,15 @@ def test_divergence_keeps_the_best_checkpoint_and_says_so(run_qin, monkeypatch, 
     assert "TrainingDiverged" in report.error
     weights = torch.load(tmp_path / "checkpoints/Synthetic_test/QIN_test@epochs=3_s4.model", weights_only=True)
     assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_a_gpu_that_stops_at_a_number_is_a_divergence(run_qin, monkeypatch):
+    def stop(self, inputs):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(Trainer, "_train_step", stop)
+    with pytest.raises(TrainingDiverged, match="the GPU stopped at a prediction that is not a number in epoch 1"):
+        run_qin("epochs=1", seed=4)
 
 
 def test_missing_data_names_source_and_runnable_expids(run_qin):

@@ -19,6 +19,7 @@ from fuxictr_multimodal.training.state_file import (
     StateFile,
     host_random_state,
     set_host_random_state,
+    set_random_state,
 )
 from fuxictr_multimodal.training.trained import load_trained
 from fuxictr_multimodal.training.trainer import Trainer
@@ -242,6 +243,16 @@ def test_a_training_that_diverges_saves_no_state_of_it(run_qin, monkeypatch, tmp
         run_qin("epochs=1", "save_steps=1")
     state = torch.load(tmp_path / "checkpoints/Synthetic_test/QIN_test.state", weights_only=True)
     assert state["progress"]["step"] == 7
+
+
+def test_random_numbers_of_gpus_are_taken_up_by_those_that_are_here(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: taken.append((device, state.item())))
+    for before in (0, 1, 4):
+        set_random_state(torch.get_rng_state(), [torch.tensor(10 * gpu) for gpu in range(before)])
+    assert taken == [(0, 0), (0, 0), (1, 10)]
 
 
 def test_random_numbers_of_python_and_numpy_are_part_of_a_state(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.training import tracking
 from fuxictr_multimodal.training.run_names import RunFiles
+from tests.helpers.typed_command import type_command
 
 CURVE = [
     {"step": step, "train_loss": 1 / step, "learning_rate": 0.1, "metrics": {"AUC": 0.5 + step / 100}}
@@ -116,13 +117,12 @@ def test_unknown_tracker_and_none(files):
     tell(tracking.make_tracker(None, files), metrics={})
 
 
-def test_the_command_knows_all_trackers_and_imports_none(repository):
-    code = (
+def test_the_command_knows_all_trackers_and_imports_none(repository, tmp_path):
+    (tmp_path / "imported.py").write_text(
         "import sys\nfrom fuxictr_multimodal.training import runner\n"
         "print([name for name in ('tensorboard', 'mlflow', 'wandb') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=repository, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert type_command(["imported.py"], folder=tmp_path).out.splitlines()[-1] == "[]"
     command = [sys.executable, repository / "run_expid.py", "--help"]
     said = subprocess.run(command, capture_output=True, text=True, cwd=repository, check=True).stdout
     assert f"--tracker {{{','.join(tracking.TRACKERS)}}}" in said

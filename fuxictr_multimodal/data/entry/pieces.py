@@ -52,7 +52,7 @@ def append_pieces(builder: StoreBuilder, rows_of: PieceRows[Piece], pieces: Iter
         for piece in pieces:
             here(piece)
         return
-    for answer in answers(ray, _Encoded(rows_of.apart(), builder.encoder), pieces, here=here, what="building"):
+    for answer in answers(ray, _Encoded(rows_of.apart(), builder.encoder), pieces, here=here, what="built"):
         for encoded in answer:
             builder.append_encoded(encoded)
 
@@ -72,7 +72,7 @@ def answers(
         work: sent to the workers.
         pieces: in order.
         here: the same work in this process, for a piece whose worker met an error: it has the rows of the user's files.
-        what: the work is, for messages.
+        what: was done, for messages.
 
     Raises:
         InputError: a value is wrong, or the cluster failed.

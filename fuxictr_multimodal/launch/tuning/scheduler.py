@@ -12,11 +12,13 @@ from fuxictr_multimodal.launch.job import Job, Outcome
 from fuxictr_multimodal.launch.pool import Pool
 from fuxictr_multimodal.launch.ray_pool import RayPool
 from fuxictr_multimodal.launch.tuning import outcome
-from fuxictr_multimodal.launch.tuning.outcome import Record
+from fuxictr_multimodal.launch.tuning.outcome import Record, Report
 from fuxictr_multimodal.launch.tuning.sweep import Sweep
 
 # How often a tuner that has nothing to start asks for trials that another machine has lost.
 ELSEWHERE_SECONDS = 5.0
+# A network file system shows a file of another machine after this.
+SEEN_SECONDS = 35.0
 # A trial that lost so many workers is more likely the cause than the victim.
 MOST_LOSSES = 3
 
@@ -172,7 +174,7 @@ class Scheduler:
         running = self.running.pop(job)
         sweep, record = running.sweep, running.record
         record.exit_code = ended.exit_code
-        report = sweep.restart.complete_report(record.ran)
+        report = self._complete_report(sweep, record, ended)
         if report is not None:
             record.complete_from(report)
         elif self.pool.stopped is not None:
@@ -201,6 +203,14 @@ class Scheduler:
         sweep.source.ended(record)
         self.on_change("end", record)
         self._tell_ended()
+
+    def _complete_report(self, sweep: Sweep, record: Record, ended: Outcome) -> Report | None:
+        report = sweep.restart.complete_report(record.ran)
+        deadline = time.monotonic() + SEEN_SECONDS
+        while report is None and ended.status == "completed" and self.pool.remote and time.monotonic() < deadline:
+            time.sleep(0.5)
+            report = sweep.restart.complete_report(record.ran)
+        return report
 
     def _may_retry(self, sweep: Sweep, record: Record) -> bool:
         """Replace a trial that ran out of memory by its smaller variant, once."""

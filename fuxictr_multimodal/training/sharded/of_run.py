@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,27 @@ def group_for_tables(params: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         distributed.destroy_process_group()
+        # The threads of a group do not survive a fork of this process: nothing of it may be left to be freed there.
+        gc.collect()
+
+
+def tables_to_shard(params: Mapping[str, Any]) -> contextlib.AbstractContextManager[None]:
+    """Within the block a model is built without the tables that no process could hold; see `stand_ins.py`."""
+    if params.get(SETTING) is None:
+        return contextlib.nullcontext()
+    from fuxictr_multimodal.training.sharded.stand_ins import stand_ins
+
+    return stand_ins(params[SETTING])
+
+
+def refuse_warm_start(model: BaseModel) -> None:
+    """Refuse to copy weights into tables that no process holds whole.
+
+    Raises:
+        ConfigError: the model has such a table.
+    """
+    if any(hasattr(part, "whole_rows") for part in model.modules()):
+        raise ConfigError("warm_start: a table of this run is too large for one process: train without warm_start")
 
 
 def shard_tables(model: BaseModel, params: Mapping[str, Any], state: Path) -> None:

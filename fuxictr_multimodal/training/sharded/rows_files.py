@@ -82,6 +82,27 @@ def read_rows(folder: Path, tables: Mapping[str, ShardedTable], *, states: bool,
             raise DataError(f"{folder} lacks {count:,} rows of the table {name}: {remedy}")
 
 
+def rows_in(folder: Path, remedy: str) -> Iterator[tuple[Path, str, dict[str, Any]]]:
+    """All rows that `write_rows` wrote, piece by piece: the file, the name of the table, and what the file has of it.
+
+    Raises:
+        DataError: files are missing or damaged.
+    """
+    lacking: dict[str, int] = {}
+    for path, _, _ in _files(folder, remedy):
+        with damage_named(path):
+            content = read_torch(path, remedy=remedy)
+            for name, part in content.items():
+                lacking[name] = lacking.get(name, part["rows"]) - len(part["weight"])
+                if part["weight"].dtype != torch.float32 or not is_finite(part["weight"]):
+                    raise ValueError(f"weight of the table {name} does not fit, or is not finite")
+        for name, part in content.items():
+            yield path, name, part
+    for name, count in lacking.items():
+        if count:
+            raise DataError(f"{folder} lacks {count:,} rows of the table {name}: {remedy}")
+
+
 @contextlib.contextmanager
 def failing_together() -> Iterator[None]:
     """An `InputError` of one rank within the block is raised on all of them; those that have none wait for it here."""
@@ -97,6 +118,7 @@ def failing_together() -> Iterator[None]:
 
 def _content(table: ShardedTable, *, states: bool) -> dict[str, Any]:
     content: dict[str, Any] = {"rows": table.rows, "first": table.first, "weight": table.weight.detach()}
+    content["names"] = table.names
     if states:
         content["states"] = table.updates.state()
         table.settle()

@@ -11,7 +11,10 @@ this one, D width, P width as stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -20,8 +23,11 @@ from torch import Tensor, nn
 
 from fuxictr_multimodal.training.sharded.library import load_library
 from fuxictr_multimodal.training.sharded.row_updates import AdamRows, FusedRows, RowUpdates, fused_parameters
+from fuxictr_multimodal.training.sharded.scattered import Scattered
 
 _NAME = "table"
+_AT_ONCE = 1 << 18  # rows copied at a time
+_DRAWN = 1 << 16  # rows drawn at a time: another number draws others
 _MULTIPLE = 4  # FBGEMM's rows are a multiple of four numbers
 
 
@@ -49,8 +55,9 @@ class ShardedTable:
         device: of the rows.
 
     Attributes:
-        first: number of the first row of this rank.
+        first: number of the first row of this rank, see `Scattered`.
         weight: the rows of this rank (R, P).
+        names: of the weights of the model that are this table.
         waiting: rows of this rank (U,), each once, and their gradients (U, P), for the next step; None without lookups.
         resumed: the same, as a state had it, until the window is continued.
         on_gradient: called in a backward pass when the gradient of a lookup has arrived.
@@ -69,6 +76,8 @@ class ShardedTable:
         device: torch.device,
     ) -> None:
         self.name, self.rows, self.width, self.padding, self.group = name, rows, width, padding, group
+        self.scattered = Scattered(rows)
+        self._padding_row = -1 if padding is None else int(self.scattered.rows_of(torch.tensor(padding)))
         self._library = library = load_library()
         stored = -(-width // _MULTIPLE) * _MULTIPLE
         config = library.EmbeddingConfig(
@@ -88,8 +97,9 @@ class ShardedTable:
             world_size=dist.get_world_size(group),
             device_type=device.type,
         )
-        # The random numbers of a training do not depend on whether its tables are sharded.
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        # The random numbers of a training do not depend on whether its tables are sharded, nor does its log hold what
+        # torchrec and FBGEMM say of theirs.
+        with _without_log(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             self._module = sharder.shard(whole, plan, library.ShardingEnv.from_process_group(group), device=device)
         (sharded,) = self._module.state_dict().values()
         shard = sharded.local_shards()[0]
@@ -97,6 +107,7 @@ class ShardedTable:
         self.weight: Tensor = shard.tensor
         self.weight.zero_()
         self.on_gradient: Callable[[], None] = lambda: None
+        self.names: list[str] = []
         self.waiting: tuple[Tensor, Tensor] | None = None
         self.resumed: tuple[Tensor, Tensor] | None = None
         self._pending: list[_Lookup] = []
@@ -106,10 +117,36 @@ class ShardedTable:
         else:
             self.updates = FusedRows(self._module.fused_optimizer, self._own_rows)
 
+    @torch.no_grad()
     def take_rows(self, whole_VD: Tensor) -> None:
-        """Take the rows of this rank from the whole table."""
-        with torch.no_grad():
-            self.weight[:, : self.width] = whole_VD[self.first : self.first + len(self.weight)]
+        """Take the rows of this rank from the whole table, whose rows are ids."""
+        for start in range(0, len(self.weight), _AT_ONCE):
+            stop = min(start + _AT_ONCE, len(self.weight))
+            ids = self.scattered.ids_of(range(self.first + start, self.first + stop))
+            self.weight[start:stop, : self.width] = whole_VD[ids.to(whole_VD.device)]
+
+    @torch.no_grad()
+    def draw_rows(self, initializer: Callable[[Tensor], object], seed: int) -> None:
+        """Initialise the rows of this rank, a piece of the table at a time; the same for any number of ranks.
+
+        Args:
+            initializer: fills a tensor with initial weights.
+            seed: of the run.
+        """
+        for number, start in enumerate(range(0, self.rows, _DRAWN)):
+            stop = min(start + _DRAWN, self.rows)
+            own = range(max(start, self.first), min(stop, self.first + len(self.weight)))
+            if not own:
+                continue
+            piece = torch.empty(stop - start, self.width)
+            with torch.random.fork_rng(devices=[]):
+                digest = hashlib.sha256(f"{seed} {self.name} {number}".encode()).digest()
+                torch.manual_seed(int.from_bytes(digest[:7], "little"))
+                initializer(piece)
+            here = slice(own.start - self.first, own.stop - self.first)
+            self.weight[here, : self.width] = piece[own.start - start : own.stop - start].to(self.weight)
+        if 0 <= self._padding_row - self.first < len(self.weight):
+            self.weight[self._padding_row - self.first] = 0
 
     def look_up(self, ids_U: Tensor) -> Tensor:
         """The rows (U, D) of ids, int64. All ranks look up at the same time, each its own ids, maybe none.
@@ -120,7 +157,7 @@ class ShardedTable:
         if len(ids_U) and not (int(ids_U.min()) >= 0 and int(ids_U.max()) < self.rows):
             raise IndexError(f"table {self.name} has {self.rows} rows, an id is outside: {int(ids_U.max())}")
         context = self._module.create_context()
-        received = self._module.input_dist(context, self._features(ids_U)).wait().wait()
+        received = self._module.input_dist(context, self._features(self.scattered.rows_of(ids_U))).wait().wait()
         with torch.no_grad():
             (given_GP,) = self._module.compute(context, received)
         training = torch.is_grad_enabled()
@@ -151,7 +188,7 @@ class ShardedTable:
             rows, gradients = [self.waiting[0], *rows], [self.waiting[1], *gradients]
         rows_G, grad_GP = torch.cat(rows), torch.cat(gradients)
         if self.padding is not None:
-            real_G = rows_G != self.padding - self.first
+            real_G = rows_G != self._padding_row - self.first
             rows_G, grad_GP = rows_G[real_G], grad_GP[real_G]
         rows_U, place_G = torch.unique(rows_G, return_inverse=True)
         self._context = pending[-1].context
@@ -170,6 +207,17 @@ class ShardedTable:
     def _own_rows(self, rows_U: Tensor) -> Tensor:
         (vectors_UP,) = self._module.compute(self._context, self._library.KJTList([self._features(rows_U)]))
         return vectors_UP
+
+
+@contextlib.contextmanager
+def _without_log() -> Iterator[None]:
+    """Within the block nothing is logged, as far as it is no warning."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.INFO))
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _gradient(leaf: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system.torch_files import check_values, is_finite
 from fuxictr_multimodal.training.sharded.embedding import ShardedEmbedding
 from fuxictr_multimodal.training.sharded.row_updates import UPDATES
+from fuxictr_multimodal.training.sharded.stand_ins import rows_of
 from fuxictr_multimodal.training.sharded.steps import TableSteps
 from fuxictr_multimodal.training.sharded.table import ShardedTable
 from fuxictr_multimodal.training.sharded.whole import whole_table
@@ -38,6 +39,8 @@ class ShardedTables:
 
     Attributes:
         tables: by the name of the feature whose table it is.
+        large: those of them that are too large for a process, see `stand_ins.py`.
+        names: of each weight of the model that is a table: the name of that.
 
     Raises:
         ConfigError: no table has so many rows, the optimizer of the model has no counterpart, or torchrec is not
@@ -53,9 +56,9 @@ class ShardedTables:
         group: dist.ProcessGroup,
         local_size: int,
     ) -> None:
-        chosen = {name: table for name, table in tables_of(model).items() if table.num_embeddings >= min_rows}
+        chosen = {name: table for name, table in tables_of(model).items() if rows_of(table) >= min_rows}
         if not chosen:
-            rows = {name: table.num_embeddings for name, table in tables_of(model).items()}
+            rows = {name: rows_of(table) for name, table in tables_of(model).items()}
             raise ConfigError(
                 f"shard_min_rows={min_rows}, but no embedding table has so many rows: the tables have {rows}; lower "
                 "shard_min_rows, or leave it out"
@@ -63,17 +66,18 @@ class ShardedTables:
         self.updates = updates or _updates_of(model.optimizer)
         self._order = list(model.state_dict())
         weights = {id(table.weight): name for name, table in chosen.items()}
-        self._names: dict[str, str] = {
+        self.names: dict[str, str] = {
             path: weights[id(weight)]
             for path, weight in model.state_dict(keep_vars=True).items()
             if id(weight) in weights
         }
         self.tables: dict[str, ShardedTable] = {}
+        self.large: dict[str, ShardedTable] = {}
         layers: list[ShardedEmbedding] = []
         for name, table in chosen.items():
             sharded = self.tables[name] = ShardedTable(
                 name,
-                rows=table.num_embeddings,
+                rows=rows_of(table),
                 width=table.embedding_dim,
                 padding=table.padding_idx,
                 updates=self.updates,
@@ -81,11 +85,18 @@ class ShardedTables:
                 local_size=local_size,
                 device=table.weight.device,
             )
-            sharded.take_rows(table.weight.detach())
+            if rows_of(table) == table.num_embeddings:
+                sharded.take_rows(table.weight.detach())
+            else:
+                self.large[name] = sharded
+                sharded.draw_rows(table.initializer, torch.initial_seed())  # type: ignore[arg-type]
+            sharded.names = [path for path, its in self.names.items() if its == name]
             layers.append(ShardedEmbedding(sharded))
             _replace(model, table, layers[-1])
         for part in model.optimizer.param_groups:
             part["params"] = [weight for weight in part["params"] if id(weight) not in weights]
+        for weight in [weight for weight in model.optimizer.state if id(weight) in weights]:
+            del model.optimizer.state[weight]
         TableSteps(layers, model.optimizer, get_regularizer(model._embedding_regularizer), group)
         logging.info(
             "Sharded tables: rows %s over %d processes, updated by %s",
@@ -97,10 +108,11 @@ class ShardedTables:
     def weights(self, model: BaseModel) -> dict[str, Tensor]:
         """The weights of the model with the whole tables under their names, in the order that it had before.
 
-        All ranks call it; on others than rank 0 the tables are left out.
+        All ranks call it. Large tables are left out, and on others than rank 0 all are.
         """
-        whole = {name: weight for name, table in self.tables.items() if (weight := whole_table(table)) is not None}
-        own = {**model.state_dict(), **{path: whole[name] for path, name in self._names.items() if name in whole}}
+        tables = {name: table for name, table in self.tables.items() if name not in self.large}
+        whole = {name: weight for name, table in tables.items() if (weight := whole_table(table)) is not None}
+        own = {**model.state_dict(), **{path: whole[name] for path, name in self.names.items() if name in whole}}
         return {path: own[path] for path in self._order if path in own}
 
     def take_weights(self, weights: Mapping[str, Tensor], path: Path, *, remedy: str) -> dict[str, Tensor]:
@@ -115,7 +127,9 @@ class ShardedTables:
             DataError: a table is missing, of another shape or not finite.
         """
         rest = dict(weights)
-        for place, name in self._names.items():
+        for place, name in self.names.items():
+            if name in self.large:
+                continue
             table, weight = self.tables[name], rest.pop(place, None)
             if weight is None:
                 raise DataError(f"{path} lacks the weight {place!r} that the model has: {remedy}")

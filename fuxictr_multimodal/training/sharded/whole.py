@@ -31,7 +31,7 @@ def whole_table(table: ShardedTable) -> Tensor | None:
                 rows = own.new_empty(stop - start, own.shape[1])
                 dist.recv(rows, group=group, group_src=source)
             if whole is not None:
-                whole[start:stop] = rows[:, : table.width]
+                whole[table.scattered.ids_of(range(start, stop))] = rows[:, : table.width].cpu()
             elif source:
                 dist.send(rows.contiguous(), group=group, group_dst=0)
     return whole

@@ -205,7 +205,7 @@ def test_what_a_worker_alone_meets_is_one_sentence(tmp_path, monkeypatch):
 
 def test_pieces_are_taken_as_they_are_needed(ray):
     taken = []
-    answers = in_order(ray, str, (taken.append(n) or n for n in range(50)), what="counting")
+    answers = in_order(ray, str, (taken.append(n) or n for n in range(50)), what="counted")
     assert next(answers) == (0, "0")
     assert taken == [0, 1]
     assert [answer for _, answer in answers] == [str(n) for n in range(1, 50)]
@@ -213,8 +213,18 @@ def test_pieces_are_taken_as_they_are_needed(ray):
 
 def test_a_piece_that_ends_every_worker_is_one_sentence(ray, monkeypatch):
     monkeypatch.setattr(ray_cluster, "RETRIES", 1)
-    with pytest.raises(InputError, match="2 workers ended while counting one piece, most often for want of memory"):
-        next(in_order(ray, os._exit, [1], what="counting"))
+    with pytest.raises(
+        InputError, match="process ended while it counted, 2 times for one piece, most often for want of memory"
+    ):
+        next(in_order(ray, os._exit, [1], what="counted"))
+
+
+def test_a_cluster_that_asks_for_a_token_says_so():
+    error = ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
+    plain = str(ray_cluster._unreachable("10.0.0.1:6379", error))
+    assert plain.endswith("Ray cannot be reached there: Failed to connect to Ray cluster at 10.0.0.1:6379")
+    error.__cause__ = RuntimeError("Failed to connect to GCS. RPC error: InvalidAuthToken: Authentication token")
+    assert "set RAY_AUTH_MODE=token" in str(ray_cluster._unreachable("10.0.0.1:6379", error))
 
 
 def test_what_ray_does_not_build_is_said_at_once(tmp_path, repository, capsys):

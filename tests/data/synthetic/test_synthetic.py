@@ -2,10 +2,7 @@
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +23,7 @@ from fuxictr_multimodal.data.synthetic import (
 from fuxictr_multimodal.data.synthetic.dataset import GENERATOR_VERSION
 from fuxictr_multimodal.data.synthetic.rule import expected_auc, expected_logloss, level_codes, match_strength
 from fuxictr_multimodal.errors import ConfigError, DataError
+from tests.helpers.typed_command import type_command
 
 SPEC = SyntheticSpec(rows=3000, valid_rows=1500, test_rows=1001, items=300, seed=5)
 EXPECTED_SUMS = {"label": 1164, "item_id": 447944, "history": 4595096, "tags": 10776, "embedding": 4499.455}
@@ -291,25 +289,22 @@ def test_fewer_columns_are_fine(tmp_path, columns):
 
 
 def run_command(repository, *arguments):
-    return subprocess.run(
-        [sys.executable, repository / "datasets/synthetic.py", *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "PYTHONPATH": str(repository)},
-    )  # fmt: skip
+    return type_command([str(repository / "datasets/synthetic.py"), *map(str, arguments)], folder=repository)
 
 
 def test_the_command_builds_a_smaller_one_and_refuses_to_replace_it(tmp_path, repository):
     arguments = ["--dataset-id", "Synthetic_test", "--data-root", tmp_path, "--rows", 500, "--seed", 9]
     done = run_command(repository, *arguments)
-    assert done.returncode == 0, done.stderr
-    assert "train" in done.stdout
+    assert done.status == 0, done.errors
+    assert "train" in done.out
     manifest = json.loads((tmp_path / "Synthetic_test/manifest.json").read_text())
     assert manifest["splits"]["train"]["rows"] == 500
     assert manifest["splits"]["valid"]["rows"] == 1000
     assert manifest["recipe"]["seed"] == 9
     again = run_command(repository, *arguments)
-    assert again.returncode == 2
-    assert again.stderr.startswith("error: ")
-    assert "Traceback" not in again.stderr
+    assert again.status == 2
+    assert again.errors.startswith("error: ")
+    assert "Traceback" not in again.errors
 
 
 def test_the_command_names_what_is_wrong(tmp_path, repository):
@@ -319,8 +314,8 @@ def test_the_command_names_what_is_wrong(tmp_path, repository):
         (["--dataset-id", "Synthetic_test", "--rows", 0], "rows must be a whole number from 1"),
     ]:
         done = run_command(repository, *arguments, "--data-root", tmp_path)
-        assert done.returncode == 2
-        assert message in done.stderr
+        assert done.status == 2
+        assert message in done.errors
 
 
 @pytest.fixture

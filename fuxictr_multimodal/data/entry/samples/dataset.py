@@ -151,7 +151,7 @@ def _first_pass(entry: Entry, sources: list[Source], items: Items, reader: Histo
 
     found: Iterable[Look] = map(learnt, pieces)
     if apart:
-        by_workers = answers(ray, looks.apart(), pieces, here=looks, what="reading")
+        by_workers = answers(ray, looks.apart(), pieces, here=looks, what="read")
         rows = sum(source.table.rows for source in sources)
         found = followed(by_workers, total=rows, what="items", size=lambda look: look.size)
     for look in found:

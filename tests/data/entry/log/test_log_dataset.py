@@ -10,7 +10,7 @@ import pytest
 
 from fuxictr_multimodal.data.entry.entry import Entry
 from fuxictr_multimodal.data.entry.events import EventFeature
-from fuxictr_multimodal.data.entry.log import dataset as log_module
+from fuxictr_multimodal.data.entry.log import pieces as log_pieces
 from fuxictr_multimodal.data.entry.log.dataset import build_log
 from fuxictr_multimodal.data.entry.tables.files import Table
 from fuxictr_multimodal.data.store.store import Store
@@ -225,7 +225,7 @@ def test_the_pieces_in_which_a_log_is_read_make_no_difference(raw, tmp_path, mon
     whole = build(entry, tmp_path / "a")
     plain = Table.chunks
     monkeypatch.setattr(Table, "chunks", lambda self, columns=None, *, rows=0, task="": plain(self, columns, rows=37))
-    monkeypatch.setattr(log_module, "PIECE_ROWS", 20)
+    monkeypatch.setattr(log_pieces, "PIECE_ROWS", 20)
     small = build(entry, tmp_path / "b")
     assert small.manifest == whole.manifest
     assert samples_of(small).filter(label=1).height == (log["user"].is_not_null() & (log["rating"] >= 3)).sum()

@@ -40,6 +40,24 @@ def test_parquet_and_frames_come_as_they_are(tmp_path):
     assert open_table(tmp_path / "a.parquet").files == (tmp_path / "a.parquet",)
 
 
+def test_some_rows_of_parquet_parts_are_those_of_the_whole(tmp_path):
+    """Parts may have numbers of other widths, and no value at all."""
+    parts = [
+        pl.DataFrame({"n": [1, 2, 3], "t": ["a", "b", "c"]}, schema_overrides={"n": pl.Int16}),
+        pl.DataFrame({"n": [4], "t": [None]}),
+        pl.DataFrame({"n": [5, 6], "t": ["e", "f"]}),
+    ]
+    for number, part in enumerate(parts):
+        part.write_parquet(tmp_path / f"{number}.parquet")
+    table = scan(tmp_path, dtypes={"n": "any", "t": "any"}, where="x")
+    whole = table.read()
+    for first in range(6):
+        for rows in range(1, 7 - first):
+            assert table.some(first, rows).read().equals(whole[first : first + rows])
+            assert table.some(first, rows).read().schema == whole.schema
+    assert not scan(whole, dtypes={"n": "any"}, where="x").parts
+
+
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n"])
 def test_csv_is_typed_by_the_entry(tmp_path, mark, ends):
