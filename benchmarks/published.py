@@ -3,7 +3,7 @@
 Both train on the same batches from the same weights, and take turns. With `--clone` the published code itself runs,
 from a clone of github.com/salmon1802/QIN: code of that folder is executed. Without it the reference implementation
 stands in, which writes the same layers from the paper's formulas (`form: plain`). The published layout pads every
-history to 64 items: a batch of 8,192 then needs about 12 GB of memory to train.
+history to 64 items: a batch of 8,192 then needs about 15 GB of memory to train.
 
     python benchmarks/published.py --clone ../QIN
     python benchmarks/published.py --batch-size 256 --items 2000 --embedding-dim 16
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import emit
+from _common import emit, peak_rss_mib
 from _qin import (
     MAX_LEN,
     arguments,
@@ -114,6 +114,7 @@ def main() -> None:
             name: fractions_of_products(options.batch_size * flops[name], of["ours"], per_cpu_s)
             for name, of in taken.items()
         },
+        peak_rss_mib_published=peak_rss_mib(),
         load_average=os.getloadavg()[0],
     )
 
