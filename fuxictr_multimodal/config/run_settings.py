@@ -93,7 +93,7 @@ class RunSettings(Settings):
         "training, by torchrec. A step then updates the rows that it looked up, whatever the number of processes. "
         "By default each process has all tables.",
     )
-    sharded_optimizer: Literal["adam", "sgd", "adagrad", "rowwise_adagrad"] = Field(
+    sharded_update: Literal["adam", "sgd", "adagrad", "rowwise_adagrad"] = Field(
         UNSET,
         description="Optimizer of the tables that `shard_min_rows` spreads. `rowwise_adagrad` keeps one number for "
         "each row. By default that of the model.",

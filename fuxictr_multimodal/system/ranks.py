@@ -122,6 +122,8 @@ def joined(*, gpu: int = -1, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterat
     import torch
     from torch import distributed
 
+    global _timeout_seconds
+    _timeout_seconds = timeout_seconds
     own = board(found.rank, found.world_size)
     try:
         own.meet("start")
@@ -159,6 +161,8 @@ def own_board() -> Board | None:
     return board(found.rank, found.world_size) if found.several else None
 
 
+# Of the group that was joined last.
+_timeout_seconds = TIMEOUT_SECONDS
 # Made at the first call of `layer_group`, one for each default group.
 _groups: dict[str, ProcessGroup] = {}
 
@@ -172,7 +176,8 @@ def layer_group() -> ProcessGroup:
     from torch import distributed
 
     if "layers" not in _groups:
-        _groups["layers"] = distributed.new_group()
+        # A new group does not take over the timeout of the default one.
+        _groups["layers"] = distributed.new_group(timeout=timedelta(seconds=_timeout_seconds))
     return _groups["layers"]
 
 

@@ -26,6 +26,7 @@ from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.ranks import current, sent_by_first
 from fuxictr_multimodal.training.batch_norm import GlobalNorms
 from fuxictr_multimodal.training.gradient_exchange import GradientExchange
+from fuxictr_multimodal.training.weight_average import WeightAverage
 
 
 class DataParallel:
@@ -81,6 +82,10 @@ class DataParallel:
                 "compute_loss and backward once each; train it in one process, without torchrun"
             )
         return loss
+
+    def agree(self, average: WeightAverage | None) -> None:
+        """Make BatchNorm's running statistics the same on all ranks, before they are scored with or saved."""
+        self.norms.agree([] if average is None else average.of(self.norms.statistics()))
 
     def _loss(self, return_dict: dict[str, Any], y_true: Tensor) -> Tensor:
         self._losses += 1

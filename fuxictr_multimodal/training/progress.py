@@ -99,3 +99,13 @@ def gathered(values: NDArray | None, ranks: Ranks) -> NDArray | None:
         for part, count in zip(parts, counts, strict=True)
     ]
     return np.concatenate(found)
+
+
+def to_numpy(parts: list[torch.Tensor]) -> NDArray | None:
+    """The parts end to end, on the host; None where there are none."""
+    return torch.cat(parts).cpu().numpy() if parts else None
+
+
+def scores_of(values: NDArray | None) -> NDArray[np.float32]:
+    """The values; none are no rows."""
+    return np.empty(0, dtype=np.float32) if values is None else values

@@ -16,10 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from fuxictr.pytorch.models import BaseModel
-from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
@@ -32,7 +30,7 @@ from fuxictr_multimodal.training.agreement import Agreement
 from fuxictr_multimodal.training.batch_norm import fit_batches
 from fuxictr_multimodal.training.checkpoint import load_checkpoint, save_checkpoint
 from fuxictr_multimodal.training.data_parallel import DataParallel, send_weights
-from fuxictr_multimodal.training.progress import Evaluation, Predictions, Progress, gathered
+from fuxictr_multimodal.training.progress import Evaluation, Predictions, Progress, gathered, scores_of, to_numpy
 from fuxictr_multimodal.training.sample_weights import SampleWeights
 from fuxictr_multimodal.training.sharded.of_run import calls_to_score, finite_everywhere
 from fuxictr_multimodal.training.state_file import SaveTimes, StateFile, damage_named
@@ -185,12 +183,12 @@ class Trainer:
                 groups.append(batch.group)
         for _ in range(passes - len(loader)):
             score(self.to_inputs(batch))
-        values = gathered(_to_numpy(scores), self.ranks)
+        values = gathered(to_numpy(scores), self.ranks)
         return Predictions(
-            scores=_scores(values),
-            labels=gathered(_to_numpy(labels), self.ranks),
-            groups=gathered(_to_numpy(groups), self.ranks),
-            rows_per_s=len(_scores(values)) / max(time.perf_counter() - start, 1e-9),
+            scores=scores_of(values),
+            labels=gathered(to_numpy(labels), self.ranks),
+            groups=gathered(to_numpy(groups), self.ranks),
+            rows_per_s=len(scores_of(values)) / max(time.perf_counter() - start, 1e-9),
         )
 
     def resume(self) -> bool:
@@ -311,7 +309,8 @@ class Trainer:
         if not math.isfinite(train_loss):
             raise self._diverged(f"the training loss is {train_loss}")
         logging.info("Evaluation @epoch %d - batch %d: ", progress.epoch + 1, model._batch_index + 1)
-        self._agree_on_statistics()
+        if self.parallel is not None:
+            self.parallel.agree(self.average)
         # The checkpoint holds the weights that were scored.
         with contextlib.nullcontext() if self.average is None else self.average.in_place():
             try:
@@ -363,7 +362,8 @@ class Trainer:
     def _save_inside(self, train: MultimodalDataLoader, loss_sum: torch.Tensor, loss_steps: int) -> None:
         """Save a state between two evaluations, unless the training has diverged, which the next evaluation says."""
         if bool(torch.isfinite(sum_over_ranks(loss_sum))) and finite_everywhere(self.model):
-            self._agree_on_statistics()
+            if self.parallel is not None:
+                self.parallel.agree(self.average)
             self._save_state(train, loss_sum, loss_steps)
             logging.info("State saved in epoch %d after step %d", self.progress.epoch + 1, self.progress.step)
         self.saving.saved()
@@ -383,12 +383,6 @@ class Trainer:
                     self.model.spread.written()
         self.saving.saved()
 
-    def _agree_on_statistics(self) -> None:
-        """BatchNorm's running statistics are the same on all ranks before they are scored with or saved."""
-        if self.parallel is not None:
-            averages = [] if self.average is None else self.average.of(self.parallel.norms.statistics())
-            self.parallel.norms.agree(averages)
-
     def _with_progress(self, loader: MultimodalDataLoader, name: str, *, leave: bool = True) -> Iterator[Batch]:
         verbose = bool(self.model._verbose)
         yield from followed(
@@ -401,11 +395,3 @@ class Trainer:
             verbose=verbose,
             leave=leave,
         )
-
-
-def _to_numpy(parts: list[torch.Tensor]) -> NDArray | None:
-    return torch.cat(parts).cpu().numpy() if parts else None
-
-
-def _scores(values: NDArray | None) -> NDArray[np.float32]:
-    return np.empty(0, dtype=np.float32) if values is None else values

@@ -278,7 +278,7 @@ def test_tables_too_large_for_one_process_are_drawn_and_kept_by_their_ranks(
         (("shard_min_rows=9999",), "no embedding table has so many rows: the tables have"),
         (("shard_min_rows=500", "weight_averaging=0.9"), "does not go with weight_averaging"),
         (("shard_min_rows=500", "optimizer=RMSprop"), "optimizer RMSprop has no counterpart for sharded tables"),
-        (("shard_min_rows=500", "sharded_optimizer=lamb"), "sharded_optimizer"),
+        (("shard_min_rows=500", "sharded_update=lamb"), "sharded_update"),
     ],
 )
 def test_one_error_says_what_does_not_go(run_qin, settings, text):

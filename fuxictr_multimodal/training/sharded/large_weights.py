@@ -43,10 +43,10 @@ def write_large(tables: ShardedTables, path: Path) -> dict[str, Tensor]:
 
 def remove_older(path: Path, weights: dict[str, Tensor]) -> None:
     """A model file is in its place: remove the rows of earlier ones."""
-    if KEY in weights:
-        for number in _numbers(path):
-            if number != int(weights[KEY]):
-                shutil.rmtree(_folder(path, number), ignore_errors=True)
+    kept = int(weights.get(KEY, torch.tensor(-1)))
+    for number in _numbers(path):
+        if number != kept:
+            shutil.rmtree(_folder(path, number), ignore_errors=True)
 
 
 def read_large(tables: ShardedTables, weights: dict[str, Tensor], path: Path, *, remedy: str) -> None:

@@ -105,7 +105,8 @@ def shard_tables(model: BaseModel, params: Mapping[str, Any], state: Path) -> No
     tables = ShardedTables(
         model,
         min_rows=min_rows,
-        updates=params.get("sharded_optimizer"),
+        updates=params.get("sharded_update"),
+        seed=params.get("seed", 0),
         group=ranks.layer_group() if here.several else distributed.group.WORLD,
         local_size=here.local_world_size,
     )

@@ -7,8 +7,9 @@
 | `adagrad` | dense Adagrad: a row without a gradient does not move there either | D numbers |
 | `rowwise_adagrad` | h <- h + mean(g^2), w <- w - lr g / (sqrt(h) + eps) | 1 number |
 
-All but the first are FBGEMM's fused optimizers, as torchrec makes them. Its Adam is not used: there is none on the CPU,
-and that on the GPU leaves the moments of a row as they are while it is not looked up, where dense Adam lets them decay.
+The mean is over the numbers stored, which are D and zeros up to a multiple of four. All but the first are FBGEMM's
+fused optimizers, as torchrec makes them. Its Adam is not used: there is none on the CPU, and that on the GPU leaves the
+moments of a row as they are while it is not looked up, where dense Adam lets them decay.
 
 Shape legend: R rows of a rank, U rows of a step, P width as stored.
 """

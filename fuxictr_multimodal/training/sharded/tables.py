@@ -34,6 +34,7 @@ class ShardedTables:
             optimizer updates them from then on with each of its steps.
         min_rows: tables with fewer rows stay as they are, a copy on each rank.
         updates: one of `UPDATES`; None for that of the model's optimizer.
+        seed: of the run, for tables that are too large for a process.
         group: the processes.
         local_size: processes of the group on this machine.
 
@@ -53,6 +54,7 @@ class ShardedTables:
         *,
         min_rows: int,
         updates: str | None = None,
+        seed: int,
         group: dist.ProcessGroup,
         local_size: int,
     ) -> None:
@@ -89,7 +91,7 @@ class ShardedTables:
                 sharded.take_rows(table.weight.detach())
             else:
                 self.large[name] = sharded
-                sharded.draw_rows(table.initializer, torch.initial_seed())  # type: ignore[arg-type]
+                sharded.draw_rows(table.initializer, seed)  # type: ignore[arg-type]
             sharded.names = [path for path, its in self.names.items() if its == name]
             layers.append(ShardedEmbedding(sharded))
             _replace(model, table, layers[-1])
@@ -185,7 +187,7 @@ def _updates_of(optimizer: torch.optim.Optimizer) -> str:
             return name
     raise ConfigError(
         f"shard_min_rows: optimizer {type(optimizer).__name__} has no counterpart for sharded tables: set optimizer to "
-        f"one of {', '.join(_OF_MODELS)}, or sharded_optimizer to one of {', '.join(UPDATES)}"
+        f"one of {', '.join(_OF_MODELS)}, or sharded_update to one of {', '.join(UPDATES)}"
     )
 
 
