@@ -163,6 +163,47 @@ def test_a_wrong_value_is_named_as_in_one_process(tmp_path, column, value, messa
     assert message in told[1]
 
 
+@pytest.mark.usefixtures("ray", "small_pieces")
+def test_relative_paths_are_those_of_the_command(tmp_path, monkeypatch):
+    """The cluster was started in another folder; a file of the same name is there."""
+    entry = samples_entry(tmp_path, test_data=None)
+    there = Path.cwd()
+    monkeypatch.chdir(tmp_path)
+    entry |= {"train_data": "./train", "valid_data": "valid.parquet"}
+    assert there != tmp_path
+    built_alike(entry, tmp_path)
+
+
+@pytest.mark.usefixtures("ray", "small_pieces")
+def test_another_file_at_the_path_of_a_worker_is_refused(tmp_path, monkeypatch):
+    entry = samples_entry(tmp_path, test_data=None)
+    monkeypatch.setattr(samples_dataset, "SampleRows", OtherFile)
+    with pytest.raises(InputError, match=r"this machine does not: \S+/part-0.parquet is another file than the one that"):
+        build_entry(entry, data_root=tmp_path / "ray", engine="ray")
+    assert not (tmp_path / "ray/Shop").exists()
+
+
+class OtherFile(sample_pieces.SampleRows):
+    """A worker sees another file; this process does not."""
+
+    def apart(self):
+        return Replaced(super().apart())
+
+
+class Replaced:
+    def __init__(self, rows_of):
+        self._rows_of = rows_of
+
+    def __call__(self, piece):
+        path = Path(self._rows_of.sources[0].files[0])
+        before = path.read_bytes()
+        ready_samples.make_rows(9, 90).write_parquet(path, row_group_size=40)
+        try:
+            return list(self._rows_of(piece))
+        finally:
+            path.write_bytes(before)
+
+
 class KilledOnce(sample_pieces.SampleRows):
     """Ends its process once, as the system does."""
 

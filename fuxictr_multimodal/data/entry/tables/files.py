@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from polars.exceptions import PanicException, PolarsError
 
 from fuxictr_multimodal.config.user_paths import user_path
+from fuxictr_multimodal.data.entry.tables.file_print import FilePrint
 from fuxictr_multimodal.errors import DataError, did_you_mean
 from fuxictr_multimodal.system.progress import Line
 from fuxictr_multimodal.system.untrusted.archives import check_gzip
@@ -34,6 +35,23 @@ _WANTED = {"int": "a whole number", "float": "a number"}
 
 
 @dataclass(frozen=True)
+class Part:
+    """A parquet file of a table.
+
+    Attributes:
+        frame: its columns.
+        rows: their number.
+        name: as the user wrote it.
+        print: of the file that was opened.
+    """
+
+    frame: pl.LazyFrame
+    rows: int
+    name: str
+    print: FilePrint
+
+
+@dataclass(frozen=True)
 class Table:
     """One table of the user: its wanted columns, typed.
 
@@ -42,14 +60,14 @@ class Table:
         files: what is read, in order; empty for a data frame.
         name: for messages: the path as the user wrote it, or what the frame is.
         rows: number of rows.
-        parts: the frame of each parquet file and its rows; empty for tables that can only be read from their beginning.
+        parts: the parquet files; empty for tables that can only be read from their beginning.
     """
 
     frame: pl.LazyFrame
     files: tuple[Path, ...]
     name: str
     rows: int
-    parts: tuple[tuple[pl.LazyFrame, int], ...] = ()
+    parts: tuple[Part, ...] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -80,14 +98,18 @@ class Table:
         """The rows `first` to `first + rows - 1` of a table that has `parts`; the others are not read.
 
         polars would read all earlier parts of several.
+
+        Raises:
+            DataError: a file is another one than when the table was opened, perhaps on another machine.
         """
         kinds, pieces = self.frame.collect_schema(), []
         at = 0
-        for part, size in self.parts:
-            start, stop = max(first - at, 0), min(first + rows - at, size)
+        for part in self.parts:
+            start, stop = max(first - at, 0), min(first + rows - at, part.rows)
             if start < stop:
-                pieces.append(part.slice(start, stop - start).cast(kinds))
-            at += size
+                part.print.check(part.name)
+                pieces.append(part.frame.slice(start, stop - start).cast(kinds))
+            at += part.rows
         whole = pl.concat(pieces) if pieces else self.frame.clear()
         return Table(whole, self.files, self.name, rows)
 
@@ -158,7 +180,11 @@ def scan(
         parts.append((typed, counted))
     frames = [frame for frame, _ in parts]
     whole = pl.concat(frames, how="vertical_relaxed") if len(parts) > 1 else frames[0]
-    anywhere = tuple(parts) if data_format == "parquet" else ()
+    anywhere: tuple[Part, ...] = ()
+    if data_format == "parquet":
+        anywhere = tuple(
+            Part(frame, rows, str(path), FilePrint.of(path)) for path, (frame, rows) in zip(paths, parts, strict=True)
+        )
     return Table(whole, tuple(paths), str(source), sum(rows for _, rows in parts), anywhere)
 
 
@@ -262,7 +288,8 @@ def _open(path: Path, data_format: str, sep: str) -> tuple[pl.LazyFrame, int | N
     with reading(str(path)):
         check_parquet(path)
         rows = pq.read_metadata(path).num_rows
-    return pl.scan_parquet(path, glob=False, hive_partitioning=False), rows
+    # Other processes, which may work in another folder, read the frame too.
+    return pl.scan_parquet(path.absolute(), glob=False, hive_partitioning=False), rows
 
 
 def _schema(frame: pl.LazyFrame, path: Path) -> pl.Schema:
