@@ -133,15 +133,16 @@ class RawRows(ABC):
         encoded = self._processor.transform(raw, where=str(self.path)) if raw else {}
         features: dict[str, NDArray] = {}
         for name, spec in self._specs.items():
-            if name in encoded:
+            if name in encoded and spec["type"] != "numeric":
                 self._count_outside(name, encoded[name])
                 features[name] = encoded[name]
             elif spec["type"] in ("categorical", "sequence"):
                 features[name] = self._known_ids(name, np.asarray(columns[name]), self._sizes[name])
             else:
-                shape = columns[name].shape[1:]
+                values = encoded.get(name, columns[name])
+                shape = values.shape[1:]
                 features[name] = validation.as_floats(
-                    columns[name], name=name, shape=shape, where=str(self.path), first_row=piece.first
+                    values, name=name, shape=shape, where=str(self.path), first_row=piece.first
                 )
         features |= {name: columns[name] for name in self._events if name in columns}
         # Columns of files may be read-only, which torch warns of.

@@ -13,9 +13,12 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from fuxictr_multimodal.errors import InputError
+from fuxictr_multimodal.system.interruption import Interrupted, signals_held
 from fuxictr_multimodal.system.machine import available_cores
 
 ADDRESS_SECONDS = 10
+# A signal waits so long for a call of Ray to end.
+POLL_SECONDS = 0.25
 # How often a piece of work is tried again whose process ended.
 RETRIES = 3
 Piece = TypeVar("Piece")
@@ -34,6 +37,8 @@ def ray_at(address: str | None) -> Iterator[Any]:
     """
     _check_address(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray prints these in colour even where a task that it tries again succeeds; an error says it where none does.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed|killed due to memory pressure|retries remaining")
     # By default Ray tries work that was ended for want of memory again for ever.
     os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))
     import ray
@@ -41,19 +46,27 @@ def ray_at(address: str | None) -> Iterator[Any]:
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # errors come as exceptions too
     started = not ray.is_initialized()
     if started:
+        if address == "auto":
+            address = _check_address(_found(), named="auto")
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address is None:
             quiet |= {"num_cpus": available_cores(), "include_dashboard": False}
         try:
             with _handlers_kept():
                 ray.init(address=address or "local", **quiet)
+        except SystemExit as error:
+            # Ray's own handler of SIGTERM, while it starts, ends the process with that status.
+            if error.code == signal.SIGTERM:
+                raise Interrupted(signal.SIGTERM) from None
+            raise
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise _unreachable(address, error) from None
     try:
         yield ray
     finally:
         if started:
-            ray.shutdown()
+            with signals_held():
+                ray.shutdown()
 
 
 def in_order(
@@ -80,8 +93,9 @@ def in_order(
     waiting = iter(pieces)
     while True:
         while len(under_way) < most and (piece := next(waiting, None)) is not None:
-            # In a list, Ray leaves it to the task to fetch them.
-            under_way.append((piece, task.remote([sent, ray.put(piece)])))
+            with signals_held():
+                # In a list, Ray leaves it to the task to fetch them.
+                under_way.append((piece, task.remote([sent, ray.put(piece)])))
         if not under_way:
             return
         piece, answer = under_way.popleft()
@@ -107,8 +121,14 @@ def _worked(sent: list[Any]) -> Any:
 
 def _fetched(ray: Any, answer: Any, what: str) -> Any:
     """The answer of a task, or one sentence."""
+    there: list[Any] = []
+    while not there:
+        # An exception in the midst of a call of Ray leaves it in a state in which it cannot be ended safely.
+        with signals_held():
+            there, _ = ray.wait([answer], num_returns=1, timeout=POLL_SECONDS)
     try:
-        return ray.get(answer)
+        with signals_held():
+            return ray.get(answer)
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
         raise InputError(
             f"--engine ray: a worker's process ended while it {what}, {RETRIES + 1} times for one piece, most often "
@@ -144,12 +164,37 @@ def _unreachable(address: str | None, error: Exception) -> InputError:
     return InputError(f"--ray-address {address}: Ray cannot be reached there: {reason}")
 
 
-def _check_address(address: str | None) -> None:
-    """Refuse an address where nobody listens; Ray tries for minutes, then ends the process."""
+def _found() -> str:
+    """The address that `auto` stands for.
+
+    Raises:
+        InputError: there is none.
+    """
+    if (named := os.environ.get("RAY_ADDRESS", "")) not in ("", "auto"):
+        return named
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        return str(canonicalize_bootstrap_address("auto"))
+    except (ConnectionError, ValueError, OSError):
+        raise InputError("--ray-address auto: this machine belongs to no Ray cluster that runs") from None
+
+
+def _check_address(address: str | None, *, named: str | None = None) -> str | None:
+    """Refuse an address where nobody listens; Ray tries for minutes, then ends the process.
+
+    Args:
+        address: of a cluster.
+        named: what the user calls it, where that differs.
+    """
+    if address is not None and not address.strip():
+        raise InputError("--ray-address is empty: write HOST:PORT or auto, or leave it out for Ray on this machine")
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
-        return
+        return address
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ADDRESS_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise InputError(f"--ray-address {address}: Ray cannot be reached there: {error}") from None
+        where = "there" if named is None else f"at {address}, where it ran last"
+        raise InputError(f"--ray-address {named or address}: Ray cannot be reached {where}: {error}") from None
+    return address

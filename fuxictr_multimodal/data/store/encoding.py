@@ -185,8 +185,12 @@ class StoreFeatureProcessor(FeatureProcessor):
         if column["type"] == "numeric":
             if not len(series):  # scikit-learn refuses to scale nothing
                 return np.empty(0, dtype=np.float32)
-            values = super().transform({name: series.cast(pl.Float64).to_numpy()})[name]
-            return np.asarray(values, dtype=np.float32)
+            numbers = series.cast(pl.Float64).to_numpy()
+            # scikit-learn refuses infinity in words of its own: it stays for the check of the rows, which names it.
+            infinite = np.isinf(numbers)
+            values = super().transform({name: np.where(infinite, 0.0, numbers)})[name]
+            with np.errstate(over="ignore"):
+                return np.where(infinite, numbers, values).astype(np.float32)
         if name not in self._codes:
             integers = column["type"] == "categorical" and column["dtype"] == "int" and name not in self.text_categories
             self._codes[name] = TokenCodes(self.processor_dict[f"{name}::tokenizer"], integers=integers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +19,7 @@ from fuxictr_multimodal.data.entry.samples import pieces as sample_pieces
 from fuxictr_multimodal.data.entry.tables.files import Table
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
 from fuxictr_multimodal.system import ray_cluster
+from fuxictr_multimodal.system.command import command
 from fuxictr_multimodal.system.ray_cluster import in_order, ray_at
 from tests.helpers import log_dataset, ready_samples
 
@@ -266,6 +268,40 @@ def test_a_cluster_that_asks_for_a_token_says_so():
     assert plain.endswith("Ray cannot be reached there: Failed to connect to Ray cluster at 10.0.0.1:6379")
     error.__cause__ = RuntimeError("Failed to connect to GCS. RPC error: InvalidAuthToken: Authentication token")
     assert "set RAY_AUTH_MODE=token" in str(ray_cluster._unreachable("10.0.0.1:6379", error))
+
+
+def test_a_cluster_that_died_is_not_waited_for(tmp_path, monkeypatch):
+    for empty in ("", " "):
+        with pytest.raises(InputError, match="--ray-address is empty"), ray_at(empty):
+            pass
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(InputError, match=r"^--ray-address auto: Ray cannot be reached at 127.0.0.1:1, where it ran"):
+        ray_cluster._check_address(ray_cluster._found(), named="auto")
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", list)
+    monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda folder: "127.0.0.1:2")
+    assert ray_cluster._found().rpartition(":")[2] == "2"
+    monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda folder: None)
+    with pytest.raises(InputError, match="auto: this machine belongs to no Ray cluster"):
+        ray_cluster._found()
+
+
+def test_a_signal_while_ray_starts_ends_as_everywhere(monkeypatch, capfd):
+    """Ray puts a handler of its own in place of ours."""
+    import ray
+
+    def starts(**options):
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", starts)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended, command(), ray_at(None):
+        pass
+    assert ended.value.code == 143
+    assert "interrupted by SIGTERM" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_what_ray_does_not_build_is_said_at_once(tmp_path, repository, capsys):

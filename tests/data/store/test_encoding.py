@@ -238,6 +238,9 @@ def test_raw_values_of_another_dtype_are_named(tmp_path):
         raw_build(tmp_path, rows=ROWS | {"city": np.arange(4)})
     with pytest.raises(DataError, match=r"train.h5: row 1, column 'price': value nan is not a finite float32"):
         raw_build(tmp_path, rows=ROWS | {"price": np.array([1, np.nan, 2, 3])})
+    for name, value in (("price", -np.inf), ("score", np.inf)):
+        with pytest.raises(DataError, match=rf"train.h5: row 2, column '{name}': value {value} is not a finite float32"):
+            raw_build(tmp_path, rows=ROWS | {name: np.array([1, 2, value, 3])})
 
 
 def test_raw_padding_row_must_be_empty(tmp_path):
