@@ -37,8 +37,8 @@ def build_main(argv: Sequence[str], *, prog: str, config: Path) -> None:
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="build in this process, or with the workers of a Ray cluster to the same bytes: for ready samples of many "
-        "millions of rows; fewer rows, and a log of any size, are built faster here",
+        help="local: this process; ray: the workers of a Ray cluster, which gives the same dataset and pays for ready "
+        "samples of many millions of rows; a log of events is built faster locally",
     )
     parser.add_argument(
         "--ray-address",

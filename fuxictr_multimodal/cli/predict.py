@@ -41,7 +41,7 @@ def run_predict_main(
     parser.add_argument(
         "--out",
         type=path_argument,
-        help=".parquet or .csv file of scores, with --engine ray also a folder of parts, named without a suffix "
+        help=".parquet or .csv file of scores; with --engine ray, a name without a suffix is a folder of parts "
         "(default: <run>.scores.parquet at the checkpoint)",
     )
     parser.add_argument("--submission", action="store_true", help="also write <out>.zip with prediction.csv")
@@ -67,8 +67,8 @@ def run_predict_main(
         "--engine",
         choices=("folded", "model", "ray"),
         default="folded",
-        help="score with the folded form of a model that has one, with the model itself, or large parquet files like "
-        "folded with the workers of a Ray cluster",
+        help="folded: the folded form of a model that has one; model: the model itself; ray: as folded, for large "
+        "parquet files, with the workers of a Ray cluster",
     )
     parser.add_argument(
         "--ray-address",

@@ -117,7 +117,8 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
         "--cpus-per-trial",
         type=parse_amount,
         metavar="N",
-        help="--engine ray: CPUs that a trial takes, which are its threads (default: 1)",
+        help="--engine ray: CPUs that a trial takes; also its number of threads, unless OMP_NUM_THREADS says otherwise "
+        "(default: 1)",
     )
     parser.add_argument(
         "--gpus-per-trial",

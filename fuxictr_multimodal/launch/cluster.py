@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from fuxictr_multimodal.errors import InputError
 from fuxictr_multimodal.launch.ray_pool import RayPool, reason
 from fuxictr_multimodal.launch.ray_slot import Setup
 from fuxictr_multimodal.launch.shared_paths import Seen, differences, marked, seen_here
+from fuxictr_multimodal.system.machine import available_cores
 from fuxictr_multimodal.system.ray_cluster import ray_at
 
 # A machine that does not answer within this cannot be used.
@@ -33,6 +35,25 @@ class Cluster:
     address: str | None = None
     cpus: float = 1
     gpus: float | None = None
+
+
+def check_room(cluster: Cluster) -> None:
+    """Refuse, before anything is prepared, trials that Ray on this machine cannot hold; others are asked when joined.
+
+    Raises:
+        InputError: a trial needs more CPUs than there are.
+    """
+    ray = sys.modules.get("ray")
+    if cluster.address is None and (ray is None or not ray.is_initialized()) and cluster.cpus > available_cores():
+        raise _no_room(cluster.cpus, 0)
+
+
+def _no_room(cpus: float, gpus: float) -> InputError:
+    return InputError(f"--engine ray: no machine of the cluster has the {_needs(cpus, gpus)} of a trial")
+
+
+def _needs(cpus: float, gpus: float) -> str:
+    return _counted(cpus, "CPU") + (f" and {_counted(gpus, 'GPU')}" if gpus else "")
 
 
 @contextmanager
@@ -61,14 +82,13 @@ def slots_of(
             seen=seen_here(files, [Path.cwd()]),
         )
         pool = RayPool(ray, setup, cpus=cluster.cpus, gpus=gpus, say=say)
-        needs = _counted(cluster.cpus, "CPU") + (f" and {_counted(gpus, 'GPU')}" if gpus else "")
         places = pool.places()
         if not places:
-            raise InputError(f"--engine ray: no machine of the cluster has the {needs} of a trial")
+            raise _no_room(cluster.cpus, gpus)
         with marked(folders) as marks:
             _compare(ray, places, setup.seen, marks)
         room, machines = _counted(sum(places.values()), "trial"), _counted(len(places), "machine")
-        say(f"Ray: room for {room}, each of {needs}, on {machines}")
+        say(f"Ray: room for {room}, each of {_needs(cluster.cpus, gpus)}, on {machines}")
         yield pool
 
 

@@ -38,7 +38,9 @@ def ray_at(address: str | None) -> Iterator[Any]:
     _check_address(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray prints these in colour even where a task that it tries again succeeds; an error says it where none does.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed|killed due to memory pressure|retries remaining")
+    os.environ.setdefault(
+        "RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed|killed due to memory pressure|retries remaining"
+    )
     # By default Ray tries work that was ended for want of memory again for ever.
     os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))
     import ray

@@ -138,6 +138,17 @@ def test_a_trial_that_no_machine_can_hold_is_refused(ray, tmp_path):
         pass
 
 
+def test_room_on_this_machine_is_asked_before_data_is_prepared(tmp_path, monkeypatch):
+    sweep = Sweep(tmp_path)
+    sweep.write("config/model_config/din.yaml", {"DIN_fake": {**FAKE, "epochs": 3, "epoch_seconds": 0.2}})
+    sweep.tuner({"learning_rate": [1.0e-3]})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(InputError, match="no machine of the cluster has the 6400 CPUs of a trial"):
+        tune(Path("config/tuner/fake_tuner.yaml"), [None], gpus=[-1], cluster=Cluster(cpus=6400), pictures=False)
+    assert not sweep.folder.exists()
+
+
 def test_workers_that_die_as_they_begin_are_one_error(pool, job, monkeypatch):
     def dies(self):
         os._exit(1)

@@ -261,9 +261,9 @@ class EventFitter:
             ordered = sorted(self._counts.items(), key=lambda pair: (-pair[1], pair[0]))
             vocabulary = tuple(category for category, count in ordered if count >= least)
             if not vocabulary:
+                which = "" if least == 1 else f" that occurs {least} times"
                 raise DataError(
-                    f"{self._where}: the event feature {name!r} has no category that occurs {least} times in the "
-                    "training split"
+                    f"{self._where}: the event feature {name!r} has no category{which} in the training split"
                 )
             return EventFeature(name, self.kind, vocabulary=vocabulary)
         values = np.concatenate(self._kept) if self._kept else np.empty(0)

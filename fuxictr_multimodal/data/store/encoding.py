@@ -263,6 +263,11 @@ class StoreFeatureProcessor(FeatureProcessor):
                 continue
             least, empty = column.get("min_categr_count", 1), column.get("fill_na", "")
             if not any(count >= least and token != empty for token, count in found["value_counts"].items()):
+                if least <= 1:
+                    raise DataError(
+                        f"training rows: column {name!r} has no category, because every value is missing: leave the "
+                        "column out with `active: False`"
+                    )
                 raise DataError(
                     f"training rows: column {name!r} has no category that occurs {least} times (min_categr_count): "
                     "lower that, or leave the column out with `active: False`"

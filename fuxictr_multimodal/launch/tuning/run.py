@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fuxictr_multimodal.errors import ConfigError
-from fuxictr_multimodal.launch.cluster import Cluster, slots_of
+from fuxictr_multimodal.launch.cluster import Cluster, check_room, slots_of
 from fuxictr_multimodal.launch.job import Job, Outcome, exit_text
 from fuxictr_multimodal.launch.pool import Pool
 from fuxictr_multimodal.launch.ray_pool import RayPool
@@ -91,6 +91,8 @@ def tune(
     deadline = None if seconds is None else time.monotonic() + seconds
     if search != "grid" and trials is None and seconds is None:
         raise ConfigError(f"--search {search} has no end: give --trials or --time")
+    if cluster is not None:
+        check_room(cluster)
     command, own = _script(script)
     spaces = [Space.read(config, expid=expid) for expid in expids]
     if not own:

@@ -148,7 +148,9 @@ def _write_best(folder: SweepFolder, space: Space, best: Record, *, search: str,
 
 def command_line() -> str:
     """The command that the user typed, without the password of a storage."""
-    return one_line(shlex.join(["python", Path(sys.argv[0]).name, *map(without_passwords, sys.argv[1:])]))
+    name = Path(sys.argv[0]).name
+    python = ["python"] if name.endswith(".py") else []
+    return one_line(shlex.join([*python, name, *map(without_passwords, sys.argv[1:])]))
 
 
 def _csv(value: Any) -> Any:

@@ -180,7 +180,9 @@ def test_relative_paths_are_those_of_the_command(tmp_path, monkeypatch):
 def test_another_file_at_the_path_of_a_worker_is_refused(tmp_path, monkeypatch):
     entry = samples_entry(tmp_path, test_data=None)
     monkeypatch.setattr(samples_dataset, "SampleRows", OtherFile)
-    with pytest.raises(InputError, match=r"this machine does not: \S+/part-0.parquet is another file than the one that"):
+    with pytest.raises(
+        InputError, match=r"this machine does not: \S+/part-0.parquet is another file than the one that"
+    ):
         build_entry(entry, data_root=tmp_path / "ray", engine="ray")
     assert not (tmp_path / "ray/Shop").exists()
 

@@ -17,7 +17,7 @@ from fuxictr_multimodal.launch.tuning.folder import SweepFolder
 from fuxictr_multimodal.launch.tuning.outcome import Record, best_record, is_out_of_memory, monitored
 from fuxictr_multimodal.launch.tuning.pictures import insight
 from fuxictr_multimodal.launch.tuning.restart import Restart
-from fuxictr_multimodal.launch.tuning.summary import write_summary
+from fuxictr_multimodal.launch.tuning.summary import command_line, write_summary
 from tests.helpers.tuner_sweep import Sweep
 
 SPACE = {"learning_rate": [1.0e-3, 2.0e-3, 3.0e-3], "batch_size": [32, 64], "dnn_hidden_units": [[8], [8, 4]]}
@@ -212,3 +212,12 @@ def test_the_summary_holds_no_password(space, records, tmp_path, monkeypatch):
         if path.suffix in (".md", ".json", ".csv", ".yaml"):
             assert "s3cret" not in path.read_text()
     assert "postgresql://ann:***@db/optuna" in (tmp_path / "summary.md").read_text()
+
+
+def test_the_command_can_be_typed(monkeypatch):
+    for program, typed in (
+        ("/opt/bin/fxmm", "fxmm tune --trials 2"),
+        ("./run_x.py", "python run_x.py tune --trials 2"),
+    ):
+        monkeypatch.setattr(sys, "argv", [program, "tune", "--trials", "2"])
+        assert command_line() == typed
