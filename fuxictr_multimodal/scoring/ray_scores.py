@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from fuxictr_multimodal.data.entry.tables.file_print import FilePrint
 from fuxictr_multimodal.data.entry.tables.files import files_of, format_of
 from fuxictr_multimodal.data.recipes.parquet_input import BATCH_ROWS
 from fuxictr_multimodal.errors import DataError, InputError
@@ -44,12 +45,14 @@ class Rows:
         first: the first row.
         rows: their number.
         all: whether the file has no others.
+        print: of the file that the command opened.
     """
 
     file: str
     first: int
     rows: int
     all: bool
+    print: FilePrint | None = field(default=None, compare=False)
 
 
 Piece = tuple[Rows, ...]
@@ -123,10 +126,10 @@ def pieces_of(files: list[Path], *, workers: int, across: bool) -> list[Piece]:
     piece: list[Rows] = []
     room = most
     for file, size in zip(files, sizes, strict=True):
-        first = 0
+        first, opened = 0, FilePrint.of(file)
         while first < size:
             rows = min(room, size - first)
-            piece.append(Rows(str(file), first, rows, all=rows == size))
+            piece.append(Rows(str(file), first, rows, all=rows == size, print=opened))
             first, room = first + rows, room - rows
             if not room or (first == size and not across):
                 pieces.append(tuple(piece))
@@ -152,6 +155,9 @@ class PieceScorer:
     def __call__(self, piece: Piece) -> RayScores | str:
         """Scores of a piece, or the error."""
         try:
+            for rows_of in piece:
+                if rows_of.print is not None:
+                    rows_of.print.check(rows_of.file)
             if self._loaded is None:
                 self._loaded = self._load()
             with as_files(piece) as data:

@@ -179,6 +179,15 @@ def test_a_worker_that_dies_is_one_sentence(trained, tmp_path, monkeypatch):
     assert not (tmp_path / "scores.parquet").exists()
 
 
+def test_another_file_at_the_path_of_a_worker_is_not_scored(tmp_path):
+    file = tmp_path / "new.parquet"
+    pl.DataFrame({"x": [1, 2]}).write_parquet(file)
+    (piece,) = pieces_of([file], workers=1, across=True)
+    pl.DataFrame({"x": [1, 3]}).write_parquet(file)
+    answer = PieceScorer(TrainedRun(tmp_path, "run"), None, str(tmp_path))(piece)
+    assert "new.parquet is another file than the one that was opened first" in str(answer)
+
+
 @pytest.mark.usefixtures("small_pieces")
 def test_pieces_are_whole_batches_in_order(tmp_path):
     sizes = {"a": (700, 90), "b": (40, 40), "c": (300, 150), "d": (200, 70)}
