@@ -37,13 +37,13 @@ def device(options: Options, report: Report) -> None:
             gpu_free_gib=free / 2**30,
             cudnn=torch.backends.cudnn.version(),
             bf16=torch.cuda.is_bf16_supported(including_emulation=False),
-            **_smi(options.gpu, "idle"),
+            **_smi(_id(properties, options.gpu), "idle"),
         )
     report(copy_gb_per_s=copy_rate(place, small=options.small) / 1e9)
     for precision in precisions_of(place):
         report(**{f"{precision}_tflops": product_rate(place, precision, small=options.small) / 1e12})
     if place.type == "cuda":
-        report(**_smi(options.gpu, "after"))
+        report(**_smi(_id(properties, options.gpu), "after"))
 
 
 def _version(package: str) -> str:
@@ -53,7 +53,13 @@ def _version(package: str) -> str:
         return "none"
 
 
-def _smi(gpu: int, when: str) -> dict[str, str]:
+def _id(properties: object, gpu: int) -> str:
+    """The GPU as `nvidia-smi` knows it: its numbers are not torch's where CUDA_VISIBLE_DEVICES is set."""
+    unique = str(getattr(properties, "uuid", ""))
+    return f"GPU-{unique.removeprefix('GPU-')}" if unique else str(gpu)
+
+
+def _smi(gpu: str, when: str) -> dict[str, str]:
     """What `nvidia-smi` says, if it is there; it only reads."""
     command = ["nvidia-smi", f"--id={gpu}", f"--query-gpu={SMI}", "--format=csv,noheader"]
     try:
