@@ -123,6 +123,7 @@ def _run(checks: Sequence[Check], arguments: argparse.Namespace, stop: Stop, sta
         except ValueError as error:
             raise Refused(str(error)) from None
         os.environ["TMPDIR"] = scratch
+        tempfile.tempdir = None  # read anew: torch makes folders at its import
         if arguments.gpu < 0:
             os.environ["TRITON_INTERPRET"] = "1"  # decides at its import where kernels run
         if start == "fork":
