@@ -82,7 +82,6 @@ def require_gpu(options: Options, stop: Stop) -> None:
     Raises:
         Refused: there is no such GPU, or it does not answer.
     """
-    # Not waited for at its end: a process that hangs in a driver may not end.
     probe = subprocess.Popen(
         [sys.executable, "-c", PROBE, str(options.gpu)],
         stdin=subprocess.DEVNULL,
@@ -99,13 +98,20 @@ def require_gpu(options: Options, stop: Stop) -> None:
         except subprocess.TimeoutExpired:
             if time.monotonic() < ends:
                 continue
-            probe.kill()
+            _end(probe)
             raise Refused(f"--gpu {options.gpu} does not answer within {GPU_ANSWERS} s") from None
         if probe.returncode:
             lines = told.strip().splitlines() or [f"--gpu {options.gpu}: the process that tried it died"]
             raise Refused(lines[-1])
         return
-    probe.kill()
+    _end(probe)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Kill a process; one that hangs in a driver may not end, and is left."""
+    process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=3)
 
 
 @contextlib.contextmanager

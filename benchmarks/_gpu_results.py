@@ -65,7 +65,7 @@ class Results:
                 continue
             status = line["status"] + (f": {line['reason']}" if line["reason"] else "")
             if name in self.earlier:
-                status += f" (earlier: {line.get('run')})"
+                status += f" (earlier: {line.get('run') or 'date unknown'})"
             figures = "; ".join(_shown(line["figures"]))
             cells = (name, _cell(status), f"{line['seconds']:.0f}", f"{what}: {_cell(figures)}")
             lines.append("| " + " | ".join(cells) + " |")
@@ -87,7 +87,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     lines = {}
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
             line = json.loads(text)
             line["reason"], line["figures"].items(), float(line["seconds"]), line["status"]

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -251,6 +252,31 @@ def test_the_checks_that_matter_most_fit_into_the_time_at_their_limits(module):
     assert [check.name for check in checks[:5]] == ["device", "tests", "kernels", "train_bf16", "epoch"]
     assert sum(check.limit for check in checks[:8]) <= 480
     assert all(2 <= check.limit / check.expected <= 3 for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("probe", "message"),
+    [
+        ("import time; time.sleep(60)", "--gpu 3 does not answer within 0.3 s"),
+        ("import os; os.kill(os.getpid(), 11)", "--gpu 3: the process that tried it died"),
+        ("import sys; sys.exit('first\\nno driver')", "no driver"),
+    ],
+)
+def test_a_gpu_that_hangs_or_kills_its_process_is_refused(module, monkeypatch, probe, message):
+    command, runner = module("_gpu_command"), module("_gpu_runner")
+    monkeypatch.setattr(command, "PROBE", probe)
+    monkeypatch.setattr(command, "GPU_ANSWERS", 0.3 if "sleep" in probe else 30)
+    with pytest.raises(command.Refused, match=message):
+        command.require_gpu(runner.Options(3, small=False), runner.Stop())
+    stopped = runner.Stop()
+    stopped.notice(signal.SIGINT, None)
+    command.require_gpu(runner.Options(3, small=False), stopped)  # ends at once
+
+
+def test_nvidia_smi_is_asked_for_the_gpu_of_torch(module):
+    name = module("_gpu_device")._id
+    assert name(SimpleNamespace(uuid="71b8-04"), 1) == "GPU-71b8-04"
+    assert name(SimpleNamespace(), 1) == "1"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
