@@ -25,9 +25,10 @@ def device(options: Options, report: Report) -> None:
         **{f"{name}_version": _version(name) for name in ("torch", "triton", "numpy", "h5py", "polars", "fuxictr")},
         cuda=torch.version.cuda or "none",
     )
-    place = device_of(options)
+    place, smi_id = device_of(options), ""
     if place.type == "cuda":
         properties = torch.cuda.get_device_properties(place)
+        smi_id = _id(properties, options.gpu)
         free, total = torch.cuda.mem_get_info(place)
         report(
             gpu=properties.name,
@@ -37,13 +38,13 @@ def device(options: Options, report: Report) -> None:
             gpu_free_gib=free / 2**30,
             cudnn=torch.backends.cudnn.version(),
             bf16=torch.cuda.is_bf16_supported(including_emulation=False),
-            **_smi(options.gpu, "idle"),
+            **_smi(smi_id, "idle"),
         )
     report(copy_gb_per_s=copy_rate(place, small=options.small) / 1e9)
     for precision in precisions_of(place):
         report(**{f"{precision}_tflops": product_rate(place, precision, small=options.small) / 1e12})
     if place.type == "cuda":
-        report(**_smi(options.gpu, "after"))
+        report(**_smi(smi_id, "after"))
 
 
 def _version(package: str) -> str:
@@ -53,7 +54,13 @@ def _version(package: str) -> str:
         return "none"
 
 
-def _smi(gpu: int, when: str) -> dict[str, str]:
+def _id(properties: object, gpu: int) -> str:
+    """The GPU as `nvidia-smi` knows it: its numbers are not torch's where CUDA_VISIBLE_DEVICES is set."""
+    unique = str(getattr(properties, "uuid", ""))
+    return f"GPU-{unique.removeprefix('GPU-')}" if unique else str(gpu)
+
+
+def _smi(gpu: str, when: str) -> dict[str, str]:
     """What `nvidia-smi` says, if it is there; it only reads."""
     command = ["nvidia-smi", f"--id={gpu}", f"--query-gpu={SMI}", "--format=csv,noheader"]
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,49 +15,86 @@ from _gpu_runner import Check, Result
 class Results:
     """Writes `results.jsonl` and `summary.md` below a folder.
 
+    Lines of earlier runs stay until their check has run again. A check that did not begin, or was interrupted after it
+    had passed before, leaves its line as it was; figures until the interruption are added to it.
+
     Args:
-        folder: is made; files of an earlier run are replaced.
-        checks: those that will run.
+        folder: is made where there is none.
+        checks: all that there are, in order.
         title: first line of the summary.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+        ValueError: its `results.jsonl` is not one of results.
     """
 
-    def __init__(self, folder: Path, checks: list[Check], title: str) -> None:
+    def __init__(self, folder: Path, checks: Sequence[Check], title: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.title = folder, title
         self.what = {check.name: check.what for check in checks}
-        self.results: list[Result] = []
-        self._lines = (folder / "results.jsonl").open("w", encoding="utf-8")
-        self._summary()
+        self.earlier = _read(folder / "results.jsonl")
+        self.lines = dict(self.earlier)
+        self._write()
 
     def add(self, result: Result) -> None:
         """Write one more result to both files, through to the device."""
         result.figures = plain(result.figures)
         result.seconds = plain(result.seconds)
-        self.results.append(result)
-        self._lines.write(json.dumps(result.as_dict(), allow_nan=False) + "\n")
-        self._lines.flush()
-        os.fsync(self._lines.fileno())
-        self._summary()
+        line, earlier = result.as_dict(), self.earlier.get(result.name)
+        if earlier and result.interrupted and earlier["status"] == "passed":
+            if result.figures:
+                figures = earlier["figures"] | {"interrupted": {"run": result.run, **result.figures}}
+                self.lines[result.name] = earlier | {"figures": figures}
+        elif not (earlier and result.out_of_time and result.status == "skipped"):
+            self.earlier.pop(result.name, None)
+            self.lines[result.name] = line
+        self._write()
 
-    def close(self) -> None:
-        """Close the file of lines."""
-        self._lines.close()
+    def _write(self) -> None:
+        known = [*(name for name in self.what if name in self.lines), *(n for n in self.lines if n not in self.what)]
+        lines = [json.dumps(self.lines[name], allow_nan=False) + "\n" for name in known]
+        replace(self.folder / "results.jsonl", "".join(lines))
+        replace(self.folder / "summary.md", "\n".join(self._summary(known)) + "\n")
 
-    def _summary(self) -> None:
-        found = {result.name: result for result in self.results}
+    def _summary(self, known: Sequence[str]) -> list[str]:
         lines = [f"# {self.title}", "", "| check | result | s | figures |", "|---|---|---|---|"]
-        for name, what in self.what.items():
-            result = found.get(name)
-            if result is None:
+        for name in [*self.what, *(name for name in known if name not in self.what)]:
+            line, what = self.lines.get(name), self.what.get(name, "")
+            if line is None:
                 lines.append(f"| {name} | not yet | | {what} |")
                 continue
-            status = result.status + (f": {result.reason}" if result.reason else "")
-            figures = "; ".join(_shown(result.figures))
-            cells = (name, _cell(status), f"{result.seconds:.0f}", f"{what}: {_cell(figures)}")
+            status = line["status"] + (f": {line['reason']}" if line["reason"] else "")
+            if name in self.earlier:
+                status += f" (earlier: {line.get('run') or 'date unknown'})"
+            figures = "; ".join(_shown(line["figures"]))
+            cells = (name, _cell(status), f"{line['seconds']:.0f}", f"{what}: {_cell(figures)}")
             lines.append("| " + " | ".join(cells) + " |")
-        new = self.folder / ".summary.md.new"
-        new.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        new.replace(self.folder / "summary.md")
+        return lines
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    new = path.with_name(f".{path.name}.new")
+    with new.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """Lines of earlier runs, by the name of their check."""
+    if not path.exists():
+        return {}
+    lines = {}
+    for number, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        try:
+            line = json.loads(text)
+            line["reason"], line["figures"].items(), float(line["seconds"]), line["status"]
+            lines[str(line["name"])] = line
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(f"line {number} of {path} is no result: choose another --out") from None
+    return lines
 
 
 def plain(value: Any) -> Any:

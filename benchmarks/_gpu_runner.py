@@ -25,6 +25,7 @@ from typing import Any
 LOG_BYTES = 64 << 10  # kept of either end of a log
 MOST_LOG_BYTES = 64 << 20  # a check that writes more is ended
 TEXT = 400  # characters of a reason
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # those that end a run
 
 
 class Skip(Exception):
@@ -39,6 +40,7 @@ class Check:
         limit: seconds after which it is ended.
         what: a few words for the summary.
         least: seconds that must be left for it to begin.
+        expected: seconds that it should take on an H200.
     """
 
     name: str
@@ -46,6 +48,18 @@ class Check:
     limit: float
     what: str
     least: float = 10.0
+    expected: float = 0.0
+
+
+class Stop:
+    """The signal that asked for an end; 0 as long as there was none."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def notice(self, number: int, _: object) -> None:
+        """Handle a signal: note the first."""
+        self.signal = self.signal or number
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,9 @@ class Result:
         status: `passed`, `failed` or `skipped`.
         reason: why not passed.
         out_of_time: whether the total time was over, before the check or during it.
+        interrupted: whether a signal ended it.
         figures: what it measured, also where it failed later.
+        run: device, sizes and date.
     """
 
     name: str
@@ -72,7 +88,9 @@ class Result:
     reason: str = ""
     seconds: float = 0.0
     out_of_time: bool = False
+    interrupted: bool = False
     figures: dict[str, Any] = field(default_factory=dict)
+    run: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For a line of `results.jsonl`."""
@@ -110,9 +128,10 @@ def run(
     folder: Path,
     seconds: float,
     start: str,
+    stop: Stop,
     done: Callable[[Result], None],
 ) -> list[Result]:
-    """Run all checks and return their results, in order.
+    """Run all checks and return their results, in order; after a signal, of those that began.
 
     Args:
         checks: most important first.
@@ -120,6 +139,7 @@ def run(
         folder: where `<check>.log` is written, with what the check and its processes printed.
         seconds: of all checks together; what does not begin in time is skipped.
         start: how processes are started, `spawn` or `fork`; only a parent that never used a GPU may fork.
+        stop: a signal noted here ends the run.
         done: called with each result as soon as it is there.
     """
     ends = time.monotonic() + seconds
@@ -127,7 +147,7 @@ def run(
     results, coming = [], list(checks)
     children: list[_Child] = []
     try:
-        while coming:
+        while coming and not stop.signal:
             while len(children) < min(2, len(coming)):
                 children.append(_Child(coming[len(children)], options, folder, context))
             check, child = coming.pop(0), children.pop(0)
@@ -135,7 +155,7 @@ def run(
             if left < check.least:
                 result = Result(check.name, reason="the total time was over", out_of_time=True)
             else:
-                result = child.result(min(check.limit, left), short=left < check.limit)
+                result = child.result(min(check.limit, left), short=left < check.limit, stop=stop)
             child.end()
             results.append(result)
             done(result)
@@ -150,10 +170,15 @@ class _Child:
         self.check, self.log = check, folder / f"{check.name}.log"
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_main, args=(check.function, options, theirs, self.log, os.getpid()))
-        self.process.start()
+        # Ctrl-C goes to all processes of a terminal: to this one not before it leads a session of its own.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         theirs.close()
 
-    def result(self, limit: float, *, short: bool) -> Result:
+    def result(self, limit: float, *, short: bool, stop: Stop) -> Result:
         """Let it begin and wait for its end; `short` says that the total time decides, not the check's own limit."""
         started = time.monotonic()
         result = Result(self.check.name, "failed")
@@ -168,7 +193,12 @@ class _Child:
                     "when the total time was over" if short else "its limit"
                 )
                 break
-            wait([self.connection, self.process.sentinel], timeout=min(left, 1.0))
+            if stop.signal:
+                if not self._read(result):
+                    result.interrupted = True
+                    result.reason = f"interrupted by {signal.Signals(stop.signal).name}"
+                break
+            wait([self.connection, self.process.sentinel], timeout=min(left, 0.2))
             alive = self.process.is_alive()
             over = self._read(result) or not alive
             if not over and self.log.exists() and self.log.stat().st_size > MOST_LOG_BYTES:
@@ -203,6 +233,8 @@ class _Child:
             self.process.kill()  # one that leads no session yet
         self.process.join(10)  # a process that hangs in a driver may not end: the others go on
         with contextlib.suppress(OSError):
+            _early(self.log).unlink(missing_ok=True)  # it never had its turn
+        with contextlib.suppress(OSError):
             _shorten(self.log)
 
 
@@ -210,10 +242,14 @@ def _main(function: str, options: Options, connection: Connection, log: Path, pa
     """The process of a check. It imports, waits for its turn, and ends without tidying up, which could hang."""
     os.setsid()
     tempfile.tempdir = None  # a forked process would keep the parent's
-    for number in (signal.SIGTERM, signal.SIGINT):  # the parent's are not ours
+    for number in SIGNALS:  # the parent's are not ours
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        file = os.open(_early(log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    except OSError:  # a full disk takes the log alone
+        file = os.open(os.devnull, os.O_WRONLY)
     os.dup2(file, 1)
     os.dup2(file, 2)
     sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
@@ -222,6 +258,7 @@ def _main(function: str, options: Options, connection: Connection, log: Path, pa
         module, name = function.split(":")
         call = getattr(importlib.import_module(module), name)
         limit = connection.recv()
+        _begin(log)
         _prepare(options)
         call(options, Report(connection, limit))
     except EOFError:  # not asked to begin
@@ -229,12 +266,23 @@ def _main(function: str, options: Options, connection: Connection, log: Path, pa
     except Skip as skip:
         status, reason = "skipped", str(skip)
     except BaseException as error:
+        _begin(log)
         traceback.print_exc()
         status, reason = "failed", _text(error)
     with contextlib.suppress(OSError):
         connection.send((status, reason))
     sys.stdout.flush()
     os._exit(0)
+
+
+def _early(log: Path) -> Path:
+    """Where a check prints before its turn, so that the log of an earlier run stays until then."""
+    return log.with_name(f".{log.name}")
+
+
+def _begin(log: Path) -> None:
+    with contextlib.suppress(OSError):
+        _early(log).replace(log)
 
 
 def _prepare(options: Options) -> None:

@@ -78,3 +78,4 @@ ALL = [
 ]
 ENDLESS = [Check("endless", "planted_checks:hangs", 60, "planted", least=1), _check("passes", 20)]
 GOOD = [_check("passes", 20), _check("skips", 20)]
+HANGS = [_check("passes", 20), _check("hangs", 60), _check("skips", 20)]
