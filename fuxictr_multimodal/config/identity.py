@@ -14,6 +14,8 @@ UNHASHED_KEYS = frozenset(
 )
 # Where the raw files of a dataset lie; a run that is copied to another machine may find them elsewhere.
 RAW_FILES = frozenset({"interactions.file", "item_data", "user_data"})
+# What may differ between the machines of one training; a GPU is that of a process.
+PLACE_KEYS = frozenset({"gpu", "model_root", "data_root", "zoo_root"})
 # FuxiCTR's names for the files of a dataset: accepted and not read, since a built dataset knows its own files.
 UNREAD_KEYS = frozenset("train_data valid_data test_data data_format".split())
 

@@ -28,7 +28,9 @@ class RunSettings(Settings):
         description="Seed of the initial weights, dropout and the order of the samples. `--seed` replaces it."
     )
     epochs: Count = Field(description="Largest number of passes over the training split.")
-    batch_size: Count = Field(description="Samples of a batch.")
+    batch_size: Count = Field(
+        description="Samples of a batch. Where several processes train, of all of them together: each has its share."
+    )
     metrics: SkipValidation[tuple[str, ...]] = Field(
         description="Metrics of the validation and test split: `AUC`, `gAUC`, `logloss`, `ECE`, `avgAUC`, `MRR`, "
         "`MAP`, `NDCG(k=5)`, `HR(k=5)`, `MAP(k=5)`, `Precision(k=5)`, `Recall(k=5)`. All but `AUC`, `logloss` and "
@@ -91,6 +93,7 @@ class RunSettings(Settings):
         UNSET,
         description="Spread the rows of embedding tables with at least this number of rows over the processes of the "
         "training, by torchrec. A step then updates the rows that it looked up, whatever the number of processes. "
+        "So a run trains differently from one without this setting, where a step updates all rows. "
         "By default each process has all tables.",
     )
     sharded_update: Literal["adam", "sgd", "adagrad", "rowwise_adagrad"] = Field(

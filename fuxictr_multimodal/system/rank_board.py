@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -19,11 +21,13 @@ from fuxictr_multimodal.system.interruption import Interrupted, ignore_signals
 
 # How long a process looks for the reason of another one, and waits for rank 0 to print it.
 REASON_SECONDS = 3.0
-PRINTED_SECONDS = 15.0
+PRINTED_SECONDS = 10.0
 # How errors begin that only say that another process is gone.
 LOST = "another process of this training"
 _POLL_SECONDS = 0.05
-_CONNECT_SECONDS = 300.0
+# How long a process looks for the others when it starts, and after how long it says so.
+START_SECONDS = 60.0
+QUIET_SECONDS = 10.0
 
 
 class Board:
@@ -56,18 +60,39 @@ class Board:
                 return json.loads(self.store.get("failure"))
         return None
 
-    def meet(self, place: str) -> None:
+    def meet(self, place: str, *, seconds: float | None = None) -> None:
         """Wait until every process is at this place; signals come through, and who fails before it ends the wait.
+
+        Args:
+            place: its name.
+            seconds: how long to wait at most; by default without end.
 
         Raises:
             InputError: why another process will not come.
+            ConfigError: one has not come in this time.
         """
         key = f"at_{place}"
+        self.store.set(f"{key}_{self.rank}", "")
         self.store.add(key, 1)
+        begun, quiet = time.monotonic(), True
         while self.store.add(key, 0) < self.world_size:
             if (found := self.reason()) is not None:
                 raise ended(found)
+            waited = time.monotonic() - begun
+            if seconds is not None and waited > seconds:
+                raise ConfigError(
+                    f"{self._missing(key)} did not start within {seconds:.0f} s: look at the other machines, and start "
+                    "all of them again"
+                )
+            if quiet and waited > QUIET_SECONDS:
+                quiet = False
+                logging.warning("rank %d waits for %s", self.rank, self._missing(key))
             time.sleep(_POLL_SECONDS)
+
+    def _missing(self, key: str) -> str:
+        """The ranks that have not been where others wait."""
+        found = [str(rank) for rank in range(self.world_size) if not self.store.check([f"{key}_{rank}"])]
+        return f"rank{'s' * (len(found) > 1)} {', '.join(found)}"
 
     def printed(self, line: str) -> None:
         """Rank 0 has printed this line."""
@@ -91,6 +116,8 @@ class Board:
 
 
 _boards: dict[tuple[str, ...], Board] = {}
+# Where none was found, and what was said of it: nobody waits there twice.
+_unreached: dict[tuple[str, ...], str] = {}
 
 
 def board(rank: int, world_size: int) -> Board:
@@ -100,18 +127,30 @@ def board(rank: int, world_size: int) -> Board:
         ConfigError: it cannot be reached.
     """
     place = tuple(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
+    if place in _unreached:
+        raise ConfigError(_unreached[place])
     if place not in _boards:
         from torch import distributed
 
+        patience = threading.Timer(
+            QUIET_SECONDS,
+            logging.warning,
+            ("rank %d waits for the other processes at MASTER_ADDR:MASTER_PORT %s", rank, ":".join(place)),
+        )
+        patience.daemon = True
+        patience.start()
         try:
             store, *_ = next(
-                distributed.rendezvous("env://", rank, world_size, timeout=timedelta(seconds=_CONNECT_SECONDS))
+                distributed.rendezvous("env://", rank, world_size, timeout=timedelta(seconds=START_SECONDS))
             )
         except (RuntimeError, ValueError) as error:
-            raise ConfigError(
+            _unreached[place] = (
                 f"rank {rank} does not reach the other processes at MASTER_ADDR:MASTER_PORT {':'.join(place)} "
                 f"({str(error).splitlines()[0]})"
-            ) from None
+            )
+            raise ConfigError(_unreached[place]) from None
+        finally:
+            patience.cancel()
         _boards[place] = Board(store, rank, world_size)
     return _boards[place]
 
@@ -145,8 +184,11 @@ def losses_named(own: Callable[[], Board | None]) -> Iterator[None]:
         ignore_signals()
         if (found := place.reason(REASON_SECONDS)) is not None:
             raise ended(found) from None
-        if "timed out" in str(error).lower():
-            raise RankLost(f"{LOST} does not answer; see the setting rank_timeout") from None
+        if _of_a_timeout(error):
+            raise RankLost(
+                f"{LOST} did not answer for as long as the setting rank_timeout says: look whether it is stopped or "
+                "its machine is overloaded, or raise rank_timeout"
+            ) from None
         raise RankLost(f"{LOST} was killed, or its machine cannot be reached") from None
 
 
@@ -154,5 +196,17 @@ def _of_a_connection(error: RuntimeError) -> bool:
     """Whether an error is of the exchange between processes."""
     from torch import distributed
 
-    words = ("gloo", "nccl", "connection", "socket", "timed out", "broken pipe")
-    return isinstance(error, distributed.DistError) or any(word in str(error).lower() for word in words)
+    words = ("gloo", "nccl", "connection", "socket", "broken pipe")
+    return (
+        isinstance(error, distributed.DistError)
+        or _of_a_timeout(error)
+        or any(word in str(error).lower() for word in words)
+    )
+
+
+def _of_a_timeout(error: RuntimeError) -> bool:
+    """Whether an error is of a process that did not answer in time.
+
+    gloo says `Timed out waiting` where it waits, and `Application timeout caused pair closure` of what is sent next.
+    """
+    return any(words in str(error).lower() for words in ("timed out", "timeout caused"))

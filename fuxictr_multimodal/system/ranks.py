@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fuxictr_multimodal.errors import ConfigError
-from fuxictr_multimodal.system.rank_board import Board, board, losses_named
+from fuxictr_multimodal.system.rank_board import START_SECONDS, Board, board, losses_named
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,6 +125,8 @@ def joined(*, gpu: int = -1, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterat
     global _timeout_seconds
     _timeout_seconds = timeout_seconds
     own = board(found.rank, found.world_size)
+    # What waits at it later, such as a new group, waits as long as every exchange does.
+    own.store.set_timeout(timedelta(seconds=timeout_seconds))
     try:
         own.meet("start")
         options: dict[str, Any] = {"backend": "gloo"}
@@ -159,6 +161,16 @@ def own_board() -> Board | None:
     """The board of the processes that this one was launched with; None where it is alone."""
     found = launched()
     return board(found.rank, found.world_size) if found.several else None
+
+
+def all_started() -> None:
+    """Wait until every process that was launched with this one runs: before one works long while others wait for it.
+
+    Raises:
+        InputError: one does not start, or has ended.
+    """
+    if (own := own_board()) is not None:
+        own.meet("launch", seconds=START_SECONDS)
 
 
 # Of the group that was joined last.

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.rank_sums import summed
-from fuxictr_multimodal.system.ranks import Ranks, layer_group
+from fuxictr_multimodal.system.ranks import Ranks, layer_group, sum_over_ranks
 
 
 def fit_batches(train: MultimodalDataLoader, model: BaseModel, *, synchronised: bool = True) -> None:
@@ -56,7 +56,8 @@ class GlobalNorms:
 
     Synchronised, a step normalises over the global batch, as one process does: two sums travel in the forward pass and
     two in the backward pass, for every layer. (torch's SyncBatchNorm runs on a GPU only.) Otherwise each rank
-    normalises over its share, and `agree` averages the running statistics, which scoring reads.
+    normalises over its share, and `agree` averages the running statistics, which scoring reads, weighted by the steps
+    in which a rank had rows.
 
     Args:
         model: whose layers are changed in place; `remove` undoes that.
@@ -69,6 +70,8 @@ class GlobalNorms:
         self.layers = [part for part in model.modules() if isinstance(part, _BatchNorm)]
         self.synchronised = synchronised
         self._stand_ins = False
+        # Steps with rows of this rank since all last agreed.
+        self._counted = 0
         if synchronised:
             for layer in self.layers:
                 layer.forward = self._forward_of(layer)  # type: ignore[method-assign]
@@ -85,6 +88,7 @@ class GlobalNorms:
     def begin(self, *, stand_ins: bool) -> None:
         """A step begins; `stand_ins` says that the rows of this rank count for nothing."""
         self._stand_ins = stand_ins
+        self._counted += not stand_ins
         if self.synchronised:
             for layer in self.layers:
                 layer.stand_ins = stand_ins  # type: ignore[assignment]
@@ -93,18 +97,24 @@ class GlobalNorms:
     def agree(self, others: list[Tensor] | None = None) -> None:
         """Give all ranks the mean of their running statistics, where these differ.
 
-        They are linear in what was seen, so it does not matter how often they are averaged.
+        A rank weighs as much as the steps since the last agreement in which it had rows; without any it has seen
+        nothing new.
 
         Args:
             others: further tensors that are averages of such statistics.
         """
         if self.synchronised:
             return
-        for layer in self.layers:
-            for values in (layer.running_mean, layer.running_var):
-                self._average(values)
-        for values in others or ():
-            self._average(values)
+        total = int(sum_over_ranks(torch.tensor(self._counted)))
+        # 1 where all ranks have counted the same: their plain mean then, to the last bit.
+        weight = self._counted * self._ranks.world_size / max(total, 1)
+        self._counted = 0
+        if not total:
+            return
+        for values in [*self.statistics(), *(others or ())]:
+            values *= weight
+            distributed.all_reduce(values)
+            values /= self._ranks.world_size
 
     def statistics(self) -> list[Tensor]:
         """The running statistics that ranks have of their own."""
@@ -116,11 +126,6 @@ class GlobalNorms:
         total = torch.zeros_like(values) if self._stand_ins else values.detach().clone()
         distributed.all_reduce(total, group=layer_group())
         return total
-
-    def _average(self, values: Tensor | None) -> None:
-        if values is not None:
-            distributed.all_reduce(values)
-            values /= self._ranks.world_size
 
     def _forward_of(self, layer: _BatchNorm) -> Any:
         def forward(x: Tensor) -> Tensor:

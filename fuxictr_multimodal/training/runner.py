@@ -16,7 +16,7 @@ from fuxictr.pytorch.models import BaseModel
 from fuxictr.pytorch.torch_utils import seed_everything
 from fuxictr.utils import print_to_json
 
-from fuxictr_multimodal.config.identity import config_hash
+from fuxictr_multimodal.config.identity import PLACE_KEYS, config_hash
 from fuxictr_multimodal.config.run_settings import RunSettings
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
@@ -26,7 +26,7 @@ from fuxictr_multimodal.system.machine import cpu_threads, keep_freed_memory
 from fuxictr_multimodal.system.rank_board import losses_named
 from fuxictr_multimodal.system.ranks import (
     TIMEOUT_SECONDS,
-    all_of,
+    all_started,
     current,
     decided_by_first,
     joined,
@@ -50,6 +50,7 @@ from fuxictr_multimodal.training.report import Report, append_csv_line
 from fuxictr_multimodal.training.resume import named_keys
 from fuxictr_multimodal.training.run_log import log_nowhere, log_to
 from fuxictr_multimodal.training.run_names import RunFiles, refuse_folders, remove_states
+from fuxictr_multimodal.training.same_command import refuse_differences
 from fuxictr_multimodal.training.sharded.of_run import (
     group_for_tables,
     refuse_warm_start,
@@ -104,11 +105,12 @@ def run_experiment(
         Interrupted: the report says so, and what was trained up to the last saved step can be resumed.
     """
     keep_freed_memory()
+    all_started()
     experiment = Experiment.load(
         config_dir, expid=expid, seed=seed, gpu=gpu, overrides=overrides, name=name, reading=False
     )
     with joined(gpu=gpu, timeout_seconds=experiment.params.get("rank_timeout", TIMEOUT_SECONDS)) as here:
-        _refuse_different_data(experiment)
+        refuse_differences(experiment)
         if not here.first:
             return _follow(experiment)
         found = _lead(
@@ -181,24 +183,14 @@ def _follow(experiment: Experiment) -> tuple[Report, Path]:
     sent: tuple[dict[str, Any], Report | None] | None = sent_by_first()
     if sent is not None:
         params, resumed = sent
-        params = {**params, "gpu": experiment.params["gpu"]}
+        params = {**params, **{key: value for key, value in experiment.params.items() if key in PLACE_KEYS}}
         if params != experiment.params:
             experiment = Experiment.of(params, experiment.expid)
         report = _report_of(experiment, resumed)
-        with cpu_threads(params.get("cpu_threads")), log_nowhere():
-            _train_and_score(experiment, experiment.files, report, lambda progress: None, resumed=resumed, source=None)
+        files = experiment.files
+        with cpu_threads(params.get("cpu_threads")), log_nowhere(), _left_named(files), losses_named(own_board):
+            _train_and_score(experiment, files, report, lambda progress: None, resumed=resumed, source=None)
     return sent_by_first()
-
-
-def _refuse_different_data(experiment: Experiment) -> None:
-    """Processes that train together must read the same dataset, also where each machine has a copy of it."""
-    hashes = all_of(experiment.store.manifest.hash)
-    for rank, found in enumerate(hashes):
-        if found != hashes[0]:
-            raise DataError(
-                f"{experiment.store.place} of rank {rank} is another dataset than that of rank 0: copy the folder of "
-                "one machine to the others, or let all read a shared one with --set data_root=DIR"
-            )
 
 
 def _leave(report: Report, files: RunFiles, csv: Path, *, once: bool = False) -> None:
@@ -270,7 +262,9 @@ def _left_named(files: RunFiles) -> Iterator[None]:
     try:
         yield
     except RankLost as error:
-        raise RankLost(f"{error}; {_left(files)}") from None
+        # It is there already if the other process ended as this one does.
+        left = _left(files)
+        raise RankLost(str(error) if left in str(error) else f"{error}; {left}") from None
 
 
 def _write_predictions(path: Path, scores: Mapping[str, Any]) -> None:

@@ -173,6 +173,40 @@ def test_batch_norm_over_shares_agrees_at_evaluations(run_ranks):
     assert one[0] == pytest.approx(found[0][0], rel=0.1)
 
 
+def test_statistics_over_shares_weigh_as_much_as_the_steps_with_rows():
+    def body(rank):
+        with ranks.joined() as here:
+            layer = torch.nn.BatchNorm1d(1)
+            norms = GlobalNorms(torch.nn.Sequential(layer), here, synchronised=False)
+            # Of three steps rank 0 has rows in all, rank 1 in one and rank 2 in none.
+            for step in range(3):
+                norms.begin(stand_ins=rank > 0 and step + rank > 1)
+            layer.running_mean.fill_((4.0, 8.0, 99.0)[rank])
+            norms.agree()
+            agreed = layer.running_mean.item()
+            # Without a step nothing is new.
+            norms.agree()
+            return agreed, layer.running_mean.item()
+
+    assert run_forked(3, body) == [(5.0, 5.0)] * 3
+
+
+def test_the_loss_of_rank_0_names_what_is_left(run_ranks):
+    settings = (*STILL, "epochs=1", "save_steps=2")
+    killed, error = run_ranks(2, *settings, name="killed", kill_at=(0, 3), failing=True)
+    assert killed is None
+    assert "RankLost: another process of this training was killed" in error
+    assert "killed.state holds its last saved step, the same command with --resume continues it" in error
+
+
+def test_processes_with_different_settings_are_refused(run_qin):
+    def body(rank):
+        run_qin(*STILL, *([], ["learning_rate=0.5"])[rank], f"model_root=of_{rank}")
+
+    for error in run_forked(2, body, failing=True):
+        assert "ConfigError: learning_rate is 0.002 for rank 0 and 0.5 for rank 1: start all processes" in error
+
+
 @pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 3)])
 def test_a_state_resumes_with_another_number_of_processes(run_ranks, first, then):
     settings = (*QIN, "epochs=1", "save_steps=5")

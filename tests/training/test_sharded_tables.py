@@ -277,13 +277,26 @@ def test_tables_too_large_for_one_process_are_drawn_and_kept_by_their_ranks(
     [
         (("shard_min_rows=9999",), "no embedding table has so many rows: the tables have"),
         (("shard_min_rows=500", "weight_averaging=0.9"), "does not go with weight_averaging"),
-        (("shard_min_rows=500", "optimizer=RMSprop"), "optimizer RMSprop has no counterpart for sharded tables"),
+        (
+            ("shard_min_rows=500", "optimizer=RMSprop"),
+            "optimizer RMSprop has no counterpart for sharded tables: set optimizer to one of Adam, SGD, Adagrad, or "
+            "sharded_update to one of",
+        ),
         (("shard_min_rows=500", "sharded_update=lamb"), "sharded_update"),
     ],
 )
 def test_one_error_says_what_does_not_go(run_qin, settings, text):
     with pytest.raises(ConfigError, match=text):
         run_qin(*settings)
+
+
+def test_a_split_without_a_row_for_every_process_is_refused_before_the_training(run_ranks, tmp_path):
+    small = ("synthetic={rows: 40, valid_rows: 40, test_rows: 2, items: 50, seed: 2}", f"data_root={tmp_path}")
+    found = run_ranks(3, *STILL, "shard_min_rows=50", *small, failing=True)
+    for error in found:
+        assert "ConfigError: shard_min_rows needs a row of each split for every process" in error
+        assert "the split 'test' of Synthetic_test has 2 for 3" in error
+    assert not list(tmp_path.glob("checkpoints/*/*.report.json"))
 
 
 def test_a_missing_library_is_named_with_its_command(monkeypatch):

@@ -121,11 +121,33 @@ def calls_to_score(model: BaseModel, loader: MultimodalDataLoader) -> int:
     """
     if getattr(model, "sharded_tables", None) is None or not loader.ranks.several:
         return len(loader)
-    if not all(ranks.all_of(loader.num_samples > 0)):
-        raise ConfigError(
-            f"{loader.data_path} has fewer rows than there are processes, but {SETTING} needs one for each: start fewer"
-        )
+    if not all(ranks.all_of(loader.own_samples > 0)):
+        raise ConfigError(_too_few_rows(str(loader.data_path), loader.num_samples, loader.ranks.world_size))
     return int(ranks.largest_over_ranks(torch.tensor(len(loader))))
+
+
+def refuse_few_rows(params: Mapping[str, Any], rows: Mapping[str, int]) -> None:
+    """Refuse a split of which a process has no row, since scoring calls sharded tables on all of them.
+
+    Args:
+        params: of the run.
+        rows: of each split.
+
+    Raises:
+        ConfigError: there is such a split.
+    """
+    count = ranks.current().world_size
+    for split, found in rows.items():
+        # The rows of a training step are dealt, and stand-ins fill what is empty.
+        if params.get(SETTING) is not None and split != "train" and found < count:
+            raise ConfigError(_too_few_rows(f"the split {split!r} of {params['dataset_id']}", found, count))
+
+
+def _too_few_rows(what: str, rows: int, processes: int) -> str:
+    return (
+        f"{SETTING} needs a row of each split for every process, but {what} has {rows} for {processes}: start fewer "
+        "processes, or leave it out"
+    )
 
 
 def finite_everywhere(model: BaseModel) -> bool:

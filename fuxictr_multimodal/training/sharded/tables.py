@@ -187,7 +187,8 @@ def _updates_of(optimizer: torch.optim.Optimizer) -> str:
             return name
     raise ConfigError(
         f"shard_min_rows: optimizer {type(optimizer).__name__} has no counterpart for sharded tables: set optimizer to "
-        f"one of {', '.join(_OF_MODELS)}, or sharded_update to one of {', '.join(UPDATES)}"
+        f"one of {', '.join(kind.__name__ for kind in _OF_MODELS.values())}, or sharded_update to one of "
+        f"{', '.join(UPDATES)}"
     )
 
 
