@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +17,7 @@ from fuxictr_multimodal.data.entry.log import columns as log_columns
 from fuxictr_multimodal.data.entry.log import pieces as log_pieces
 from fuxictr_multimodal.data.entry.samples import dataset as samples_dataset
 from fuxictr_multimodal.data.entry.samples import pieces as sample_pieces
+from fuxictr_multimodal.data.entry.tables.file_print import FilePrint
 from fuxictr_multimodal.data.entry.tables.files import Table
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
 from fuxictr_multimodal.system import ray_cluster
@@ -188,7 +190,7 @@ def test_another_file_at_the_path_of_a_worker_is_refused(tmp_path, monkeypatch):
 
 
 class OtherFile(sample_pieces.SampleRows):
-    """A worker sees another file; this process does not."""
+    """A worker sees another file at the path; this process, which reads at the same time, does not."""
 
     def apart(self):
         return Replaced(super().apart())
@@ -199,13 +201,12 @@ class Replaced:
         self._rows_of = rows_of
 
     def __call__(self, piece):
-        path = Path(self._rows_of.sources[0].files[0])
-        before = path.read_bytes()
-        ready_samples.make_rows(9, 90).write_parquet(path, row_group_size=40)
-        try:
+        place = Path(self._rows_of.sources[0].files[0]).with_name("other")
+        ready_samples.make_rows(9, 90).write_parquet(place, row_group_size=40)
+        other = FilePrint.of(place)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(FilePrint, "of", lambda path: replace(other, path=path.absolute()))
             return list(self._rows_of(piece))
-        finally:
-            path.write_bytes(before)
 
 
 class KilledOnce(sample_pieces.SampleRows):
