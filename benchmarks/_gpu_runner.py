@@ -72,7 +72,7 @@ class Options:
 
 @dataclass
 class Result:
-    """What became of a check.
+    """How a check ended.
 
     Attributes:
         status: `passed`, `failed` or `skipped`.

@@ -147,6 +147,6 @@ def _run(checks: Sequence[Check], arguments: argparse.Namespace, stop: Stop, sta
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # a checkout needs no installation
+    sys.path.insert(0, str(ROOT))  # a clone runs without installation
     status = main()
     os._exit(status)  # a process that hangs in a driver would be waited for

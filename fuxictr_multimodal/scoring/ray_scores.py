@@ -28,7 +28,7 @@ from fuxictr_multimodal.scoring.new_rows import NewRows
 from fuxictr_multimodal.scoring.raw_rows import RawRows
 from fuxictr_multimodal.scoring.trained_run import LoadedRun, TrainedRun
 from fuxictr_multimodal.system.progress import Line
-from fuxictr_multimodal.system.ray_cluster import in_order, ray_at
+from fuxictr_multimodal.system.ray_cluster import Refused, in_order, ray_at
 
 # A piece has at least so many rows where its file has, so that opening it costs little; several for each worker even
 # out their load. It is what the readers of one process read at once.
@@ -97,9 +97,9 @@ def score_with_ray(
         work = PieceScorer(run, history_column, str(Path.cwd()))
         with Line(rows.num_samples, "scoring", unit="row") as line:
             for _, answer in in_order(ray, work, pieces, what="scored"):
-                if isinstance(answer, str):
+                if isinstance(answer, Refused):
                     _read_to_the_error(rows)
-                    raise InputError(answer)
+                    raise InputError(answer.text)
                 size = len(answer.scores)
                 found.scores[at : at + size] = answer.scores[: rows.num_samples - at]
                 found.unknown.update(answer.unknown)
@@ -140,8 +140,6 @@ def pieces_of(files: list[Path], *, workers: int, across: bool) -> list[Piece]:
 class PieceScorer:
     """The work of a process, which loads the run at its first piece.
 
-    What is wrong with the input is an answer: Ray would wrap an exception into a page of traces.
-
     Args:
         run: names configs and weights by absolute paths.
         history_column: column of the main history, where it has another name.
@@ -152,19 +150,16 @@ class PieceScorer:
         self._run, self._history_column, self._folder = run, history_column, folder
         self._loaded: LoadedRun | None = None
 
-    def __call__(self, piece: Piece) -> RayScores | str:
-        """Scores of a piece, or the error."""
-        try:
-            for rows_of in piece:
-                if rows_of.print is not None:
-                    rows_of.print.check(rows_of.file)
-            if self._loaded is None:
-                self._loaded = self._load()
-            with as_files(piece) as data:
-                rows: Any = self._loaded.samples(data, self._history_column)
-                scores = self._loaded.trainer("folded").predict(rows).scores.astype(np.float32)
-        except (InputError, OSError) as error:
-            return str(error)
+    def __call__(self, piece: Piece) -> RayScores:
+        """Scores of a piece."""
+        for rows_of in piece:
+            if rows_of.print is not None:
+                rows_of.print.check(rows_of.file)
+        if self._loaded is None:
+            self._loaded = self._load()
+        with as_files(piece) as data:
+            rows: Any = self._loaded.samples(data, self._history_column)
+            scores = self._loaded.trainer("folded").predict(rows).scores.astype(np.float32)
         return RayScores(scores, rows.unknown, rows.cut_histories)
 
     def _load(self) -> LoadedRun:

@@ -5,24 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
-from fuxictr_multimodal.system.ranks import current, layer_group
+from fuxictr_multimodal.system.ranks import current, layer_group, sum_over_ranks
 
 
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        total = values.detach().clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total, group=layer_group())
-        return total
+        return sum_over_ranks(values.detach(), group=layer_group())
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         # Each rank's loss depends on the sum, so each summand has the gradients of all of them.
-        total = grad.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total, group=layer_group())
-        return total
+        return sum_over_ranks(grad, group=layer_group())
 
 
 def summed(values: Tensor) -> Tensor:
@@ -39,7 +35,7 @@ def stacked(rows_RD: Tensor) -> tuple[Tensor, int]:
     counts = torch.zeros(ranks.world_size, dtype=torch.long)
     counts[ranks.rank] = len(rows_RD)
     if ranks.several:
-        distributed.all_reduce(counts, group=layer_group())
+        counts = sum_over_ranks(counts, group=layer_group())
     before = int(counts[: ranks.rank].sum())
     after = int(counts.sum()) - before - len(rows_RD)
     return summed(torch.nn.functional.pad(rows_RD, (0, 0, before, after))), before

@@ -193,22 +193,20 @@ def layer_group() -> ProcessGroup:
     return _groups["layers"]
 
 
-def barrier() -> None:
-    """Wait until every rank is here."""
-    if current().several:
-        from torch import distributed
+def sum_over_ranks(values: Tensor, *, group: ProcessGroup | None = None) -> Tensor:
+    """The sum of a tensor over all ranks, in its own type: exact for integers. Every rank calls it, with one shape.
 
-        distributed.barrier()
-
-
-def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum of a tensor over all ranks, in its own type: exact for integers. Every rank calls it, with one shape."""
+    Args:
+        values: of this rank.
+        group: by which they travel, such as `layer_group`.
+    """
     if not current().several:
         return values
+    import torch
     from torch import distributed
 
-    total = values.clone()
-    distributed.all_reduce(total)
+    total = values.clone(memory_format=torch.contiguous_format)
+    distributed.all_reduce(total, group=group)
     return total
 
 

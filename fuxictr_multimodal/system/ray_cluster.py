@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fuxictr_multimodal.errors import InputError
@@ -23,6 +24,13 @@ POLL_SECONDS = 0.25
 RETRIES = 3
 Piece = TypeVar("Piece")
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The answer to a piece with an error of input in it: Ray would wrap an exception into a page of traces."""
+
+    text: str
 
 
 @contextmanager
@@ -73,8 +81,8 @@ def ray_at(address: str | None) -> Iterator[Any]:
 
 def in_order(
     ray: Any, work: Callable[[Piece], Answer], pieces: Iterable[Piece], *, what: str
-) -> Iterator[tuple[Piece, Answer]]:
-    """Each piece with what `work` makes of it on the cluster, in the order of the pieces.
+) -> Iterator[tuple[Piece, Answer | Refused]]:
+    """Each piece with what `work` makes of it on the cluster, in their order; `Refused` for an `InputError`.
 
     A piece whose worker is killed is tried again elsewhere: work must depend on its piece alone. At most two pieces a
     core are under way or wait to be taken, so memory does not grow with their number.
@@ -118,7 +126,11 @@ def _worked(sent: list[Any]) -> Any:
     work, piece = sent
     if _work[0] != work.hex():
         _work = (work.hex(), ray.get(work))
-    return _work[1](ray.get(piece))
+    part = ray.get(piece)
+    try:
+        return _work[1](part)
+    except (InputError, OSError) as error:
+        return Refused(str(error))
 
 
 def _fetched(ray: Any, answer: Any, what: str) -> Any:

@@ -10,6 +10,7 @@ from fuxictr.pytorch.models import BaseModel
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fuxictr_multimodal.data.batch import Share
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.rank_sums import summed
@@ -63,35 +64,35 @@ class GlobalNorms:
         model: whose layers are changed in place; `remove` undoes that.
         ranks: of the running group.
         synchronised: see above.
+
+    Attributes:
+        all_rows: of the global batch of this step.
+        stand_ins: whether the rows of this rank count for nothing in this step.
     """
 
     def __init__(self, model: nn.Module, ranks: Ranks, *, synchronised: bool) -> None:
         self._ranks = ranks
         self.layers = [part for part in model.modules() if isinstance(part, _BatchNorm)]
         self.synchronised = synchronised
-        self._stand_ins = False
+        self.all_rows, self.stand_ins = 0, False
         # Steps with rows of this rank since all last agreed.
         self._counted = 0
         if synchronised:
             for layer in self.layers:
                 layer.forward = self._forward_of(layer)  # type: ignore[method-assign]
                 # For a model that computes such a layer without calling it.
-                layer.over_ranks = self._summed  # type: ignore[assignment]
-                layer.stand_ins = False  # type: ignore[assignment]
+                layer.over_ranks = self  # type: ignore[assignment]
 
     def remove(self) -> None:
         """Give the layers their own `forward` back."""
         if self.synchronised:
             for layer in self.layers:
-                del layer.forward, layer.over_ranks, layer.stand_ins
+                del layer.forward, layer.over_ranks
 
-    def begin(self, *, stand_ins: bool) -> None:
-        """A step begins; `stand_ins` says that the rows of this rank count for nothing."""
-        self._stand_ins = stand_ins
-        self._counted += not stand_ins
-        if self.synchronised:
-            for layer in self.layers:
-                layer.stand_ins = stand_ins  # type: ignore[assignment]
+    def begin(self, share: Share) -> None:
+        """A step begins on a share of a global batch."""
+        self.all_rows, self.stand_ins = share.of, not share.rows
+        self._counted += bool(share.rows)
 
     @torch.no_grad()
     def agree(self, others: list[Tensor] | None = None) -> None:
@@ -121,18 +122,17 @@ class GlobalNorms:
         found = [v for layer in self.layers for v in (layer.running_mean, layer.running_var) if v is not None]
         return [] if self.synchronised else found
 
-    def _summed(self, values: Tensor) -> Tensor:
+    def summed(self, values: Tensor) -> Tensor:
         """Sums of all ranks' rows, without gradients; stand-ins add nothing."""
-        total = torch.zeros_like(values) if self._stand_ins else values.detach().clone()
-        distributed.all_reduce(total, group=layer_group())
-        return total
+        own = torch.zeros_like(values) if self.stand_ins else values.detach()
+        return sum_over_ranks(own, group=layer_group())
 
     def _forward_of(self, layer: _BatchNorm) -> Any:
         def forward(x: Tensor) -> Tensor:
             if not layer.training:
                 return type(layer).forward(layer, x)
             layer._check_input_dim(x)
-            return _normalised(layer, x, counted=not self._stand_ins)
+            return _normalised(layer, x, counted=not self.stand_ins)
 
         return forward
 

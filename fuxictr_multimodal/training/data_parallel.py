@@ -73,7 +73,7 @@ class DataParallel:
         self._share, self._losses = share.rows / share.of, 0
         self.exchange.armed = ends_window(self._model)
         before = self.exchange.cost.exchanges
-        self.norms.begin(stand_ins=not share.rows)
+        self.norms.begin(share)
         with contextlib.nullcontext() if share.rows else _kept(self.norms.statistics()):
             loss = train_step()
         if self._losses != 1 or self.exchange.cost.exchanges - before != self.exchange.armed:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,22 @@ from model_zoo.QIN.products import add_product, linear
 from model_zoo.QIN.quadratic_compiled import compiled_folded, compiled_layer
 
 BLOCK_ROWS = 1024  # on the CPU; other devices take all rows at once
+
+
+class OverRanks(Protocol):
+    """Statistics of a batch of which each of several processes has a part.
+
+    Attributes:
+        all_rows: of the batch.
+        stand_ins: whether the rows of this process count for nothing.
+    """
+
+    all_rows: int
+    stand_ins: bool
+
+    def summed(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over all parts."""
+        ...
 
 
 def quadratic_block(
@@ -44,8 +60,7 @@ def quadratic_block(
         weight: (R F, F), the maps stacked.
         bias: (R F,).
         norm: in training mode by batch statistics (the running ones are updated), else by running statistics. Where
-            several processes train one batch, its `over_ranks` sums a tensor over their parts of it, and its
-            `stand_ins` says whether these rows count for nothing.
+            several processes train one batch, it has `over_ranks` (`OverRanks`).
         slope: PReLU slope (1,), or None for ReLU.
         keep_rows: uint8 mask (B, R F), or None.
         keep_out: uint8 mask (B, F), or None.
@@ -63,10 +78,11 @@ def quadratic_block(
         with own_types(x_BF):
             return layer(x_BF, weight, bias, None, None, None, None, 0.0, *rest)[0]
     batch = len(x_BF)
-    if norm.training and (over_ranks := getattr(norm, "over_ranks", None)) is not None:
-        batch = over_ranks(x_BF.new_full((1,), batch))
+    over_ranks: OverRanks | None = getattr(norm, "over_ranks", None)
+    if norm.training and over_ranks is not None:
+        batch = over_ranks.all_rows
         # What is compiled knows one process.
-        layer = functools.partial(_block, over_ranks=over_ranks, all_rows=batch, stand_ins=bool(norm.stand_ins))
+        layer = functools.partial(_block, over_ranks=over_ranks)
     elif norm.training and batch < 2:
         raise ValueError("batch norm needs at least 2 rows in training: choose a batch_size that leaves no last row")
     statistics = (None, None) if norm.training else _running(norm)
@@ -82,19 +98,18 @@ def quadratic_block(
     return out
 
 
-def _block(
-    *tensors: Any,
-    over_ranks: Callable[[Tensor], Tensor] | None = None,
-    all_rows: Tensor | None = None,
-    stand_ins: bool = False,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    return _Block.apply(*tensors, over_ranks, all_rows, stand_ins)
+def _block(*tensors: Any, over_ranks: OverRanks | None = None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    return _Block.apply(*tensors, over_ranks)
+
+
+def _own(sums: Tensor) -> Tensor:
+    return sums
 
 
 class _Block(torch.autograd.Function):
     """See `quadratic_block`. `mean` and `var` are None where the batch's own are to be used; they are returned.
 
-    With `over_ranks` the batch has `all_rows` rows, of which these are a part, or none of them: `stand_ins`.
+    With `over_ranks` they are those of the batch that the rows are a part of.
     """
 
     @staticmethod
@@ -114,14 +129,11 @@ class _Block(torch.autograd.Function):
         scale,
         products,
         over_ranks,
-        all_rows,
-        stand_ins,
     ):
         x = x.contiguous()
         weight, bias = weight.to(products), bias.to(products)
         width = x.shape[1]
-        batch = len(x) if all_rows is None else all_rows
-        summed = over_ranks or (lambda sums: sums)
+        batch, summed = (len(x), _own) if over_ranks is None else (over_ranks.all_rows, over_ranks.summed)
         maps = len(weight) // width
         z = torch.empty_like(x)
         batch_stats = gamma is not None and mean is None
@@ -146,7 +158,8 @@ class _Block(torch.autograd.Function):
                 torch.addcmul(x[rows], v, keep_out[rows].to(v.dtype), value=scale, out=out[rows])
         ctx.save_for_backward(x, z, weight, gamma, beta, mean, var, slope, keep_rows, keep_out)
         ctx.eps, ctx.scale, ctx.maps, ctx.batch_stats = eps, scale, maps, batch_stats
-        ctx.batch, ctx.summed, ctx.stand_ins = batch, summed, stand_ins
+        ctx.batch, ctx.summed = batch, summed
+        ctx.stand_ins = over_ranks is not None and over_ranks.stand_ins
         if not batch_stats:
             mean = var = None
         else:
@@ -211,7 +224,7 @@ class _Block(torch.autograd.Function):
                 add_product(dweight[columns], dt.to(weight.dtype).t(), right)
                 add_product(dx_rows, dt.to(weight.dtype), weight[columns])
         dnorm = (None, None) if gamma is None else (dgamma, dbeta)
-        return dx, dweight, dbias, *dnorm, None, None, None, dslope, *[None] * 7
+        return dx, dweight, dbias, *dnorm, None, None, None, dslope, *[None] * 5
 
 
 @dataclass(frozen=True)

@@ -184,8 +184,9 @@ def test_another_file_at_the_path_of_a_worker_is_not_scored(tmp_path):
     pl.DataFrame({"x": [1, 2]}).write_parquet(file)
     (piece,) = pieces_of([file], workers=1, across=True)
     pl.DataFrame({"x": [1, 3]}).write_parquet(file)
-    answer = PieceScorer(TrainedRun(tmp_path, "run"), None, str(tmp_path))(piece)
-    assert "new.parquet is another file than the one that was opened first" in str(answer)
+    scorer = PieceScorer(TrainedRun(tmp_path, "run"), None, str(tmp_path))
+    with pytest.raises(DataError, match=r"new\.parquet is another file than the one that was opened first"):
+        scorer(piece)
 
 
 @pytest.mark.usefixtures("small_pieces")

@@ -1,18 +1,16 @@
 """Several processes train as one: the same trace, the same scores, one state for any number of them."""
 
-import os
-import signal
-
 import numpy as np
 import pytest
 import torch
 
+from fuxictr_multimodal.data.batch import Share
 from fuxictr_multimodal.system import ranks
 from fuxictr_multimodal.training.batch_norm import GlobalNorms
 from fuxictr_multimodal.training.report import Report
-from fuxictr_multimodal.training.trainer import Trainer
 from model_zoo.QIN.quadratic import QuadraticNetwork
 from tests.helpers.forked_ranks import run_forked
+from tests.helpers.traced_runs import traced
 
 # No layer draws: several processes have streams of their own.
 STILL = ("net_dropout=0", "eval_steps=4", "batch_size=500", "early_stop_patience=9")
@@ -30,37 +28,16 @@ DIN = (
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    monkeypatch.setattr("fuxictr_multimodal.training.runner.draw_curves_beside", lambda *arguments: None)
-    monkeypatch.setattr("fuxictr_multimodal.training.recorder.git_commit", lambda: None)
-
-
 @pytest.fixture
 def run_ranks(run_qin, monkeypatch):
     """`run_qin` in so many processes; the loss of every step of the global batches comes with the report."""
 
-    def traced(world_size, *settings, kill_at=None, failing=False, **arguments):
-        def body(rank):
-            losses = []
-            step = Trainer._train_step
-
-            def kept(self, batch):
-                if kill_at == (rank, len(losses) + 1):
-                    os.kill(os.getpid(), signal.SIGKILL)
-                loss = step(self, batch)
-                losses.append(ranks.sum_over_ranks(loss.detach().double()).item())
-                return loss
-
-            with monkeypatch.context() as patch:
-                patch.setattr(Trainer, "_train_step", kept)
-                report, path = run_qin(*settings, **arguments)
-            return losses, report, path
-
+    def run(world_size, *settings, kill_at=None, failing=False, **arguments):
+        body = traced(run_qin, monkeypatch, *settings, kill_at=kill_at, **arguments)
         # In this process one runs alone, so that what all import is there before the others are forked.
         return [body(0)] if world_size == 1 and kill_at is None else run_forked(world_size, body, failing=failing)
 
-    return traced
+    return run
 
 
 def left_by(report: Report, path):
@@ -119,7 +96,7 @@ def test_batch_norm_of_several_processes_is_that_of_one():
             norms = GlobalNorms(torch.nn.Sequential(layer), here, synchronised=True)
             # The last rank has stand-ins only.
             rows = (slice(0, 5), slice(5, 12), slice(0, 2))[rank]
-            norms.begin(stand_ins=rank == 2)
+            norms.begin(Share((5, 7, 0)[rank], of=12))
             return computed(layer, rows, counts=0.0 if rank == 2 else 1.0)
 
     out, grad, dweight, dbias, *running = computed(norm(), slice(None))
@@ -152,7 +129,7 @@ def test_the_optimized_quadratic_layers_of_several_processes_are_those_of_one():
         with ranks.joined() as here:
             made = network()
             norms = GlobalNorms(made, here, synchronised=True)
-            norms.begin(stand_ins=rank == 2)
+            norms.begin(Share((5, 7, 0)[rank], of=12))
             return computed(made, (slice(0, 5), slice(5, 12), slice(0, 2))[rank], counts=0.0 if rank == 2 else 1.0)
 
     grad, of_weights, buffers = computed(network(), slice(None))
@@ -180,7 +157,7 @@ def test_statistics_over_shares_weigh_as_much_as_the_steps_with_rows():
             norms = GlobalNorms(torch.nn.Sequential(layer), here, synchronised=False)
             # Of three steps rank 0 has rows in all, rank 1 in one and rank 2 in none.
             for step in range(3):
-                norms.begin(stand_ins=rank > 0 and step + rank > 1)
+                norms.begin(Share(int(not (rank > 0 and step + rank > 1)), of=3))
             layer.running_mean.fill_((4.0, 8.0, 99.0)[rank])
             norms.agree()
             agreed = layer.running_mean.item()

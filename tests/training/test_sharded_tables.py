@@ -1,8 +1,6 @@
 """Large tables spread over processes: the updates of one process, for any number of them."""
 
-import os
 import shutil
-import signal
 import sys
 
 import numpy as np
@@ -19,6 +17,7 @@ from fuxictr_multimodal.training.sharded.library import fitting, load_library
 from fuxictr_multimodal.training.trained import load_trained
 from fuxictr_multimodal.training.trainer import Trainer
 from tests.helpers.forked_ranks import run_forked
+from tests.helpers.traced_runs import traced
 
 pytest.importorskip("torchrec", reason="torchrec is not installed")
 
@@ -45,36 +44,15 @@ def imported():
     return load_library()
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    monkeypatch.setattr("fuxictr_multimodal.training.runner.draw_curves_beside", lambda *arguments: None)
-    monkeypatch.setattr("fuxictr_multimodal.training.recorder.git_commit", lambda: None)
-
-
 @pytest.fixture
 def run_ranks(run_qin, monkeypatch):
     """`run_qin` in so many processes; the loss of every step of the global batches comes with the report."""
 
-    def traced(world_size, *settings, kill_at=None, failing=False, **arguments):
-        def body(rank):
-            losses = []
-            step = Trainer._train_step
-
-            def kept(self, batch):
-                if kill_at == (rank, len(losses) + 1):
-                    os.kill(os.getpid(), signal.SIGKILL)
-                loss = step(self, batch)
-                losses.append(ranks.sum_over_ranks(loss.detach().double()).item())
-                return loss
-
-            with monkeypatch.context() as patch:
-                patch.setattr(Trainer, "_train_step", kept)
-                report, path = run_qin(*settings, **arguments)
-            return losses, report, path
-
+    def run(world_size, *settings, kill_at=None, failing=False, **arguments):
+        body = traced(run_qin, monkeypatch, *settings, kill_at=kill_at, **arguments)
         return run_forked(world_size, body, failing=failing, timeout=300)
 
-    return traced
+    return run
 
 
 def left_by(report: Report, path):

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.data.store.row_encoder import EncodedRows, RowEncoder, SplitRows
 from fuxictr_multimodal.errors import InputError
-from fuxictr_multimodal.system.ray_cluster import in_order
+from fuxictr_multimodal.system.ray_cluster import Refused, in_order
 
 Piece = TypeVar("Piece")
 Answer = TypeVar("Answer")
@@ -77,8 +77,8 @@ def answers(
     Raises:
         InputError: a value is wrong, or the cluster failed.
     """
-    for piece, answer in in_order(ray, _Answered(work), pieces, what=what):
-        if isinstance(answer, _Error):
+    for piece, answer in in_order(ray, work, pieces, what=what):
+        if isinstance(answer, Refused):
             here(piece)
             raise InputError(
                 f"--engine ray: a worker met an error that this machine does not: {answer.text}; every machine of the "
@@ -96,23 +96,3 @@ class _Encoded(Generic[Piece]):
 
     def __call__(self, piece: Piece) -> list[EncodedRows]:
         return [self.encoder.apart(rows) for rows in self.rows_of(piece)]
-
-
-@dataclass(frozen=True)
-class _Error:
-    """What was wrong with a piece: Ray would wrap an exception into a page of traces."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class _Answered(Generic[Piece, Answer]):
-    """Work whose errors of input are answers."""
-
-    work: Callable[[Piece], Answer]
-
-    def __call__(self, piece: Piece) -> Answer | _Error:
-        try:
-            return self.work(piece)
-        except (InputError, OSError) as error:
-            return _Error(str(error))

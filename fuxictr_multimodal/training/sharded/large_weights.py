@@ -6,7 +6,6 @@ before the file that names it takes its place.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fuxictr_multimodal.errors import DataError
-from fuxictr_multimodal.system import ranks
+from fuxictr_multimodal.training.sharded.numbered import NumberedFolders
 from fuxictr_multimodal.training.sharded.rows_files import read_rows, rows_in, write_rows
 from fuxictr_multimodal.training.sharded.scattered import Scattered
 
@@ -36,17 +35,14 @@ def write_large(tables: ShardedTables, path: Path) -> dict[str, Tensor]:
     """
     if not tables.large:
         return {}
-    number = ranks.decided_by_first(lambda: max(_numbers(path), default=0) + 1)
-    write_rows(_folder(path, number), tables.large, states=False)
+    number = _folders(path).following()
+    write_rows(_folders(path).path(number), tables.large, states=False)
     return {KEY: torch.tensor(number)}
 
 
 def remove_older(path: Path, weights: dict[str, Tensor]) -> None:
     """A model file is in its place: remove the rows of earlier ones."""
-    kept = int(weights.get(KEY, torch.tensor(-1)))
-    for number in _numbers(path):
-        if number != kept:
-            shutil.rmtree(_folder(path, number), ignore_errors=True)
+    _folders(path).remove_but(int(weights.get(KEY, torch.tensor(-1))))
 
 
 def read_large(tables: ShardedTables, weights: dict[str, Tensor], path: Path, *, remedy: str) -> None:
@@ -60,7 +56,7 @@ def read_large(tables: ShardedTables, weights: dict[str, Tensor], path: Path, *,
         return
     if number is None:
         raise DataError(f"{path} lacks the rows of {', '.join(tables.large)}: {remedy}")
-    read_rows(_folder(path, int(number)), tables.large, states=False, remedy=remedy)
+    read_rows(_folders(path).path(int(number)), tables.large, states=False, remedy=remedy)
 
 
 @torch.no_grad()
@@ -80,7 +76,7 @@ def fill_whole(weights: dict[str, Tensor], model: nn.Module, path: Path, *, reme
     if number is None:
         return
     own = model.state_dict()
-    for file, _, content in rows_in(_folder(path, int(number)), remedy):
+    for file, _, content in rows_in(_folders(path).path(int(number)), remedy):
         scattered, rows = Scattered(content["rows"]), content["weight"]
         ids = scattered.ids_of(range(content["first"], content["first"] + len(rows)))
         for place in content["names"]:
@@ -91,9 +87,5 @@ def fill_whole(weights: dict[str, Tensor], model: nn.Module, path: Path, *, reme
             weights[place] = target
 
 
-def _folder(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.name}.tables") / str(number)
-
-
-def _numbers(path: Path) -> list[int]:
-    return [int(found.name) for found in _folder(path, 0).parent.glob("*") if found.name.isdecimal()]
+def _folders(path: Path) -> NumberedFolders:
+    return NumberedFolders(path.with_name(f"{path.name}.tables"))

@@ -6,13 +6,12 @@ run is killed, each of its states has its rows.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fuxictr_multimodal.system import ranks
 from fuxictr_multimodal.training.run_names import tables_of_states
+from fuxictr_multimodal.training.sharded.numbered import NumberedFolders
 from fuxictr_multimodal.training.sharded.rows_files import read_rows, write_rows
 from fuxictr_multimodal.training.sharded.tables import ShardedTables
 from fuxictr_multimodal.training.state_file import REMEDY
@@ -28,7 +27,7 @@ class TableStates:
 
     def __init__(self, tables: ShardedTables, state: Path) -> None:
         self.tables = tables
-        self.folder = tables_of_states(state)
+        self._folders = NumberedFolders(tables_of_states(state))
         # Of the last state that was written or taken up, and of the one that is being written.
         self._kept: int | None = None
         self._new = 0
@@ -39,15 +38,13 @@ class TableStates:
         Raises:
             Unwritable: on all ranks, if one of them cannot write.
         """
-        self._new = ranks.decided_by_first(lambda: max(self._numbers(), default=0) + 1)
-        write_rows(self.folder / str(self._new), self.tables.tables, states=True)
+        self._new = self._folders.following()
+        write_rows(self._folders.path(self._new), self.tables.tables, states=True)
         return {"rows": self._new}
 
     def written(self) -> None:
         """The state of the last `gathered` has taken its place: only its rows and those of the one before are kept."""
-        for number in self._numbers():
-            if number not in (self._new, self._kept):
-                shutil.rmtree(self.folder / str(number), ignore_errors=True)
+        self._folders.remove_but(self._new, self._kept)
         self._kept = self._new
 
     def take_up(self, state: Mapping[str, Any] | None) -> None:
@@ -60,8 +57,5 @@ class TableStates:
         if state is None:
             raise ValueError("it has no rows of sharded tables")
         number = int(state["rows"])
-        read_rows(self.folder / str(number), self.tables.tables, states=True, remedy=REMEDY)
+        read_rows(self._folders.path(number), self.tables.tables, states=True, remedy=REMEDY)
         self._kept = number
-
-    def _numbers(self) -> list[int]:
-        return [int(path.name) for path in self.folder.glob("*") if path.name.isdecimal()]
