@@ -54,7 +54,7 @@ ACTIVATIONS_OF_ANY_CASE = ("relu", "sigmoid", "tanh", "softmax", "prelu", "dice"
 ACTIVATIONS = tuple(
     (
         "ReLU Sigmoid Tanh Softmax PReLU Dice CELU ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh Identity "
-        "LeakyReLU LogSigmoid Mish RReLU ReLU6 SELU SiLU Softplus Softshrink Softsign Tanhshrink relu2 silu"
+        "LeakyReLU LogSigmoid Mish RReLU ReLU6 SELU SiLU Softplus Softshrink Softsign Tanhshrink relu_mean"
     ).split()
 )
 REGULARIZER = re.compile(rf"l[12]\( *{NUMBER} *\)|l1_l2\( *{NUMBER} *, *{NUMBER} *\)")

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from fuxictr_multimodal.data.batch import Jagged
+from model_zoo.QIN.attention_weights import ACTIVATIONS, weights_of_padded, weights_of_slots
 from model_zoo.QIN.dropout import Dropout
 from model_zoo.QIN.products import linear
-from model_zoo.QIN.sparse_attend import Part, activate, attend, bag, scores, segment_softmax
-
-ACTIVATIONS = ("relu", "softmax", "relu2", "silu")
+from model_zoo.QIN.sparse_attend import Part, attend, bag, scores
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class JaggedHistory:
 
 
 class SparseTargetAttention(nn.Module):
-    """One query, the target; weights are not normalised, so they carry the strength of an interest.
+    """One query, the target; as published, weights are not normalised, so they carry the strength of an interest.
 
     q = W_q x_t, k_s = W_k h_s, v_s = W_v h_s;
     a_s = ReLU(m_s q.k_s / sqrt(A)), m_s = 0 on padding;
@@ -64,7 +63,7 @@ class SparseTargetAttention(nn.Module):
     Args:
         width: D.
         attention_dim: A; the published one is 2 D.
-        activation: `relu`; `relu2` (its square) and `silu`; `softmax`, over real items only.
+        activation: from scores to weights, `relu`, `softmax` or `relu_mean` (`attention_weights.py`).
         dropout: rate on the weights a_s.
 
     Raises:
@@ -101,18 +100,14 @@ class SparseTargetAttention(nn.Module):
         slots = history.slots
         query_BD = _two_maps(target_BD, self.W_q.weight, self.W_k.weight.t(), scale=self.scale)
         score_N = scores(query_BD, slots.row_index(), history.parts)
-        return segment_softmax(score_N, slots) if self.activation == "softmax" else activate(score_N, self.activation)
+        return weights_of_slots(score_N, slots, self.activation)
 
     def _reference(self, target_BD: Tensor, history_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         query_BA = self.W_q(target_BD)
         key_BTA = self.W_k(history_BTD)
         value_BTA = self.W_v(history_BTD)
         score_BT = torch.einsum("ba,bta->bt", query_BA, key_BTA) * self.scale
-        if self.activation == "softmax":
-            # The mask goes before the softmax; a row without items has weights 0, not 0/0.
-            weight_BT = score_BT.masked_fill(~mask_BT, -torch.inf).softmax(dim=1).masked_fill(~mask_BT, 0)
-        else:
-            weight_BT = activate(score_BT * mask_BT, self.activation)
+        weight_BT = weights_of_padded(score_BT, mask_BT, self.activation)
         if self.dropout.active:
             # One draw a real item: padding neither uses up random numbers nor changes the result.
             keep_BT = torch.zeros_like(weight_BT)

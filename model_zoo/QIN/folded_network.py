@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_zoo.QIN.attention import SparseTargetAttention
+from model_zoo.QIN.attention_weights import weights_of_padded
 from model_zoo.QIN.folded_interaction import fold_interaction, linear_of
 from model_zoo.QIN.interest_network import InterestNetwork
-from model_zoo.QIN.sparse_attend import activate
 
 
 class FoldedAttention(nn.Module):
@@ -46,17 +46,13 @@ class FoldedAttention(nn.Module):
         self.first = linear_of((first_MD.double() @ value).to(dtype))
 
     def weights(self, items_RCI: Tensor, events_RE: Tensor, history_RTD: Tensor, mask_RT: Tensor) -> Tensor:
-        """a_s of every candidate, (R, C, T); `history_RTD` is 0 on padding, so that only softmax has to mask."""
+        """a_s of every candidate, (R, C, T)."""
         key_RTD = self.key(history_RTD)
         width = items_RCI.shape[2]
         score_RCT = items_RCI @ key_RTD[..., :width].transpose(1, 2)
         if events_RE.shape[1]:
             score_RCT = score_RCT + (key_RTD[..., width:] * events_RE[:, None]).sum(dim=2)[:, None]
-        if self.activation == "softmax":
-            # A history without items gets finite weights for values that are 0.
-            least = torch.finfo(score_RCT.dtype).min
-            return score_RCT.masked_fill(~mask_RT[:, None], least).softmax(dim=2)
-        return activate(score_RCT, self.activation)
+        return weights_of_padded(score_RCT, mask_RT[:, None], self.activation)
 
 
 class RankedInputs(NamedTuple):

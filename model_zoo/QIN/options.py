@@ -103,7 +103,8 @@ class AttentionOptions(_Group):
     Attributes:
         pooling: `attention`, or `mean` for the ablation.
         attention_dim: attention width A, 2 D by default.
-        attention_activation: `relu`, `softmax`, `relu2` or `silu`.
+        attention_activation: from scores to weights: `relu` as published, `softmax` or `relu_mean`, which starts as the mean
+            of the history (`attention_weights.py`).
         attention_dropout: dropout rate of the attention weights.
     """
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fuxictr_multimodal.data.batch import Jagged
+from model_zoo.QIN.attention_weights import SPARSE, weights_of_slots
 from model_zoo.QIN.precision import own_types
 
 # Vectors of a feature, and which of them each slot has: (V, E) and (N,).
@@ -36,7 +37,7 @@ def attend(
     keep_N: Tensor | None = None,
     events: Sequence[Part] = (),
 ) -> Tensor:
-    """pooled_b = sum over the slots s of row b of a_s h_s, with a = keep * activation(score) and score_s = query_b.h_s.
+    """pooled_b = sum over the slots s of row b of a_s h_s, with a = keep * weight(score) and score_s = query_b.h_s.
 
     On a GPU with Triton, ReLU over items without events is computed by the kernels of `sparse_attend_triton.py`,
     everything else by PyTorch.
@@ -45,7 +46,7 @@ def attend(
         query_BD: one query a row.
         items_UD: item vectors.
         slots: `slots.values` (N,) says which vector each slot holds.
-        activation: see `activate`, or `softmax` over the slots of a row.
+        activation: from scores to weights (`attention_weights.py`).
         keep_N: what dropout multiplies the weights with.
         events: further parts of the slots' vectors, behind those of the items.
 
@@ -66,11 +67,11 @@ def _attend(
         return attend_relu(query_BD, items_UD, slots, keep_N)
 
     def weigh(score_N: Tensor) -> Tensor:
-        weight_N = segment_softmax(score_N, slots) if activation == "softmax" else activate(score_N, activation)
+        weight_N = weights_of_slots(score_N, slots, activation)
         return weight_N if keep_N is None else weight_N * keep_N
 
     # How many slots have a weight is known on the device: on a GPU the host would wait for it to pass over the others.
-    skip_zeros = activation in ("relu", "relu2") and items_UD.device.type == "cpu"
+    skip_zeros = activation in SPARSE and items_UD.device.type == "cpu"
     indexes = [slots.values, *(index_N for _, index_N in events)]
     return _Attend.apply(
         query_BD,
@@ -84,27 +85,11 @@ def _attend(
     )
 
 
-def activate(score: Tensor, activation: str) -> Tensor:
-    """The weight of a score, any shape: `relu`, `relu2` (its square) or `silu`."""
-    if activation == "silu":
-        return F.silu(score)
-    return score.relu() if activation == "relu" else score.relu().square()
-
-
 def bag(items_UD: Tensor, slots: Jagged, *, mode: str, weights_N: Tensor | None = None) -> Tensor:
     """Sum or mean of the (weighted) item vectors of each row, (B, D)."""
     return F.embedding_bag(
         slots.values, items_UD, slots.offsets, mode=mode, per_sample_weights=weights_N, include_last_offset=True
     )
-
-
-def segment_softmax(score_N: Tensor, slots: Jagged) -> Tensor:
-    """Softmax over the slots of each row, (N,)."""
-    row_N = slots.row_index()
-    peak_B = score_N.new_zeros(len(slots)).scatter_reduce(0, row_N, score_N.detach(), "amax", include_self=False)
-    exp_N = (score_N - peak_B[row_N]).exp()
-    total_B = score_N.new_zeros(len(slots)).index_add(0, row_N, exp_N)
-    return exp_N / total_B[row_N]
 
 
 def scores(query_BD: Tensor, row_N: Tensor, parts: Sequence[Part]) -> Tensor:
