@@ -33,7 +33,7 @@ from model_zoo.QIN.options import QINOptions, flat_signature
 from model_zoo.QIN.penalty import penalty, split_parameters
 from model_zoo.QIN.precision import Precision, in_precision
 from model_zoo.QIN.rowwise import add_penalty, clip_gradients, update_rowwise
-from model_zoo.QIN.similarity import SimilarityTiers
+from model_zoo.QIN.similarity import Similarity
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -86,12 +86,13 @@ class QIN(BaseModel):
         if options.loss.contrastive_loss and not fields.behaviours:
             raise ConfigError("contrastive_loss ties histories to targets, but the dataset has no history: set it to 0")
         tiers = options.inputs.similarity_tiers
-        self.similarity = SimilarityTiers({n: specs[n] for n in fields.items}, tiers=tiers) if tiers else None
+        compared = tiers or options.attention.attention_similarity
+        self.similarity = Similarity({n: specs[n] for n in fields.items}) if compared else None
         read = {name: spec for name, spec in specs.items() if name in (*fields.context, *fields.target)}
         self.feature_dropout = FeatureDropout(options.inputs.feature_dropout or {}, read, fields.target)
-        histogram_width = 0 if self.similarity is None else self.similarity.width
+        similarities = 0 if self.similarity is None else len(self.similarity.names)
         first, *others = self.networks = [
-            InterestNetwork(feature_map, options, fields, histogram_width=histogram_width) for _ in range(loss.networks)
+            InterestNetwork(feature_map, options, fields, similarities=similarities) for _ in range(loss.networks)
         ]
         # The parts of the first one are the model's own: published weights have these names.
         self.embedding_layer, self.attention_layers = first.embedding_layer, first.attention_layers
@@ -154,9 +155,9 @@ class QIN(BaseModel):
         columns = self._columns(inputs)
         context = {name: columns[name] for name in self.context_features}
         reader = self._read(inputs, columns)
-        options = self.options.loss
-        passes = 2 if options.self_ensemble and self.training else 1
-        histogram_BH = None if self.similarity is None else self.similarity(reader.row_items)
+        options = self.options
+        passes = 2 if options.loss.self_ensemble and self.training else 1
+        histogram_BH = reader.histogram(options.inputs.similarity_tiers)
         seen, shown = self.feature_dropout(context), self.feature_dropout.of_items(self.device)
 
         def read_items(vectors: ItemVectors) -> tuple[Tensor | None, Sequence[Interest]]:
@@ -165,7 +166,7 @@ class QIN(BaseModel):
         logits, contrasted = [], []
         for network in self.networks:
             x_BF, interests = network.read(seen, read_items, self.precision, histogram_BH=histogram_BH)
-            if options.contrastive_loss and self.training:
+            if options.loss.contrastive_loss and self.training:
                 target_BD, history = items_of(*interests[0], None if self.fields.flat else network.item_width)
                 contrasted.append((target_BD, self.mean_history(target_BD, history)))
             logits += [network.interact(x_BF, form=self.form, precision=self.precision) for _ in range(passes)]
@@ -207,6 +208,7 @@ class QIN(BaseModel):
                 fields=self.fields,
                 specs=self.feature_map.features,
                 similarity=self.similarity,
+                tiers=self.options.inputs.similarity_tiers,
                 first_order=self.first_order,
                 share=terms.first_order_share if terms.own_loss else None,
                 activation=self.output_activation,
@@ -370,6 +372,7 @@ class QIN(BaseModel):
             table=self._table() if of_ids else None,
             device=self.device,
             fast=self.form == "fast" if fast is None else fast,
+            similarity=self.similarity,
         )
 
     def _columns(self, inputs: Inputs, feature_source: str | Sequence[str] | None = None) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 With s the score of a history item and n the number of items in its history:
 
-    relu       ReLU(s)           published; with small initial embeddings every weight starts near 0, and so do gradients
+    relu       ReLU(s)           published; small initial embeddings start with weights, and gradients, near 0
     softmax    exp(s) / sum      never 0
     relu_mean  ReLU(1 + s) / n   starts as the mean of the history; 0 where s <= -1; not normalised afterwards
 

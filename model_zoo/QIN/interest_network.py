@@ -42,7 +42,7 @@ class InterestNetwork(nn.Module):
         feature_map: features.
         options: of QIN.
         fields: what the features are read as.
-        histogram_width: numbers per row of `SimilarityTiers`; 0 for none.
+        similarities: pretrained embeddings in which targets and histories are compared, E; 0 for none.
 
     Attributes:
         attention_layers: pools the first history; None without histories.
@@ -55,9 +55,7 @@ class InterestNetwork(nn.Module):
         ConfigError: a size that a layer refuses.
     """
 
-    def __init__(
-        self, feature_map: FeatureMap, options: QINOptions, fields: Fields, *, histogram_width: int = 0
-    ) -> None:
+    def __init__(self, feature_map: FeatureMap, options: QINOptions, fields: Fields, *, similarities: int = 0) -> None:
         super().__init__()
         specs = feature_map.features
         dim = options.inputs.embedding_dim
@@ -70,8 +68,8 @@ class InterestNetwork(nn.Module):
         self.item_width, self.target_width = width_of(fields.items), width_of(fields.target)
         width = width_of(fields.context) + width_of(fields.target) + sum(pooled)
         self.similarity_map: nn.Linear | None = None
-        if histogram_width:
-            self.similarity_map = nn.Linear(histogram_width, dim, bias=False)
+        if tiers := options.inputs.similarity_tiers:
+            self.similarity_map = nn.Linear(similarities * tiers, dim, bias=False)
             width += dim
         self.qnn: QuadraticNetwork | HeadsNetwork | None = None
         self.mlp: MLP_Block | None = None
@@ -79,7 +77,8 @@ class InterestNetwork(nn.Module):
             self.embedding_layer = FeatureEmbedding(
                 feature_map, dim, not_required_feature_columns=list(fields.skipped) or None
             )
-            self.attention_layers = _pooling(pooled[0], options.attention) if pooled else None
+            in_scores = similarities if options.attention.attention_similarity else 0
+            self.attention_layers = _pooling(pooled[0], options.attention, in_scores) if pooled else None
             self.behaviour_attention = nn.ModuleDict(
                 {
                     behaviour.name: _pooling(width_k, options.attention)
@@ -139,7 +138,7 @@ class InterestNetwork(nn.Module):
             self.qnn.forget()
 
 
-def _pooling(item_width: int, options: AttentionOptions) -> SparseTargetAttention | MeanPooling:
+def _pooling(item_width: int, options: AttentionOptions, similarities: int = 0) -> SparseTargetAttention | MeanPooling:
     if options.pooling == "mean":
         return MeanPooling()
     return SparseTargetAttention(
@@ -147,6 +146,7 @@ def _pooling(item_width: int, options: AttentionOptions) -> SparseTargetAttentio
         attention_dim=options.attention_dim or 2 * item_width,
         activation=options.attention_activation,
         dropout=options.attention_dropout,
+        similarities=similarities,
     )
 
 

@@ -103,15 +103,18 @@ class AttentionOptions(_Group):
     Attributes:
         pooling: `attention`, or `mean` for the ablation.
         attention_dim: attention width A, 2 D by default.
-        attention_activation: from scores to weights: `relu` as published, `softmax` or `relu_mean`, which starts as the mean
-            of the history (`attention_weights.py`).
+        attention_activation: from scores to weights: `relu` as published, `softmax`, or `relu_mean`, which starts as
+            the mean of the history (`attention_weights.py`).
         attention_dropout: dropout rate of the attention weights.
+        attention_similarity: add to each score of the first history the cosines of target and history item in every
+            pretrained embedding, each times a learnt number that starts at 1 (`similarity.py`).
     """
 
     pooling: str = _choice("attention", "mean")
     attention_dim: int | None = None
     attention_activation: str = "relu"
     attention_dropout: float = 0.0
+    attention_similarity: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,6 +284,10 @@ class QINOptions:
 
     def _check_together(self) -> None:
         interaction, loss = self.interaction, self.loss
+        if self.attention.attention_similarity and self.attention.pooling == "mean":
+            raise ConfigError("attention_similarity is part of attention scores: set pooling to attention")
+        if self.inputs.similarity_tiers not in (0, *range(2, 1001)):
+            raise ConfigError(f"similarity_tiers must be 0 (none) or 2 to 1000, got {self.inputs.similarity_tiers!r}")
         quadratic = (interaction.interaction, interaction.quadratic_variant) == ("quadratic", "rows")
         if interaction.compile and (self.compute.form == "plain" or not quadratic):
             raise ConfigError(
