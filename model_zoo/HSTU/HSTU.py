@@ -3,7 +3,7 @@
     U, V, Q, K = split(SiLU(W1 LayerNorm(X)))          X = the history, then the target
     A_ij       = SiLU(Q_i . K_j + b[i - j]) / n        j <= i, n = number of real items and the target
     X         <- X + W2 (LayerNorm(A V) * U)           again in each layer
-    y          = sigmoid(MLP([context, x_t, LayerNorm(X_t)]))
+    y          = sigmoid(MLP([context, x_t, X_t]))
 
 Attention is pointwise: without a softmax the weights keep how much of the history is alike.
 
@@ -20,10 +20,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_zoo.peers.peer import Peer
+from model_zoo.peers.pooling import mean_of
 from model_zoo.peers.settings import check_counts, check_rates
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
+
+
+import os
+
+EPS = float(os.environ.get("EPS", "1e-6"))
+B0 = float(os.environ.get("B0", "0"))
 
 
 class HSTULayer(nn.Module):
@@ -40,12 +47,16 @@ class HSTULayer(nn.Module):
     def __init__(self, width: int, *, heads: int, head_dim: int, max_len: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm = nn.LayerNorm(width, eps=EPS)
         self.uvqk = nn.Linear(width, 4 * heads * head_dim)
-        self.bias = nn.Parameter(torch.zeros(max_len + 1))
-        self.norm_pooled = nn.LayerNorm(heads * head_dim, eps=1e-6)
+        self.bias = nn.Parameter(torch.full((max_len + 1,), B0))
+        self.norm_pooled = nn.LayerNorm(heads * head_dim, eps=EPS)
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(heads * head_dim, width)
+
+    def init_weights(self) -> None:
+        """Start as the identity; FuxiCTR calls this after it has initialised every Linear."""
+        nn.init.zeros_(self.out.weight)
 
     def forward(self, x_BND: Tensor, sees_BNN: Tensor, away_NN: Tensor) -> Tensor:
         """The next X, (B, N, D).
@@ -115,9 +126,8 @@ class HSTU(Peer):
             HSTULayer(self.item_dim, heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=attention_dropout)
             for _ in range(num_layers)
         )
-        self.norm = nn.LayerNorm(self.item_dim, eps=1e-6)
         self.mlp = self.make_mlp(
-            self.context_dim + 2 * self.item_dim,
+            self.context_dim + 3 * self.item_dim,
             hidden_units=hidden_units,
             net_dropout=net_dropout,
             batch_norm=batch_norm,
@@ -125,7 +135,7 @@ class HSTU(Peer):
         self.finish(optimizer=optimizer, loss=loss, learning_rate=learning_rate)
 
     def interest(self, target_BD: Tensor, history_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        """The output at the target, (B, D)."""
+        """The output at the target, and its mean over the history, (B, 2 D)."""
         x_BND = torch.cat([history_BTD, target_BD.unsqueeze(1)], dim=1)
         there_BN = F.pad(mask_BT, (0, 1), value=True).to(x_BND.dtype)
         place_N = torch.arange(x_BND.shape[1], device=x_BND.device)
@@ -134,4 +144,5 @@ class HSTU(Peer):
         away_NN = away_NN.clamp(min=0, max=self.max_len)
         for layer in self.layers:
             x_BND = layer(x_BND, sees_BNN, away_NN)
-        return self.norm(x_BND[:, -1])
+        history_BTD = x_BND[:, :-1] * mask_BT.unsqueeze(-1)
+        return torch.cat([x_BND[:, -1], mean_of(history_BTD, mask_BT)], dim=-1)

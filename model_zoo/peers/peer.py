@@ -3,8 +3,8 @@
     y = sigmoid(MLP([context, x_t, interest(x_t, history)]))
 
 A peer says what `interest` is. It is a function of one row that no padded slot changes, so rows may be taken in any
-groups: they are sorted by the length of their histories, and each group is cut to its longest. Few histories have 64 items
-among many of 6, and 9 of 10 slots of such a batch are padding.
+groups: they are sorted by the length of their histories, and each group is cut to its longest. Few histories of a batch
+are long, and 9 of 10 of its slots may be padding.
 
 Shape legend: B rows, T history slots filled before the items, D width of an item, C of the context, I of the interest.
 """
