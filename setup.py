@@ -2,7 +2,7 @@
 
 from setuptools import find_namespace_packages, setup
 
-CODE = ["bilingual_embedding*", "fuxictr_multimodal*", "model_zoo.QIN*"]
+CODE = ["bilingual_embedding*", "fuxictr_multimodal*", "model_zoo.QIN*", "model_zoo.Trees*"]
 PACKAGED = {f"fuxictr_multimodal.packaged.{name}": name for name in ("config", "datasets")}
 
 setup(

@@ -27,6 +27,19 @@ def fits_at_once(model: Any) -> bool:
     return hasattr(model, "fit_at_once")
 
 
+def refuse_explanation(model: Any) -> None:
+    """Refuse what reads or shuffles the inputs of a network.
+
+    Raises:
+        ConfigError: the model is fitted at once.
+    """
+    if fits_at_once(model):
+        raise ConfigError(
+            f"{type(model).__name__} is fitted at once, so its parts cannot be explained: train it without a group of "
+            "features to see what that is worth, for example with --set without_features=[similarity]"
+        )
+
+
 def refuse_steps(params: Mapping[str, Any]) -> None:
     """Refuse what needs steps of training, before anything is trained.
 

@@ -64,9 +64,6 @@ class Trees(BaseModel):
         ConfigError: a value that a setting does not have.
     """
 
-    # Why `fxmm export` refuses it.
-    no_export = "its features are counted over the training split, which an exported folder does not hold"
-
     def __init__(
         self,
         feature_map: FeatureMap,

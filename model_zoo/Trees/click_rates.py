@@ -1,25 +1,24 @@
 """Click rates of the values of a column in train, out of fold: a sample reads those of the other folds.
 
-The fold of a sample is a hash of its user, its target and its columns, not of its label: flipping a label changes none of
-the features of the samples of its fold, its own among them. Leaving out the sample alone would not do: of two samples with
-the same value the clicked one would see one click fewer, which gives its label away.
+The fold of a sample is a hash of its user, its target and its columns, not of its label: flipping a label changes none
+of the features of its fold, its own among them. Leaving out the sample alone would not do: of two samples with the same
+value the clicked one would see one click fewer, which gives its label away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_zoo.Trees.samples import Samples
+from model_zoo.Trees.hashing import FOLDS
 
-FOLDS = 10
 # Samples of the mean rate that each value has beside its own.
 PRIOR = 20.0
-# Where the clicks of the values vary less than half as much as chance would make them, each click came with a fixed number
-# of drawn negatives: the rate says nothing, and the other samples of a value give a label away.
+# Where the clicks of the values vary less than half as much as chance would make them, each click came with a fixed
+# number of drawn negatives: the rate says nothing, and the other samples of a value give a label away.
 LEAST_DISPERSION = 0.5
 # The fraction of the samples of valid whose value must be known from train.
 LEAST_KNOWN = 0.5
@@ -74,23 +73,6 @@ class ClickRates:
         shown, all_shown = others(self.shown)
         mean = all_clicks / np.maximum(all_shown, 1)
         return (clicks + PRIOR * mean) / (shown + PRIOR), shown
-
-
-def folds_of(samples: Samples, names: Iterable[str]) -> NDArray:
-    """The fold of each sample, (B,), by its user, its target and these columns of whole numbers."""
-    hashed = _mixed(samples.target.astype(np.uint64))
-    others = [samples.columns[name] for name in names]
-    for values in (*([] if samples.user is None else [samples.user]), *others):
-        hashed = _mixed(hashed ^ values.astype(np.int64).astype(np.uint64))
-    return (hashed % np.uint64(FOLDS)).astype(np.int64)
-
-
-def _mixed(values: NDArray) -> NDArray:
-    """The finalizer of splitmix64 (Steele, Lea and Flood, 2014)."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def fitting(columns: Mapping[str, ClickRates], valid: Mapping[str, NDArray]) -> dict[str, ClickRates]:

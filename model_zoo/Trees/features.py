@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_zoo.Trees import history_features
-from model_zoo.Trees.click_rates import ClickRates, fitting, folds_of
+from model_zoo.Trees.click_rates import ClickRates, fitting
+from model_zoo.Trees.hashing import fold_of
 from model_zoo.Trees.histories import Histories
 from model_zoo.Trees.history_features import Feature
 from model_zoo.Trees.samples import Items, Samples, Specs
@@ -21,7 +22,8 @@ Group = Literal["columns", "history", "similarity", "overlap", "counts", "cooccu
 GROUPS = get_args(Group)
 # A tree of scikit-learn tells 255 values of a feature apart; codes of more values are read as click rates.
 MOST_CODES = 255
-TARGET, USER = "target", "user"
+# No names of columns.
+TARGET, USER = "@target", "@user"
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,10 @@ class Columns:
             rated_items=named("categorical", of_items=True, many=True),
         )
 
+    def folds(self, samples: Samples) -> NDArray:
+        """The fold of each sample for click rates, (B,): by all of it but its label."""
+        return fold_of(samples.user, samples.target, *(samples.columns[name] for name in self.codes + self.rated))
+
     def plain(self, samples: Samples, items: Items) -> Iterator[Feature]:
         """The columns that are read as they are."""
         for name in (*self.codes, *self.numbers):
@@ -86,7 +92,7 @@ class Columns:
         """The columns that may be read as click rates: those of many categories, the target and the user."""
         if items.number > 1:
             yield TARGET, samples.target
-        if samples.user is not None:
+        if samples.grouped:
             yield USER, samples.user
         for name in self.rated:
             yield name, samples.columns[name]
@@ -98,8 +104,8 @@ class Columns:
 class HandFeatures:
     """The features of samples of any split, by what train says.
 
-    No feature of a sample depends on its label or, but for what compares target and history, on its target: counts of
-    histories leave out its user (`histories.py`), click rates its fold (`click_rates.py`).
+    What a sample reads of train depends neither on its label nor on the histories of its user: counts of histories are
+    those of other users (`histories.py`), click rates those of other samples (`click_rates.py`).
 
     Attributes:
         columns: how they are read.
@@ -147,7 +153,7 @@ class HandFeatures:
                 if not first:
                     first.append(samples)
                 labels.append(label)
-                folds.append(folds_of(samples, columns.codes + columns.rated))
+                folds.append(columns.folds(samples))
                 for name, column in columns.categories(samples, items):
                     values.setdefault(name, []).append(column.astype(np.int64))
                 yield samples
@@ -156,7 +162,7 @@ class HandFeatures:
         histories = None
         if items.number > 1:
             histories = Histories.of(read(), items.number)
-            if not len(histories.held.keys):
+            if not len(histories.users):
                 histories = None
         else:
             for _ in read():
@@ -199,7 +205,7 @@ class HandFeatures:
         return np.stack(columns, axis=1) if columns else np.zeros((len(samples), 0), np.float32)
 
     def _click_rates(self, samples: Samples) -> Iterator[Feature]:
-        folds = folds_of(samples, self.columns.codes + self.columns.rated)
+        folds = self.columns.folds(samples)
         for name, values in self.columns.categories(samples, self.items):
             if name in self.rates:
                 rate, shown = self.rates[name].rates(values, folds)

@@ -1,7 +1,7 @@
 """Counts of items and of pairs of items in the histories of train, each without the user who is asked about.
 
-A history of train may hold the target of an earlier sample of the same user, and always tells of that user's clicks. So
-a sample reads counts over the other users: those of its own user are subtracted, exactly.
+A history of train may hold the target of an earlier sample of the same user. So a sample reads counts over the other
+users, as a user does whom train does not know: those of its own user are subtracted, exactly.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Histories:
     """Who holds which items in train.
 
     Attributes:
-        users: group ids of the users of train, ascending, (U,).
+        users: the users of train, ascending, (U,).
         held: 1 where a user (row) has an item (column) in a history.
         holders: users who hold an item, (I,).
         pairs: users who hold both of two different items, (I, I).
@@ -63,7 +63,7 @@ class Histories:
 
     @classmethod
     def of(cls, train: Iterable[Samples], items: int, *, most_pairs: int = MOST_PAIRS) -> Histories:
-        """Count the histories of train; samples without a group are users of their own.
+        """Count the histories of train.
 
         Args:
             train: the samples.
@@ -88,7 +88,7 @@ class Histories:
 
     def rows_of(self, samples: Samples) -> NDArray:
         """The row of the user of each sample, (B,); U for one that train does not know."""
-        if samples.user is None or not len(self.users):
+        if not len(self.users):
             return np.full(len(samples), len(self.users))
         places = np.minimum(np.searchsorted(self.users, samples.user), len(self.users) - 1)
         return np.where(self.users[places] == samples.user, places, len(self.users))
@@ -98,18 +98,16 @@ def _held(train: Iterable[Samples], items: int) -> tuple[NDArray, NDArray]:
     """The users, ascending, and the distinct user * items + item of their histories, ascending."""
     users, keys = np.empty(0, np.int64), np.empty(0, np.int64)
     waiting: list[tuple[NDArray, NDArray]] = []
-    size = seen = 0
+    size = 0
 
     def merge() -> tuple[NDArray, NDArray]:
-        groups = np.concatenate([users[keys // items], *(group for group, _ in waiting)])
+        owners = np.concatenate([users[keys // items], *(owner for owner, _ in waiting)])
         held = np.concatenate([keys % items, *(item for _, item in waiting)])
-        every, row = np.unique(groups, return_inverse=True)
+        every, row = np.unique(owners, return_inverse=True)
         return every, np.unique(row * items + held)
 
     for samples in train:
-        group = np.arange(seen, seen + len(samples)) if samples.user is None else samples.user
-        seen += len(samples)
-        waiting.append((group[samples.rows], samples.history))
+        waiting.append((samples.user[samples.rows], samples.history))
         size += len(samples.history)
         if size > PENDING:
             users, keys = merge()

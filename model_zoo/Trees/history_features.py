@@ -1,4 +1,4 @@
-"""Features of a target beside its history: similarity, shared values, counts and co-occurrence. Empty histories give NaN.
+"""Features of a target beside its history: similarity, shared values, counts, co-occurrence; NaN without a history.
 
 Shape legend: B samples, N history items of all of them, L items of the longest history.
 """
@@ -25,9 +25,9 @@ def of_history(samples: Samples) -> Iterator[Feature]:
 
 
 def similarities(samples: Samples, items: Items) -> Iterator[Feature]:
-    """Cosines of the target with history items in each pretrained embedding: mean, largest, last, mean of the top three.
+    """Cosines of target and history in each pretrained embedding.
 
-    And the cosine with the mean of the history.
+    Mean, largest, that of the last item, mean of the top three, and that of the history's mean vector.
     """
     rows = samples.rows
     for name, vectors in items.vectors.items():
@@ -69,39 +69,35 @@ def overlaps(samples: Samples, items: Items) -> Iterator[Feature]:
 def counts(samples: Samples, histories: Histories) -> Iterator[Feature]:
     """How many other users of train hold the target, and the history items on average; logarithms."""
     user = histories.rows_of(samples)
-    yield "target_holders", np.log1p(_holders(histories, user, samples.target))
-    history = np.log1p(_holders(histories, user[samples.rows], samples.history))
-    yield "history_holders_mean", _mean(history, samples)
+
+    def holders(user: NDArray, item: NDArray) -> NDArray:
+        return np.log1p(histories.holders[item] - histories.held.get(user, item))
+
+    yield "target_holders", holders(user, samples.target)
+    yield "history_holders_mean", _mean(holders(user[samples.rows], samples.history), samples)
 
 
 def cooccurrence(samples: Samples, histories: Histories) -> Iterator[Feature]:
-    """How many other users hold both a history item and the target: log counts, PPMI and cosines over the history.
+    """How many other users of train hold both a history item and the target: log counts, PPMI, cosines.
 
     With n(h, t) users who hold both, n(h) and n(t) who hold one of them, and U users, all others than the sample's own:
     PPMI = max(0, log(n(h, t) U / (n(h) n(t)))), cosine = n(h, t) / sqrt(n(h) n(t)).
     """
-    user_B = histories.rows_of(samples)
-    rows, user_N = samples.rows, user_B[samples.rows]
-    target = samples.target[rows]
-    own_h, own_t = (histories.held.get(user_N, item) for item in (samples.history, target))
-    both = histories.pairs.get(samples.history, target) - own_h * own_t * (samples.history != target)
-    one_by_other = (histories.holders[samples.history] - own_h) * (histories.holders[target] - own_t)
-    users = len(histories.users) - (user_N < len(histories.users))
+    rows = samples.rows
+    history, target = samples.history, samples.target[rows]
+    user = histories.rows_of(samples)[rows]
+    own_h, own_t = histories.held.get(user, history), histories.held.get(user, target)
+    both = histories.pairs.get(history, target) - own_h * own_t * (history != target)
     together = both > 0
-    expected = np.where(together, one_by_other, 1)
-    pmi = np.where(together, np.log(np.maximum(np.maximum(both, 1) * users / expected, 1)), 0)
-    log_both, cosine = np.log1p(both), both / np.sqrt(expected)
-    for name, values in (("count", log_both), ("ppmi", pmi), ("item_cosine", cosine)):
-        padded = _padded(values, samples)
+    apart = np.where(together, (histories.holders[history] - own_h) * (histories.holders[target] - own_t), 1)
+    users = len(histories.users) - (user < len(histories.users))
+    pmi = np.log(np.maximum(both * users / apart, 1))
+    for name, values in (("count", np.log1p(both)), ("ppmi", pmi), ("item_cosine", both / np.sqrt(apart))):
         yield f"pair_{name}_sum", np.bincount(rows, values, minlength=len(samples))
         yield f"pair_{name}_mean", _mean(values, samples)
-        yield f"pair_{name}_max", _largest(padded)
+        yield f"pair_{name}_max", _largest(_padded(values, samples))
     yield "pair_ppmi_last", _last(pmi, samples)
     yield "pair_any_share", _mean(together, samples)
-
-
-def _holders(histories: Histories, user: NDArray, item: NDArray) -> NDArray:
-    return histories.holders[item] - histories.held.get(user, item)
 
 
 def _is_target(samples: Samples) -> NDArray:

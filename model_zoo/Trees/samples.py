@@ -1,6 +1,6 @@
 """What the trees read: a batch and the item table as numpy arrays.
 
-Shape legend: B samples, N history items of all of them, I items of the table, T tags, d width of a pretrained embedding.
+Shape legend: B samples, N history items of all of them, I items of the table, T tags, d width of an embedding.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.jagged import row_numbers
+from model_zoo.Trees.hashing import mixed
 
 if TYPE_CHECKING:
     from fuxictr_multimodal.data.batch import Batch
@@ -30,24 +31,34 @@ class Samples:
         target: item ids, (B,); all 0 in a dataset without items.
         history: ids of history items of all samples, newest last, (N,).
         offsets: where the history of each sample begins and ends, (B + 1,).
-        user: group id of each sample, (B,), or None.
+        user: group id of each sample, (B,); without groups a hash of its history.
+        grouped: whether there are groups.
     """
 
     columns: Mapping[str, NDArray]
     target: NDArray
     history: NDArray
     offsets: NDArray
-    user: NDArray | None
+    user: NDArray
+    grouped: bool = True
 
     @classmethod
     def of(cls, batch: Batch) -> Samples:
         """The samples of a batch on the host, with the first kind of history."""
+        history = batch.history.values.numpy().astype(np.int64)
+        if batch.group is not None:
+            user = batch.group.numpy().astype(np.int64)
+        else:
+            user = np.zeros(len(batch), np.uint64)
+            np.add.at(user, batch.history.row_index().numpy(), mixed(history))
+            user = user.astype(np.int64)
         return cls(
             columns={name: values.numpy() for name, values in batch.features.items()},
             target=batch.target.numpy().astype(np.int64),
-            history=batch.history.values.numpy().astype(np.int64),
+            history=history,
             offsets=batch.history.offsets.numpy(),
-            user=None if batch.group is None else batch.group.numpy().astype(np.int64),
+            user=user,
+            grouped=batch.group is not None,
         )
 
     def __len__(self) -> int:

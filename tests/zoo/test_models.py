@@ -128,7 +128,7 @@ def test_a_fuxictr_without_longctr_is_named(monkeypatch):
 
 def test_what_longctr_has():
     assert zoo.longctr_models() == LONGCTR
-    assert zoo.own_models() == ["QIN"]
+    assert zoo.own_models() == ["QIN", "Trees"]
 
 
 class DinLike(BaseModel):
