@@ -55,7 +55,7 @@ class Trees(BaseModel):
     Args:
         feature_map: features and labels; `source: item` marks what an item has.
         learning_rate, max_leaf_nodes, min_samples_leaf, l2_regularization, max_features, without_features: see
-            `TreesSettings`.
+            `TreesSettings`, which has their defaults.
         epochs: trees at most.
         seed: of the choice of features.
         **params: the rest of FuxiCTR's parameter dictionary.
@@ -67,12 +67,12 @@ class Trees(BaseModel):
     def __init__(
         self,
         feature_map: FeatureMap,
-        learning_rate: float = 0.1,
-        max_leaf_nodes: int = 31,
-        min_samples_leaf: int = 50,
-        l2_regularization: float = 1.0,
-        max_features: float = 0.5,
-        without_features: Iterable[str] = (),
+        learning_rate: float | None = None,
+        max_leaf_nodes: int | None = None,
+        min_samples_leaf: int | None = None,
+        l2_regularization: float | None = None,
+        max_features: float | None = None,
+        without_features: list[str] | None = None,
         epochs: int = 300,
         seed: int = 0,
         **params: Any,

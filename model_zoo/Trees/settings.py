@@ -26,6 +26,6 @@ class TreesSettings(Settings):
     max_features: Positive = Field(
         0.5, description="Fraction of the features that a split chooses from, at random by the seed."
     )
-    without_features: tuple[Group, ...] = Field(
-        (), description="Groups of hand features that are left out, to see what they are worth."
+    without_features: list[Group] = Field(
+        [], description="Groups of hand features that are left out, to see what they are worth."
     )
