@@ -7,7 +7,7 @@ value the clicked one would see one click fewer, which gives its label away.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,9 @@ PRIOR = 20.0
 LEAST_DISPERSION = 0.5
 # The fraction of the samples of valid whose value must be known from train.
 LEAST_KNOWN = 0.5
+# Samples of train a value of a context column, on average. What has fewer is a user or the like: other features, such as
+# bins of a user's clicks, tell such values apart, and then the rate in the other folds gives away that in the own one.
+LEAST_SAMPLES = 50
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,20 @@ class ClickRates:
         return (clicks + PRIOR * mean) / (shown + PRIOR), shown
 
 
-def fitting(columns: Mapping[str, ClickRates], valid: Mapping[str, NDArray]) -> dict[str, ClickRates]:
-    """The columns whose rates say something, and are known of enough samples of valid."""
+def fitting(
+    columns: Mapping[str, ClickRates], valid: Mapping[str, NDArray], *, of_context: Collection[str] = ()
+) -> dict[str, ClickRates]:
+    """The columns whose rates say something, and are known of enough samples of valid.
+
+    Args:
+        columns: counts of train.
+        valid: values of the samples of valid.
+        of_context: columns that are no feature of the target.
+    """
     return {
         name: rates
         for name, rates in columns.items()
-        if rates.dispersion >= LEAST_DISPERSION and rates.known_fraction(valid[name]) >= LEAST_KNOWN
+        if rates.dispersion >= LEAST_DISPERSION
+        and rates.known_fraction(valid[name]) >= LEAST_KNOWN
+        and (name not in of_context or rates.shown.sum() >= LEAST_SAMPLES * len(rates.values))
     }

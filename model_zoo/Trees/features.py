@@ -22,8 +22,8 @@ Group = Literal["columns", "history", "similarity", "overlap", "counts", "cooccu
 GROUPS = get_args(Group)
 # A tree of scikit-learn tells 255 values of a feature apart; codes of more values are read as click rates.
 MOST_CODES = 255
-# No names of columns.
-TARGET, USER = "@target", "@user"
+# No name of a column.
+TARGET = "@target"
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,9 @@ class Columns:
             yield f"{name}_number", np.count_nonzero(items.codes[name][samples.target], axis=1)
 
     def categories(self, samples: Samples, items: Items) -> Iterator[Feature]:
-        """The columns that may be read as click rates: those of many categories, the target and the user."""
+        """The columns that may be read as click rates: those of many categories, and the target."""
         if items.number > 1:
             yield TARGET, samples.target
-        if samples.grouped:
-            yield USER, samples.user
         for name in self.rated:
             yield name, samples.columns[name]
         for name in self.rated_items:
@@ -175,7 +173,8 @@ class HandFeatures:
             for samples in valid:
                 for name, column in columns.categories(samples, items):
                     checked[name].append(column)
-            rates = fitting(found, {name: np.concatenate(parts) for name, parts in checked.items()})
+            valid_values = {name: np.concatenate(parts) for name, parts in checked.items()}
+            rates = fitting(found, valid_values, of_context=columns.rated)
             logging.info("Click rates are read of: %s", ", ".join(rates) or "no column")
         unnamed = cls(columns, items, histories, rates, left_out)
         return replace(unnamed, names=tuple(name for _, (name, _) in unnamed.features(first[0])))

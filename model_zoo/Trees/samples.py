@@ -32,7 +32,6 @@ class Samples:
         history: ids of history items of all samples, newest last, (N,).
         offsets: where the history of each sample begins and ends, (B + 1,).
         user: group id of each sample, (B,); without groups a hash of its history.
-        grouped: whether there are groups.
     """
 
     columns: Mapping[str, NDArray]
@@ -40,7 +39,6 @@ class Samples:
     history: NDArray
     offsets: NDArray
     user: NDArray
-    grouped: bool = True
 
     @classmethod
     def of(cls, batch: Batch) -> Samples:
@@ -58,7 +56,6 @@ class Samples:
             history=history,
             offsets=batch.history.offsets.numpy(),
             user=user,
-            grouped=batch.group is not None,
         )
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from model_zoo.Trees.click_rates import FOLDS, PRIOR, ClickRates
+from model_zoo.Trees.click_rates import FOLDS, PRIOR, ClickRates, fitting
 from model_zoo.Trees.features import Columns, HandFeatures
 from model_zoo.Trees.hashing import fold_of
 from model_zoo.Trees.histories import Histories
@@ -202,8 +202,22 @@ def test_rates_that_negatives_fix_are_left_out():
     # Each user has one click and three negatives: nothing but chance is less even.
     users, labels = np.repeat(np.arange(500), 4), np.tile([1.0, 0, 0, 0], 500)
     assert ClickRates.of(users, labels, fold_of(users)).dispersion < 0.1
+    rates = ClickRates.of(users, labels, fold_of(users))
+    assert fitting({"user": rates}, {"user": users}) == {}
     by_chance = (np.random.default_rng(0).random(2000) < 0.25).astype(float)
     assert ClickRates.of(users, by_chance, fold_of(users)).dispersion == pytest.approx(1, abs=0.15)
+
+
+def test_rates_need_values_that_are_known_and_of_a_context_column_that_are_common():
+    rng = np.random.default_rng(0)
+    values, labels = rng.integers(0, 40, 2000), (rng.random(2000) < 0.3).astype(float)
+    labels[values % 2 == 0] = 0
+    rates = {"column": ClickRates.of(values, labels, fold_of(np.arange(2000)))}
+    assert fitting(rates, {"column": values}, of_context=["column"]) == rates
+    assert fitting(rates, {"column": values + 30}) == {}
+    few = {"column": ClickRates.of(values[:400], labels[:400], fold_of(np.arange(400)))}
+    assert fitting(few, {"column": values}) == few
+    assert fitting(few, {"column": values}, of_context=["column"]) == {}
 
 
 def test_batches_of_histories_may_be_cut_anywhere(made, monkeypatch):
@@ -238,4 +252,4 @@ def test_a_group_can_be_left_out(made):
     without = HandFeatures.of(SPECS, items, [(train, labels)], [new], without=["cooccurrence", "rates"])
     gone = set(everything.names) - set(without.names)
     assert gone
-    assert all(name.startswith(("pair_", "@")) for name in gone - {"city_click_rate", "city_samples"})
+    assert all(name.startswith(("pair_", "@")) for name in gone)
