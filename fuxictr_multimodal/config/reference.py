@@ -13,6 +13,7 @@ from fuxictr_multimodal.config.binder import Settings, expected, schema_of
 SECTIONS = (
     ("Experiments", "config/model_config/*.yaml", "fuxictr_multimodal.config.run_settings:RunSettings"),
     ("Parameters of models", "config/model_config/*.yaml", "fuxictr_multimodal.config.run_settings:ModelSettings"),
+    ("Boosted trees", "config/model_config/*.yaml", "model_zoo.Trees.settings:TreesSettings"),
     ("FuxiCTR's keys without effect", "", "fuxictr_multimodal.config.run_settings:IgnoredSettings"),
     ("Data sets", "config/dataset_config/*.yaml", "fuxictr_multimodal.config.dataset_settings:DatasetSettings"),
     ("Searches", "config/tuner/*.yaml", "fuxictr_multimodal.launch.tuning.settings:SearchSettings"),

@@ -21,6 +21,7 @@ from fuxictr_multimodal.data.batch import Batch, Jagged, join
 from fuxictr_multimodal.data.item_table import ItemTable, item_features
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.metrics import classification as metrics
+from fuxictr_multimodal.training.at_once import refuse_explanation
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.trained import load_trained
 from fuxictr_multimodal.zoo.histories import FIRST, event_names
@@ -105,6 +106,7 @@ class BlockShuffler:
             return self.table
 
         self.model, self.to_inputs = experiment.build_model(self.feature_map, item_table=item_table)
+        refuse_explanation(self.model)
         load_trained(experiment, self.model)
         self.model.eval()
 

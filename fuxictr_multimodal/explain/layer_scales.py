@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.training.at_once import refuse_explanation
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.trained import load_trained
 from fuxictr_multimodal.training.trainer import fit_batches
@@ -125,6 +126,7 @@ def experiment_scales(experiment: Experiment, *, batches: int = 4, fresh: bool =
     seed_everything(seed=experiment.params["seed"])
     feature_map = experiment.feature_map()
     model, to_inputs = experiment.build_model(feature_map)
+    refuse_explanation(model)
     if not fresh:
         load_trained(experiment, model, otherwise="add --fresh for the initial weights")
     loader = experiment.split_loader("train", feature_map, model.device, shuffle=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fuxictr_multimodal.errors import InputError
 from fuxictr_multimodal.serving.plain import plain_servable
+from fuxictr_multimodal.training.at_once import fits_at_once
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -26,6 +27,11 @@ def servable_of(experiment: Experiment, model: BaseModel, feature_map: FeatureMa
     Raises:
         InputError: the model has no graph, with the reason.
     """
+    if fits_at_once(model):
+        raise InputError(
+            f"{type(model).__name__} cannot be exported: its features are counted over the training split, which an "
+            "export does not hold; export another model, or score files with fxmm predict --data"
+        )
     with_items = experiment.store.manifest.item_col is not None
     if with_items and hasattr(model, "fold"):
         return model.eval().fold().servable()

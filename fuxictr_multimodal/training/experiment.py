@@ -182,7 +182,12 @@ class Experiment:
 
         if self.params.get("note"):
             logging.info("Note on this experiment: %s", self.params["note"])
-        return self.zoo_model.build(feature_map, item_table, {**FUXICTR_NEEDS, **self.params, "max_len": self.max_len})
+        params = {**FUXICTR_NEEDS, **self.params, "max_len": self.max_len}
+        model, to_inputs = self.zoo_model.build(feature_map, item_table, params)
+        if hasattr(model, "read_splits"):
+            splits = (self.split_loader(split, feature_map, model.device) for split in ("train", "valid"))
+            model.read_splits(*splits)
+        return model, to_inputs
 
     def split_loader(
         self, split: str, feature_map: FeatureMap, device: Any, *, shuffle: bool = False

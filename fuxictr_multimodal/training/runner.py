@@ -34,6 +34,7 @@ from fuxictr_multimodal.system.ranks import (
     sent_by_first,
 )
 from fuxictr_multimodal.system.reduced_precision import Choice
+from fuxictr_multimodal.training.at_once import fit_at_once, fits_at_once, refuse_steps
 from fuxictr_multimodal.training.curves import draw_curves_beside
 from fuxictr_multimodal.training.data_parallel import seed_rank
 from fuxictr_multimodal.training.earlier_run import (
@@ -290,6 +291,8 @@ def _train_and_score(
     """Train, then score valid and test once each; their metrics go into the report."""
     params = experiment.params
     model, to_inputs, feature_map = _build(experiment, report, resumed)
+    if fits_at_once(model):
+        refuse_steps(params)
     if source is not None:
         refuse_warm_start(model)
         report.warm_start = start_from(source, model, experiment.store, params)
@@ -314,7 +317,11 @@ def _train_and_score(
         trainer.resume()
         publish(trainer.progress)
     train, valid = experiment.loaders("train", feature_map, model.device)
-    publish(trainer.fit(train, valid))
+    if fits_at_once(model):
+        publish(fit_at_once(trainer, train, valid))
+        report.parameters = {"total": model.size, "embedding": 0}
+    else:
+        publish(trainer.fit(train, valid))
     del train
     if current().first:
         keep_build(experiment.store, files.directory)

@@ -110,7 +110,7 @@ class Trainer:
             TrainingDiverged: if the loss or a validation score is not finite.
         """
         model, progress = self.model, self.progress
-        decided_by_first(lambda: self._refuse_undefined_monitor(valid))
+        decided_by_first(lambda: self.refuse_undefined_monitor(valid))
         fit_batches(train, model, synchronised=self.sync_batch_norm)
         if self.ranks.several:
             self.parallel = DataParallel(model, sync_batch_norm=self.sync_batch_norm)
@@ -215,7 +215,7 @@ class Trainer:
                 load(state, path)
         return found
 
-    def _refuse_undefined_monitor(self, valid: MultimodalDataLoader) -> None:
+    def refuse_undefined_monitor(self, valid: MultimodalDataLoader) -> None:
         """Say before hours of training what would end it at its first evaluation."""
         monitored = self.model._monitor.get_metrics()
         labels, groups = valid.labels_and_groups()

@@ -131,7 +131,7 @@ def test_a_fuxictr_without_longctr_is_named(monkeypatch):
 
 def test_what_longctr_has():
     assert zoo.longctr_models() == LONGCTR
-    assert zoo.own_models() == ["BST", "HSTU", "MUSE", "QIN", "RankMixer"]
+    assert zoo.own_models() == ["BST", "HSTU", "MUSE", "QIN", "RankMixer", "Trees"]
 
 
 class DinLike(BaseModel):

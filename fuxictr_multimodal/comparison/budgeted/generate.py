@@ -136,6 +136,12 @@ def write_configs(
     entries = {expid_of(model, dataset_id): experiment(model, shape, sizes, dataset_id=dataset_id) for model in models}
     shared = {key: value for key, value in shared.items() if key not in ("early_stop_patience", "factor")}
     header = f"# Written once by: {shlex.join(command)}\n# Edit it and repeat the command; what is complete stays.\n"
+    own_axes = {key: axis for model in models for key, axis in model.own_space.items()}
+
+    def keys_of(model: Model) -> dict[str, list[str]]:
+        lacking: dict[str, list[str]] = {key: [] for key in own_axes if key not in model.own_space}
+        return lacking | {key: list(names) for key, names in model.keys.items()}
+
     make_folder(files.search.parent)
     write_yaml(files.config / "dataset_config.yaml", {dataset_id: _entry(dataset)}, header=header)
     write_yaml(files.config / "model_config.yaml", {"Base": shared, **entries}, header=header)
@@ -144,12 +150,8 @@ def write_configs(
         {
             "base_config": str(files.config),
             "base_expid": next(iter(entries)),
-            "tuner_space": sizes.space(),
-            "model_keys": {
-                expid_of(model, dataset_id): {key: list(names) for key, names in model.keys.items()}
-                for model in models
-                if model.keys
-            },
+            "tuner_space": {**sizes.space(), **own_axes},
+            "model_keys": {expid_of(model, dataset_id): names for model in models if (names := keys_of(model))},
         },
         header=header
         + "# The space of all models; a model that names a key otherwise, or lacks it, is in model_keys.\n",

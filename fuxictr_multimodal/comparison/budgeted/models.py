@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,14 @@ class Model:
         entry: makes its settings: the model, and what the sizes do not say.
         keys: its own names of the keys of the space; with an empty list it has no such key.
         needs_history: whether it does nothing of interest without histories.
+        own_space: axes of the search that no other model has.
     """
 
     label: str
     entry: Callable[[Shape, Sizes], Entry]
     keys: Mapping[str, Sequence[str]]
     needs_history: bool = True
+    own_space: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -129,6 +131,19 @@ def _final_mlp(shape: Shape, sizes: Sizes) -> Entry:
     return {"model": "FinalMLP", **towers, "num_heads": 2, "use_fs": False}
 
 
+def _trees(shape: Shape, sizes: Sizes) -> Entry:
+    """Boosted trees; an epoch is one tree, and a batch what features are computed of together."""
+    return {
+        "model": "Trees",
+        "learning_rate": 0.1,
+        "epochs": 300,
+        "early_stop_patience": 20,
+        "batch_size": 4096,
+        "max_leaf_nodes": 31,
+        "l2_regularization": 1.0,
+    }
+
+
 def _widths(sizes: Sizes) -> list[int]:
     return sizes.hidden_units
 
@@ -162,6 +177,33 @@ MODELS = (
         needs_history=False,
     ),
     Model("MeanMLP", _mean, {"num_layers": [], "hidden_units": ["mlp_hidden_units"]}, needs_history=False),
+    Model(
+        "Trees",
+        _trees,
+        {
+            "trees_learning_rate": ["learning_rate"],
+            **{
+                key: []
+                for key in (
+                    "learning_rate",
+                    "batch_size",
+                    "embedding_dim",
+                    "embedding_regularizer",
+                    "net_regularizer",
+                    "net_dropout",
+                    "batch_norm",
+                    "num_layers",
+                    "hidden_units",
+                )
+            },
+        },
+        needs_history=False,
+        own_space={
+            "trees_learning_rate": {"low": 0.03, "high": 0.3, "log": True},
+            "max_leaf_nodes": [15, 31, 63],
+            "l2_regularization": {"low": 0.1, "high": 30.0, "log": True},
+        },
+    ),
     Model("SDIM", _zoo("SDIM", num_hashes=2, **_SEARCHING), _DNN),
     Model("TWIN", _zoo("TWIN", **_SEARCHING), _DNN),
     Model("DIEN", _zoo("DIEN", dnn_hidden_units=_widths, gru_type="AUGRU", attention_type="bilinear_attention"), _DNN),
@@ -180,7 +222,7 @@ MODELS = (
         {"num_layers": ["dcn_cross_layers"], "hidden_units": ["dcn_hidden_units"]},
     ),
 )
-CORE = 6
+CORE = 7
 BY_LABEL = {model.label: model for model in MODELS}
 
 
@@ -264,4 +306,5 @@ def experiment(model: Model, shape: Shape, sizes: Sizes, *, dataset_id: str) -> 
     if sizes.cpu_threads is not None:
         shared["cpu_threads"] = sizes.cpu_threads
     own = model.entry(shape, sizes)
+    shared = {key: value for key, value in shared.items() if model.keys.get(key) != []}
     return {"model": own.pop("model"), **shared, **own}

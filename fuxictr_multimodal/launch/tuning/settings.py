@@ -113,8 +113,10 @@ class SearchSettings(Settings):
         for model, keys in (self.model_keys or {}).items():
             inside = f"{where}: model_keys: {model}"
             check_keys(keys, axes, inside)
+            # A key that the model lacks leaves its name to another one.
+            there = axes.keys() - {key for key, names in keys.items() if not names}
             for key, names in keys.items():
-                for name in axes.keys() & set(names):
+                for name in there & set(names):
                     raise ConfigError(f"{inside}: {key}: {name} is in tuner_space itself; write it in one place")
         return self.model_keys or {}
 

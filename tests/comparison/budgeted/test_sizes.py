@@ -103,8 +103,8 @@ def test_options_of_the_recommended_form_follow_the_counts():
 
 def test_models_without_histories_are_the_default_of_a_flat_dataset():
     found, core = models.choose(None, SHAPES["flat"], zoo_root=None)
-    assert [model.label for model in found] == ["QIN_best", "QIN", "DCNv2", "FinalMLP", "MeanMLP"]
-    assert core == 5
+    assert [model.label for model in found] == ["QIN_best", "QIN", "DCNv2", "FinalMLP", "MeanMLP", "Trees"]
+    assert core == 6
     assert models.choose(None, SHAPES["small"], zoo_root=None)[1] == CORE
     with_columns = dataclasses.replace(SHAPES["flat"], history_columns=True)
     assert models.choose(None, with_columns, zoo_root=None)[1] == CORE
@@ -176,8 +176,12 @@ def test_every_model_takes_its_entry_and_the_space(written, model):
         check_model_keys(settings, resolve(settings["model"]).model_class)
     assert params["group_id"] == "user_id"
     assert params["model_root"] == "results/compare/checkpoints"
+    if model.own_space:
+        assert set(space.varied) == set(model.own_space)
+        return
     # The same for all: what is not a model's own.
     assert {"learning_rate", "embedding_regularizer", "batch_size", "embedding_dim"} <= set(space.varied)
+    assert not {axis for other in MODELS for axis in other.own_space} & set(space.varied)
 
 
 def test_the_comparison_file_repeats_the_comparison(written):
