@@ -117,6 +117,12 @@ class StoreBuilder:
             weight_col=weight_col,
             behaviours=behaviours,
         )
+        for column in self._feature_cols:
+            if "item_vectors" in column:
+                raise ConfigError(
+                    f"{where}: column {column['name']!r}: item_vectors needs a log, samples with histories, or a data set "
+                    "that its script builds: leave the column out"
+                )
         self._max_len = slots or 0
         self._group_id = group_id
         self._item_col = item_col

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from fuxictr_multimodal.config.expids import load_dataset_config
+from fuxictr_multimodal.data.recipes.behaviour_columns import BehaviourColumns
 from fuxictr_multimodal.data.recipes.interactions import SPLITS, TRAIN
 from fuxictr_multimodal.data.recipes.microlens.files import LEVELS
 from fuxictr_multimodal.data.recipes.microlens.raw_files import LIKES, Release, read_release
@@ -68,6 +69,7 @@ def build(
     entry = load_dataset_config(config_dir, dataset_id)
     where = f"dataset {dataset_id!r} in {config_dir}"
     columns = [column for column in check_feature_cols(entry["feature_cols"], where) if column["active"]]
+    by_behaviour = BehaviourColumns.of(columns, where)
     max_len = entry.get("max_len", 64)
     recipe = Recipe(release, choices, max_len=max_len)
     sampler = recipe.sampler()
@@ -81,8 +83,11 @@ def build(
     }
     levels = recipe.levels()
     items: dict[str, Any] = {"item_id": np.arange(release.num_items), **levels}
+    behaviour = by_behaviour.make(recipe.training_behaviour(), items=release.num_items, max_len=max_len)
+    items |= behaviour.columns
+    metadata |= behaviour.facts
     for column in columns:
-        if column.get("source") != "item":
+        if column.get("source") != "item" or column["name"] in behaviour.columns:
             continue
         if column["type"] == "embedding":
             dim = column.get("pretrain_dim", 128)

@@ -1,0 +1,106 @@
+"""Item columns that are computed from behaviour: which ones a dataset's entry asks for, and their values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fuxictr_multimodal.data.recipes.cooccurrence import FOLDS, cooccurrence_vectors
+from fuxictr_multimodal.data.recipes.user_events import UserEvents
+from fuxictr_multimodal.errors import ConfigError
+
+# Keys of a column that say how it is made; on disk it is made already.
+KEYS = ("item_vectors", "window", "folds")
+WIDTH = 64
+
+
+@dataclass(frozen=True)
+class BehaviourValues:
+    """Values of the columns.
+
+    Attributes:
+        columns: (N, D) by name.
+        folds: blocks 1 to K of the same, (N, K, D) by name; empty where one block serves all samples.
+        facts: for the manifest, by name.
+        user_fold: the block that samples of each counted user read, by the user; empty without folds.
+    """
+
+    columns: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    folds: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    user_fold: dict[Any, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BehaviourColumns:
+    """The columns of an entry with `item_vectors`.
+
+    Attributes:
+        settings: keys of each column by its name: `pretrain_dim`, and `window` where it is set.
+        folds: K of all of them.
+        where: the dataset, for messages.
+    """
+
+    settings: Mapping[str, Mapping[str, Any]]
+    folds: int
+    where: str
+
+    @classmethod
+    def of(cls, columns: Sequence[dict[str, Any]], where: str) -> BehaviourColumns:
+        """Take the keys off the columns of an entry, which are complete and checked.
+
+        Raises:
+            ConfigError: two columns have different numbers of folds.
+        """
+        settings: dict[str, dict[str, Any]] = {}
+        for column in columns:
+            taken = {key: column.pop(key) for key in KEYS if key in column}
+            if taken:
+                settings[column["name"]] = taken | {"pretrain_dim": column.setdefault("pretrain_dim", WIDTH)}
+        return cls.of_settings(settings, where)
+
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Mapping[str, Any]], where: str) -> BehaviourColumns:
+        """See `of`."""
+        folds = {taken.get("folds", FOLDS) for taken in settings.values()}
+        if len(folds) > 1:
+            raise ConfigError(
+                f"{where}: columns {', '.join(map(repr, settings))} have different `folds`, but a sample has one fold: "
+                "set the same number"
+            )
+        return cls(settings, folds.pop() if folds else FOLDS, where)
+
+    def __bool__(self) -> bool:
+        return bool(self.settings)
+
+    def make(self, counted: UserEvents, *, items: int, max_len: int) -> BehaviourValues:
+        """The values of all columns.
+
+        Args:
+            counted: what training users did.
+            items: rows of the item table, N.
+            max_len: events of a history; without a `window`, pairs that one history can hold are counted.
+
+        Raises:
+            DataError: there are no pairs.
+        """
+        made = BehaviourValues()
+        for name, settings in self.settings.items():
+            found = cooccurrence_vectors(
+                counted,
+                items=items,
+                dim=settings["pretrain_dim"],
+                max_len=max_len,
+                window=settings.get("window"),
+                folds=self.folds,
+                where=f"{self.where}: column {name!r}",
+            )
+            made.columns[name], made.facts[name] = found.vectors, found.metadata
+            if found.folds is not None:
+                made.folds[name] = found.folds
+                made.user_fold.update(zip(counted.users, found.fold_of_user.tolist(), strict=True))
+        return made
