@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.recipes.cooccurrence import FOLDS, cooccurrence_vectors
 from fuxictr_multimodal.data.recipes.user_events import UserEvents
+from fuxictr_multimodal.data.store.manifest import FOLD_COL
 from fuxictr_multimodal.errors import ConfigError
 
 # Keys of a column that say how it is made; on disk it is made already.
@@ -26,13 +27,23 @@ class BehaviourValues:
         columns: (N, D) by name.
         folds: blocks 1 to K of the same, (N, K, D) by name; empty where one block serves all samples.
         facts: for the manifest, by name.
-        user_fold: the block that samples of each counted user read, by the user; empty without folds.
+        fold_of_user: the fold of each counted user by its id; empty without folds.
     """
 
     columns: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     folds: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
-    user_fold: dict[Any, int] = field(default_factory=dict)
+    fold_of_user: dict[Any, int] = field(default_factory=dict)
+
+    def fold_column(self, users: Iterable[Any]) -> dict[str, NDArray[np.uint8]]:
+        """The column of a split with the fold of each row's user, 0 for one that was not counted; none without folds.
+
+        Args:
+            users: the id of each row's user, (rows,).
+        """
+        if not self.folds:
+            return {}
+        return {FOLD_COL: np.fromiter((self.fold_of_user.get(user, 0) for user in users), dtype=np.uint8)}
 
 
 @dataclass(frozen=True)
@@ -102,5 +113,5 @@ class BehaviourColumns:
             made.columns[name], made.facts[name] = found.vectors, found.metadata
             if found.folds is not None:
                 made.folds[name] = found.folds
-                made.user_fold.update(zip(counted.users, found.fold_of_user.tolist(), strict=True))
+                made.fold_of_user.update(zip(counted.users, found.fold_of_user.tolist(), strict=True))
         return made

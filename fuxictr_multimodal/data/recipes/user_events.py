@@ -8,11 +8,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.jagged import offsets_from_lengths, slices
+from fuxictr_multimodal.data.store.ids import IdMap
 
 Ints = NDArray[np.integer]
+# Length of the history of a user without a sample.
+NEVER = -1
+# Values that are let lie in memory before what is replaced is dropped.
+LEAST_POOL = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,82 @@ class UserEvents:
             np.asarray(names, dtype=object)[there],
             bool(np.isin(targets, known).any()),
         )
+
+
+class LongestHistories:
+    """Collects the longest history of each user from training samples that come in pieces.
+
+    Of equally long ones the latest is kept. Memory: these histories twice.
+    """
+
+    def __init__(self) -> None:
+        self._users: IdMap | None = None
+        self._pool: list[NDArray[np.int32]] = []
+        self._size = 0
+        self._starts: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._lengths: NDArray[np.int64] = np.full(0, NEVER)
+        self._prints: NDArray[np.uint64] = np.zeros(0, dtype=np.uint64)
+        self._exposed = False
+
+    def add(self, users: pl.Series, values: Ints, offsets: NDArray[np.int64], targets: Ints) -> None:
+        """Add training samples.
+
+        Args:
+            users: of each sample, (rows,); one without a user is left out.
+            values: items of all histories end to end, (N,).
+            offsets: sample r has items `offsets[r]` to `offsets[r + 1]`, (rows + 1,).
+            targets: (rows,).
+        """
+        self._users = IdMap.of(users) if self._users is None else self._users.extended(users)
+        codes = self._users.codes(users)
+        self._grow(len(self._users))
+        lengths, prints = np.diff(offsets), _prints(values, offsets)
+        known = np.flatnonzero(codes >= 0)
+        # In a history of its own, or of another sample of its user: then these two samples have different ones.
+        self._exposed |= bool((values == np.repeat(np.where(codes >= 0, targets, -1), lengths)).any())
+        first = np.unique(codes[known], return_index=True)
+        new = self._lengths[first[0]] == NEVER
+        self._prints[first[0][new]] = prints[known[first[1][new]]]
+        self._exposed |= bool((prints[known] != self._prints[codes[known]]).any())
+        order = known[np.lexsort((known, lengths[known], codes[known]))]
+        last = order[np.append(codes[order][1:] != codes[order][:-1], True)] if len(order) else order
+        better = last[lengths[last] >= self._lengths[codes[last]]]
+        where, at = slices(offsets[better], lengths[better])
+        self._starts[codes[better]], self._lengths[codes[better]] = self._size + at[:-1], lengths[better]
+        self._pool.append(values[where].astype(np.int32, copy=False))
+        self._size += len(where)
+        if self._size > 2 * self._lengths.clip(min=0).sum() + LEAST_POOL:
+            self._compact()
+
+    def _grow(self, users: int) -> None:
+        more = users - len(self._starts)
+        self._starts, self._prints = np.pad(self._starts, (0, more)), np.pad(self._prints, (0, more))
+        self._lengths = np.pad(self._lengths, (0, more), constant_values=NEVER)
+
+    def _compact(self) -> None:
+        where, offsets = slices(self._starts, self._lengths.clip(min=0))
+        pool = np.concatenate(self._pool)[where] if self._pool else np.zeros(0, dtype=np.int32)
+        self._pool, self._size, self._starts = [pool], len(pool), offsets[:-1]
+
+    def events(self) -> UserEvents:
+        """Those of the users that have a history."""
+        self._compact()
+        there = np.flatnonzero(self._lengths > 0)
+        lengths = self._lengths[there]
+        ids: list[Any] = [] if self._users is None else self._users.ids.gather(there).to_list()
+        return UserEvents(self._pool[0], offsets_from_lengths(lengths), ids, self._exposed)
+
+
+def _prints(values: Ints, offsets: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """A number for each history that two different ones share by a chance of 2^-64."""
+    place = np.arange(len(values), dtype=np.uint64)
+    place -= np.repeat(offsets[:-1], np.diff(offsets)).astype(np.uint64)
+    # SplitMix64 of item and place.
+    mixed = (place << np.uint64(32)) + values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    total = np.append(np.uint64(0), np.cumsum(mixed ^ (mixed >> np.uint64(31)), dtype=np.uint64))
+    return total[offsets[1:]] - total[offsets[:-1]]
 
 
 def fold_of(user: Any, folds: int) -> int:

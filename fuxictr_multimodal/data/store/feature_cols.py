@@ -164,6 +164,11 @@ def check_roles(
         ConfigError: naming the column and what to do.
     """
     by_name = {column["name"]: column for column in columns}
+    for name in (name for name, column in by_name.items() if "item_vectors" in column):
+        raise ConfigError(
+            f"{where}: column {name!r}: item_vectors needs histories of users: a log, samples with histories, or data "
+            "that a script prepares: leave the column out"
+        )
     if item_col is not None:
         own = by_name.get(item_col)
         if own is None or own.get("source") != "item" or own["type"] != "categorical":

@@ -121,11 +121,12 @@ def build(
         progress=progress,
     ) as builder:
         builder.fit(_fit_rows(columns, items, recipe))
-        builder.write_items({name: np.asarray(items[name]) for name in on_items}, titles=release.titles)
+        columns_of_items = {name: np.asarray(items[name]) for name in on_items}
+        builder.write_items(columns_of_items, titles=release.titles, folds=behaviour.folds)
         for code, split in enumerate(SPLITS):
             for given, values, offsets in recipe.rows(code, sampler):
                 given |= {name: levels[name][given["item_id"]] for name in levels}
-                rows = {name: given[name] for name in (*on_rows, "item_id")}
+                rows = {name: given[name] for name in (*on_rows, "item_id")} | behaviour.fold_column(given["user_id"])
                 builder.append(split, {**rows, label: given["label"]}, values, offsets)
         return builder.finish(
             split_method=recipe.split_method,
