@@ -113,7 +113,8 @@ class RowReader:
         if table is not None:
             assert isinstance(inputs, Batch)
             ids = replace(inputs, features={}, group=None, weight=None).to(device)
-            table, ids = table.of_batch(ids)
+            if ids.fold is not None:
+                table, ids = table.of_batch(ids)
             inputs = replace(ids, features={name: columns[name] for name in fields.events if name in columns})
             if fast:
                 return cls(RowItems.of_batch(inputs, table), (), fields, columns, fast, inputs, table)

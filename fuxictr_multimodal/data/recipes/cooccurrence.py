@@ -177,7 +177,7 @@ def _ppmi_svd(counts: csr_matrix, dim: int) -> tuple[NDArray[np.float32], dict[s
     if not len(there):
         return vectors, {"directions": 0, "explained": None}
     ppmi = _ppmi(counts[there][:, there], total_N[there])
-    found = min(dim, len(there) - 1)
+    found = min(dim, len(there))
     svd = TruncatedSVD(found, random_state=0)
     scaled = svd.fit_transform(ppmi) / np.sqrt(np.maximum(svd.singular_values_, 1e-12))
     lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
