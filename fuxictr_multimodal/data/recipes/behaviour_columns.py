@@ -85,6 +85,9 @@ class BehaviourColumns:
             )
         return cls(settings, folds.pop() if folds else FOLDS, where)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.settings
+
     def __bool__(self) -> bool:
         return bool(self.settings)
 
