@@ -118,6 +118,8 @@ class RowReader:
         if table is not None:
             assert isinstance(inputs, Batch)
             ids = replace(inputs, features={}, group=None, weight=None).to(device)
+            if ids.fold is not None:
+                table, ids = table.of_batch(ids)
             inputs = replace(ids, features={name: columns[name] for name in fields.events if name in columns})
             if fast:
                 row_items = RowItems.of_batch(inputs, table)
