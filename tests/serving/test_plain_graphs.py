@@ -9,7 +9,7 @@ from fuxictr.pytorch.torch_utils import seed_everything
 from fuxictr_multimodal.serving.graphs import write_graph
 from fuxictr_multimodal.serving.servables import servable_of
 from fuxictr_multimodal.training.experiment import Experiment
-from fuxictr_multimodal.zoo.models import longctr_models, own_models
+from fuxictr_multimodal.zoo.models import longctr_models
 from tests.helpers.servable_requests import (
     check_scores,
     stirred,
@@ -51,7 +51,7 @@ def test_longctr_models_are_traced_for_the_compiler_of_torch(trained, tmp_path, 
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-@pytest.mark.parametrize("name", [*longctr_models(), *(name for name in own_models() if name != "QIN")])
+@pytest.mark.parametrize("name", [*longctr_models(), "MUSE"])
 def test_longctr_models_score_alike_in_onnx_runtime(trained, tmp_path, name):
     servable, feature_map, model, to_inputs = trained(f"{name}_demo", *OVERRIDES.get(name, []))
     path = tmp_path / "model.onnx"

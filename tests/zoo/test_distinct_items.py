@@ -13,12 +13,12 @@ from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.data.item_table import ItemTable
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.zoo.distinct_items import DistinctItems
-from fuxictr_multimodal.zoo.models import longctr_models, own_models
+from fuxictr_multimodal.zoo.models import longctr_models
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 
 
-@pytest.mark.parametrize("model", [*longctr_models(), *(name for name in own_models() if name != "QIN")])
+@pytest.mark.parametrize("model", [*longctr_models(), "MUSE"])
 def test_losses_gradients_and_scores_are_those_of_every_slot(data_root, monkeypatch, model):
     settings = [f"data_root={data_root}", "verbose=0", "dataset_id=Synthetic_test", "batch_size=128", "embedding_dim=4"]
     loaded = Experiment.load(CONFIG, f"{model}_demo", overrides=[*settings, "embedding_regularizer=1.e-3"])
