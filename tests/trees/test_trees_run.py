@@ -9,8 +9,11 @@ import polars as pl
 import pytest
 import torch
 
+from fuxictr_multimodal.comparison.budgeted.probe import Speed, probe
+from fuxictr_multimodal.config.expids import load_dataset_config, load_model_config
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
 from fuxictr_multimodal.explain.block_importance import BlockShuffler
+from fuxictr_multimodal.launch.tuning.folder import write_yaml
 from fuxictr_multimodal.metrics.classification import auc
 from fuxictr_multimodal.scoring.scores import predict
 from fuxictr_multimodal.serving.export import export
@@ -146,6 +149,21 @@ def test_the_command_trains_seeds(tmp_path, data_root, trained):
     assert done.status == 0, done.errors
     reports = sorted((tmp_path / "checkpoints/Synthetic_test").glob("*.report.json"))
     assert [Report.read(path).seed for path in reports] == [1, 2]
+
+
+def test_a_probe_measures_one_fit(tmp_path, data_root):
+    entry = load_model_config(CONFIG, EXPID) | {
+        "dataset_id": "Synthetic_test",
+        "epochs": 5,
+        "model_root": str(tmp_path),
+    }
+    dataset = load_dataset_config(CONFIG, "Synthetic_test") | {"data_root": str(data_root)}
+    write_yaml(tmp_path / "model_config.yaml", {"Base": {}, EXPID: entry}, header="")
+    write_yaml(tmp_path / "dataset_config.yaml", {dataset.pop("dataset_id"): dataset}, header="")
+    probe(tmp_path, EXPID, gpu=-1, seconds=1, path=tmp_path / "speed.json")
+    speed = Speed(**json.loads((tmp_path / "speed.json").read_text()))
+    rows = {"rows": 4000, "valid_rows": 1000, "test_rows": 1000}
+    assert speed.seconds(epochs=300, **rows) == speed.seconds(epochs=1, **rows) > speed.worked
 
 
 def test_a_planted_interaction_is_learnt():
