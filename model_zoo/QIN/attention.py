@@ -17,7 +17,7 @@ from model_zoo.QIN.dropout import Dropout
 from model_zoo.QIN.products import linear
 from model_zoo.QIN.sparse_attend import Part, activate, attend, bag, scores, segment_softmax
 
-ACTIVATIONS = ("relu", "softmax", "relu2", "silu")
+ACTIVATIONS = ("relu", "softmax")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class SparseTargetAttention(nn.Module):
     Args:
         width: D.
         attention_dim: A; the published one is 2 D.
-        activation: `relu`; `relu2` (its square) and `silu`; `softmax`, over real items only.
+        activation: `relu`; `softmax`, over real items only.
         dropout: rate on the weights a_s.
 
     Raises:

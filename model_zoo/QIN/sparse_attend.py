@@ -70,7 +70,7 @@ def _attend(
         return weight_N if keep_N is None else weight_N * keep_N
 
     # How many slots have a weight is known on the device: on a GPU the host would wait for it to pass over the others.
-    skip_zeros = activation in ("relu", "relu2") and items_UD.device.type == "cpu"
+    skip_zeros = activation == "relu" and items_UD.device.type == "cpu"
     indexes = [slots.values, *(index_N for _, index_N in events)]
     return _Attend.apply(
         query_BD,
@@ -85,10 +85,9 @@ def _attend(
 
 
 def activate(score: Tensor, activation: str) -> Tensor:
-    """The weight of a score, any shape: `relu`, `relu2` (its square) or `silu`."""
-    if activation == "silu":
-        return F.silu(score)
-    return score.relu() if activation == "relu" else score.relu().square()
+    """The weight of a score, any shape: `relu`."""
+    assert activation == "relu", activation
+    return score.relu()
 
 
 def bag(items_UD: Tensor, slots: Jagged, *, mode: str, weights_N: Tensor | None = None) -> Tensor:
