@@ -49,7 +49,7 @@ INITIALIZERS = tuple(
 INITIALIZER = re.compile(
     r"(?:partial\( *)?(?:torch\.)?nn\.init\.(?P<name>\w+)(?P<call>(?:, *[a-z]+ *= *" + NUMBER + r")* *\))?", re.ASCII
 )
-# Upper and lower case are the same in these names, then layers of torch.nn that need no argument, then QIN's own.
+# Upper and lower case are the same in these names, then layers of torch.nn that need no argument.
 ACTIVATIONS_OF_ANY_CASE = ("relu", "sigmoid", "tanh", "softmax", "prelu", "dice")
 ACTIVATIONS = tuple(
     (

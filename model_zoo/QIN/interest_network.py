@@ -11,7 +11,7 @@ width, F = C + D + sum of D_k width of the interaction, H numbers of a histogram
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from fuxictr.pytorch.layers import FeatureEmbedding, MLP_Block
@@ -24,7 +24,6 @@ from model_zoo.QIN.item_vectors import ItemVectors
 from model_zoo.QIN.options import AttentionOptions, InteractionOptions, QINOptions
 from model_zoo.QIN.precision import Precision
 from model_zoo.QIN.quadratic import QuadraticNetwork
-from model_zoo.QIN.quadratic_heads import HeadsNetwork
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -71,7 +70,7 @@ class InterestNetwork(nn.Module):
         if tiers := options.inputs.similarity_tiers:
             self.similarity_map = nn.Linear(similarities * tiers, dim, bias=False)
             width += dim
-        self.qnn: QuadraticNetwork | HeadsNetwork | None = None
+        self.qnn: QuadraticNetwork | None = None
         self.mlp: MLP_Block | None = None
         try:
             self.embedding_layer = FeatureEmbedding(
@@ -150,13 +149,7 @@ def _pooling(item_width: int, options: AttentionOptions, similarities: int = 0) 
     )
 
 
-def _interaction(width: int, options: InteractionOptions) -> QuadraticNetwork | HeadsNetwork | MLP_Block:
-    common: dict[str, Any] = {
-        "num_layers": options.num_layers,
-        "dropout": options.net_dropout,
-        "batch_norm": options.batch_norm,
-        "activation": options.activation,
-    }
+def _interaction(width: int, options: InteractionOptions) -> QuadraticNetwork | MLP_Block:
     if options.interaction == "mlp":
         return MLP_Block(
             input_dim=width,
@@ -165,6 +158,12 @@ def _interaction(width: int, options: InteractionOptions) -> QuadraticNetwork | 
             dropout_rates=options.net_dropout,
             batch_norm=options.batch_norm,
         )
-    if options.quadratic_variant == "heads":
-        return HeadsNetwork(width, heads=options.heads, **common)
-    return QuadraticNetwork(width, num_row=options.num_row, compiled=options.compile, **common)
+    return QuadraticNetwork(
+        width,
+        num_layers=options.num_layers,
+        num_row=options.num_row,
+        dropout=options.net_dropout,
+        batch_norm=options.batch_norm,
+        activation=options.activation,
+        compiled=options.compile,
+    )
