@@ -85,7 +85,10 @@ def cooccurrence_vectors(
         DataError: no user has two different items.
     """
     fold_of_user = counted.folds(folds) if counted.exposed else np.zeros(len(counted), dtype=np.uint8)
-    parts = [_pairs(counted.take(fold_of_user == fold), items, max_len - 1, window) for fold in np.unique(fold_of_user)]
+    parts = [
+        counts_of_pairs(counted.take(fold_of_user == fold), items=items, most=max_len - 1, window=window)
+        for fold in np.unique(fold_of_user)
+    ]
     if not sum(part.nnz for part in parts):
         raise DataError(
             f"{where}: item_vectors counts pairs of items in the histories of training users, but none of the "
@@ -114,8 +117,19 @@ def cooccurrence_vectors(
     return ItemBlocks(vectors, blocks, fold_of_user, metadata)
 
 
-def _pairs(counted: UserEvents, items: int, most: int, window: int | None) -> csr_matrix:
-    """How often each pair of different items at most `most` events apart is counted, (N, N); symmetric."""
+def counts_of_pairs(counted: UserEvents, *, items: int, most: int, window: int | None = None) -> csr_matrix:
+    """How often each pair of different items is counted, (N, N), symmetric.
+
+    Args:
+        counted: events of users.
+        items: N.
+        most: largest distance of a pair.
+        window: a smaller one; the nearer then count the more.
+
+    >>> events = UserEvents(np.array([1, 2, 1, 3], np.int32), np.array([0, 4]), ["anna"], exposed=False)
+    >>> counts_of_pairs(events, items=4, most=2).toarray().astype(int).tolist()
+    [[0, 0, 0, 0], [0, 0, 2, 1], [0, 2, 0, 1], [0, 1, 1, 0]]
+    """
     from scipy.sparse import csr_matrix
 
     lengths = np.minimum(np.diff(counted.offsets), MOST_EVENTS)
