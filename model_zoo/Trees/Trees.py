@@ -113,7 +113,7 @@ class Trees(BaseModel):
         self.features = HandFeatures.of(
             self._specs,
             self.items,
-            ((Samples.of(batch), batch.features[label].numpy()) for batch in train),
+            ((Samples.of(batch, train=True), batch.features[label].numpy()) for batch in train),
             map(Samples.of, valid),
             without=self.settings.without_features,
         )
@@ -128,7 +128,7 @@ class Trees(BaseModel):
         from sklearn.ensemble import HistGradientBoostingClassifier
         from threadpoolctl import threadpool_limits
 
-        (x, y, weight), (x_valid, y_valid, _) = self._matrix(train), self._matrix(valid)
+        (x, y, weight), (x_valid, y_valid, _) = self._matrix(train, train=True), self._matrix(valid)
         if len(np.unique(y)) < 2:
             raise ConfigError(f"all labels of the training split are {y[0]}: there is nothing to learn")
         if not x.shape[1]:
@@ -166,13 +166,13 @@ class Trees(BaseModel):
             raise DataError(f"{self.checkpoint} holds no trees of this model: {problem}; train again with --overwrite")
         return loaded
 
-    def _matrix(self, batches: Iterable[Batch]) -> tuple[NDArray, NDArray, NDArray | None]:
+    def _matrix(self, batches: Iterable[Batch], *, train: bool = False) -> tuple[NDArray, NDArray, NDArray | None]:
         """Features, labels and weights of a split."""
         assert self.features is not None, "train is read first"
         label = self.feature_map.labels[0]
         features, labels, weights = [], [], []
         for batch in batches:
-            features.append(self.features.matrix(Samples.of(batch)))
+            features.append(self.features.matrix(Samples.of(batch, train=train)))
             labels.append(batch.features[label].numpy().astype(np.int64))
             if batch.weight is not None:
                 weights.append(batch.weight.numpy())

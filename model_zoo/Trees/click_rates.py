@@ -1,4 +1,4 @@
-"""Click rates of the values of a column in train, out of fold: a sample reads those of the other folds.
+"""Click rates of the values of a column in train; a sample of train reads those of the other folds.
 
 The fold of a sample is a hash of its user, its target and its columns, not of its label: flipping a label changes none
 of the features of its fold, its own among them. Leaving out the sample alone would not do: of two samples with the same
@@ -63,19 +63,27 @@ class ClickRates:
         """The fraction of samples whose value occurs in train."""
         return float(np.isin(values, self.values).mean()) if len(values) else 0.0
 
-    def rates(self, values: NDArray, folds: NDArray) -> tuple[NDArray, NDArray]:
-        """The smoothed click rate and the samples of each value in the other folds, each (B,)."""
+    def rates(self, values: NDArray, folds: NDArray | None) -> tuple[NDArray, NDArray]:
+        """The smoothed click rate of each value, and its samples, each (B,).
+
+        Args:
+            values: of the column, (B,).
+            folds: of samples of train, (B,): their own one is left out, and samples are scaled to all. None of others.
+        """
         place = np.minimum(np.searchsorted(self.values, values), len(self.values) - 1)
         known = self.values[place] == values
 
         def others(counts: NDArray) -> tuple[NDArray, NDArray]:
-            of_value = counts.sum(axis=0)[place] - counts[folds, place]
-            return np.where(known, of_value, 0), counts.sum() - counts.sum(axis=1)[folds]
+            of_value, every = counts.sum(axis=0)[place], np.asarray(counts.sum())
+            if folds is not None:
+                of_value, every = of_value - counts[folds, place], every - counts.sum(axis=1)[folds]
+            return np.where(known, of_value, 0), every
 
         clicks, all_clicks = others(self.clicks)
         shown, all_shown = others(self.shown)
         mean = all_clicks / np.maximum(all_shown, 1)
-        return (clicks + PRIOR * mean) / (shown + PRIOR), shown
+        scale = 1 if folds is None else FOLDS / (FOLDS - 1)
+        return (clicks + PRIOR * mean) / (shown + PRIOR), shown * scale
 
 
 def fitting(

@@ -74,7 +74,8 @@ class Columns:
         )
 
     def folds(self, samples: Samples) -> NDArray:
-        """The fold of each sample for click rates, (B,): by all of it but its label."""
+        """The fold of each sample of train for click rates, (B,): by all of it but its label."""
+        assert samples.user is not None, "samples of train have a user"
         return fold_of(samples.user, samples.target, *(samples.columns[name] for name in self.codes + self.rated))
 
     def plain(self, samples: Samples, items: Items) -> Iterator[Feature]:
@@ -102,8 +103,8 @@ class Columns:
 class HandFeatures:
     """The features of samples of any split, by what train says.
 
-    What a sample reads of train depends neither on its label nor on the histories of its user: counts of histories are
-    those of other users (`histories.py`), click rates those of other samples (`click_rates.py`).
+    What a sample of train reads of train depends neither on its label nor on the histories of its user: counts of
+    histories are those of other users (`histories.py`), click rates those of other samples (`click_rates.py`).
 
     Attributes:
         columns: how they are read.
@@ -204,7 +205,7 @@ class HandFeatures:
         return np.stack(columns, axis=1) if columns else np.zeros((len(samples), 0), np.float32)
 
     def _click_rates(self, samples: Samples) -> Iterator[Feature]:
-        folds = self.columns.folds(samples)
+        folds = None if samples.user is None else self.columns.folds(samples)
         for name, values in self.columns.categories(samples, self.items):
             if name in self.rates:
                 rate, shown = self.rates[name].rates(values, folds)

@@ -1,7 +1,7 @@
 """Counts of items and of pairs of items in the histories of train, each without the user who is asked about.
 
-A history of train may hold the target of an earlier sample of the same user. So a sample reads counts over the other
-users, as a user does whom train does not know: those of its own user are subtracted, exactly.
+A history of train may hold the target of an earlier sample of the same user. So a sample of train reads counts over the
+other users, as one of a user whom train does not know: those of its own user are subtracted, exactly.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class Histories:
         )
 
     def rows_of(self, samples: Samples) -> NDArray:
-        """The row of the user of each sample, (B,); U for one that train does not know."""
-        if not len(self.users):
+        """The row of the user of each sample of train, (B,); U for other samples."""
+        if samples.user is None or not len(self.users):
             return np.full(len(samples), len(self.users))
         places = np.minimum(np.searchsorted(self.users, samples.user), len(self.users) - 1)
         return np.where(self.users[places] == samples.user, places, len(self.users))
@@ -107,6 +107,7 @@ def _held(train: Iterable[Samples], items: int) -> tuple[NDArray, NDArray]:
         return every, np.unique(row * items + held)
 
     for samples in train:
+        assert samples.user is not None, "samples of train have a user"
         waiting.append((samples.user[samples.rows], samples.history))
         size += len(samples.history)
         if size > PENDING:

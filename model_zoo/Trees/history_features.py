@@ -67,7 +67,7 @@ def overlaps(samples: Samples, items: Items) -> Iterator[Feature]:
 
 
 def counts(samples: Samples, histories: Histories) -> Iterator[Feature]:
-    """How many other users of train hold the target, and the history items on average; logarithms."""
+    """How many users of train hold the target, and the history items on average; logarithms."""
     user = histories.rows_of(samples)
 
     def holders(user: NDArray, item: NDArray) -> NDArray:
@@ -78,10 +78,10 @@ def counts(samples: Samples, histories: Histories) -> Iterator[Feature]:
 
 
 def cooccurrence(samples: Samples, histories: Histories) -> Iterator[Feature]:
-    """How many other users of train hold both a history item and the target: log counts, PPMI, cosines.
+    """How many users of train hold both a history item and the target: log counts, PPMI, cosines.
 
-    With n(h, t) users who hold both, n(h) and n(t) who hold one of them, and U users, all others than the sample's own:
-    PPMI = max(0, log(n(h, t) U / (n(h) n(t)))), cosine = n(h, t) / sqrt(n(h) n(t)).
+    With n(h, t) users who hold both, n(h) and n(t) who hold one of them, and U users, for a sample of train without its
+    own: PPMI = max(0, log(n(h, t) U / (n(h) n(t)))), cosine = n(h, t) / sqrt(n(h) n(t)).
     """
     rows = samples.rows
     history, target = samples.history, samples.target[rows]

@@ -31,25 +31,32 @@ class Samples:
         target: item ids, (B,); all 0 in a dataset without items.
         history: ids of history items of all samples, newest last, (N,).
         offsets: where the history of each sample begins and ends, (B + 1,).
-        user: group id of each sample, (B,); without groups a hash of its history.
+        user: of samples of train the group id, (B,), or a hash of the history where there are no groups; None of other
+            samples.
     """
 
     columns: Mapping[str, NDArray]
     target: NDArray
     history: NDArray
     offsets: NDArray
-    user: NDArray
+    user: NDArray | None
 
     @classmethod
-    def of(cls, batch: Batch) -> Samples:
-        """The samples of a batch on the host, with the first kind of history."""
+    def of(cls, batch: Batch, *, train: bool = False) -> Samples:
+        """The samples of a batch on the host, with the first kind of history.
+
+        Args:
+            batch: of any split.
+            train: whether they are those that statistics are counted of, which must leave them out.
+        """
         history = batch.history.values.numpy().astype(np.int64)
-        if batch.group is not None:
+        user = None
+        if train and batch.group is not None:
             user = batch.group.numpy().astype(np.int64)
-        else:
-            user = np.zeros(len(batch), np.uint64)
-            np.add.at(user, batch.history.row_index().numpy(), mixed(history))
-            user = user.astype(np.int64)
+        elif train:
+            hashed = np.zeros(len(batch), np.uint64)
+            np.add.at(hashed, batch.history.row_index().numpy(), mixed(history))
+            user = hashed.astype(np.int64)
         return cls(
             columns={name: values.numpy() for name, values in batch.features.items()},
             target=batch.target.numpy().astype(np.int64),

@@ -56,6 +56,9 @@ class Table:
     def to(self, device: object) -> Table:
         return self
 
+    def of_batch(self, batch: Batch) -> tuple[Table, Batch]:
+        return self, batch
+
     def gather(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         return {name: value[ids.reshape(-1).long()] for name, value in self.features.items()}
 

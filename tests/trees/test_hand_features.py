@@ -37,7 +37,7 @@ def make_items(rng):
     return Items(ITEMS, {"vector": np.divide(centred, lengths, where=lengths > 0, out=np.zeros_like(centred))}, codes)
 
 
-def make_samples(rng, rows, users=USERS):
+def make_samples(rng, rows):
     lengths = rng.integers(0, 6, rows)
     return Samples(
         columns={
@@ -49,7 +49,7 @@ def make_samples(rng, rows, users=USERS):
         target=rng.integers(1, ITEMS, rows),
         history=rng.integers(1, ITEMS, lengths.sum()),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        user=rng.integers(100, 100 + users, rows),
+        user=rng.integers(100, 100 + USERS, rows),
     )
 
 
@@ -60,7 +60,7 @@ def history_of(samples, row):
 @pytest.fixture(scope="module")
 def made():
     rng = np.random.default_rng(5)
-    items, train, new = make_items(rng), make_samples(rng, 90), make_samples(rng, 60, users=2 * USERS)
+    items, train, new = make_items(rng), make_samples(rng, 90), dataclasses.replace(make_samples(rng, 60), user=None)
     labels = (rng.random(90) < 0.2 + 0.6 * (train.target % 2)).astype(float)
     return items, train, labels, new
 
@@ -76,7 +76,8 @@ def slow_features(items, train, samples, row):
     held = {}
     for other in range(len(train)):
         held.setdefault(train.user[other], set()).update(history_of(train, other))
-    held.pop(samples.user[row], None)
+    if samples.user is not None:
+        held.pop(samples.user[row])
     # Users of train without a history hold nothing and are none.
     others = [found for found in held.values() if found]
     target, history = int(samples.target[row]), history_of(samples, row)
@@ -152,7 +153,7 @@ def test_columns_are_read_as_they_are(made):
 
 
 def test_click_rates_are_those_of_the_other_folds(made):
-    _, train, labels, _ = made
+    _, train, labels, new = made
     hand = features_of(made)
     assert "@target" in hand.rates
     matrix = dict(zip(hand.names, hand.matrix(train).T, strict=True))
@@ -164,7 +165,15 @@ def test_click_rates_are_those_of_the_other_folds(made):
         mean = labels[others].mean()
         expected = (labels[same].sum() + PRIOR * mean) / (same.sum() + PRIOR)
         assert matrix["@target_click_rate"][row] == pytest.approx(expected, rel=1e-5)
-        assert matrix["@target_samples"][row] == pytest.approx(math.log1p(same.sum()), rel=1e-5)
+        scaled = same.sum() * FOLDS / (FOLDS - 1)
+        assert matrix["@target_samples"][row] == pytest.approx(math.log1p(scaled), rel=1e-5)
+    # New samples read all of them.
+    scored = dict(zip(hand.names, hand.matrix(new).T, strict=True))
+    for row in range(len(new)):
+        same = train.target == new.target[row]
+        expected = (labels[same].sum() + PRIOR * labels.mean()) / (same.sum() + PRIOR)
+        assert scored["@target_click_rate"][row] == pytest.approx(expected, rel=1e-5)
+        assert scored["@target_samples"][row] == pytest.approx(math.log1p(same.sum()), rel=1e-5)
 
 
 def test_a_sample_does_not_know_its_label(made):

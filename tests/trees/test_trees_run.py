@@ -20,6 +20,7 @@ from fuxictr_multimodal.serving.export import export
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.runner import run_experiment
+from tests.helpers import shop, trained_shop
 from tests.helpers.typed_command import type_command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -151,6 +152,34 @@ def test_the_command_trains_seeds(tmp_path, data_root, trained):
     assert [Report.read(path).seed for path in reports] == [1, 2]
 
 
+def test_scores_of_a_file_are_those_of_the_split(tmp_path, monkeypatch):
+    """A shop with text ids, users who return, and events: new samples name no user to the model, and need none."""
+    monkeypatch.chdir(tmp_path)
+    raw = shop.write(tmp_path / "raw", events=1200)
+    entry = {
+        "data_root": str(tmp_path / "data"), "data_format": "parquet", "max_len": 8, "group_id": "user_id",
+        "interactions": {"file": str(raw / "log.parquet"), "user": "user_id", "item": "item_id", "time": "timestamp",
+                         "label": "click"},
+        "item_data": str(raw / "items.parquet"), "user_data": str(raw / "users.csv"),
+        "split": {"by": "time", "valid": 0.1, "test": 0.1}, "feature_cols": trained_shop.COLUMNS,
+        "label_col": {"name": "label", "dtype": "float"},
+    }  # fmt: skip
+    model = load_model_config(CONFIG, EXPID) | {"dataset_id": "Shop", "epochs": 20, "min_samples_leaf": 10}
+    (tmp_path / "config").mkdir()
+    write_yaml(tmp_path / "config/model_config.yaml", {"Base": {}, "Trees_Shop": model}, header="")
+    write_yaml(tmp_path / "config/dataset_config.yaml", {"Shop": entry}, header="")
+    asked = {"config_dir": tmp_path / "config", "expid": "Trees_Shop"}
+    report, _ = run_experiment(**asked)
+    # What users like is the kind of their history.
+    assert report.metrics["test"]["AUC"] > 0.7
+    split = predict(out=tmp_path / "split.csv", **asked)
+    shop.log(1200).tail(split.rows).drop("click").write_parquet(tmp_path / "new.parquet")
+    found = predict(data=tmp_path / "new.parquet", out=tmp_path / "file.csv", **asked)
+    scores, expected = (pl.read_csv(path)["score"] for path in (found.out, split.out))
+    assert scores.n_unique() > 20
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
 def test_a_probe_measures_one_fit(tmp_path, data_root):
     entry = load_model_config(CONFIG, EXPID) | {
         "dataset_id": "Synthetic_test",
@@ -174,7 +203,7 @@ def test_a_planted_interaction_is_learnt():
     rng = np.random.default_rng(1)
     items, rows = 121, 1500
 
-    def made(first_user):
+    def made(user):
         club = rng.integers(0, 6, rows)
         target = rng.integers(1, items, rows)
         samples = Samples(
@@ -182,11 +211,11 @@ def test_a_planted_interaction_is_learnt():
             target=target,
             history=(rng.integers(0, 20, (rows, 4)) * 6 + club[:, None] + 1).reshape(-1),
             offsets=np.arange(0, 4 * rows + 1, 4),
-            user=np.arange(first_user, first_user + rows),
+            user=user,
         )
         return samples, (rng.random(rows) < np.where((target - 1) % 6 == club, 0.8, 0.1)).astype(float)
 
-    (train, labels), (test, answers) = made(0), made(rows)
+    (train, labels), (test, answers) = made(np.arange(rows)), made(None)
     hand = HandFeatures.of({}, Items(items, {}, {}), [(train, labels)], [test])
     pairs = hand.matrix(test)[:, hand.names.index("pair_ppmi_mean")]
     assert auc(answers, pairs) > 0.75

@@ -109,7 +109,7 @@ def test_an_unknown_name_lists_what_there_is(zoo_root):
     for part in (
         "'DINN' is not in the zoo",
         "Did you mean 'DIN'?",
-        "This project has BST, HSTU, MUSE, QIN, RankMixer;",
+        "This project has BST, HSTU, MUSE, QIN, RankMixer, Trees;",
         *LONGCTR,
         "DIN, QIN, Rare.",
     ):
