@@ -2,7 +2,8 @@
 
 from setuptools import find_namespace_packages, setup
 
-CODE = ["bilingual_embedding*", "fuxictr_multimodal*", "model_zoo.QIN*", "model_zoo.Trees*"]
+OWN = ["BST", "HSTU", "MUSE", "QIN", "RankMixer", "Trees", "peers"]
+CODE = ["bilingual_embedding*", "fuxictr_multimodal*", *(f"model_zoo.{name}*" for name in OWN)]
 PACKAGED = {f"fuxictr_multimodal.packaged.{name}": name for name in ("config", "datasets")}
 
 setup(

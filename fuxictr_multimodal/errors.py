@@ -1,7 +1,7 @@
 """Errors that a user can act on, and the nearest-name hint that goes with them."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class InputError(ValueError):
@@ -62,3 +62,23 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     """
     names = sorted(set(known))
     return nearest(name, names) or (f"Known: {', '.join(names)}." if names else "")
+
+
+def check_removed(given: Iterable[str], removed: Mapping[str, str], where: str) -> None:
+    """Refuse a setting that earlier versions had.
+
+    Args:
+        given: names of settings.
+        removed: names that are no longer settings, each with the reason and what to do.
+        where: file and entry, for the error.
+
+    Raises:
+        ConfigError: naming the setting.
+
+    >>> check_removed({"speed": 2}, {"speed": "it has no effect: leave it out"}, "expid 'a'")
+    Traceback (most recent call last):
+    fuxictr_multimodal.errors.ConfigError: expid 'a': the setting 'speed' was removed: it has no effect: leave it out
+    """
+    for name in given:
+        if name in removed:
+            raise ConfigError(f"{where}: the setting {name!r} was removed: {removed[name]}")

@@ -65,8 +65,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         metavar="NAME[,NAME]",
         type=_names,
         help="the models, by priority: QIN_best (the recommended form), QIN (the published form), DIN, DCNv2, "
-        "FinalMLP, MeanMLP, SDIM, TWIN, DIEN, ETA, SIM, MIRRN, TransAct, or clone/<name> of a FuxiCTR clone (default: "
-        "the first six, the others where there is time)",
+        "FinalMLP, MeanMLP, Trees, SDIM, TWIN, DIEN, ETA, SIM, MIRRN, TransAct (default: the first seven, the others "
+        "where there is time); and when named, BST, HSTU, MUSE, RankMixer, or clone/<name> of a FuxiCTR clone",
     )
     group.add_argument("--seeds", metavar="1,2,3", help="seeds of the best settings (default: 1-3)")
     group.add_argument(

@@ -19,6 +19,8 @@ from fuxictr_multimodal.config.entry_settings import (
 from fuxictr_multimodal.errors import ConfigError
 
 MOST_ROWS = 2**31 - 1
+# The fold of a sample is one byte.
+MOST_FOLDS = 250
 FeatureType = Literal["meta", "categorical", "sequence", "numeric", "embedding"]
 FEATURE_TYPES = get_args(FeatureType)
 # Texts become an embedding while the dataset is built.
@@ -125,6 +127,21 @@ class FeatureColumn(Settings):
     )
     encoder: Literal["tfidf"] = Field(
         UNSET, description="How a column of `type: text` becomes vectors: `tfidf` with a truncated SVD."
+    )
+    item_vectors: Literal["cooccurrence"] = Field(
+        UNSET,
+        description="Vectors of items from training behaviour alone, for a column of `type: embedding` with `source: "
+        "item`: pairs of items in one user's history, PPMI, truncated SVD. No sample's vectors know its target.",
+    )
+    window: Count = Field(
+        UNSET,
+        description="For `item_vectors`: only pairs at most so many events apart count, the nearer the more. Without "
+        "it all pairs within `max_len` events count alike.",
+    )
+    folds: Annotated[int, Field(ge=2, le=MOST_FOLDS)] = Field(
+        5,
+        description="For `item_vectors`: where targets stand in later histories of their users, a sample reads vectors "
+        "that all users but those of its own fold have made.",
     )
     remap: SkipValidation[bool] = Field(
         True, description="FuxiCTR's. `False` works for `meta` columns only; give `vocab_size` for encoded ids."

@@ -21,7 +21,7 @@ from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.config.run_settings import FUXICTR_KEYS, RUN_KEYS, ModelSettings, RunSettings
 from fuxictr_multimodal.config.user_paths import user_path, with_home
 from fuxictr_multimodal.config.yaml_files import check_expid, experiment_names, read_entries
-from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.errors import ConfigError, check_removed, did_you_mean
 
 # Keys that mean something for every model.
 KNOWN_KEYS = RUN_KEYS | DATASET_KEYS | FUXICTR_KEYS
@@ -170,13 +170,15 @@ def check_model_keys(params: Mapping[str, Any], model_class: type) -> None:
     FuxiCTR's models take `**kwargs` and drop what they do not know, so a misspelt key would vanish.
 
     Raises:
-        ConfigError: naming the key and the nearest known one.
+        ConfigError: naming the key and the nearest known one, or why it was removed (`removed_options` of the model).
     """
+    where = f"expid {params['model_id']!r}"
+    check_removed(params, getattr(model_class, "removed_options", {}), where)
     known = set(KNOWN_KEYS)
     for cls in model_class.__mro__:
         if "__init__" in vars(cls) and cls.__module__.split(".")[0] in ("fuxictr", "model_zoo"):
             known.update(inspect.signature(cls).parameters)
-    check_keys(params, known - {"self", "feature_map", "kwargs", "params"}, f"expid {params['model_id']!r}")
+    check_keys(params, known - {"self", "feature_map", "kwargs", "params"}, where)
 
 
 def _read_entries(config_dir: str | Path, kind: str) -> dict[str, dict[str, Any]]:

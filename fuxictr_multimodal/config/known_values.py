@@ -49,12 +49,12 @@ INITIALIZERS = tuple(
 INITIALIZER = re.compile(
     r"(?:partial\( *)?(?:torch\.)?nn\.init\.(?P<name>\w+)(?P<call>(?:, *[a-z]+ *= *" + NUMBER + r")* *\))?", re.ASCII
 )
-# Upper and lower case are the same in these names, then layers of torch.nn that need no argument, then QIN's own.
+# Upper and lower case are the same in these names, then layers of torch.nn that need no argument.
 ACTIVATIONS_OF_ANY_CASE = ("relu", "sigmoid", "tanh", "softmax", "prelu", "dice")
 ACTIVATIONS = tuple(
     (
         "ReLU Sigmoid Tanh Softmax PReLU Dice CELU ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh Identity "
-        "LeakyReLU LogSigmoid Mish RReLU ReLU6 SELU SiLU Softplus Softshrink Softsign Tanhshrink relu2 silu"
+        "LeakyReLU LogSigmoid Mish RReLU ReLU6 SELU SiLU Softplus Softshrink Softsign Tanhshrink relu_mean"
     ).split()
 )
 REGULARIZER = re.compile(rf"l[12]\( *{NUMBER} *\)|l1_l2\( *{NUMBER} *, *{NUMBER} *\)")

@@ -176,6 +176,7 @@ class Batch:
         behaviours: further kinds of history by name, such as carts beside clicks, each like `history`.
         weight: weight of each sample in the loss, (B,) float32, or None where the dataset has no weights.
         share: what part of a global batch these rows are; None where they are all of it.
+        fold: fold of each sample's user, (B,), where item features depend on it, see `ItemTable.of_batch`; else None.
     """
 
     features: dict[str, Tensor]
@@ -185,6 +186,7 @@ class Batch:
     behaviours: Mapping[str, Jagged] = field(default_factory=dict)
     weight: Tensor | None = None
     share: Share | None = None
+    fold: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -215,6 +217,7 @@ class Batch:
             group=None if self.group is None else pick(self.group),
             behaviours={name: rows_of.take(rows) for name, rows_of in self.behaviours.items()},
             weight=None if self.weight is None else pick(self.weight),
+            fold=None if self.fold is None else pick(self.fold),
         )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
@@ -231,6 +234,7 @@ class Batch:
             group=move(self.group),
             behaviours={k: v.to(device, non_blocking=non_blocking) for k, v in self.behaviours.items()},
             weight=move(self.weight),
+            fold=move(self.fold),
         )
 
 
@@ -262,6 +266,7 @@ def join(parts: Sequence[Batch]) -> Batch:
         group=_join_optional([part.group for part in parts]),
         behaviours={name: _join_jagged([part.behaviours[name] for part in parts]) for name in first.behaviours},
         weight=_join_optional([part.weight for part in parts]),
+        fold=_join_optional([part.fold for part in parts]),
     )
 
 

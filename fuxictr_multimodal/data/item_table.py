@@ -1,11 +1,13 @@
 """Item features on one device, gathered by item id.
 
-Shape legend: N items of the table (row 0 is padding), M gathered ids, T tags, d width of a pretrained embedding.
+Shape legend: N items of the table (row 0 is padding), M gathered ids, T tags, d width of a pretrained embedding, K
+folds of users.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.data.store import ITEM_FILE, read_item_table
+from fuxictr_multimodal.data.store.manifest import folds_name
 from fuxictr_multimodal.data.store.ranges import check_items
 from fuxictr_multimodal.errors import DataError, did_you_mean
 
@@ -26,9 +30,11 @@ class ItemTable:
 
     Args:
         features: ids (N,), tags (N, T) or embeddings (N, d) by column name, all on one device.
+        folds: of features whose values depend on the fold of a sample's user, those for each fold, (N, K, d).
 
     Attributes:
-        features: the same.
+        features: the same; what samples without a fold read.
+        folds: the same.
         num_items: rows of the table, the padding row included.
         device: where the table lives; `gather` takes ids of the same device.
 
@@ -41,7 +47,7 @@ class ItemTable:
     [[0, 6], [0, 0]]
     """
 
-    def __init__(self, features: Mapping[str, Tensor]) -> None:
+    def __init__(self, features: Mapping[str, Tensor], folds: Mapping[str, Tensor] | None = None) -> None:
         if not features:
             raise DataError("an item table needs at least one feature: none has `source: item` in feature_cols")
         rows = {name: len(feature) for name, feature in features.items()}
@@ -50,12 +56,15 @@ class ItemTable:
         self.features = dict(features)
         first = next(iter(features.values()))
         self.num_items, self.device = len(first), first.device
+        self.folds = dict(folds or {})
+        self._unfolded: ItemTable | None = None
 
     @classmethod
     def without_items(cls, device: torch.device | str = "cpu") -> ItemTable:
         """The table of a dataset without items: no feature, and the padding row alone."""
         table = cls.__new__(cls)
         table.features, table.num_items, table.device = {}, 1, torch.empty(0, device=device).device
+        table.folds, table._unfolded = {}, None
         return table
 
     @classmethod
@@ -82,7 +91,8 @@ class ItemTable:
         """
         stored = read_item_table(path)
         if names is None:
-            names = list(stored) if feature_map is None else item_features(feature_map)
+            plain = [name for name in stored if name not in {folds_name(other) for other in stored}]
+            names = plain if feature_map is None else item_features(feature_map)
         for name in names:
             if name not in stored:
                 raise DataError(f"the item table {path} has no feature {name!r}. {did_you_mean(name, stored)}")
@@ -90,14 +100,60 @@ class ItemTable:
                 _check_against(feature_map.features.get(name, {}), stored[name], f"{path}: item feature {name!r}")
         specs = {} if feature_map is None else feature_map.features
         file = Path(path) / ITEM_FILE if Path(path).is_dir() else Path(path)
+        folds = {name: stored[folds_name(name)] for name in names if folds_name(name) in stored}
         check_items(file, {name: stored[name] for name in names}, specs)
-        return cls({name: torch.from_numpy(_compact(stored[name])).to(device) for name in names})
+        check_items(file, {folds_name(name): values for name, values in folds.items()}, {})
+        return cls(
+            {name: torch.from_numpy(_compact(stored[name])).to(device) for name in names},
+            {name: torch.from_numpy(_compact(values)).to(device) for name, values in folds.items()},
+        )
 
     def to(self, device: torch.device | str) -> ItemTable:
         """The same table on another device."""
         if not self.features:
             return ItemTable.without_items(device)
-        return ItemTable({name: feature.to(device) for name, feature in self.features.items()})
+        folds = {name: values.to(device) for name, values in self.folds.items()}
+        return ItemTable({name: feature.to(device) for name, feature in self.features.items()}, folds)
+
+    def of_batch(self, batch: Batch) -> tuple[ItemTable, Batch]:
+        """The table and the batch as a model reads them: features of each item as its sample's user may see them.
+
+        Where features depend on the fold of a user, an item has a row for each fold: item i of a sample of fold k is
+        row k N + i of the returned table, in target and histories of the returned batch. All ids are then rows; the
+        item's own id is among the features. Without folds, and for samples without one, both are returned as they are.
+
+        >>> folds = torch.tensor([[[0.0], [0.0]], [[2.0], [3.0]]])
+        >>> table = ItemTable({"v": torch.tensor([[0.0], [1.0]])}, {"v": folds})
+        >>> one = torch.tensor([1, 1, 1])
+        >>> rows, batch = table.of_batch(Batch({}, one, Jagged.empty(3), fold=torch.tensor([0, 1, 2])))
+        >>> rows.gather(batch.target)["v"].tolist()
+        [[1.0], [2.0], [3.0]]
+        """
+        if not self.folds or batch.fold is None:
+            return self, batch
+        if self._unfolded is None:
+            self._unfolded = ItemTable({name: self._all_rows(name) for name in self.features})
+        fold = batch.fold.to(batch.target.device).long()
+
+        def rows_of(history: Jagged) -> Jagged:
+            first = fold.to(history.values.device)[history.row_index()] * self.num_items
+            return replace(history, values=history.values + first)
+
+        behaviours = {name: rows_of(history) for name, history in batch.behaviours.items()}
+        target, history = batch.target + fold * self.num_items, rows_of(batch.history)
+        return self._unfolded, replace(batch, target=target, history=history, behaviours=behaviours, fold=None)
+
+    def _all_rows(self, name: str) -> Tensor:
+        """A feature of all items for no fold, then for each fold, ((K + 1) N, ...)."""
+        feature = self.features[name]
+        if name in self.folds:
+            return torch.cat([feature, self.folds[name].transpose(0, 1).flatten(0, 1)])
+        folds = next(iter(self.folds.values())).shape[1]
+        return feature.repeat(1 + folds, *[1] * (feature.ndim - 1))
+
+    def forget(self) -> None:
+        """Drop what was made of the features; call it where they are replaced."""
+        self._unfolded = None
 
     def gather(self, ids: Tensor) -> dict[str, Tensor]:
         """Features of the M items in `ids` (any shape, int32 or int64), flat: (M,), (M, T) or (M, d).

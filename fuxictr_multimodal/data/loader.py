@@ -99,9 +99,8 @@ class MultimodalDataLoader:
     ) -> None:
         if mode not in MODES:
             raise ConfigError(f"loader mode {mode!r} is unknown. {did_you_mean(str(mode), MODES)}")
-        _check_integer("batch_size", batch_size, least=1)
-        _check_integer("shuffle_window", shuffle_window, least=1)
-        _check_integer("least_rows", least_rows, least=1)
+        for name, value in (("batch_size", batch_size), ("shuffle_window", shuffle_window), ("least_rows", least_rows)):
+            _check_integer(name, value, least=1)
         _check_integer("seed", seed, least=0)
         if max_len is not None:
             _check_integer("max_len", max_len, least=1)
@@ -236,6 +235,7 @@ class MultimodalDataLoader:
     def _pool(self, reader: SplitReader, blocks: Sequence[Block]) -> Batch:
         """The rows of some blocks, end to end, as one large batch in host memory."""
         rows = sum(stop - start for start, stop in blocks)
+        stored = self._stored
 
         def column(name: str) -> Tensor:
             stored = reader.columns[name]
@@ -252,7 +252,6 @@ class MultimodalDataLoader:
             filled = {name: _fill_and_drop(pieces) for name, pieces in events.items()}
             return Jagged.from_lengths(_fill_and_drop(values), lengths, filled)
 
-        stored = self._stored
         # Histories first: the columns then take the memory in which their blocks were.
         if stored.target is None:
             found, behaviours = Jagged.empty(rows), {}
@@ -263,7 +262,8 @@ class MultimodalDataLoader:
             target=torch.zeros(rows, dtype=torch.int32) if stored.target is None else column(stored.target),
             history=found,
             behaviours=behaviours,
-            weight=None if stored.weight is None else column(stored.weight),
+            weight=column(stored.weight) if stored.weight else None,
+            fold=column(stored.fold) if stored.fold else None,
         )
 
     def _read_history(self, reader: SplitReader, start: int, stop: int, behaviour: str | None) -> Jagged:
@@ -278,9 +278,9 @@ class MultimodalDataLoader:
             return rows
         features = {name: values for name, values in rows.features.items() if name not in self._on_host}
         jagged = (rows.history, *rows.behaviours.values())
-        columns = [*features.values(), rows.target, *(column for one in jagged for column in _columns_of(one))]
-        if rows.weight is not None:
-            columns.append(rows.weight)
+        columns = [*features.values(), rows.target]
+        columns += [column for one in jagged for column in (one.values, *one.events.values())]
+        columns += [column for column in (rows.weight, rows.fold) if column is not None]
         if sum(values.nbytes for values in columns) > torch.cuda.mem_get_info(self.device)[0] // 4:
             return rows
 
@@ -292,7 +292,8 @@ class MultimodalDataLoader:
             rows.target.to(self.device),
             keep(rows.history),
             behaviours={name: keep(history) for name, history in rows.behaviours.items()},
-            weight=None if rows.weight is None else rows.weight.to(self.device),
+            weight=self._sent(rows.weight),
+            fold=self._sent(rows.fold),
         )
 
     def _finish(self, batch: Batch) -> Batch:
@@ -311,9 +312,13 @@ class MultimodalDataLoader:
             self._send_jagged(batch.history),
             group,
             {name: self._send_jagged(history) for name, history in batch.behaviours.items()},
-            None if batch.weight is None else self._send(batch.weight),
+            self._sent(batch.weight),
             batch.share,
+            self._sent(batch.fold),
         )
+
+    def _sent(self, values: Tensor | None) -> Tensor | None:
+        return None if values is None else self._send(values)
 
     def _send_jagged(self, history: Jagged) -> Jagged:
         events = {name: self._send(column) for name, column in history.events.items()}
@@ -377,10 +382,6 @@ def _fill(filled: np.ndarray, pieces: Iterable[np.ndarray]) -> Tensor:
         at += len(piece)
     assert at == len(filled)
     return torch.from_numpy(filled)
-
-
-def _columns_of(history: Jagged) -> list[Tensor]:
-    return [history.values, *history.events.values()]
 
 
 def _choose_mode(nbytes: int) -> str:

@@ -24,6 +24,7 @@ class StoredColumns:
         events: event features of the histories.
         behaviours: names of the further kinds of history.
         weight: column of the weights, or None.
+        fold: column of the folds of users, or None.
     """
 
     target: str | None
@@ -31,6 +32,7 @@ class StoredColumns:
     events: list[str]
     behaviours: Sequence[str]
     weight: str | None
+    fold: str | None
 
 
 def stored_columns(reader: SplitReader, feature_map: FeatureMap, split: str, path: Path) -> StoredColumns:
@@ -53,4 +55,5 @@ def stored_columns(reader: SplitReader, feature_map: FeatureMap, split: str, pat
         if name not in reader.events:
             known = did_you_mean(name, reader.events)
             raise DataError(f"{path}: the histories of split {split!r} have no event column {name!r}. {known}")
-    return StoredColumns(target, list(dict.fromkeys(names)), events, reader.behaviours, roles.get("weight"))
+    names = list(dict.fromkeys(names))
+    return StoredColumns(target, names, events, reader.behaviours, roles.get("weight"), roles.get("fold"))

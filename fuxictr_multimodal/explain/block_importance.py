@@ -227,12 +227,18 @@ def exchanged_items(
         order: of the items without row 0.
         on_change: called whenever the table has changed, the last time when all is as it was.
     """
-    kept = table.features[name]
+    kept, of_folds = table.features[name], table.folds.get(name)
     rows = torch.cat([order.new_zeros(1), order + 1]).to(kept.device)
     table.features[name] = kept.index_select(0, rows)
+    if of_folds is not None:
+        table.folds[name] = of_folds.index_select(0, rows)
+    table.forget()
     try:
         on_change()
         yield
     finally:
         table.features[name] = kept
+        if of_folds is not None:
+            table.folds[name] = of_folds
+        table.forget()
         on_change()

@@ -6,7 +6,7 @@ Shape legend: B samples, each a request with one candidate; T history slots, N i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -103,6 +103,8 @@ def compare(
         for whole in loader:
             for start in range(0, len(whole), REQUESTS):
                 batch = whole.take(range(start, min(start + REQUESTS, len(whole), start + wanted - done)))
+                # An exported model knows no folds of users.
+                batch = replace(batch, fold=None)
                 trained.append(model.forward(to_inputs(batch))["y_pred"].reshape(-1).cpu().numpy())
                 exported.append(graph(requests_of(batch, servable, rows)).reshape(-1))
                 if label in batch.features:

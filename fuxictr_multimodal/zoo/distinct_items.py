@@ -48,12 +48,13 @@ class DistinctItems:
 
     def __call__(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """The triple `(batch_dict, item_dict, mask)`; the model must read it before the next one is made."""
+        table, batch = self._table.of_batch(batch)
         slots_BT1, mask_BT = longctr_slots(batch, max_len=self._max_len, padding=self._padding)
         ids_S = slots_BT1.flatten().long()
-        there = torch.zeros(self._table.num_items, dtype=torch.bool, device=ids_S.device)
+        there = torch.zeros(table.num_items, dtype=torch.bool, device=ids_S.device)
         there[ids_S] = True
         self._place_S = (there.cumsum(0) - 1)[ids_S]
-        self._items = self._table.gather(there.nonzero().flatten())
+        self._items = table.gather(there.nonzero().flatten())
         return dict(batch.features), self._items, mask_BT
 
     def _spread(self, _: nn.Module, args: tuple, kwargs: dict[str, Any], output_UD: Tensor) -> Tensor:

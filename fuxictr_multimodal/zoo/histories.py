@@ -22,6 +22,7 @@ def name_histories(feature_map: FeatureMap, manifest: Manifest) -> None:
     """Set `feature_map.behaviours`, the kinds of history, `history` first, and what is known of the items in them."""
     feature_map.behaviours = () if manifest.item_col is None else (FIRST, *manifest.behaviours)
     feature_map.items, feature_map.longest_history = manifest.items, manifest.max_len
+    feature_map.folds = manifest.folds
 
 
 def keep_events(feature_map: FeatureMap, event_features: str | Sequence[str] | None) -> None:

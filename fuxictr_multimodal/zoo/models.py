@@ -159,7 +159,8 @@ def resolve(name: str, *, zoo_root: str | Path | None = None, flat: bool = False
     if place in ("", *CLONE) and short in own_models():
         copied = clone.find_copy(short, zoo_root) if zoo_root else None
         if copied or place == "":
-            return ZooModel(clone.load_own(short, copied or _own_zoo() / short), "batch")
+            own = clone.load_own(short, copied or _own_zoo() / short)
+            return ZooModel(own, getattr(own, "layout", "batch"))
     in_clone = clone.find_models(zoo_root) if zoo_root else {}
     clone_first = place in CLONE or (place == "" and (flat or short not in longctr_models()))
     if clone_first and short in in_clone:

@@ -29,11 +29,11 @@ from model_zoo.QIN.inputs import Inputs, RowReader, columns_of, columns_on, item
 from model_zoo.QIN.interest_network import Interest, InterestNetwork
 from model_zoo.QIN.item_vectors import ItemVectors
 from model_zoo.QIN.optimizer import own_optimizer, without
-from model_zoo.QIN.options import QINOptions, flat_signature
+from model_zoo.QIN.options import REMOVED, QINOptions, flat_signature
 from model_zoo.QIN.penalty import penalty, split_parameters
 from model_zoo.QIN.precision import Precision, in_precision
 from model_zoo.QIN.rowwise import add_penalty, clip_gradients, update_rowwise
-from model_zoo.QIN.similarity import SimilarityTiers
+from model_zoo.QIN.similarity import Similarity
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -59,8 +59,10 @@ class QIN(BaseModel):
             seed), not read here.
 
     Raises:
-        ConfigError: a value that an option does not have, or options that do not go together.
+        ConfigError: a value that an option does not have, options that do not go together, or one that was removed.
     """
+
+    removed_options = REMOVED
 
     def __init__(self, feature_map: FeatureMap, **params: Any) -> None:
         options = QINOptions.of(params)
@@ -86,12 +88,13 @@ class QIN(BaseModel):
         if options.loss.contrastive_loss and not fields.behaviours:
             raise ConfigError("contrastive_loss ties histories to targets, but the dataset has no history: set it to 0")
         tiers = options.inputs.similarity_tiers
-        self.similarity = SimilarityTiers({n: specs[n] for n in fields.items}, tiers=tiers) if tiers else None
+        compared = tiers or options.attention.attention_similarity
+        self.similarity = Similarity({n: specs[n] for n in fields.items}) if compared else None
         read = {name: spec for name, spec in specs.items() if name in (*fields.context, *fields.target)}
         self.feature_dropout = FeatureDropout(options.inputs.feature_dropout or {}, read, fields.target)
-        histogram_width = 0 if self.similarity is None else self.similarity.width
+        similarities = 0 if self.similarity is None else len(self.similarity.names)
         first, *others = self.networks = [
-            InterestNetwork(feature_map, options, fields, histogram_width=histogram_width) for _ in range(loss.networks)
+            InterestNetwork(feature_map, options, fields, similarities=similarities) for _ in range(loss.networks)
         ]
         # The parts of the first one are the model's own: published weights have these names.
         self.embedding_layer, self.attention_layers = first.embedding_layer, first.attention_layers
@@ -147,16 +150,14 @@ class QIN(BaseModel):
 
         Where several logits are trained, the logit is their mean (of the networks' mean and that of the first-order
         terms by `first_order_share`, if these have their own loss), and `parts` (K, B, 1) are their `y_pred`. With
-        `self_ensemble`, in training, `parts` are those of two passes, and `y_pred` is the mean of them. With
         `contrastive_loss`, in training, `contrasted` are target and mean history, each (B, D) and of items alone, of
         every network and its first behaviour, and `share` is that of the batch.
         """
         columns = self._columns(inputs)
         context = {name: columns[name] for name in self.context_features}
         reader = self._read(inputs, columns)
-        options = self.options.loss
-        passes = 2 if options.self_ensemble and self.training else 1
-        histogram_BH = None if self.similarity is None else self.similarity(reader.row_items)
+        options = self.options
+        histogram_BH = reader.histogram(options.inputs.similarity_tiers)
         seen, shown = self.feature_dropout(context), self.feature_dropout.of_items(self.device)
 
         def read_items(vectors: ItemVectors) -> tuple[Tensor | None, Sequence[Interest]]:
@@ -165,10 +166,10 @@ class QIN(BaseModel):
         logits, contrasted = [], []
         for network in self.networks:
             x_BF, interests = network.read(seen, read_items, self.precision, histogram_BH=histogram_BH)
-            if options.contrastive_loss and self.training:
+            if options.loss.contrastive_loss and self.training:
                 target_BD, history = items_of(*interests[0], None if self.fields.flat else network.item_width)
                 contrasted.append((target_BD, self.mean_history(target_BD, history)))
-            logits += [network.interact(x_BF, form=self.form, precision=self.precision) for _ in range(passes)]
+            logits.append(network.interact(x_BF, form=self.form, precision=self.precision))
         logits_KB1 = torch.stack(logits)
         logit_B1 = logits_KB1.mean(dim=0)
         if self.first_order is not None:
@@ -181,8 +182,6 @@ class QIN(BaseModel):
         found = {"y_pred": self.output_activation(logit_B1), "logit": logit_B1}
         if len(logits_KB1) > 1:
             found["parts"] = self.output_activation(logits_KB1)
-            if passes == 2:
-                found["y_pred"] = found["parts"].mean(dim=0)
         if contrasted:
             found["contrasted"] = contrasted
             found["share"] = inputs.share if isinstance(inputs, Batch) else None
@@ -207,6 +206,7 @@ class QIN(BaseModel):
                 fields=self.fields,
                 specs=self.feature_map.features,
                 similarity=self.similarity,
+                tiers=self.options.inputs.similarity_tiers,
                 first_order=self.first_order,
                 share=terms.first_order_share if terms.own_loss else None,
                 activation=self.output_activation,
@@ -287,18 +287,13 @@ class QIN(BaseModel):
 
         With several logits, each is trained on the label by itself: the sum of loss(y_k, label). These are networks, as
         in a deep ensemble (arXiv 1612.01474), and first-order terms with `first_order_loss=own`, as the auxiliary
-        losses of DCNv3 (arXiv 2407.13349). With `self_ensemble`: loss(y, label) + loss(y_1, y) + loss(y_2, y) with y =
-        (y_1 + y_2) / 2 the mean of two passes, held fixed in the last two terms. With `contrastive_loss`, that weight
-        times the contrast of each network's target and history is added.
+        losses of DCNv3 (arXiv 2407.13349). With `contrastive_loss`, that weight times the contrast of each network's
+        target and history is added.
         """
         y_pred = return_dict["y_pred"]
         y_true = y_true.to(y_pred.dtype)
-        parts = return_dict.get("parts", ())
-        if self.options.loss.self_ensemble:
-            losses = [self.loss_fn(y_pred, y_true, reduction="mean")]
-            losses += [self.loss_fn(y_pass, y_pred.detach(), reduction="mean") for y_pass in parts]
-        else:
-            losses = [self.loss_fn(y_part, y_true, reduction="mean") for y_part in (parts if len(parts) else [y_pred])]
+        parts = return_dict.get("parts", [y_pred])
+        losses = [self.loss_fn(y_part, y_true, reduction="mean") for y_part in parts]
         for target_BD, mean_BD in return_dict.get("contrasted", ()):
             contrast = history_contrast(target_BD, mean_BD, y_true.view(-1), return_dict["share"])
             losses.append(self.options.loss.contrastive_loss * contrast)
@@ -370,6 +365,7 @@ class QIN(BaseModel):
             table=self._table() if of_ids else None,
             device=self.device,
             fast=self.form == "fast" if fast is None else fast,
+            similarity=self.similarity,
         )
 
     def _columns(self, inputs: Inputs, feature_source: str | Sequence[str] | None = None) -> dict[str, Tensor]:

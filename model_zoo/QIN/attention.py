@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from fuxictr_multimodal.data.batch import Jagged
+from model_zoo.QIN.attention_weights import ACTIVATIONS, weights_of_padded, weights_of_slots
 from model_zoo.QIN.dropout import Dropout
 from model_zoo.QIN.products import linear
-from model_zoo.QIN.sparse_attend import Part, activate, attend, bag, scores, segment_softmax
-
-ACTIVATIONS = ("relu", "softmax", "relu2", "silu")
+from model_zoo.QIN.sparse_attend import Part, attend, bag, scores
 
 
 @dataclass(frozen=True)
 class PaddedHistory:
-    """Item vectors `vectors_BTD` with `mask_BT`, True on real items."""
+    """Item vectors `vectors_BTD` with `mask_BT`, True on real items, and the cosines with the target, if read."""
 
     vectors_BTD: Tensor
     mask_BT: Tensor
+    cosines_BTE: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,13 @@ class JaggedHistory:
     """Item vectors `items_UD`, and which of them each row has: `slots.values` (N,) indexes `items_UD`.
 
     `events` are further parts of the history's vectors, behind the items': vectors (V, E) of the values of an event
-    feature, and which of them each slot has, (N,).
+    feature, and which of them each slot has, (N,). `cosines_NE` are those of target and slot, where they are read.
     """
 
     items_UD: Tensor
     slots: Jagged
     events: Sequence[Part] = ()
+    cosines_NE: Tensor | None = None
 
     @property
     def parts(self) -> list[Part]:
@@ -47,7 +48,7 @@ class JaggedHistory:
 
 
 class SparseTargetAttention(nn.Module):
-    """One query, the target; weights are not normalised, so they carry the strength of an interest.
+    """One query, the target; as published, weights are not normalised, so they carry the strength of an interest.
 
     q = W_q x_t, k_s = W_k h_s, v_s = W_v h_s;
     a_s = ReLU(m_s q.k_s / sqrt(A)), m_s = 0 on padding;
@@ -57,15 +58,17 @@ class SparseTargetAttention(nn.Module):
     h_s.(W_k^T W_q x_t) and out is W_o W_v (sum_s a_s h_s) + x_t, so history items are never projected, and items with
     a_s = 0 are skipped. Both split over the parts of h_s, an item and its event features. Both ways give the same
     values and gradients up to rounding (in float32 about 1e-6 relative).
-    An empty history gives out = x_t.
+    An empty history gives out = x_t. With `similarities`, g.r_s is added to each score: r_s the E cosines of target
+    and item in pretrained embeddings, g learnt numbers that start at 1 (the second term of SA-TA, arXiv 2512.07216).
 
     NOTE[DIFF] The residual x_t is in the published code, not in the paper's formula.
 
     Args:
         width: D.
         attention_dim: A; the published one is 2 D.
-        activation: `relu`; `relu2` (its square) and `silu`; `softmax`, over real items only.
+        activation: from scores to weights, `relu`, `softmax` or `relu_mean` (`attention_weights.py`).
         dropout: rate on the weights a_s.
+        similarities: E, 0 for none.
 
     Raises:
         ValueError: unknown activation, widths below 1.
@@ -76,7 +79,15 @@ class SparseTargetAttention(nn.Module):
     [[1.0, 1.0, 1.0, 1.0]]
     """
 
-    def __init__(self, width: int, *, attention_dim: int, activation: str = "relu", dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        *,
+        attention_dim: int,
+        activation: str = "relu",
+        dropout: float = 0.0,
+        similarities: int = 0,
+    ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"attention_activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
@@ -89,11 +100,12 @@ class SparseTargetAttention(nn.Module):
         self.W_v = nn.Linear(width, attention_dim, bias=False)
         self.W_o = nn.Linear(attention_dim, width, bias=False)
         self.dropout = Dropout(dropout)
+        self.similarity = nn.Parameter(torch.ones(similarities)) if similarities else None
 
     def forward(self, target_BD: Tensor, history: PaddedHistory | JaggedHistory) -> Tensor:
         """Pool the history for the target, (B, D)."""
         if isinstance(history, PaddedHistory):
-            return self._reference(target_BD, history.vectors_BTD, history.mask_BT)
+            return self._reference(target_BD, history)
         return self._optimized(target_BD, history)
 
     def weights(self, target_BD: Tensor, history: JaggedHistory) -> Tensor:
@@ -101,18 +113,25 @@ class SparseTargetAttention(nn.Module):
         slots = history.slots
         query_BD = _two_maps(target_BD, self.W_q.weight, self.W_k.weight.t(), scale=self.scale)
         score_N = scores(query_BD, slots.row_index(), history.parts)
-        return segment_softmax(score_N, slots) if self.activation == "softmax" else activate(score_N, self.activation)
+        if self.similarity is not None:
+            score_N = score_N + self._of_cosines(history.cosines_NE)
+        return weights_of_slots(score_N, slots, self.activation)
 
-    def _reference(self, target_BD: Tensor, history_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    def _of_cosines(self, cosines: Tensor | None) -> Tensor:
+        """What is added to the scores, (..., E) to (...)."""
+        assert self.similarity is not None
+        assert cosines is not None
+        return cosines.to(self.similarity.dtype) @ self.similarity
+
+    def _reference(self, target_BD: Tensor, history: PaddedHistory) -> Tensor:
+        history_BTD, mask_BT = history.vectors_BTD, history.mask_BT
         query_BA = self.W_q(target_BD)
         key_BTA = self.W_k(history_BTD)
         value_BTA = self.W_v(history_BTD)
         score_BT = torch.einsum("ba,bta->bt", query_BA, key_BTA) * self.scale
-        if self.activation == "softmax":
-            # The mask goes before the softmax; a row without items has weights 0, not 0/0.
-            weight_BT = score_BT.masked_fill(~mask_BT, -torch.inf).softmax(dim=1).masked_fill(~mask_BT, 0)
-        else:
-            weight_BT = activate(score_BT * mask_BT, self.activation)
+        if self.similarity is not None:
+            score_BT = score_BT + self._of_cosines(history.cosines_BTE)
+        weight_BT = weights_of_padded(score_BT, mask_BT, self.activation)
         if self.dropout.active:
             # One draw a real item: padding neither uses up random numbers nor changes the result.
             keep_BT = torch.zeros_like(weight_BT)
@@ -126,7 +145,15 @@ class SparseTargetAttention(nn.Module):
         keep_N = None
         if self.dropout.active:
             keep_N = self.dropout.draw((len(slots.values),), items_UD.device).to(items_UD.dtype) * self.dropout.scale
-        pooled_BD = attend(query_BD, items_UD, slots, activation=self.activation, keep_N=keep_N, events=history.events)
+        pooled_BD = attend(
+            query_BD,
+            items_UD,
+            slots,
+            activation=self.activation,
+            bias_N=None if self.similarity is None else self._of_cosines(history.cosines_NE),
+            keep_N=keep_N,
+            events=history.events,
+        )
         return _two_maps(pooled_BD, self.W_v.weight, self.W_o.weight) + target_BD
 
 

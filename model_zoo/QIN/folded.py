@@ -45,8 +45,16 @@ class FoldedQIN:
         trained, fields, table = self.trained, self.trained.fields, self.trained.table
         with trained.precision.step():
             columns = columns_on(table.device, batch, fields, trained.specs)
-            reader = RowReader.of(batch, fields, columns=columns, table=table, device=table.device, fast=True)
-            histogram_BH = None if trained.similarity is None else trained.similarity(reader.row_items)
+            reader = RowReader.of(
+                batch,
+                fields,
+                columns=columns,
+                table=table,
+                device=table.device,
+                fast=True,
+                similarity=trained.similarity,
+            )
+            histogram_BH = reader.histogram(trained.tiers)
             logits = [scorer(columns, reader, histogram_BH) for scorer in self._row_scorers]
             logit_B1 = logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0)
             if trained.first_order is not None:

@@ -51,7 +51,7 @@ class RankingGraph(nn.Module):
         self.of_context = nn.ModuleList(FeatureVectors(each, self.context) for each in embeddings)
         self.of_events = nn.ModuleList(FeatureVectors(each, self.events) for each in embeddings)
         similarity = trained.similarity
-        self.tiers, self.compared = (0, ()) if similarity is None else (similarity.tiers, similarity.names)
+        self.tiers, self.compared = trained.tiers, () if similarity is None else similarity.names
         self.first_order, self.share = first_order, trained.share
         self.activation = trained.activation
         self.inputs = _inputs(fields, trained.specs, arrays)
@@ -60,8 +60,8 @@ class RankingGraph(nn.Module):
         """Scores (R, C)."""
         given = {each.name: tensor for each, tensor in zip(self.inputs, tensors, strict=True)}
         columns = {name: given[servable.context(name)] for name in (*self.context, *self.events)}
-        histogram_RCH = self._histogram(given) if self.tiers else None
-        logits = [self._logit(number, given, columns, histogram_RCH) for number in range(len(self.networks))]
+        compared = [self._cosines(given, direction_name(name)) for name in self.compared]
+        logits = [self._logit(number, given, columns, compared) for number in range(len(self.networks))]
         logit_RC = logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0)
         if self.first_order is not None:
             codes = {name: given[servable.candidate(code_name(name))] for name in self.first_order.codes}
@@ -74,7 +74,11 @@ class RankingGraph(nn.Module):
         return self.activation(logit_RC)
 
     def _logit(
-        self, number: int, given: Mapping[str, Tensor], columns: Mapping[str, Tensor], histogram_RCH: Tensor | None
+        self,
+        number: int,
+        given: Mapping[str, Tensor],
+        columns: Mapping[str, Tensor],
+        compared: Sequence[tuple[Tensor, Tensor]],
     ) -> Tensor:
         """The logit of a network, (R, C)."""
         array = vector_name(number)
@@ -95,24 +99,27 @@ class RankingGraph(nn.Module):
                 events_RE=of_events(columns) if self.events else nothing_R0,
                 items_RCI=items_RCI,
                 histories=histories,
-                histogram_RCH=histogram_RCH,
+                cosines_RCTE=torch.stack([cosine_RCT for cosine_RCT, _ in compared], dim=3) if compared else None,
+                histogram_RCH=self._histogram(compared).to(items_RCI.dtype) if self.tiers else None,
             )
         )
 
-    def _histogram(self, given: Mapping[str, Tensor]) -> Tensor:
-        """`SimilarityTiers` of each candidate and the first history, (R, C, H)."""
+    def _cosines(self, given: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
+        """Cosines of each candidate and the first history, and where there are any, (R, C, T)."""
+        targets_RCd = given[servable.candidate(name)]
+        history_RTd = given[servable.history(self.behaviours[0], name)]
+        there_RCT = (targets_RCd != 0).any(dim=2)[:, :, None] & (history_RTd != 0).any(dim=2)[:, None]
+        return targets_RCd @ history_RTd.transpose(1, 2), there_RCT
+
+    def _histogram(self, compared: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """`similarity.histogram` of each candidate, (R, C, H)."""
         counts = []
-        for name in map(direction_name, self.compared):
-            targets_RCd = given[servable.candidate(name)]
-            history_RTd = given[servable.history(self.behaviours[0], name)]
-            cosine_RCT = targets_RCd @ history_RTd.transpose(1, 2)
-            there_RCT = (targets_RCd != 0).any(dim=2)[:, :, None] & (history_RTd != 0).any(dim=2)[:, None]
+        for cosine_RCT, there_RCT in compared:
             tier_RCT = ((cosine_RCT + 1) * (self.tiers / 2)).long().clamp(0, self.tiers - 1)
             tier_RCT = torch.where(there_RCT, tier_RCT, -1)
             tiers_K = torch.arange(self.tiers, device=tier_RCT.device)
             counts.append((tier_RCT[..., None] == tiers_K).sum(dim=2))
-        dtype = given[servable.candidate(vector_name(0))].dtype
-        return torch.cat(counts, dim=2).float().log1p().to(dtype)
+        return torch.cat(counts, dim=2).float().log1p()
 
 
 def _inputs(fields: Fields, specs: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> tuple[GraphInput, ...]:

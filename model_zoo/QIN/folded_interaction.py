@@ -3,7 +3,7 @@
 The first map of every interaction is linear in x, so a folded network computes it from parts (`folded_network.py`);
 what follows it is here.
 
-Shape legend: B rows, F width of x, M numbers of the first map, H heads.
+Shape legend: B rows, F width of x, M numbers of the first map.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from model_zoo.QIN.quadratic import QuadraticNetwork
 from model_zoo.QIN.quadratic_block import FoldedBlock, running_affine
-from model_zoo.QIN.quadratic_heads import HeadsNetwork
 
 
 class LinearMap(NamedTuple):
@@ -68,37 +67,6 @@ class FoldedQuadratic(nn.Module):
         return [getattr(self, f"shift_{number}") for number in range(len(self.slopes))]
 
 
-class FoldedHeads(nn.Module):
-    """x <- x + x * sum_h PReLU(W_h x + b_h), layer by layer, then F -> 1; norms are in W_h and b_h.
-
-    Attributes:
-        first, reads_x: see `FoldedQuadratic`.
-    """
-
-    reads_x = True
-
-    def __init__(self, network: HeadsNetwork) -> None:
-        super().__init__()
-        maps = []
-        for linear, norm in zip(network.linear, network.norm, strict=True):
-            assert isinstance(linear, nn.Linear)
-            maps.append(_normalised(LinearMap(linear.weight, linear.bias), norm))
-        self.first = maps[0]
-        self.maps = nn.ModuleList(linear_of(*each) for each in maps[1:])
-        self.slopes = [float(a.weight) if isinstance(a, nn.PReLU) else 0.0 for a in network.activation]
-        self.heads = network.heads
-        self.out = linear_of(network.fc.weight, network.fc.bias)
-
-    def forward(self, x_BF: Tensor, z_BM: Tensor) -> Tensor:
-        """Logits (B, 1) of x and its first map, M = H F."""
-        for number, slope in enumerate(self.slopes):
-            if number:
-                z_BM = self.maps[number - 1](x_BF)
-            gate_BHF = _activate(z_BM, slope).unflatten(1, (self.heads, -1))
-            x_BF = x_BF + x_BF * gate_BHF.sum(dim=1)
-        return self.out(x_BF)
-
-
 class FoldedMLP(nn.Module):
     """Linear maps with ReLU between them; norms are in the maps.
 
@@ -128,14 +96,12 @@ class FoldedMLP(nn.Module):
         return z_BM
 
 
-FoldedInteraction = FoldedQuadratic | FoldedHeads | FoldedMLP
+FoldedInteraction = FoldedQuadratic | FoldedMLP
 
 
-def fold_interaction(interaction: QuadraticNetwork | HeadsNetwork | MLP_Block) -> FoldedInteraction:
+def fold_interaction(interaction: QuadraticNetwork | MLP_Block) -> FoldedInteraction:
     """The folded form."""
-    if isinstance(interaction, QuadraticNetwork):
-        return FoldedQuadratic(interaction)
-    return FoldedHeads(interaction) if isinstance(interaction, HeadsNetwork) else FoldedMLP(interaction)
+    return FoldedQuadratic(interaction) if isinstance(interaction, QuadraticNetwork) else FoldedMLP(interaction)
 
 
 def linear_of(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from model_zoo.QIN.folded_embedding import FeatureVectors
 from model_zoo.QIN.folded_first_order import FoldedFirstOrder
 from model_zoo.QIN.interest_network import InterestNetwork
-from model_zoo.QIN.similarity import SimilarityTiers, directions
+from model_zoo.QIN.similarity import Similarity, directions
 
 if TYPE_CHECKING:
     from fuxictr_multimodal.data.item_table import ItemTable
@@ -32,7 +32,7 @@ class ItemEncoder(nn.Module):
     | array | |
     |---|---|
     | `vector`, `vector_2`, ... | (N, I), the item in each network |
-    | `direction_<feature>` | (N, d), what similarity tiers compare: of unit length, or 0 where there is no embedding |
+    | `direction_<feature>` | (N, d), what is compared: of unit length, or 0 where there is no embedding |
     | `first_order` | (N,), first-order terms of the item alone |
     | `code_<feature>` | int64 (N, ...), codes that are crossed with those of a request |
 
@@ -47,7 +47,7 @@ class ItemEncoder(nn.Module):
         self,
         networks: Sequence[InterestNetwork],
         features: Sequence[str],
-        similarity: SimilarityTiers | None,
+        similarity: Similarity | None,
         first_order: FoldedFirstOrder | None,
     ) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def vector_name(network: int) -> str:
 
 
 def direction_name(feature: str) -> str:
-    """Name of the array that similarity tiers compare for a pretrained embedding."""
+    """Name of the array of a pretrained embedding in which candidates and history items are compared."""
     return f"direction_{feature}"
 
 

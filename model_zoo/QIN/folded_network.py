@@ -2,7 +2,7 @@
 
 With t = [v, e] the target (v of its item, e of its events), h_s the history, and x = [c, sim, t, out_1 .. out_K]:
 
-    weights    a_s = activation(t . (W_q^T W_k h_s) / sqrt(A)): history items are mapped, candidates are not
+    weights    a_s = weight(t . (W_q^T W_k h_s) / sqrt(A) + g . r_s): history items are mapped, candidates are not
     out        = t + sum_s a_s (W_o W_v h_s)
     first map  = W x + b = W_sim sim + (W_t + sum_k W_k) t + sum_s a_s (W_k W_o W_v h_s) + (W_c c + b)
 
@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model_zoo.QIN.attention import SparseTargetAttention
+from model_zoo.QIN.attention_weights import weights_of_padded
 from model_zoo.QIN.folded_interaction import fold_interaction, linear_of
 from model_zoo.QIN.interest_network import InterestNetwork
-from model_zoo.QIN.sparse_attend import activate
 
 
 class FoldedAttention(nn.Module):
@@ -44,19 +44,33 @@ class FoldedAttention(nn.Module):
         self.key = linear_of((w_q.T @ w_k * attention.scale).to(dtype))
         self.value = linear_of(value.to(dtype))
         self.first = linear_of((first_MD.double() @ value).to(dtype))
+        similarity = attention.similarity
+        self.similarity = None if similarity is None else nn.Parameter(similarity.detach(), requires_grad=False)
 
-    def weights(self, items_RCI: Tensor, events_RE: Tensor, history_RTD: Tensor, mask_RT: Tensor) -> Tensor:
-        """a_s of every candidate, (R, C, T); `history_RTD` is 0 on padding, so that only softmax has to mask."""
+    def of_cosines(self, cosines: Tensor | None) -> Tensor | None:
+        """What cosines (..., E) add to the scores; None where they are not read."""
+        if self.similarity is None:
+            return None
+        assert cosines is not None
+        return cosines.to(self.similarity.dtype) @ self.similarity
+
+    def weights(
+        self,
+        items_RCI: Tensor,
+        events_RE: Tensor,
+        history_RTD: Tensor,
+        mask_RT: Tensor,
+        cosines_RCTE: Tensor | None,
+    ) -> Tensor:
+        """a_s of every candidate, (R, C, T)."""
         key_RTD = self.key(history_RTD)
         width = items_RCI.shape[2]
         score_RCT = items_RCI @ key_RTD[..., :width].transpose(1, 2)
         if events_RE.shape[1]:
             score_RCT = score_RCT + (key_RTD[..., width:] * events_RE[:, None]).sum(dim=2)[:, None]
-        if self.activation == "softmax":
-            # A history without items gets finite weights for values that are 0.
-            least = torch.finfo(score_RCT.dtype).min
-            return score_RCT.masked_fill(~mask_RT[:, None], least).softmax(dim=2)
-        return activate(score_RCT, self.activation)
+        if (added_RCT := self.of_cosines(cosines_RCTE)) is not None:
+            score_RCT = score_RCT + added_RCT
+        return weights_of_padded(score_RCT, mask_RT[:, None], self.activation)
 
 
 class RankedInputs(NamedTuple):
@@ -68,13 +82,15 @@ class RankedInputs(NamedTuple):
         items_RCI: vectors of the candidates.
         histories: of each behaviour, vectors of its items and their events (R, T, D), 0 on padding, and its mask
             (R, T), True on items.
-        histogram_RCH: similarities of candidates to histories, or None.
+        cosines_RCTE: of candidates and the items of the first history, or None.
+        histogram_RCH: the same, counted, or None.
     """
 
     context_RQ: Tensor
     events_RE: Tensor
     items_RCI: Tensor
     histories: Sequence[tuple[Tensor, Tensor]]
+    cosines_RCTE: Tensor | None
     histogram_RCH: Tensor | None
 
 
@@ -119,7 +135,7 @@ class FoldedNetwork(nn.Module):
             assert inputs.histogram_RCH is not None
             similar = [self.similarity(inputs.histogram_RCH)]
         weights = [
-            attention.weights(items_RCI, inputs.events_RE, *history)  # type: ignore[operator]
+            attention.weights(items_RCI, inputs.events_RE, *history, inputs.cosines_RCTE)  # type: ignore[operator]
             for attention, history in zip(self.attentions, histories, strict=False)
         ]
         request_RM = self._of_request(torch.cat([inputs.context_RQ, inputs.events_RE, *means], dim=1))

@@ -12,7 +12,7 @@ from model_zoo.QIN.fields import Fields
 from model_zoo.QIN.first_order import FirstOrder
 from model_zoo.QIN.interest_network import InterestNetwork
 from model_zoo.QIN.precision import Precision
-from model_zoo.QIN.similarity import SimilarityTiers
+from model_zoo.QIN.similarity import Similarity
 
 if TYPE_CHECKING:
     from fuxictr_multimodal.data.item_table import ItemTable
@@ -26,7 +26,8 @@ class TrainedParts:
         networks: their logits are averaged.
         fields: what features are read as; not flat.
         specs: of the feature map, by name.
-        similarity: counts similarities, or None.
+        similarity: compares targets and history items, or None.
+        tiers: of the histogram of similarities, or 0.
         first_order: terms beside the networks, or None.
         share: of their logit in the mean with that of the networks; None where it is added.
         activation: from logits to scores.
@@ -37,7 +38,8 @@ class TrainedParts:
     networks: Sequence[InterestNetwork]
     fields: Fields
     specs: Mapping[str, Mapping[str, Any]]
-    similarity: SimilarityTiers | None
+    similarity: Similarity | None
+    tiers: int
     first_order: FirstOrder | None
     share: float | None
     activation: nn.Module

@@ -82,7 +82,14 @@ class RowScorer:
                 query_BD = linear(target_BD, attention.key.weight.t())  # type: ignore[operator,union-attr]
                 activation = str(attention.activation)
                 pooled.append(
-                    attend(query_BD, history.items_UD, history.slots, activation=activation, events=history.events)
+                    attend(
+                        query_BD,
+                        history.items_UD,
+                        history.slots,
+                        activation=activation,
+                        bias_N=attention.of_cosines(history.cosines_NE),  # type: ignore[operator]
+                        events=history.events,
+                    )
                 )
         return pooled
 

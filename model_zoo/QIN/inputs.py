@@ -20,6 +20,7 @@ from model_zoo.QIN.attention import JaggedHistory, PaddedHistory
 from model_zoo.QIN.fields import Fields, Specs
 from model_zoo.QIN.item_vectors import NOTHING_HIDDEN, ItemVectors, event_columns, history_of
 from model_zoo.QIN.row_items import RowItems
+from model_zoo.QIN.similarity import Cosines, Similarity, histogram
 
 if TYPE_CHECKING:
     from fuxictr_multimodal.data.item_table import ItemTable
@@ -76,10 +77,12 @@ class RowReader:
     Attributes:
         row_items: the items of targets and of the first history.
         slots: of each behaviour; none where the items of a `Batch` are embedded by their ids.
+        cosines: of the targets and the items of the first history; None where they are not read.
     """
 
     row_items: RowItems
     slots: Sequence[Slots]
+    cosines: Cosines | None
     _fields: Fields
     _columns: Mapping[str, Tensor]
     _fast: bool
@@ -96,6 +99,7 @@ class RowReader:
         table: ItemTable | None,
         device: torch.device,
         fast: bool,
+        similarity: Similarity | None,
     ) -> RowReader:
         """Move what is read to the device, except meta columns: copying them would wait for it.
 
@@ -106,6 +110,7 @@ class RowReader:
             table: of the items, where the histories of a `Batch` are read.
             device: of the model.
             fast: whether the optimized implementation reads.
+            similarity: computes the cosines of targets and history items; None where they are not read.
 
         Raises:
             InputError: another kind of input than the model was made for, or a feature that is not there.
@@ -113,16 +118,23 @@ class RowReader:
         if table is not None:
             assert isinstance(inputs, Batch)
             ids = replace(inputs, features={}, group=None, weight=None).to(device)
+            if ids.fold is not None:
+                table, ids = table.of_batch(ids)
             inputs = replace(ids, features={name: columns[name] for name in fields.events if name in columns})
             if fast:
-                return cls(RowItems.of_batch(inputs, table), (), fields, columns, fast, inputs, table)
+                row_items = RowItems.of_batch(inputs, table)
+                return cls(row_items, (), _cosines(similarity, row_items), fields, columns, fast, inputs, table)
         slots = _padded_slots(inputs, fields, table, device)
         if slots:
             row_items = slots[0].row_items()
         else:
             # `len` would fix the size of a traced graph.
             row_items = _nobody(next(iter(columns.values())).shape[0], device)
-        return cls(row_items, slots, fields, columns, fast)
+        return cls(row_items, slots, _cosines(similarity, row_items), fields, columns, fast)
+
+    def histogram(self, tiers: int) -> Tensor | None:
+        """How many history items are how similar to the target, (B, E tiers); None of no tiers."""
+        return histogram(self.cosines, self.row_items.history, tiers=tiers) if tiers and self.cosines else None
 
     def interests(
         self, vectors: ItemVectors, shown: Mapping[str, Tensor] = NOTHING_HIDDEN
@@ -135,7 +147,7 @@ class RowReader:
         """
         if self._ids is not None and self._table is not None:
             of_ids = vectors.of_behaviours(self._ids, self._table, shown)
-            return of_ids[0][0], of_ids
+            return of_ids[0][0], self._compared(of_ids)
         found: list[Interest] = []
         for slots in self.slots:
             found.append(vectors.jagged(slots.row_items(), shown) if self._fast else vectors.padded(*slots, shown))
@@ -143,8 +155,20 @@ class RowReader:
             return None, found
         target = self._fields.target
         if self._fields.behaviours[0].fields == target:
-            return found[0][0], found
-        return vectors.embed({name: self._columns[name] for name in target}, shown), found
+            return found[0][0], self._compared(found)
+        return vectors.embed({name: self._columns[name] for name in target}, shown), self._compared(found)
+
+    def _compared(self, interests: Sequence[Interest]) -> Sequence[Interest]:
+        """The interests, the first of which knows the cosines."""
+        if self.cosines is None:
+            return interests
+        (target_BD, history), *others = interests
+        cosine_NE = self.cosines.values_NE
+        if isinstance(history, JaggedHistory):
+            return [(target_BD, replace(history, cosines_NE=cosine_NE)), *others]
+        cosine_BTE = cosine_NE.new_zeros(*history.mask_BT.shape, cosine_NE.shape[1])
+        cosine_BTE[history.mask_BT] = cosine_NE
+        return [(target_BD, replace(history, cosines_BTE=cosine_BTE)), *others]
 
 
 def items_of(
@@ -175,6 +199,10 @@ def _padded_slots(inputs: Inputs, fields: Fields, table: ItemTable | None, devic
         raise InputError(f"FuxiCTR's triple has one history, but the dataset has the behaviours {names}: pass a Batch")
     _, features, mask_BT = inputs
     return [Slots({name: _of(features, name).to(device) for name in fields.target}, mask_BT.to(device))]
+
+
+def _cosines(similarity: Similarity | None, row_items: RowItems) -> Cosines | None:
+    return None if similarity is None else similarity(row_items)
 
 
 def _nobody(rows: int, device: torch.device) -> RowItems:

@@ -11,7 +11,7 @@ width, F = C + D + sum of D_k width of the interaction, H numbers of a histogram
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from fuxictr.pytorch.layers import FeatureEmbedding, MLP_Block
@@ -24,7 +24,6 @@ from model_zoo.QIN.item_vectors import ItemVectors
 from model_zoo.QIN.options import AttentionOptions, InteractionOptions, QINOptions
 from model_zoo.QIN.precision import Precision
 from model_zoo.QIN.quadratic import QuadraticNetwork
-from model_zoo.QIN.quadratic_heads import HeadsNetwork
 
 if TYPE_CHECKING:
     from fuxictr.features import FeatureMap
@@ -42,7 +41,7 @@ class InterestNetwork(nn.Module):
         feature_map: features.
         options: of QIN.
         fields: what the features are read as.
-        histogram_width: numbers per row of `SimilarityTiers`; 0 for none.
+        similarities: pretrained embeddings in which targets and histories are compared, E; 0 for none.
 
     Attributes:
         attention_layers: pools the first history; None without histories.
@@ -55,9 +54,7 @@ class InterestNetwork(nn.Module):
         ConfigError: a size that a layer refuses.
     """
 
-    def __init__(
-        self, feature_map: FeatureMap, options: QINOptions, fields: Fields, *, histogram_width: int = 0
-    ) -> None:
+    def __init__(self, feature_map: FeatureMap, options: QINOptions, fields: Fields, *, similarities: int = 0) -> None:
         super().__init__()
         specs = feature_map.features
         dim = options.inputs.embedding_dim
@@ -70,16 +67,17 @@ class InterestNetwork(nn.Module):
         self.item_width, self.target_width = width_of(fields.items), width_of(fields.target)
         width = width_of(fields.context) + width_of(fields.target) + sum(pooled)
         self.similarity_map: nn.Linear | None = None
-        if histogram_width:
-            self.similarity_map = nn.Linear(histogram_width, dim, bias=False)
+        if tiers := options.inputs.similarity_tiers:
+            self.similarity_map = nn.Linear(similarities * tiers, dim, bias=False)
             width += dim
-        self.qnn: QuadraticNetwork | HeadsNetwork | None = None
+        self.qnn: QuadraticNetwork | None = None
         self.mlp: MLP_Block | None = None
         try:
             self.embedding_layer = FeatureEmbedding(
                 feature_map, dim, not_required_feature_columns=list(fields.skipped) or None
             )
-            self.attention_layers = _pooling(pooled[0], options.attention) if pooled else None
+            in_scores = similarities if options.attention.attention_similarity else 0
+            self.attention_layers = _pooling(pooled[0], options.attention, in_scores) if pooled else None
             self.behaviour_attention = nn.ModuleDict(
                 {
                     behaviour.name: _pooling(width_k, options.attention)
@@ -139,7 +137,7 @@ class InterestNetwork(nn.Module):
             self.qnn.forget()
 
 
-def _pooling(item_width: int, options: AttentionOptions) -> SparseTargetAttention | MeanPooling:
+def _pooling(item_width: int, options: AttentionOptions, similarities: int = 0) -> SparseTargetAttention | MeanPooling:
     if options.pooling == "mean":
         return MeanPooling()
     return SparseTargetAttention(
@@ -147,16 +145,11 @@ def _pooling(item_width: int, options: AttentionOptions) -> SparseTargetAttentio
         attention_dim=options.attention_dim or 2 * item_width,
         activation=options.attention_activation,
         dropout=options.attention_dropout,
+        similarities=similarities,
     )
 
 
-def _interaction(width: int, options: InteractionOptions) -> QuadraticNetwork | HeadsNetwork | MLP_Block:
-    common: dict[str, Any] = {
-        "num_layers": options.num_layers,
-        "dropout": options.net_dropout,
-        "batch_norm": options.batch_norm,
-        "activation": options.activation,
-    }
+def _interaction(width: int, options: InteractionOptions) -> QuadraticNetwork | MLP_Block:
     if options.interaction == "mlp":
         return MLP_Block(
             input_dim=width,
@@ -165,6 +158,12 @@ def _interaction(width: int, options: InteractionOptions) -> QuadraticNetwork | 
             dropout_rates=options.net_dropout,
             batch_norm=options.batch_norm,
         )
-    if options.quadratic_variant == "heads":
-        return HeadsNetwork(width, heads=options.heads, **common)
-    return QuadraticNetwork(width, num_row=options.num_row, compiled=options.compile, **common)
+    return QuadraticNetwork(
+        width,
+        num_layers=options.num_layers,
+        num_row=options.num_row,
+        dropout=options.net_dropout,
+        batch_norm=options.batch_norm,
+        activation=options.activation,
+        compiled=options.compile,
+    )

@@ -11,9 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, get_type_hints
 
-from fuxictr_multimodal.errors import ConfigError, did_you_mean
+from fuxictr_multimodal.errors import ConfigError, check_removed, did_you_mean
 from model_zoo.QIN.penalty import as_regularizer
 from model_zoo.QIN.precision import PRECISIONS
+
+# Options that earlier versions had.
+REMOVED = dict.fromkeys(
+    ("quadratic_variant", "heads", "self_ensemble"),
+    "it gained nothing on the data sets measured. Leave it out and train again",
+)
 
 
 def _choice(default: str, *others: str) -> Any:
@@ -103,14 +109,18 @@ class AttentionOptions(_Group):
     Attributes:
         pooling: `attention`, or `mean` for the ablation.
         attention_dim: attention width A, 2 D by default.
-        attention_activation: `relu`, `softmax`, `relu2` or `silu`.
+        attention_activation: from scores to weights: `relu` as published, `softmax`, or `relu_mean`, which starts as
+            the mean of the history (`attention_weights.py`).
         attention_dropout: dropout rate of the attention weights.
+        attention_similarity: add to each score of the first history the cosines of target and history item in every
+            pretrained embedding, each times a learnt number that starts at 1 (`similarity.py`).
     """
 
     pooling: str = _choice("attention", "mean")
     attention_dim: int | None = None
     attention_activation: str = "relu"
     attention_dropout: float = 0.0
+    attention_similarity: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +129,8 @@ class InteractionOptions(_Group):
 
     Attributes:
         interaction: `quadratic`, or `mlp` for the ablation.
-        quadratic_variant: `rows`, or `heads` with the activation inside (`quadratic_heads.py`).
         num_layers: quadratic layers.
         num_row: linear maps in each of them, R; 3 where training with 4 is unstable.
-        heads: maps in each layer of the `heads` variant.
         mlp_hidden_units: widths of the MLP of the ablation.
         net_dropout: dropout rate.
         batch_norm: whether layers normalise over the batch.
@@ -131,10 +139,8 @@ class InteractionOptions(_Group):
     """
 
     interaction: str = _choice("quadratic", "mlp")
-    quadratic_variant: str = _choice("rows", "heads")
     num_layers: int = _number(4, least=1)
     num_row: int = _number(4, least=1)
-    heads: int = _number(4, least=1)
     mlp_hidden_units: Sequence[int] = (1024, 512, 256)
     net_dropout: float = 0.1
     batch_norm: bool = True
@@ -184,14 +190,12 @@ class LossOptions(_Group):
         loss: name of a torch loss on probabilities.
         networks: independent networks with their own embeddings, each trained on the label by itself; the logit is
             the mean of theirs.
-        self_ensemble: train on two passes with different dropout, each also towards their mean.
         contrastive_loss: weight of a second loss that ties the mean history of a positive sample to its target
             (`contrastive.py`); 3 to 100 on MovieLens.
     """
 
     loss: str = "binary_crossentropy"
     networks: int = _number(1, least=1)
-    self_ensemble: bool = False
     contrastive_loss: float = 0.0
 
     def __post_init__(self) -> None:
@@ -268,8 +272,9 @@ class QINOptions:
         """Read the options among FuxiCTR's parameters of a run; the rest (dataset, loader, seed) is not QIN's.
 
         Raises:
-            ConfigError: a value that an option does not have, or options that do not go together.
+            ConfigError: a value that an option does not have, options that do not go together, or one that was removed.
         """
+        check_removed(params, REMOVED, "QIN")
         groups = {}
         for name, group in GROUPS.items():
             own = {option.name for option in fields(group)}
@@ -279,16 +284,15 @@ class QINOptions:
         return options
 
     def _check_together(self) -> None:
-        interaction, loss = self.interaction, self.loss
-        quadratic = (interaction.interaction, interaction.quadratic_variant) == ("quadratic", "rows")
-        if interaction.compile and (self.compute.form == "plain" or not quadratic):
+        interaction = self.interaction
+        if self.attention.attention_similarity and self.attention.pooling == "mean":
+            raise ConfigError("attention_similarity is part of attention scores: set pooling to attention")
+        if self.inputs.similarity_tiers not in (0, *range(2, 1001)):
+            raise ConfigError(f"similarity_tiers must be 0 (none) or 2 to 1000, got {self.inputs.similarity_tiers!r}")
+        if interaction.compile and (self.compute.form == "plain" or interaction.interaction != "quadratic"):
             raise ConfigError(
                 "compile is for the optimized implementation of quadratic layers: set it to False, or form to fast"
             )
-        if loss.self_ensemble and not interaction.net_dropout:
-            raise ConfigError("self_ensemble compares two passes with different dropout: set net_dropout above 0")
-        if loss.self_ensemble and (loss.networks > 1 or self.first_order.own_loss):
-            raise ConfigError("self_ensemble has its own loss: use it with networks=1 and first_order_loss=joint")
 
 
 GROUPS: dict[str, type] = get_type_hints(QINOptions)

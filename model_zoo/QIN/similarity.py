@@ -1,7 +1,8 @@
-"""How similar the target is to its history in a pretrained embedding, as a histogram: SimTier (arXiv 2407.19467).
+"""How alike a target and its history are in pretrained embeddings: cosines, for the attention and as a histogram.
 
-    c[k] = number of history items s whose cos(e_t - m, e_s - m) lies in the k-th of K equal parts of [-1, 1]
-    out  = W log(1 + c)
+    r_s  = cos(e_t - m, e_s - m), of each pretrained embedding, for each history item s
+    c[k] = number of history items whose r_s lies in the k-th of K equal parts of [-1, 1]
+    out  = W log(1 + c), SimTier (arXiv 2407.19467)
 
 A network has to learn from clicks alone that two pretrained embeddings are alike, through the projection that it shares
 with everything else; their cosine is known before the first click. m is the mean embedding of all items: pretrained
@@ -13,50 +14,55 @@ Shape legend: B rows, N real history items of all rows, K tiers, E pretrained em
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fuxictr_multimodal.data.batch import Jagged
 from fuxictr_multimodal.errors import ConfigError
 from model_zoo.QIN.row_items import RowItems
 from model_zoo.QIN.sparse_attend import dots
 
 
-class SimilarityTiers(nn.Module):
-    """The histogram of a row's similarities; it has no weights, and no gradient passes through it.
+class Cosines(NamedTuple):
+    """Cosines (N, E) of history items with their targets, and where there are any: both have an embedding."""
+
+    values_NE: Tensor
+    there_NE: Tensor
+
+
+class Similarity(nn.Module):
+    """The cosines of targets and their history items; it has no weights, and no gradient passes through it.
 
     Args:
         specs: of the feature map, by name; items' pretrained embeddings are compared.
-        tiers: K, parts of equal width.
+
+    Attributes:
+        names: of these, E.
 
     Raises:
-        ConfigError: no pretrained embedding, or fewer than two tiers.
+        ConfigError: no pretrained embedding.
     """
 
     fitted: Tensor
 
-    def __init__(self, specs: Mapping[str, Mapping[str, Any]], *, tiers: int) -> None:
+    def __init__(self, specs: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__()
         pretrained = {
             n: spec for n, spec in specs.items() if spec["type"] == "embedding" and spec.get("source") == "item"
         }
         if not pretrained:
-            raise ConfigError("similarity_tiers compares pretrained embeddings: no item feature has `type: embedding`")
-        if tiers < 2:
-            raise ConfigError(f"similarity_tiers must be 0 (none) or at least 2, got {tiers}")
+            raise ConfigError(
+                "attention_similarity and similarity_tiers compare pretrained embeddings: no item feature has "
+                "`type: embedding`"
+            )
         self.names = tuple(pretrained)
-        self.tiers = tiers
         for name, spec in pretrained.items():
             self.register_buffer(f"mean_{name}", torch.zeros(spec["pretrain_dim"]))
         # Whether the means are set: those of a checkpoint stay, also with another item table.
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
-
-    @property
-    def width(self) -> int:
-        """Numbers a row: E K."""
-        return len(self.names) * self.tiers
 
     @torch.no_grad()
     def fit(self, features: Mapping[str, Tensor]) -> None:
@@ -71,11 +77,10 @@ class SimilarityTiers(nn.Module):
         self.fitted.fill_(True)
 
     @torch.no_grad()
-    def forward(self, items: RowItems) -> Tensor:
-        """log(1 + c), (B, E K). Items whose embedding is all zero are similar to none and not counted."""
-        history = items.history
-        row_N, index_N = history.row_index(), history.values.long()
-        counts = []
+    def forward(self, items: RowItems) -> Cosines:
+        """The cosines of the first history; 0 where one of the two has an embedding of zeros."""
+        row_N, index_N = items.history.row_index(), items.history.values.long()
+        found, known = [], []
         for name in self.names:
             values_Sd, mean_d = items.features[name].float(), getattr(self, f"mean_{name}").float()
             target_Bd = values_Sd.index_select(0, items.target)
@@ -84,12 +89,20 @@ class SimilarityTiers(nn.Module):
             length_N = _lengths(values_Sd, mean_d, index_N)
             dot_N = dots(query_Bd, row_N, values_Sd, index_N) - (query_Bd @ mean_d)[row_N]
             there_N = (length_N > 0) & (query_Bd != 0).any(dim=-1)[row_N]
-            cosine_N = dot_N / length_N.clamp(min=1e-12)
-            tier_N = ((cosine_N + 1) * (self.tiers / 2)).long().clamp(0, self.tiers - 1)
-            count_BK = dot_N.new_zeros(len(history) * self.tiers)
-            count_BK.index_add_(0, row_N * self.tiers + tier_N, there_N.to(dot_N.dtype))
-            counts.append(count_BK.view(-1, self.tiers))
-        return torch.cat(counts, dim=1).log1p()
+            found.append(dot_N / length_N.clamp(min=1e-12) * there_N)
+            known.append(there_N)
+        return Cosines(torch.stack(found, dim=1), torch.stack(known, dim=1))
+
+
+def histogram(cosines: Cosines, history: Jagged, *, tiers: int) -> Tensor:
+    """log(1 + c), (B, E K), one embedding after the other."""
+    row_N, counts = history.row_index(), []
+    for cosine_N, there_N in zip(cosines.values_NE.T, cosines.there_NE.T, strict=True):
+        tier_N = ((cosine_N + 1) * (tiers / 2)).long().clamp(0, tiers - 1)
+        count_BK = cosine_N.new_zeros(len(history) * tiers)
+        count_BK.index_add_(0, row_N * tiers + tier_N, there_N.to(cosine_N.dtype))
+        counts.append(count_BK.view(-1, tiers))
+    return torch.cat(counts, dim=1).log1p()
 
 
 def directions(values: Tensor, mean_d: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fuxictr_multimodal.data.batch import Jagged
+from model_zoo.QIN.attention_weights import SPARSE, weights_of_slots
 from model_zoo.QIN.precision import own_types
 
 # Vectors of a feature, and which of them each slot has: (V, E) and (N,).
@@ -33,47 +34,59 @@ def attend(
     slots: Jagged,
     *,
     activation: str,
+    bias_N: Tensor | None = None,
     keep_N: Tensor | None = None,
     events: Sequence[Part] = (),
 ) -> Tensor:
-    """pooled_b = sum over the slots s of row b of a_s h_s, with a = keep * activation(score) and score_s = query_b.h_s.
+    """pooled_b = sum over the slots s of row b of a_s h_s, a = keep * weight(score) and score_s = query_b.h_s + bias_s.
 
-    On a GPU with Triton, ReLU over items without events is computed by the kernels of `sparse_attend_triton.py`,
-    everything else by PyTorch.
+    On a GPU with Triton, ReLU over items alone, without bias, is computed by the kernels of
+    `sparse_attend_triton.py`, everything else by PyTorch.
 
     Args:
         query_BD: one query a row.
         items_UD: item vectors.
         slots: `slots.values` (N,) says which vector each slot holds.
-        activation: see `activate`, or `softmax` over the slots of a row.
+        activation: from scores to weights (`attention_weights.py`).
+        bias_N: what is added to the scores.
         keep_N: what dropout multiplies the weights with.
         events: further parts of the slots' vectors, behind those of the items.
 
     Returns:
-        (B, D), differentiable in query_BD, items_UD and the vectors of events, in the type of items_UD also under
-        autocast: sums of many slots. Rows without slots are 0.
+        (B, D), differentiable in query_BD, items_UD, bias_N and the vectors of events, in the type of items_UD also
+        under autocast: sums of many slots. Rows without slots are 0.
     """
     with own_types(items_UD):
-        return _attend(query_BD.to(items_UD.dtype), items_UD, slots, activation, keep_N, events)
+        if bias_N is not None:
+            bias_N = bias_N.to(items_UD.dtype)
+        return _attend(query_BD.to(items_UD.dtype), items_UD, slots, activation, bias_N, keep_N, events)
 
 
 def _attend(
-    query_BD: Tensor, items_UD: Tensor, slots: Jagged, activation: str, keep_N: Tensor | None, events: Sequence[Part]
+    query_BD: Tensor,
+    items_UD: Tensor,
+    slots: Jagged,
+    activation: str,
+    bias_N: Tensor | None,
+    keep_N: Tensor | None,
+    events: Sequence[Part],
 ) -> Tensor:
-    if activation == "relu" and not events and _kernels_run_on(items_UD.device, items_UD.dtype, items_UD.shape[1]):
+    plain = bias_N is None and not events
+    if activation == "relu" and plain and _kernels_run_on(items_UD.device, items_UD.dtype, items_UD.shape[1]):
         from model_zoo.QIN.sparse_attend_triton import attend_relu
 
         return attend_relu(query_BD, items_UD, slots, keep_N)
 
     def weigh(score_N: Tensor) -> Tensor:
-        weight_N = segment_softmax(score_N, slots) if activation == "softmax" else activate(score_N, activation)
+        weight_N = weights_of_slots(score_N, slots, activation)
         return weight_N if keep_N is None else weight_N * keep_N
 
     # How many slots have a weight is known on the device: on a GPU the host would wait for it to pass over the others.
-    skip_zeros = activation in ("relu", "relu2") and items_UD.device.type == "cpu"
+    skip_zeros = activation in SPARSE and items_UD.device.type == "cpu"
     indexes = [slots.values, *(index_N for _, index_N in events)]
     return _Attend.apply(
         query_BD,
+        bias_N,
         slots.offsets,
         slots.row_index(),
         weigh,
@@ -84,27 +97,11 @@ def _attend(
     )
 
 
-def activate(score: Tensor, activation: str) -> Tensor:
-    """The weight of a score, any shape: `relu`, `relu2` (its square) or `silu`."""
-    if activation == "silu":
-        return F.silu(score)
-    return score.relu() if activation == "relu" else score.relu().square()
-
-
 def bag(items_UD: Tensor, slots: Jagged, *, mode: str, weights_N: Tensor | None = None) -> Tensor:
     """Sum or mean of the (weighted) item vectors of each row, (B, D)."""
     return F.embedding_bag(
         slots.values, items_UD, slots.offsets, mode=mode, per_sample_weights=weights_N, include_last_offset=True
     )
-
-
-def segment_softmax(score_N: Tensor, slots: Jagged) -> Tensor:
-    """Softmax over the slots of each row, (N,)."""
-    row_N = slots.row_index()
-    peak_B = score_N.new_zeros(len(slots)).scatter_reduce(0, row_N, score_N.detach(), "amax", include_self=False)
-    exp_N = (score_N - peak_B[row_N]).exp()
-    total_B = score_N.new_zeros(len(slots)).index_add(0, row_N, exp_N)
-    return exp_N / total_B[row_N]
 
 
 def scores(query_BD: Tensor, row_N: Tensor, parts: Sequence[Part]) -> Tensor:
@@ -139,8 +136,10 @@ class _Attend(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, query_BD, offsets, row_N, weigh, skip_zeros, indexes, *tables):
+    def forward(ctx, query_BD, bias_N, offsets, row_N, weigh, skip_zeros, indexes, *tables):
         score_N = scores(query_BD, row_N, list(zip(tables, indexes, strict=True)))
+        if bias_N is not None:
+            score_N += bias_N
         weight_N = weigh(score_N)
         row_K, weight_K, kept_K = row_N, weight_N, None
         if skip_zeros:
@@ -170,12 +169,13 @@ class _Attend(torch.autograd.Function):
             zip(tables, indexes, _split(grad_BD, tables), _split(query_BD, tables), strict=True)
         ):
             small = place > 0 and _is_small(table, grad, index_K)
-            needed = ctx.needs_input_grad[6 + place]
+            needed = ctx.needs_input_grad[7 + place]
             found = (
                 _grad_of_table(table, index_K, row_K, weight_K, dscore_K, grad, query, small=small) if needed else None
             )
             dtables.append(found)
-        return dquery_BD, None, None, None, None, None, *dtables
+        dbias_N = dscore_N if ctx.needs_input_grad[1] else None
+        return dquery_BD, dbias_N, None, None, None, None, None, *dtables
 
 
 def _bags(

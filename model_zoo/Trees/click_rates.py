@@ -22,7 +22,7 @@ PRIOR = 20.0
 LEAST_DISPERSION = 0.5
 # The fraction of the samples of valid whose value must be known from train.
 LEAST_KNOWN = 0.5
-# Samples of train a value of a context column, on average. Fewer have users and the like: other features, such as bins
+# Samples of train a value of a context column, on average. Users and the like have fewer: other features, such as bins
 # of a user's clicks, tell such values apart, and then the rate in the other folds gives away that in the own one.
 LEAST_SAMPLES = 50
 

@@ -143,6 +143,13 @@ def test_unknown_model_key_names_the_nearest(config_dir):
         check_model_keys(params, Model)
 
 
+def test_a_setting_that_the_model_once_had_is_named_with_what_to_do(config_dir):
+    params = load_config(config_dir(), "QIN_a", overrides=["self_ensemble=false"])
+    message = "expid 'QIN_a': the setting 'self_ensemble' was removed: .* Leave it out and train again"
+    with pytest.raises(ConfigError, match=message):
+        check_model_keys(params, resolve("QIN").model_class)
+
+
 def test_integer_regulariser_becomes_a_float_that_fuxictr_reads(config_dir):
     params = load_config(config_dir(), "QIN_a", overrides=["embedding_regularizer=1"])
     assert isinstance(params["embedding_regularizer"], float)

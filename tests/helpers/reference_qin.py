@@ -56,6 +56,9 @@ class Table:
     def to(self, device: object) -> Table:
         return self
 
+    def of_batch(self, batch: Batch) -> tuple[Table, Batch]:
+        return self, batch
+
     def gather(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         return {name: value[ids.reshape(-1).long()] for name, value in self.features.items()}
 
@@ -170,8 +173,6 @@ def _pool(model: QIN, state: dict, target: np.ndarray, history: list[np.ndarray]
     scores = np.array([q @ (w_k @ h) / np.sqrt(len(q)) for h in history])
     weights = {
         "relu": lambda s: np.maximum(s, 0),
-        "relu2": lambda s: np.maximum(s, 0) ** 2,
-        "silu": lambda s: s / (1 + np.exp(-s)),
         "softmax": lambda s: np.exp(s) / np.exp(s).sum(),
     }[model.attention_layers.activation](scores)
     pooled = sum((a * (w_v @ h) for a, h in zip(weights, history, strict=True)), np.zeros(len(q)))

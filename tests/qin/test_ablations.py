@@ -18,13 +18,9 @@ CHANGES = {
     "mean": {"pooling": "mean"},
     "mlp": {"interaction": "mlp", "mlp_hidden_units": [1024, 512, 256]},
     "softmax": {"attention_activation": "softmax"},
-    "relu2": {"attention_activation": "relu2"},
-    "silu": {"attention_activation": "silu"},
     "relu": {"activation": "relu"},
     "attention_dropout": {"attention_dropout": 0.1},
     "R3": {"num_row": 3},
-    "heads": {"quadratic_variant": "heads", "heads": 4},
-    "self_ensemble": {"self_ensemble": True},
 }
 
 
@@ -62,7 +58,7 @@ def test_every_row_is_there(data, change):
     assert f"QIN_{data}_{change}" in list_expids(CONFIG)
 
 
-@pytest.mark.parametrize("change", [change for change in CHANGES if change not in ("relu2", "silu", "R3")])
+@pytest.mark.parametrize("change", [change for change in CHANGES if change != "R3"])
 def test_every_change_learns(run_qin, data_root, change):
     report, path = run_qin(*SMALL, *LEARNING, expid=f"QIN_demo_{change}")
     check_learnt(report, path, data_root)

@@ -8,7 +8,8 @@ import torch
 
 from fuxictr_multimodal.data.batch import Jagged
 from model_zoo.QIN import sparse_attend
-from model_zoo.QIN.attention import ACTIVATIONS, JaggedHistory, MeanPooling, PaddedHistory, SparseTargetAttention
+from model_zoo.QIN.attention import JaggedHistory, MeanPooling, PaddedHistory, SparseTargetAttention
+from model_zoo.QIN.attention_weights import ACTIVATIONS, segment_softmax
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 ROWS, ITEMS, WIDTH = 13, 17, 5
@@ -98,7 +99,7 @@ def test_an_empty_history_gives_the_target(activation):
 def test_softmax_weights_add_up_to_one_and_survive_large_scores():
     _, jagged = history()
     scores = torch.linspace(-2000, 2000, len(jagged.slots.values), dtype=torch.float64)
-    weights = sparse_attend.segment_softmax(scores, jagged.slots)
+    weights = segment_softmax(scores, jagged.slots)
     sums = torch.zeros(ROWS, dtype=torch.float64).index_add(0, jagged.slots.row_index(), weights)
     assert sums.tolist() == pytest.approx((jagged.slots.lengths > 0).double().tolist())
 

@@ -60,9 +60,7 @@ def test_it_is_added_for_every_network_by_its_weight(options):
     assert (with_it - without).item() == pytest.approx(0.3 * expected)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"networks": 2}, {"self_ensemble": True, "net_dropout": 0.1}, {"pooling": "mean"}]
-)
+@pytest.mark.parametrize("options", [{}, {"networks": 2, "net_dropout": 0.1}, {"pooling": "mean"}])
 def test_fast_equals_plain_and_a_triple_equals_a_batch(options):
     model, batch = example(**options)
     plain = copy.deepcopy(model)

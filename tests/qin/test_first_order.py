@@ -227,7 +227,6 @@ def test_scoring_takes_the_average_of_the_last_steps():
         ({"first_order_regularizer": "1e-5"}, "must be a number"),
         ({"first_order_learning_rate": "3e-2"}, "first_order_learning_rate is the text"),
         ({"first_order_loss": "both"}, "first_order_loss='both'"),
-        ({"first_order_loss": "own", "self_ensemble": True, "net_dropout": 0.1}, "its own loss"),
     ],
 )
 def test_wrong_options_are_named(options, message):

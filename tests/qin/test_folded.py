@@ -20,12 +20,8 @@ OPTIONS = {
     "no norm": {"batch_norm": False},
     "one layer": {"num_layers": 1},
     "softmax": {"attention_activation": "softmax"},
-    "relu2": {"attention_activation": "relu2"},
-    "silu": {"attention_activation": "silu"},
     "mean": {"pooling": "mean"},
     "attention width": {"attention_dim": 3},
-    "heads": {"quadratic_variant": "heads", "heads": 3},
-    "heads without norm": {"quadratic_variant": "heads", "batch_norm": False, "activation": "relu"},
     "mlp": {"interaction": "mlp", "mlp_hidden_units": [7, 5]},
     "mlp without norm": {"interaction": "mlp", "mlp_hidden_units": [7], "batch_norm": False},
     "linear": {"interaction": "mlp", "mlp_hidden_units": []},
@@ -37,6 +33,8 @@ OPTIONS = {
     "terms with their own loss": {"first_order": TERMS, "first_order_loss": "own", "first_order_share": 0.3},
     "averaged terms": {"first_order": TERMS, "first_order_averaging": 0.9},
     "similarity": {"similarity_tiers": 5},
+    "similarity in scores": {"attention_similarity": True, "attention_activation": "relu_mean"},
+    "similarity in scores and counted": {"attention_similarity": True, "similarity_tiers": 3, "networks": 2},
     "similarity and mlp": {"similarity_tiers": 4, "interaction": "mlp", "mlp_hidden_units": [6]},
     "everything": {
         "networks": 2,
@@ -45,7 +43,6 @@ OPTIONS = {
         "first_order_loss": "own",
         "attention_activation": "softmax",
     },
-    "self ensemble": {"self_ensemble": True, "net_dropout": 0.3},
     "feature dropout": {"feature_dropout": {"likes_level": 0.5, "item_id": 0.5}},
     "contrastive": {"contrastive_loss": 2.0},
     "regression": {"task": "regression", "loss": "mse_loss", "metrics": []},
@@ -67,13 +64,15 @@ def test_ranks_as_the_model_scores(options):
     model = as_trained(small_qin(**options))
     scores, expected = ranked(model)
     assert expected.std() > 1e-5
-    torch.testing.assert_close(scores, expected, rtol=1e-10, atol=1e-10)
+    # Cosines are float32.
+    exact = 1e-7 if "attention_similarity" in options else 1e-10
+    torch.testing.assert_close(scores, expected, rtol=exact, atol=exact)
 
 
 @pytest.mark.parametrize("activation", ["relu", "softmax"])
 @pytest.mark.parametrize("pooling", ["attention", "mean"])
 @pytest.mark.parametrize("behaviours", [("history",), TWO])
-@pytest.mark.parametrize("more", [{}, {"networks": 2}, {"quadratic_variant": "heads", "heads": 2}])
+@pytest.mark.parametrize("more", [{}, {"networks": 2}])
 def test_events_and_behaviours(behaviours, pooling, activation, more):
     features = feature_map_of_items(behaviours=behaviours, events=True)
     options = {"event_features": "all", "attention_activation": activation, "pooling": pooling, **more}
@@ -117,7 +116,7 @@ def test_without_context():
         torch.testing.assert_close(scores, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("activation", ["relu", "softmax", "silu"])
+@pytest.mark.parametrize("activation", ["relu", "softmax"])
 @pytest.mark.parametrize("slots", [None, 9])
 def test_empty_histories(activation, slots):
     model = as_trained(small_qin(attention_activation=activation, similarity_tiers=4))

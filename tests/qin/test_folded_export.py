@@ -23,7 +23,6 @@ OPTIONS = {
         "first_order": TERMS,
         "first_order_loss": "own",
     },
-    "heads": {"quadratic_variant": "heads", "attention_activation": "silu"},
     "mlp and mean": {"interaction": "mlp", "pooling": "mean", "mlp_hidden_units": [6]},
 }
 # Weights of order 1 make large numbers in between, so that float32 shows; test_folded.py compares in float64.

@@ -22,8 +22,6 @@ from tests.helpers.reference_qin import feature_map, item_table, random_batch, r
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 VARIANTS = [
     {},
-    {"attention_activation": "relu2"},
-    {"attention_activation": "silu"},
     {"attention_activation": "softmax"},
     {"attention_dim": 7},
     {"num_row": 1},

@@ -80,7 +80,6 @@ def test_float32_is_the_default_bit_for_bit(form):
         {"net_dropout": 0.0},
         {"batch_norm": False},
         {"activation": "relu", "attention_activation": "softmax"},
-        {"quadratic_variant": "heads"},
         {"form": "plain"},
     ],
     ids=lambda options: "-".join(f"{k}={v}" for k, v in options.items()) or "published",

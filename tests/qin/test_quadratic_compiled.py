@@ -120,6 +120,6 @@ def test_a_model_is_compiled_by_its_configuration(traced):
     model = small_qin(compile=True)
     assert model.qnn.compiled
     assert not small_qin().qnn.compiled
-    for wrong in ({"form": "plain"}, {"interaction": "mlp"}, {"quadratic_variant": "heads"}):
+    for wrong in ({"form": "plain"}, {"interaction": "mlp"}):
         with pytest.raises(ConfigError, match="compile is for the optimized implementation"):
             small_qin(compile=True, **wrong)

@@ -51,7 +51,7 @@ def test_longctr_models_are_traced_for_the_compiler_of_torch(trained, tmp_path, 
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-@pytest.mark.parametrize("name", longctr_models())
+@pytest.mark.parametrize("name", [*longctr_models(), "MUSE"])
 def test_longctr_models_score_alike_in_onnx_runtime(trained, tmp_path, name):
     servable, feature_map, model, to_inputs = trained(f"{name}_demo", *OVERRIDES.get(name, []))
     path = tmp_path / "model.onnx"

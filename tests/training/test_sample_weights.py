@@ -17,8 +17,6 @@ MODELS = {
     "QIN": QIN,
     "reference": {**QIN, "form": "plain"},
     "two_networks": {**QIN, "networks": 2},
-    # It wants dropout; this one never drops anything.
-    "self_ensemble": {**QIN, "self_ensemble": True, "net_dropout": 1e-12},
     "first_order": {**QIN, "first_order": ["user"], "first_order_loss": "own"},
     "mse": {**QIN, "loss": "mse_loss"},
     # Dice, its usual activation, normalises over the batch.
@@ -123,9 +121,7 @@ def test_a_training_with_weights_is_one_of_repeated_samples(shop, name):
     assert weighted != pytest.approx(plain, rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    "options", [[], ["accumulation_steps=2", "batch_size=10"], ["self_ensemble=true", "net_dropout=0.1"]]
-)
+@pytest.mark.parametrize("options", [[], ["accumulation_steps=2", "batch_size=10"], ["networks=2", "net_dropout=0.1"]])
 def test_a_training_with_equal_weights_has_the_trace_without(shop, options):
     assert losses(shop, "QIN_ones", *options) == losses(shop, "QIN_plain", *options)
 

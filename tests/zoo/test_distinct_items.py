@@ -18,7 +18,7 @@ from fuxictr_multimodal.zoo.models import longctr_models
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 
 
-@pytest.mark.parametrize("model", longctr_models())
+@pytest.mark.parametrize("model", [*longctr_models(), "MUSE"])
 def test_losses_gradients_and_scores_are_those_of_every_slot(data_root, monkeypatch, model):
     settings = [f"data_root={data_root}", "verbose=0", "dataset_id=Synthetic_test", "batch_size=128", "embedding_dim=4"]
     loaded = Experiment.load(CONFIG, f"{model}_demo", overrides=[*settings, "embedding_regularizer=1.e-3"])

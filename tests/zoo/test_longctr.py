@@ -16,11 +16,12 @@ from fuxictr_multimodal.data.item_table import ItemTable
 from fuxictr_multimodal.data.store import SplitReader
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.zoo.layouts import as_longctr
-from fuxictr_multimodal.zoo.models import longctr_models, resolve
+from fuxictr_multimodal.zoo.models import longctr_models, own_models, resolve
 from tests.helpers.learning import LEARNING, check_learnt
 from tests.helpers.padded_loader import padded_batches
 
 MODELS = longctr_models()
+PEERS = [name for name in own_models() if name not in ("QIN", "Trees")]  # of this project, on the same triple
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 SMALL = ["dataset_id=Synthetic_test", "epochs=1", "batch_size=256", "embedding_dim=8"]
 SUFFIXES = {"demo": "Synthetic_demo", "MovieLens": "MovieLens", "MicroLens_1M": "MicroLens_1M_x1"}
@@ -37,7 +38,7 @@ def experiment(data_root):
     return load
 
 
-@pytest.mark.parametrize("expid", [name for name in list_expids(CONFIG) if name.partition("_")[0] in MODELS])
+@pytest.mark.parametrize("expid", [name for name in list_expids(CONFIG) if name.partition("_")[0] in (*MODELS, *PEERS)])
 def test_every_baseline_names_parameters_that_its_model_reads(expid):
     params = load_config(CONFIG, expid)
     check_model_keys(params, resolve(params["model"]).model_class)
@@ -48,7 +49,7 @@ def test_every_baseline_names_parameters_that_its_model_reads(expid):
 def test_baselines_share_their_setting_with_qin(suffix):
     shared = ["dataset_id", "batch_size", "epochs", "early_stop_patience", "embedding_dim", "embedding_regularizer"]
     shared.append("factor")
-    names = {model: f"{model}_{suffix}" for model in MODELS}
+    names = {model: f"{model}_{suffix}" for model in (MODELS if suffix == "MicroLens_1M" else [*MODELS, *PEERS])}
     if suffix == "MicroLens_1M":
         names["DIN"] = "DIN_shared_MicroLens_1M"  # DIN_MicroLens_1M is the challenge's own
     qin = load_config(CONFIG, f"QIN_{suffix}")
@@ -67,7 +68,7 @@ def test_the_challenge_setting_of_din():
     assert (params["embedding_regularizer"], params["net_regularizer"]) == (0, 0)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, *PEERS])
 def test_learns_evaluates_and_predicts_by_its_expid(run_qin, data_root, model):
     report, path = run_qin(*SMALL, *LEARNING, expid=f"{model}_demo")
     assert report.model == model
@@ -83,7 +84,7 @@ def test_a_plateau_lowers_the_rate_by_the_factor_of_the_experiment(run_qin):
         assert following["learning_rate"] == pytest.approx(row["learning_rate"] * (1 if row["best"] else 0.25))
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, *PEERS])
 def test_a_score_does_not_depend_on_the_rest_of_the_batch(experiment, model):
     loaded = experiment(f"{model}_demo")
     feature_map = loaded.feature_map()

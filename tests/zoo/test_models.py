@@ -61,6 +61,9 @@ def test_the_order_is_ours_longctr_clone(zoo_root):
 
     assert resolve("QIN", zoo_root=zoo_root) == ZooModel(QIN, "batch")
     assert resolve("DIN", zoo_root=zoo_root) == ZooModel(DIN, "longctr")
+    from model_zoo.BST import BST
+
+    assert resolve("BST", zoo_root=zoo_root) == ZooModel(BST, "longctr")
     rare = resolve("Rare", zoo_root=zoo_root)
     assert (rare.model_class.marker, rare.layout) == ("Rare", "flat")
     for name in ("clone/DIN", "checkout/DIN"):  # the latter is what earlier versions called it
@@ -106,7 +109,7 @@ def test_an_unknown_name_lists_what_there_is(zoo_root):
     for part in (
         "'DINN' is not in the zoo",
         "Did you mean 'DIN'?",
-        "This project has QIN",
+        "This project has BST, HSTU, MUSE, QIN, RankMixer, Trees;",
         *LONGCTR,
         "DIN, QIN, Rare.",
     ):
@@ -128,7 +131,7 @@ def test_a_fuxictr_without_longctr_is_named(monkeypatch):
 
 def test_what_longctr_has():
     assert zoo.longctr_models() == LONGCTR
-    assert zoo.own_models() == ["QIN", "Trees"]
+    assert zoo.own_models() == ["BST", "HSTU", "MUSE", "QIN", "RankMixer", "Trees"]
 
 
 class DinLike(BaseModel):

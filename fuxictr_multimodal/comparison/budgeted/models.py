@@ -223,7 +223,16 @@ MODELS = (
     ),
 )
 CORE = 7
-BY_LABEL = {model.label: model for model in MODELS}
+# Compared when they are asked for: probes and trials of theirs would take the time of those above.
+PEERS = (
+    Model("BST", _zoo("BST", hidden_units=_widths, num_layers=1, num_heads=2), {}),
+    Model("HSTU", _zoo("HSTU", hidden_units=_widths, num_layers=1, num_heads=2, head_dim=16), {}),
+    Model("MUSE", _zoo("MUSE", hidden_units=_widths, attention_dim=_attention_dim), {"num_layers": []}),
+    Model(
+        "RankMixer", _zoo("RankMixer", hidden_units=_widths, num_layers=2, token_dim=lambda s: 2 * s.attention_dim), {}
+    ),
+)
+BY_LABEL = {model.label: model for model in (*MODELS, *PEERS)}
 
 
 def choose(labels: Sequence[str] | None, shape: Shape, *, zoo_root: Path | None) -> tuple[list[Model], int]:

@@ -12,7 +12,10 @@ from fuxictr_multimodal.config.binder import bind
 from fuxictr_multimodal.config.dataset_settings import DATASET_KEYS, DatasetSettings
 from fuxictr_multimodal.config.entry_settings import Form, form_of
 from fuxictr_multimodal.data.entry.tables.files import Table, scan
-from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col
+from fuxictr_multimodal.data.recipes.behaviour_columns import KEYS as BEHAVIOUR_KEYS
+from fuxictr_multimodal.data.recipes.behaviour_columns import WIDTH as BEHAVIOUR_WIDTH
+from fuxictr_multimodal.data.recipes.behaviour_columns import BehaviourColumns
+from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_item_vectors, check_label_col
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 TABLES = ("train_data", "valid_data", "test_data", "interactions", "item_data", "user_data")
@@ -26,7 +29,7 @@ FEATURE_MAP = "feature_map.json"
 BESIDE = "_h5"
 _COPY = re.compile(r"copy_from\(\s*([^()\s]+)\s*\)")
 # Keys of a column that say how it is made; on disk it is made already.
-_MAKING = ("preprocess", "embedding_file", "encoder")
+_MAKING = ("preprocess", "embedding_file", "encoder", *BEHAVIOUR_KEYS)
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,23 @@ class Columns:
 
     def dtypes(self, columns: Collection[Mapping[str, Any]]) -> dict[str, str]:
         """Types of columns in the files, by the names that they have there; see `scan`."""
-        return {self.raw_name(c): self._dtype_of(c) for c in columns if "embedding_file" not in self.making[c["name"]]}
+        return {self.raw_name(c): self._dtype_of(c) for c in columns if self.in_tables(c)}
+
+    def in_tables(self, column: Mapping[str, Any]) -> bool:
+        """Whether the column's values are in the tables of the entry."""
+        making = self.making[column["name"]]
+        return "embedding_file" not in making and "item_vectors" not in making
+
+    def by_behaviour(self, where: str) -> BehaviourColumns:
+        """The columns of the item table that training behaviour makes.
+
+        Raises:
+            ConfigError: their settings do not go together.
+        """
+        made = {c["name"]: c for c in self.items if "item_vectors" in self.making[c["name"]]}
+        return BehaviourColumns.of_settings(
+            {name: {**self.making[name], "pretrain_dim": c["pretrain_dim"]} for name, c in made.items()}, where
+        )
 
     def raw_name(self, column: Mapping[str, Any]) -> str:
         """The column's name in the files."""
@@ -265,6 +284,12 @@ def _complete(
     for key, kind in (("embedding_file", "embedding"), ("encoder", "text")):
         if key in making and (column["type"] != kind or flat or column.get("source") != "item"):
             raise ConfigError(f"{name}: {key} is for a column of type {kind} with `source: item`")
+    if any(key in making for key in BEHAVIOUR_KEYS):
+        if flat or "embedding_file" in making:
+            reason = "comes with vectors already" if "embedding_file" in making else "needs items and histories"
+            raise ConfigError(f"{name}: item_vectors is for another kind of column: this one {reason}")
+        check_item_vectors({**column, **{key: making[key] for key in BEHAVIOUR_KEYS if key in making}}, name)
+        column.setdefault("pretrain_dim", BEHAVIOUR_WIDTH)
     if column["type"] == "text":
         if flat or column.get("source") != "item":
             raise ConfigError(f"{name}: type text is for columns with `source: item`")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from fuxictr_multimodal.data.recipes.behaviour_columns import BehaviourColumns
 from fuxictr_multimodal.data.recipes.interactions import SPLITS
 from fuxictr_multimodal.data.recipes.movielens_raw import LATEST, ONE_M, TAIL, read_raw
 from fuxictr_multimodal.data.recipes.movielens_recipe import LIKED, Recipe
@@ -68,6 +69,7 @@ def build(
     entry = load_dataset_config(config_dir, dataset_id)
     where = f"dataset {dataset_id!r} in {config_dir}"
     columns = [column for column in check_feature_cols(entry["feature_cols"], where) if column["active"]]
+    by_behaviour = BehaviourColumns.of(columns, where)
     max_len = entry.get("max_len", 64)
     recipe = Recipe(raw, history=history, user_levels=user_levels, max_len=max_len)
     row_columns, item_columns = recipe.row_columns(), recipe.item_columns()
@@ -77,9 +79,11 @@ def build(
         row_columns |= times.of_targets()
         metadata |= times.facts()
 
-    vectors: dict[str, np.ndarray] = {}
+    behaviour = by_behaviour.make(recipe.training_behaviour(), items=recipe.num_items, max_len=max_len)
+    metadata |= behaviour.facts
+    vectors: dict[str, np.ndarray] = dict(behaviour.columns)
     for column in columns:
-        if column["type"] == "embedding" and column.get("source") == "item":
+        if column["type"] == "embedding" and column.get("source") == "item" and column["name"] not in vectors:
             dim = column.get("pretrain_dim", 128)
             vectors[column["name"]], metadata[column["name"]] = recipe.item_vectors(embedding, dim=dim)
     on_items = [column["name"] for column in columns if column.get("source") == "item"]
@@ -127,6 +131,7 @@ def build(
         builder.write_items(
             {name: vectors[name] if name in vectors else item_columns[name].to_numpy() for name in on_items},
             titles=["", *raw.movies["title"].to_list()],
+            folds=behaviour.folds,
         )
         label = check_label_col(entry["label_col"], where)["name"]
         for code, split in enumerate(SPLITS):
@@ -135,6 +140,7 @@ def build(
                 chunk = rows[start : start + CHUNK_ROWS]
                 values = {name: row_columns[name].gather(chunk).to_numpy() for name in on_rows}
                 values |= {label: recipe.labels[chunk], "item_id": recipe.items[chunk]}
+                values |= behaviour.fold_column(recipe.users[chunk])
                 earlier = recipe.histories.take(chunk)
                 of_events = {} if times is None else times.of_histories(chunk)
                 builder.append(

@@ -24,6 +24,7 @@ from fuxictr_multimodal.data.recipes.interactions import (
     sums_before,
 )
 from fuxictr_multimodal.data.recipes.movielens_raw import TAIL, MovieLensRaw
+from fuxictr_multimodal.data.recipes.user_events import UserEvents
 from fuxictr_multimodal.errors import DataError
 
 LIKED = 4  # ratings of at least this are positive
@@ -63,7 +64,7 @@ class Recipe:
         self.num_items = len(ids) + 1
         self.split = self._split()
         self.is_train = self.split == TRAIN
-        keep = self.labels == 1 if history == "liked" else np.ones(len(ratings), dtype=bool)
+        self.kept = keep = self.labels == 1 if history == "liked" else np.ones(len(ratings), dtype=bool)
         self.histories = earlier_items(self.user_codes, self.times, self.items, keep=keep, max_len=max_len)
         self.user_rows = self.is_train if user_levels == "train" else np.ones(len(ratings), dtype=bool)
         self.prior = float(self.labels[self.is_train].mean())
@@ -93,6 +94,17 @@ class Recipe:
                 f"are too few for {self.split_method}"
             )
         return split
+
+    def training_behaviour(self) -> UserEvents:
+        """What item vectors may count: the films of histories that were rated before the user's last training row."""
+        return UserEvents.of_log(
+            self.user_codes,
+            self.times,
+            self.items,
+            samples=self.is_train,
+            events=self.is_train & self.kept,
+            names=np.unique(self.users),
+        )
 
     def row_columns(self) -> dict[str, pl.Series]:
         """Columns of a rating, one entry per rating."""

@@ -7,9 +7,9 @@ of the columns that `finish` compares.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fuxictr_multimodal.config.names import check_dataset_id
-from fuxictr_multimodal.data.store import integrity, validation
+from fuxictr_multimodal.data.store import integrity, item_rows, validation
 from fuxictr_multimodal.data.store.disk_columns import DiskColumns
 from fuxictr_multimodal.data.store.encoding import FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, StoreFeatureProcessor
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_label_col, check_roles
 from fuxictr_multimodal.data.store.h5_writer import write_item_file
 from fuxictr_multimodal.data.store.id_columns import IdColumns
 from fuxictr_multimodal.data.store.ids import IDS_FOLDER, IdMap
-from fuxictr_multimodal.data.store.item_rows import complete_sizes, encoded_items, order_items
+from fuxictr_multimodal.data.store.item_rows import order_items
 from fuxictr_multimodal.data.store.manifest import MANIFEST_NAME, SPLITS, Manifest, as_json
 from fuxictr_multimodal.data.store.number_scales import NumberScales
 from fuxictr_multimodal.data.store.promises import Promises
@@ -35,22 +35,12 @@ from fuxictr_multimodal.data.store.split_builder import SplitBuilder, is_given
 from fuxictr_multimodal.data.store.staging import Staging, StoreExistsError
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.system.files import sha256
-from fuxictr_multimodal.system.writing import writing
 
 __all__ = ["StoreBuilder", "StoreExistsError", "order_items"]
 
-STORE_NAMES = frozenset(
-    {
-        MANIFEST_NAME,
-        FEATURE_MAP_NAME,
-        FEATURE_VOCAB_NAME,
-        ITEM_FILE,
-        TITLES_FILE,
-        IDS_FOLDER,
-        *SPLITS,
-        *(f"{s}.h5" for s in SPLITS),
-    }
-)
+_FILES = (MANIFEST_NAME, FEATURE_MAP_NAME, FEATURE_VOCAB_NAME, ITEM_FILE, TITLES_FILE, IDS_FOLDER)
+STORE_NAMES = frozenset({*_FILES, *SPLITS, *(f"{split}.h5" for split in SPLITS)})
+NO_FOLDS: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class StoreBuilder:
@@ -192,11 +182,19 @@ class StoreBuilder:
         """
         self._ids.add(ids)
 
-    def write_items(self, columns: Mapping[str, np.ndarray] | None, *, titles: Sequence[str] | None = None) -> None:
+    def write_items(
+        self,
+        columns: Mapping[str, np.ndarray] | None,
+        *,
+        titles: Sequence[str] | None = None,
+        folds: Mapping[str, np.ndarray] = NO_FOLDS,
+    ) -> None:
         """Write the item table: arrays of equal length by name; row i is item i, row 0 is padding.
 
         The column of `item_col` may be omitted. Raw columns are encoded by the fitted processor. `titles` are shown to
-        people, one per row; no model reads them. A flat dataset has no item table: None, or no call.
+        people, one per row; no model reads them. `folds` are values of embeddings for each of K folds of users, (items,
+        K, d) by name; rows of splits then have a column `item_fold`: 0, none, to K. A flat dataset has no item table:
+        None, or no call.
 
         Raises:
             DataError: a column is missing or of a wrong dtype or shape, an id is out of range, an embedding is not
@@ -211,18 +209,18 @@ class StoreBuilder:
         where = ITEM_FILE
         specs = [column for column in self._feature_cols if column.get("source") == "item"]
         own = next(column for column in specs if column["name"] == self._item_col)
-        rows = complete_sizes(columns, specs, own, titles=titles, where=where)
+        rows = item_rows.complete_sizes(columns, specs, own, titles=titles, where=where)
         self._ids.check_items(rows)
-        processor = self._fit_columns(rows, columns)
-        data = encoded_items(columns, specs, columns_on_disk=self._columns, processor=processor, where=where)
+        processor = self._fit_columns(rows, columns, folds)
+        data = item_rows.encoded_items(columns, specs, columns_on_disk=self._columns, processor=processor, where=where)
         self._scales.add({name: values[1:] for name, values in data.items()})
-        write_item_file(self.dir / ITEM_FILE, self._columns.of_items(), data)
-        if titles is not None:
-            path = self.dir / TITLES_FILE
-            with writing(path):
-                path.write_text(json.dumps(list(titles), ensure_ascii=False), encoding="utf-8")
+        data |= item_rows.folded_items(folds, columns_on_disk=self._columns, where=where)
+        write_item_file(self.dir / ITEM_FILE, [*self._columns.of_items(), *self._columns.of_folds()], data)
+        item_rows.write_titles(self.dir, titles)
 
-    def _fit_columns(self, rows: int, items: Mapping[str, np.ndarray] | None = None) -> StoreFeatureProcessor:
+    def _fit_columns(
+        self, rows: int, items: Mapping[str, np.ndarray] | None = None, folds: Mapping[str, np.ndarray] = NO_FOLDS
+    ) -> StoreFeatureProcessor:
         """Fit the raw columns; `rows` is the number of rows of the item table `items`."""
         processor = StoreFeatureProcessor(
             feature_cols=self._feature_cols,
@@ -243,6 +241,8 @@ class StoreBuilder:
             item_col=self._item_col,
             items=rows,
             weight=self._weight_col,
+            folds=next((values.shape[1] for values in folds.values()), 0),
+            folded=frozenset(folds),
         )
         return processor
 
@@ -370,7 +370,7 @@ class StoreBuilder:
             item_col=self._item_col,
             splits={split: state.counts() for split, state in splits.items()},
             columns=splits["train"].columns,
-            item_columns=self._columns.of_items(),
+            item_columns=[*self._columns.of_items(), *self._columns.of_folds()],
             items=self._columns.items,
             split_method=split_method,
             negative_sampling=as_json(negative_sampling),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fuxictr_multimodal.data.store import validation
-from fuxictr_multimodal.data.store.manifest import Column
+from fuxictr_multimodal.data.store.manifest import FOLD_COL, Column, folds_name
 
 DTYPES = {"meta": "int64", "numeric": "float32", "embedding": "float32"}
 WIDTHS = {"sequence": "max_len", "embedding": "pretrain_dim"}
@@ -27,6 +27,8 @@ class DiskColumns:
             in the splits.
         items: rows of the item table.
         weight: name of the weight of a sample, or None.
+        folds: number of folds of users.
+        folded: item features with values for each of them.
     """
 
     feature_cols: Sequence[Mapping[str, Any]]
@@ -35,10 +37,20 @@ class DiskColumns:
     item_col: str | None
     items: int
     weight: str | None = None
+    folds: int = 0
+    folded: Collection[str] = ()
 
     def of_items(self) -> list[Column]:
         """Columns of the item table, in the order of `feature_cols`."""
         return [self._column(column, "item") for column in self.feature_cols if self._of_item(column)]
+
+    def of_folds(self) -> list[Column]:
+        """Columns of the item table with a feature's values for each fold, in the same order."""
+        return [
+            Column(folds_name(column.name), column.dtype, "fold", (self.folds, *column.shape))
+            for column in self.of_items()
+            if column.name in self.folded
+        ]
 
     def of_events(self) -> list[Column]:
         """Columns that go with the items of each history, in the order of `feature_cols`."""
@@ -52,6 +64,8 @@ class DiskColumns:
             first.append(Column(self.weight, "float32", "weight"))
         if self.item_col is not None:
             first.append(Column(self.item_col, "int32", "target"))
+        if self.folds:
+            first.append(Column(FOLD_COL, "uint8", "fold"))
         return [
             *first,
             *(self._column(column, _role(column)) for column in self.feature_cols if not self._of_item(column)),
@@ -81,6 +95,9 @@ class DiskColumns:
         place: dict[str, Any] = {"name": column.name, "shape": column.shape, "where": where, "first_row": first_row}
         if column.dtype == "float32":
             return validation.as_floats(values, **place)
+        if column.role == "fold":
+            remedy = f"there are {self.folds} folds, and 0 is none"
+            return validation.as_ids(values, low=0, high=self.folds + 1, remedy=remedy, **place).astype(np.uint8)
         if column.role == "target":
             remedy = "a target must be a row of the item table, and item 0 is padding"
             return validation.as_ids(values, low=1, high=self.items, remedy=remedy, **place)

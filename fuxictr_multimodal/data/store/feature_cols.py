@@ -96,6 +96,19 @@ def _check_column(column: dict[str, Any], where: str) -> None:
     if column.get("remap", True) is not True and column["type"] != "meta":
         raise ConfigError(f"{where}: remap: False does not work in FuxiCTR; give vocab_size for encoded ids")
     check_feature_encoder(column.get("feature_encoder"), where)
+    check_item_vectors(column, where)
+
+
+def check_item_vectors(column: Mapping[str, Any], where: str) -> None:
+    """Refuse `item_vectors` of another column than an item's embedding, and its settings without it."""
+    bind(FeatureColumn, column, where)
+    if "item_vectors" in column:
+        if column["type"] != "embedding" or column.get("source") != "item":
+            raise ConfigError(f"{where}: item_vectors is for a column of type embedding with `source: item`")
+        return
+    for key in ("window", "folds"):
+        if key in column:
+            raise ConfigError(f"{where}: {key} means nothing without item_vectors")
 
 
 def _check_buckets(column: Mapping[str, Any], where: str) -> None:
@@ -151,6 +164,11 @@ def check_roles(
         ConfigError: naming the column and what to do.
     """
     by_name = {column["name"]: column for column in columns}
+    for name in (name for name, column in by_name.items() if "item_vectors" in column):
+        raise ConfigError(
+            f"{where}: column {name!r}: item_vectors needs histories of users: a log, samples with histories, or data "
+            "that a script prepares: leave the column out"
+        )
     if item_col is not None:
         own = by_name.get(item_col)
         if own is None or own.get("source") != "item" or own["type"] != "categorical":

@@ -78,7 +78,8 @@ def _check_vocabularies(directory: Path, features: Specs) -> None:
 def _check_item_table(directory: Path, manifest: Manifest, own: str, features: Specs, ids: Mapping[str, int]) -> None:
     path = directory / ITEM_FILE
     stored = read_item_table(path)
-    found = [Column(name, str(values.dtype), "item", values.shape[1:]) for name, values in stored.items()]
+    roles = {column.name: column.role for column in manifest.item_columns}
+    found = [Column(n, str(values.dtype), roles.get(n, "item"), values.shape[1:]) for n, values in stored.items()]
     if found != manifest.item_columns:
         raise _disagrees(path, f"columns {list(stored)}", "others, or of other types or widths")
     for rows in (*map(len, stored.values()), ids.get(own, manifest.items)):
@@ -115,6 +116,7 @@ def _check_split(
         items=manifest.items if has_items else None,
         max_len=manifest.max_len,
         ids={name: count for name, count in ids.items() if name in reader.columns},
+        folds=manifest.folds,
     )
     events = [column.name for column in manifest.event_columns]
     label = next((name for name, column in reader.columns.items() if column.role == "label"), None)

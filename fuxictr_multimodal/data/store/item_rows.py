@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,10 @@ from fuxictr_multimodal.data.store import validation
 from fuxictr_multimodal.data.store.disk_columns import DiskColumns
 from fuxictr_multimodal.data.store.encoding import StoreFeatureProcessor
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
+from fuxictr_multimodal.data.store.manifest import folds_name
 from fuxictr_multimodal.data.store.reader import TITLES_FILE
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.system.writing import writing
 
 
 def order_items(ids: np.ndarray, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -159,6 +163,34 @@ def encoded_items(
             f"places rows by id"
         )
     return data
+
+
+def folded_items(folds: Mapping[str, np.ndarray], *, columns_on_disk: DiskColumns, where: str) -> dict[str, np.ndarray]:
+    """Values of embeddings for each fold of users as on disk, by the name of their column.
+
+    Args:
+        folds: (items, K, d) by name of the embedding.
+        columns_on_disk: of the dataset.
+        where: the file, for messages.
+
+    Raises:
+        DataError: a shape or a value is wrong, or row 0 is not padding.
+    """
+    data = {}
+    for column in columns_on_disk.of_folds():
+        values = folds[column.name.removesuffix(folds_name(""))]
+        data[column.name] = columns_on_disk.checked(column, values, where=where, first_row=0)
+        check_zero_row(data[column.name], name=column.name, where=where)
+    return data
+
+
+def write_titles(folder: Path, titles: Sequence[str] | None) -> None:
+    """Write what people are shown of each item, where there is something."""
+    if titles is None:
+        return
+    path = folder / TITLES_FILE
+    with writing(path):
+        path.write_text(json.dumps(list(titles), ensure_ascii=False), encoding="utf-8")
 
 
 def check_zero_row(values: np.ndarray, *, name: str, where: str) -> None:

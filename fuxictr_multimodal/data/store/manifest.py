@@ -24,6 +24,13 @@ SPLITS = ("train", "valid", "test")
 # Keys that are written only where they hold something.
 LATER = frozenset({"behaviours", "event_columns", "ids"})
 CHECKSUM = "checksum"
+# Column of a split: the fold of each sample's user, where item features depend on it.
+FOLD_COL = "item_fold"
+
+
+def folds_name(name: str) -> str:
+    """Column of `item.h5` with a feature's values for each fold."""
+    return f"{name}.folds"
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,10 @@ class Column:
 
     Attributes:
         name: the name in `feature_cols` or `label_col`, or `weight_col`.
-        dtype: `uint8` for labels, `int32` for ids, `int64` for meta columns, `float32` for numbers.
-        role: `label`, `weight`, `target`, `event` (of the target), `context` or `meta` in a split, `item` in the item
-            table, `event` in the histories.
-        shape: shape of one row: `()` for a scalar, `(T,)` for tags, `(d,)` for an embedding.
+        dtype: `uint8` for labels and folds, `int32` for ids, `int64` for meta columns, `float32` for numbers.
+        role: `label`, `weight`, `target`, `fold`, `event` (of the target), `context` or `meta` in a split, `item` or
+            `fold` (a feature's values for each fold) in the item table, `event` in the histories.
+        shape: shape of one row: `()` for a scalar, `(T,)` for tags, `(d,)` for an embedding, `(K, d)` for folds.
     """
 
     name: str
@@ -147,6 +154,11 @@ class Manifest:
     behaviours: list[str] = field(default_factory=list)
     event_columns: list[Column] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
+
+    @property
+    def folds(self) -> int:
+        """Folds of users on which item features depend; 0 where there are none."""
+        return next((column.shape[0] for column in self.item_columns if column.role == "fold"), 0)
 
     @property
     def weight_col(self) -> str | None:

@@ -12,7 +12,7 @@ from fuxictr_multimodal.errors import DataError
 
 SPLIT_NAMES = frozenset({"train", "valid", "test"})
 DTYPES = frozenset({"uint8", "int32", "int64", "float32", "float64"})
-ROLES = frozenset({"label", "weight", "target", "event", "context", "meta", "item"})
+ROLES = frozenset({"label", "weight", "target", "event", "context", "meta", "item", "fold"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

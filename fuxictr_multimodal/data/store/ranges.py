@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fuxictr_multimodal.config.dataset_settings import MOST_FOLDS
 from fuxictr_multimodal.data.jagged import JaggedArrays, row_at
 from fuxictr_multimodal.data.store.damage import BUILD_AGAIN
 from fuxictr_multimodal.data.store.manifest import Column
@@ -63,6 +64,7 @@ class Ranges:
         items: rows of the item table, padding included; by default the `vocab_size` of the target's feature.
         max_len: the longest history, where it is known.
         ids: number of ids of columns whose codes stand for ids of the user.
+        folds: of users.
     """
 
     def __init__(
@@ -73,19 +75,20 @@ class Ranges:
         items: int | None = None,
         max_len: int | None = None,
         ids: Mapping[str, int] | None = None,
+        folds: int | None = None,
     ) -> None:
         target = next((name for name, column in columns.items() if column.role == "target"), None)
         if items is None and target is not None:
             items = features.get(target, {}).get("vocab_size")
-        self._features, self._max_len, self._codes = features, max_len, ids or {}
+        self._features, self._max_len, self._codes, self._folds = features, max_len, ids or {}, folds
         self._items = _ids_up_to(items, low=1, padding="item 0 is padding")
         self._columns = {name: (column, self._bounds_of(column)) for name, column in columns.items()}
 
     @classmethod
     def of(cls, reader: SplitReader, feature_map: FeatureMap) -> Ranges:
         """Those of a feature map; `Experiment` adds to it what the manifest knows of items and histories."""
-        items, longest = (getattr(feature_map, name, None) for name in ("items", "longest_history"))
-        return cls(reader.columns, feature_map.features, items=items, max_len=longest)
+        items, longest, folds = (getattr(feature_map, name, None) for name in ("items", "longest_history", "folds"))
+        return cls(reader.columns, feature_map.features, items=items, max_len=longest, folds=folds)
 
     def read(self, reader: SplitReader, name: str, start: int, stop: int) -> np.ndarray:
         """Rows `start` to `stop` of a column, as `SplitReader.read`.
@@ -148,6 +151,9 @@ class Ranges:
             return WEIGHTS
         if column.role == "target":
             return self._items
+        if column.role == "fold":
+            most = MOST_FOLDS if self._folds is None else self._folds
+            return Bounds(0, most, f"is not in 0 to {most}: the fold of a user")
         if column.role == "meta" or self._features.get(column.name, {}).get("type") == "meta":
             count = self._codes.get(column.name)
             return IDS if count is None else Bounds(-1, count - 1, f"has no id: its codes go from 0 to {count - 1}")

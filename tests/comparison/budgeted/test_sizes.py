@@ -8,7 +8,7 @@ import pytest
 
 from fuxictr_multimodal.comparison.budgeted import models
 from fuxictr_multimodal.comparison.budgeted.generate import Files, expid_of, write_comparison, write_configs
-from fuxictr_multimodal.comparison.budgeted.models import BY_LABEL, CORE, MODELS
+from fuxictr_multimodal.comparison.budgeted.models import BY_LABEL, CORE, MODELS, PEERS
 from fuxictr_multimodal.comparison.budgeted.shape import Shape
 from fuxictr_multimodal.comparison.budgeted.sizes import Sizes
 from fuxictr_multimodal.comparison.settings import Comparison
@@ -108,6 +108,8 @@ def test_models_without_histories_are_the_default_of_a_flat_dataset():
     assert models.choose(None, SHAPES["small"], zoo_root=None)[1] == CORE
     with_columns = dataclasses.replace(SHAPES["flat"], history_columns=True)
     assert models.choose(None, with_columns, zoo_root=None)[1] == CORE
+    assert models.choose(None, with_columns, zoo_root=None)[0] == [*MODELS]
+    assert models.choose(["MUSE", "BST"], with_columns, zoo_root=None)[0] == [BY_LABEL["MUSE"], BY_LABEL["BST"]]
     chosen, core = models.choose(["DIN", "QIN", "DIN"], SHAPES["flat"], zoo_root=None)
     assert ([model.label for model in chosen], core) == (["DIN", "QIN"], 2)
 
@@ -153,7 +155,7 @@ def written(tmp_path, repository, monkeypatch):
     small = SHAPES["small"]
     write_configs(
         files,
-        models=MODELS,
+        models=(*MODELS, *PEERS),
         shape=small,
         sizes=Sizes.of(small),
         base=base_entry(repository / "config"),
@@ -165,7 +167,7 @@ def written(tmp_path, repository, monkeypatch):
     return files
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.label)
+@pytest.mark.parametrize("model", [*MODELS, *PEERS], ids=lambda model: model.label)
 def test_every_model_takes_its_entry_and_the_space(written, model):
     expid = expid_of(model, "Synthetic_test")
     params = load_config(written.config, expid)

@@ -29,6 +29,7 @@ from fuxictr_multimodal.data.entry.tables.items import (
 )
 from fuxictr_multimodal.data.entry.tables.keyed import refuse_strangers
 from fuxictr_multimodal.data.entry.tables.users import read_users
+from fuxictr_multimodal.data.recipes.behaviour_columns import BehaviourValues
 from fuxictr_multimodal.data.recipes.interactions import TRAIN
 from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.data.store.manifest import Manifest
@@ -75,7 +76,10 @@ def build_log(
     items = _all_items(entry, items, table, samples)
     rows = LogRows(columns, table, events, users)
     counts = samples.item_counts()
-    made = item_table(entry, items, counts)
+    behaviour = BehaviourValues()
+    if by_behaviour := entry.columns.by_behaviour(entry.where):
+        behaviour = by_behaviour.make(samples.training_behaviour(), items=items.rows, max_len=choices.max_len)
+    made = item_table(entry, items, counts, behaviour)
     notes = [*events.notes, *samples.split.notes, *items.notes, *made.notes, *rows.notes]
     notes += [] if users is None else users.notes
     for note in notes:
@@ -100,8 +104,10 @@ def build_log(
     ) as builder:
         builder.write_ids({entry.settings.item_col: items.ids, **columns.ids(events)})
         builder.fit(rows.fitted(samples.split.of == TRAIN), item_counts=counts)
-        builder.write_items({entry.settings.item_col: np.arange(items.rows), **made.columns}, titles=made.titles)
-        rows_of = LogSplitRows(entry.settings.item_col, entry.columns.label, samples, rows)
+        own = {entry.settings.item_col: np.arange(items.rows)}
+        builder.write_items({**own, **made.columns}, titles=made.titles, folds=behaviour.folds)
+        folds = behaviour.fold_column(events.user_ids.ids.to_list())
+        rows_of = LogSplitRows(entry.settings.item_col, entry.columns.label, samples, rows, folds)
         append_pieces(builder, rows_of, pieces_of(rows, samples, apart=ray is not None), ray=ray)
         return builder.finish(
             split_method=samples.split.method,

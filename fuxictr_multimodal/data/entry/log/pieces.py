@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.entry.log.columns import PIECE_ROWS, LogRows
 from fuxictr_multimodal.data.entry.log.samples import LogSamples, Samples
@@ -48,12 +49,14 @@ class LogSplitRows:
         label: column of the label.
         samples: the samples of the log.
         rows: their columns.
+        of_users: further columns, by the code of the user.
     """
 
     item_col: str
     label: str
     samples: LogSamples
     rows: LogRows
+    of_users: Mapping[str, NDArray] = field(default_factory=dict)
 
     def apart(self) -> LogSplitRows:
         """The same without what other processes do not need: ids of items, and columns that are learnt."""
@@ -75,6 +78,8 @@ class LogSplitRows:
             for part in self.samples.take(start, start + events):
                 columns = self.rows.take(start, run, part.events)
                 columns |= {self.item_col: part.items, self.label: part.labels, **part.target_codes}
+                users = self.samples.events.users[part.events]
+                columns |= {name: values[users] for name, values in self.of_users.items()}
                 yield _split_rows(part, columns)
             at += events
 

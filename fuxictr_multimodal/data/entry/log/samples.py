@@ -18,6 +18,7 @@ from fuxictr_multimodal.data.entry.log.reader import Events
 from fuxictr_multimodal.data.recipes.histories import History, Taken, Timeline
 from fuxictr_multimodal.data.recipes.interactions import SPLITS, TRAIN
 from fuxictr_multimodal.data.recipes.negatives import NegativeSampler
+from fuxictr_multimodal.data.recipes.user_events import UserEvents
 from fuxictr_multimodal.errors import ConfigError, DataError
 
 HISTORY = "history"
@@ -135,6 +136,17 @@ class LogSamples:
     def item_counts(self) -> NDArray[np.int64]:
         """How often each item is the target of an event of train, (items,). Drawn negatives do not count."""
         return np.bincount(self.events.items[self.split.of == TRAIN], minlength=len(self.events.item_ids))
+
+    def training_behaviour(self) -> UserEvents:
+        """What item vectors may count: events of the first history before the last training sample of each user."""
+        return UserEvents.of_log(
+            self.events.users,
+            self.times,
+            self.events.items,
+            samples=self.split.of == TRAIN,
+            events=self.split.known & history_events(self.events, self.choices)[HISTORY],
+            names=self.events.user_ids.ids.to_list(),
+        )
 
     def take(self, start: int, stop: int) -> Iterator[Samples]:
         """Samples of the events `start` to `stop - 1`, split by split; ask for pieces in order of the events."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.entry.entry import MAX_LEN, Entry
 from fuxictr_multimodal.data.entry.pieces import answers, append_pieces
+from fuxictr_multimodal.data.entry.samples.behaviour import SampleBehaviour
 from fuxictr_multimodal.data.entry.samples.events import SampleEvents
 from fuxictr_multimodal.data.entry.samples.histories import HistoryReader
 from fuxictr_multimodal.data.entry.samples.pieces import Look, Looks, Piece, SampleRows, distinct, pieces_of
@@ -83,25 +84,27 @@ def build_samples(
     ) as builder:
         train = _fitted_rows(entry, sources)
         facts: dict[str, Any] = {}
+        folds = None
         if seen is None:
             # The rows of training are read there.
             with reading(sources[0].name):
                 builder.fit(train)
                 builder.write_items(None)
         else:
-            table = item_table(entry, seen.items, seen.counts)
+            behaviour, folds = seen.behaviour.make(seen.items.ids)
+            table = item_table(entry, seen.items, seen.counts, behaviour)
             builder.write_ids({entry.settings.item_col: seen.items.ids})
             builder.fit(train, item_counts=seen.counts)
             # The item's own column tells the number of items where it is the only one.
             own = {entry.settings.item_col: np.arange(seen.items.rows)}
             with reading(sources[0].name):
-                builder.write_items({**own, **table.columns}, titles=table.titles)
+                builder.write_items({**own, **table.columns}, titles=table.titles, folds=behaviour.folds)
             facts |= {"vectors": table.facts} if table.facts else {}
             facts |= seen.events.facts
             for note in (*seen.items.notes, *table.notes):
                 print(note)
         ids, events = (None, None) if seen is None else (seen.items.ids, seen.events)
-        rows_of = SampleRows(entry, sources, reader, ids, events)
+        rows_of = SampleRows(entry, sources, reader, ids, events, folds)
         append_pieces(builder, rows_of, pieces_of(sources, apart=ray is not None), ray=ray)
         for note in notes:
             print(note)
@@ -116,11 +119,13 @@ class Seen:
         items: all items.
         counts: how often each item is a target in the training split, (items,).
         events: the event features, learnt.
+        behaviour: training histories, as far as they are needed.
     """
 
     items: Items
     counts: NDArray[np.int64]
     events: SampleEvents
+    behaviour: SampleBehaviour
 
 
 def _first_pass(entry: Entry, sources: list[Source], items: Items, reader: HistoryReader, ray: Any) -> Seen:
@@ -129,14 +134,14 @@ def _first_pass(entry: Entry, sources: list[Source], items: Items, reader: Histo
     assert columns.own is not None
     known = items.rows
     shown = None if entry.settings.item_data is not None else ShownItems(columns)
-    events = SampleEvents(entry)
+    events, behaviour = SampleEvents(entry), SampleBehaviour(entry)
     of_items: list[str] = [] if shown is None else list(columns.dtypes(columns.items))
-    wanted = list({columns.raw_name(columns.own), *reader.columns, *events.targets, *of_items})
+    wanted = list({columns.raw_name(columns.own), *reader.columns, *events.targets, *of_items, *behaviour.columns})
     in_histories = items.ids.ids.clear()
     counts: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
     looks = Looks(entry, sources, reader, wanted)
-    # Features of events and items are learnt in the order of the samples.
-    apart = ray is not None and not entry.settings.event_cols and not of_items
+    # Features of events and items, and what users did, are learnt in the order of the samples.
+    apart = ray is not None and not entry.settings.event_cols and not of_items and not behaviour.columns
     pieces = pieces_of(sources, wanted, apart=apart, task="" if apart else "items")
 
     def learnt(piece: Piece) -> Look:
@@ -144,6 +149,7 @@ def _first_pass(entry: Entry, sources: list[Source], items: Items, reader: Histo
         for split, rows in source.splits_of(piece.first_row, len(chunk)):
             if split == "train":
                 events.learn(chunk, histories, rows, source=source, first_row=piece.first_row)
+                behaviour.add(chunk, targets, histories, rows)
             if shown is not None:
                 of_split = chunk if rows is None else chunk[rows]
                 shown.add(targets if rows is None else targets.gather(rows), of_split, train=split == "train")
@@ -173,7 +179,7 @@ def _first_pass(entry: Entry, sources: list[Source], items: Items, reader: Histo
     if items.rows < 2:
         raise DataError(f"{entry.within(sources[0].name)} has no items")
     events.fit()
-    return Seen(items, np.pad(counts, (0, items.rows - len(counts))), events)
+    return Seen(items, np.pad(counts, (0, items.rows - len(counts))), events, behaviour)
 
 
 def _notes_of_users(users: Users, sources: list[Source]) -> list[str]:

@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from fuxictr_multimodal.data.entry.entry import Entry
+from fuxictr_multimodal.data.entry.samples.behaviour import UserFolds
 from fuxictr_multimodal.data.entry.samples.events import SampleEvents
 from fuxictr_multimodal.data.entry.samples.histories import HistoryReader, JaggedIds
 from fuxictr_multimodal.data.entry.samples.sources import Source
@@ -76,6 +77,7 @@ class SampleRows:
         reader: of histories; None in a flat dataset.
         ids: of the items.
         events: the event features, learnt.
+        folds: of the users, where item vectors depend on them.
     """
 
     entry: Entry
@@ -83,6 +85,7 @@ class SampleRows:
     reader: HistoryReader | None
     ids: IdMap | None
     events: SampleEvents | None
+    folds: UserFolds | None = None
 
     def apart(self) -> SampleRows:
         """The same without what other processes do not need."""
@@ -114,6 +117,8 @@ class SampleRows:
         assert self.events is not None
         found[self.entry.settings.item_col] = self.ids.codes(targets_of(self.entry, chunk, source, at))
         histories = self.reader.read(chunk, source=source, first_row=at)
+        if self.folds is not None:
+            found |= self.folds.of(chunk)
         targets, histories = self.events.encode(chunk, histories, source=source, first_row=at)
         return found | targets, {name: history.coded(self.ids) for name, history in histories.items()}
 

@@ -140,6 +140,8 @@ def _open(entry: Entry, key: str, users: Users | None) -> Table:
             dtypes.setdefault(wanted, "any")
     if users is not None:
         dtypes.setdefault(users.key, "any")
+    if columns.own is not None and columns.by_behaviour(entry.where):
+        dtypes.setdefault(entry.user_col, "any")
     dtypes[columns.label] = "float"
     optional = {columns.label} if key == "test_data" else set()
     if settings.weight_col is not None:

@@ -15,6 +15,7 @@ from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.data.entry.entry import Columns, Entry
 from fuxictr_multimodal.data.entry.tables.keyed import listed, read_keyed
 from fuxictr_multimodal.data.entry.tables.values import values_of
+from fuxictr_multimodal.data.recipes.behaviour_columns import BehaviourValues
 from fuxictr_multimodal.data.recipes.text_features import tfidf_svd, vectors_of_ids
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.errors import DataError
@@ -99,22 +100,19 @@ def read_items(entry: Entry) -> Items:
     frame, notes = read_keyed(table, name, absent=columns.own.get("fill_na"))
     ids = IdMap.of(frame[name], padding=True)
     features = pl.DataFrame(
-        [
-            frame[columns.raw_name(c)].alias(c["name"])
-            for c in columns.items
-            if "embedding_file" not in columns.making[c["name"]]
-        ]
+        [frame[columns.raw_name(c)].alias(c["name"]) for c in columns.items if columns.in_tables(c)]
     )
     return Items(ids, features, named_files("item_data", table.files), tuple(notes), table.name)
 
 
-def item_table(entry: Entry, items: Items, counts: NDArray[np.integer]) -> ItemTable:
+def item_table(entry: Entry, items: Items, counts: NDArray[np.integer], behaviour: BehaviourValues) -> ItemTable:
     """The values of all item columns.
 
     Args:
         entry: the entry.
         items: all items.
         counts: how often each item is a target in the training split, (items,); texts are fitted on those that are.
+        behaviour: values of the columns that training behaviour makes.
 
     Raises:
         DataError: a vector or a list is wrong.
@@ -123,7 +121,9 @@ def item_table(entry: Entry, items: Items, counts: NDArray[np.integer]) -> ItemT
     titles = None
     for column in columns.items:
         name, making = column["name"], columns.making[column["name"]]
-        if "embedding_file" in making or "encoder" in making:
+        if name in behaviour.columns:
+            found[name], facts[name] = behaviour.columns[name], behaviour.facts[name]
+        elif "embedding_file" in making or "encoder" in making:
             if "encoder" in making:
                 texts = items.texts(name)
                 titles = titles or texts
@@ -174,7 +174,7 @@ class ShownItems:
     """
 
     def __init__(self, columns: Columns) -> None:
-        self._columns = [c for c in columns.items if "embedding_file" not in columns.making[c["name"]]]
+        self._columns = [c for c in columns.items if columns.in_tables(c)]
         self._names = [c["name"] for c in self._columns]
         self._raw = {c["name"]: columns.raw_name(c) for c in self._columns}
         self._found: pl.DataFrame | None = None

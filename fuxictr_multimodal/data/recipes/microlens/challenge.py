@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from fuxictr_multimodal.config.expids import load_dataset_config
+from fuxictr_multimodal.data.recipes.behaviour_columns import BehaviourColumns, BehaviourValues
 from fuxictr_multimodal.data.recipes.microlens.files import (
     EMBEDDINGS,
     HISTORY,
@@ -36,6 +38,7 @@ from fuxictr_multimodal.data.recipes.parquet_input import (
     parquet_files,
     parquet_rows,
 )
+from fuxictr_multimodal.data.recipes.user_events import LongestHistories
 from fuxictr_multimodal.data.store import validation
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols
 from fuxictr_multimodal.data.store.manifest import SPLITS, Manifest
@@ -91,11 +94,13 @@ def build(
     # Every file is opened and checked before the first row is converted.
     tables = {split: _open(files[f"{split}.parquet"], split) for split in SPLITS}
     max_len = entry.get("max_len", MAX_LEN)
-    items = item_table(files, on_items)
+    items = item_table(files, {name: column for name, column in on_items.items() if name not in plan.by_behaviour})
     # Files of another size bring another number of items; the published sizes stay where they fit.
     if any_size:
         on_items[TARGET]["vocab_size"] = len(items[TARGET])
     counts = _ReleaseCounts(items)
+    behaviour = _behaviour(plan.by_behaviour, tables["train"], num_items=len(items[TARGET]), max_len=max_len)
+    items |= behaviour.columns
 
     # FuxiCTR takes seconds to import: only after the files were found.
     from fuxictr_multimodal.data.store.builder import StoreBuilder
@@ -113,40 +118,59 @@ def build(
         overwrite=overwrite,
         progress=progress,
     ) as builder:
-        builder.write_items({name: items[name] for name in on_items})
+        builder.write_items({name: items[name] for name in on_items}, folds=behaviour.folds)
         for split in SPLITS:
             for rows in _rows(tables[split], split=split, num_items=len(items[TARGET]), max_len=max_len):
                 counts.add(split, rows)
                 given = {name: rows.columns[name] for name in on_rows}
                 if split != "test":
                     given[LABEL] = rows.columns[LABEL]
+                given |= behaviour.fold_column(rows.columns["user_id"])
                 builder.append(split, given | {TARGET: rows.columns[TARGET]}, *rows.history)
         return builder.finish(
-            split_method="as released", negative_sampling={"by": "the release"}, facts=counts.as_dict()
+            split_method="as released",
+            negative_sampling={"by": "the release"},
+            facts=counts.as_dict() | behaviour.facts,
         )
+
+
+def _behaviour(wanted: BehaviourColumns, train: ParquetInput, *, num_items: int, max_len: int) -> BehaviourValues:
+    """Item columns that the histories of training users make."""
+    if not wanted:
+        return BehaviourValues()
+    longest = LongestHistories()
+    for rows in _rows(train, split="train", num_items=num_items, max_len=max_len):
+        longest.add(pl.Series(rows.columns["user_id"]), *rows.history, rows.columns[TARGET])
+    return wanted.make(longest.events(), items=num_items, max_len=max_len)
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a dataset's entry asks for: columns on items by name, columns on rows, and the files that hold them."""
+    """What a dataset's entry asks for: columns on items by name, columns on rows, and the files that hold them.
+
+    `by_behaviour` are the item columns that no file holds.
+    """
 
     entry: Mapping[str, Any]
     columns: list[dict[str, Any]]
     on_items: dict[str, dict[str, Any]]
     on_rows: list[str]
     files: list[str]
+    by_behaviour: BehaviourColumns
 
 
 def _plan(dataset_id: str, config_dir: Path, embeddings: Sequence[str]) -> _Plan:
     entry = load_dataset_config(config_dir, dataset_id)
     where = f"dataset {dataset_id!r} in {config_dir}"
     columns = _wanted_columns(entry["feature_cols"], embeddings, where)
+    by_behaviour = BehaviourColumns.of(columns, where)
     on_items = {column["name"]: column for column in columns if column.get("source") == "item"}
     on_rows = [column["name"] for column in columns if column.get("source") != "item"]
     _check_known(on_rows, ROW_COLUMNS, where, "rows")
-    _check_known(on_items, (TARGET, *TAGS, *LEVELS, *(e.column for e in EMBEDDINGS.values())), where, "items")
+    of_files = (TARGET, *TAGS, *LEVELS, *(e.column for e in EMBEDDINGS.values()))
+    _check_known(on_items, (*of_files, *by_behaviour.settings), where, "items")
     files = [*(f"{split}.parquet" for split in SPLITS), ITEM_INFO, *_more_item_files(on_items)]
-    return _Plan(entry, columns, on_items, on_rows, files)
+    return _Plan(entry, columns, on_items, on_rows, files, by_behaviour)
 
 
 def _wanted_columns(feature_cols: Any, embeddings: Sequence[str], where: str) -> list[dict[str, Any]]:

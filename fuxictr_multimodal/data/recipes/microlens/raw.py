@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from fuxictr_multimodal.config.expids import load_dataset_config
+from fuxictr_multimodal.data.recipes.behaviour_columns import BehaviourColumns
 from fuxictr_multimodal.data.recipes.interactions import SPLITS, TRAIN
 from fuxictr_multimodal.data.recipes.microlens.files import LEVELS
 from fuxictr_multimodal.data.recipes.microlens.raw_files import LIKES, Release, read_release
@@ -68,6 +69,7 @@ def build(
     entry = load_dataset_config(config_dir, dataset_id)
     where = f"dataset {dataset_id!r} in {config_dir}"
     columns = [column for column in check_feature_cols(entry["feature_cols"], where) if column["active"]]
+    by_behaviour = BehaviourColumns.of(columns, where)
     max_len = entry.get("max_len", 64)
     recipe = Recipe(release, choices, max_len=max_len)
     sampler = recipe.sampler()
@@ -81,8 +83,11 @@ def build(
     }
     levels = recipe.levels()
     items: dict[str, Any] = {"item_id": np.arange(release.num_items), **levels}
+    behaviour = by_behaviour.make(recipe.training_behaviour(), items=release.num_items, max_len=max_len)
+    items |= behaviour.columns
+    metadata |= behaviour.facts
     for column in columns:
-        if column.get("source") != "item":
+        if column.get("source") != "item" or column["name"] in behaviour.columns:
             continue
         if column["type"] == "embedding":
             dim = column.get("pretrain_dim", 128)
@@ -116,11 +121,12 @@ def build(
         progress=progress,
     ) as builder:
         builder.fit(_fit_rows(columns, items, recipe))
-        builder.write_items({name: np.asarray(items[name]) for name in on_items}, titles=release.titles)
+        columns_of_items = {name: np.asarray(items[name]) for name in on_items}
+        builder.write_items(columns_of_items, titles=release.titles, folds=behaviour.folds)
         for code, split in enumerate(SPLITS):
             for given, values, offsets in recipe.rows(code, sampler):
                 given |= {name: levels[name][given["item_id"]] for name in levels}
-                rows = {name: given[name] for name in (*on_rows, "item_id")}
+                rows = {name: given[name] for name in (*on_rows, "item_id")} | behaviour.fold_column(given["user_id"])
                 builder.append(split, {**rows, label: given["label"]}, values, offsets)
         return builder.finish(
             split_method=recipe.split_method,

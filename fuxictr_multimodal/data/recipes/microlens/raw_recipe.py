@@ -20,6 +20,7 @@ from fuxictr_multimodal.data.jagged import places_in_rows
 from fuxictr_multimodal.data.recipes.interactions import SPLITS, TEST, TRAIN, VALID, Levels, earlier_items
 from fuxictr_multimodal.data.recipes.microlens.raw_files import TITLES, Release
 from fuxictr_multimodal.data.recipes.negatives import NegativeSampler
+from fuxictr_multimodal.data.recipes.user_events import UserEvents
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.text.words import drop_invisible, word_characters
 
@@ -135,6 +136,17 @@ class Recipe:
             return f"users at random: {shares}, the rest train (seed {choices.seed}); positives: {which} of a user"
         which = "the one before them" if choices.targets == "last" else "earlier ones after the first"
         return f"last item of each user test, the one before it valid; train: {which}"
+
+    def training_behaviour(self) -> UserEvents:
+        """What item vectors may count: the comments before the last training positive of each user."""
+        return UserEvents.of_log(
+            self.users,
+            self.times,
+            self.items,
+            samples=self.split == TRAIN,
+            events=self.counted,
+            names=self.user_ids,
+        )
 
     def sampler(self) -> NegativeSampler:
         """The sampler of negatives; its pool are the items of the interactions (by popularity: of training ones)."""

@@ -1,0 +1,89 @@
+"""Training histories of ready samples, for item columns that behaviour makes, and the fold of each sample's user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from fuxictr_multimodal.data.entry.entry import MAX_LEN, Entry
+from fuxictr_multimodal.data.entry.samples.histories import JaggedIds
+from fuxictr_multimodal.data.recipes.behaviour_columns import BehaviourValues
+from fuxictr_multimodal.data.recipes.user_events import LongestHistories
+from fuxictr_multimodal.data.store.ids import IdMap
+from fuxictr_multimodal.data.store.manifest import FOLD_COL
+
+
+@dataclass(frozen=True)
+class UserFolds:
+    """The fold of each user.
+
+    Attributes:
+        column: of the samples that names the user.
+        users: that have a fold.
+        folds: of each of them, and 0 at the end, for all others, (users + 1,).
+    """
+
+    column: str
+    users: IdMap
+    folds: NDArray[np.uint8]
+
+    def of(self, chunk: pl.DataFrame) -> dict[str, NDArray[np.uint8]]:
+        """The column of the fold, (rows,)."""
+        # An unknown user has the code -1.
+        return {FOLD_COL: self.folds[self.users.codes(chunk[self.column])]}
+
+
+class SampleBehaviour:
+    """Collects what training users did, in the first pass over the samples.
+
+    Args:
+        entry: says which columns are wanted, and who a sample's user is.
+    """
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+        self._wanted = entry.columns.by_behaviour(entry.where)
+        self._longest = LongestHistories()
+        # The items of all samples are numbered after the pass.
+        self._items: IdMap | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that are read for it."""
+        return [self._entry.user_col] if self._wanted else []
+
+    def add(
+        self, chunk: pl.DataFrame, targets: pl.Series, histories: Mapping[str, JaggedIds], rows: NDArray | None
+    ) -> None:
+        """Add the training samples among some: those of `rows`, all of them where that is None."""
+        if not self._wanted:
+            return
+        history = next(iter(histories.values()))
+        self._items = IdMap.of(history.ids) if self._items is None else self._items.extended(history.ids)
+        history = history.coded(self._items)
+        users, codes = chunk[self._entry.user_col], self._items.codes(targets)
+        if rows is not None:
+            history, users, codes = replace(history, raw={}).take(rows), users.gather(rows), codes[rows]
+        self._longest.add(users, history.codes, history.offsets, codes)
+
+    def make(self, ids: IdMap) -> tuple[BehaviourValues, UserFolds | None]:
+        """The values of the columns for all items, and the folds where samples need them.
+
+        Raises:
+            DataError: there are no pairs of items.
+        """
+        if not self._wanted:
+            return BehaviourValues(), None
+        counted = self._longest.events()
+        if self._items is not None:
+            counted = replace(counted, items=ids.codes(self._items.ids)[counted.items].astype(np.int32))
+        max_len = self._entry.settings.max_len or MAX_LEN
+        made = self._wanted.make(counted, items=len(ids), max_len=max_len)
+        if not made.folds:
+            return made, None
+        users = IdMap.of(pl.Series(list(made.fold_of_user)))
+        return made, UserFolds(self._entry.user_col, users, np.array([*made.fold_of_user.values(), 0], dtype=np.uint8))
