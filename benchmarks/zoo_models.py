@@ -33,6 +33,7 @@ from rich.table import Table
 from fuxictr_multimodal.config.expids import load_dataset_config
 from fuxictr_multimodal.data.entry.build import open_or_build
 from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.training.at_once import fits_at_once
 from fuxictr_multimodal.training.experiment import Experiment
 from fuxictr_multimodal.zoo import clone as fuxictr_clone
 from fuxictr_multimodal.zoo import models as zoo
@@ -106,7 +107,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     params = base_params(args)
     names = [f"LongCTR/{name}" for name in zoo.longctr_models()]
-    names = [*zoo.own_models(), *names]
+    # A model that is fitted at once has no step to time.
+    own = [name for name in zoo.own_models() if not fits_at_once(zoo.resolve(name).model_class)]
+    names = [*own, *names]
     if args.zoo_root:
         names += [f"clone/{name}" for name in sorted(fuxictr_clone.find_models(args.zoo_root))]
     outcomes = [try_model(name, {**params, **own_settings(name, args.zoo_root)}, args.zoo_root) for name in names]
