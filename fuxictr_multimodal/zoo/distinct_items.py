@@ -48,7 +48,7 @@ class DistinctItems:
 
     def __call__(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """The triple `(batch_dict, item_dict, mask)`; the model must read it before the next one is made."""
-        table, batch = self._table.of_batch(batch)
+        table, batch = (self._table, batch) if batch.fold is None else self._table.of_batch(batch)
         slots_BT1, mask_BT = longctr_slots(batch, max_len=self._max_len, padding=self._padding)
         ids_S = slots_BT1.flatten().long()
         there = torch.zeros(table.num_items, dtype=torch.bool, device=ids_S.device)

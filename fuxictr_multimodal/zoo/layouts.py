@@ -38,7 +38,8 @@ def as_longctr(
     a share is the longest of the global batch: a model may normalise over all slots, as DIN does with Dice.
     `padding` is FuxiCTR's: `pre` puts item 0 before the history, `post` after it.
     """
-    item_table, batch = item_table.of_batch(batch)
+    if batch.fold is not None:
+        item_table, batch = item_table.of_batch(batch)
     slots_BT1, mask_BT = longctr_slots(batch, max_len=max_len, padding=padding)
     return dict(batch.features), item_table.gather(slots_BT1.flatten()), mask_BT
 
@@ -73,7 +74,8 @@ def as_flat(batch: Batch, item_table: ItemTable, feature_map: FeatureMap, *, pad
         Context and meta columns and labels as they are; features of the target item under their names, (B,), (B, tags)
         or (B, d); histories `history_<feature>`, (B, L), and `<behaviour>_<feature>` of further behaviours.
     """
-    item_table, batch = item_table.of_batch(batch)
+    if batch.fold is not None:
+        item_table, batch = item_table.of_batch(batch)
     columns = dict(batch.features)
     columns.update(item_table.gather(batch.target))
     if not without_items(feature_map):
