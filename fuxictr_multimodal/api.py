@@ -22,7 +22,7 @@ from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.data.entry.build import build_entry, folder_name
 from fuxictr_multimodal.data.entry.entry import with_frames
 from fuxictr_multimodal.data.entry.tables.files import as_frame
-from fuxictr_multimodal.data.proposal.experiments import SMALL, sizes_for
+from fuxictr_multimodal.data.proposal.experiments import MIDDLE, sizes_for
 from fuxictr_multimodal.data.store import Store
 from fuxictr_multimodal.data.store.integrity import Mode
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError
@@ -291,7 +291,7 @@ def _experiment(settings: Mapping[str, Any], config: str | Path | None) -> tuple
         raise ConfigError('an experiment needs a model and a dataset: train({"model": "QIN", "dataset": ...})')
     dataset = _entry_of_store(given) if isinstance(given, Store) else _dataset_entry(given, config)
     # A dataset that is not built yet is taken for one of middle size.
-    samples = given.manifest.splits["train"].rows if isinstance(given, Store) else SMALL
+    samples = given.manifest.splits["train"].rows if isinstance(given, Store) else MIDDLE
     base = {**BASE, **sizes_for(samples)}
     if dataset.get("group_id"):
         base["metrics"] = ["AUC", "gAUC", "logloss"]

@@ -13,6 +13,7 @@ from fuxictr_multimodal.config.user_paths import path_argument
 from fuxictr_multimodal.system.command import command
 
 ROLES = ("user", "item", "label", "time")
+SPLITS = ("time", "user", "last_item")
 
 
 @command()
@@ -35,15 +36,22 @@ def init_main(argv: Sequence[str], *, prog: str) -> None:
     parser.add_argument("--config", default=HERE, type=path_argument, metavar="DIR", help="folder that is written to")
     for role in ROLES:
         parser.add_argument(f"--{role}", metavar="COLUMN", help=f"column of the {role}, if it is guessed wrong")
-    parser.add_argument("--overwrite", action="store_true", help="replace the dataset's two files")
+    parser.add_argument(
+        "--split",
+        choices=SPLITS,
+        help="how valid and test are cut off: the newest samples, other users, or each user's last items (default: "
+        "time where there are times)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the dataset's files")
     args = parser.parse_args(argv)
-    from fuxictr_multimodal.data.proposal.write import propose
+    from fuxictr_multimodal.data.proposal.write import propose, tune_command
 
     found = propose(
         args.files,
         dataset_id=args.dataset_id,
         config_dir=args.config,
         named={role: getattr(args, role) for role in ROLES},
+        split_by=args.split,
         overwrite=args.overwrite,
     )
     for path in found.files:
@@ -54,3 +62,4 @@ def init_main(argv: Sequence[str], *, prog: str) -> None:
             print(f"  * {text}", file=sys.stderr)
     config = "" if args.config == Path("config") else f" --config {shlex.quote(str(args.config))}"
     print(f"Next: fxmm run --expid {found.expids[0]}{config}")
+    print(f"Then: {tune_command(found.files[2])}")

@@ -10,8 +10,8 @@ from typing import Any
 
 from fuxictr_multimodal.comparison.budgeted.models import Model, experiment
 from fuxictr_multimodal.comparison.budgeted.shape import Shape
-from fuxictr_multimodal.comparison.budgeted.sizes import Sizes
 from fuxictr_multimodal.config.dataset_settings import DATASET_KEYS
+from fuxictr_multimodal.data.proposal.sizes import Sizes
 from fuxictr_multimodal.launch.tuning.folder import SweepFolder, write_yaml
 from fuxictr_multimodal.system.files import make_folder
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fuxictr_multimodal.comparison.budgeted.shape import Shape
-from fuxictr_multimodal.comparison.budgeted.sizes import Sizes
+from fuxictr_multimodal.data.proposal.recipe import losses, recommended
+from fuxictr_multimodal.data.proposal.sizes import Sizes, new_users
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
 Entry = dict[str, Any]
@@ -62,24 +63,22 @@ def _quadratic(shape: Shape, sizes: Sizes) -> Entry:
 
 
 def _recommended(shape: Shape, sizes: Sizes) -> Entry:
-    """QIN with those of the options of docs/choosing_qin.md that the counts speak for."""
-    entry = {**_quadratic(shape, sizes), "num_row": 3}
-    if shape.mean_history:
-        entry["contrastive_loss"] = 1.0
-    if shape.events:
-        entry["event_features"] = "all"
-    steps = shape.rows / sizes.batch_size
-    if steps >= 20:
-        # The average spans about a quarter of an epoch of 800 steps, and less of a longer one.
-        entry["weight_averaging"] = 0.995 if steps >= 80 else 0.98
-    if shape.item_id and shape.item_content:
-        entry["feature_dropout"] = {shape.item_id: 0.2}
+    """The recommended form of QIN, and first-order terms where the counts speak for them."""
+    entry = recommended(
+        sizes,
+        rows=shape.rows,
+        histories=shape.mean_history > 0,
+        vectors=bool(shape.item_vectors),
+        events=shape.events,
+    )
+    if shape.history_columns:
+        entry["attention_activation"] = "relu_mean"
     return entry | _first_order(shape)
 
 
 def _first_order(shape: Shape) -> Entry:
     """First-order terms, where the users of valid are known from train: they did not pay elsewhere."""
-    if shape.user is None or shape.known_users < 0.5 or shape.item_id is None:
+    if shape.user is None or new_users(shape) or shape.item_id is None:
         return {}
     user, users = shape.user
     # L2 weights are 1 / (samples of train x variance of the weights): what the variance was on MovieLens.
@@ -109,6 +108,11 @@ def _mean(shape: Shape, sizes: Sizes) -> Entry:
         "net_dropout": 0.1,
         "batch_norm": True,
     }
+
+
+def _mean_losses(shape: Shape, sizes: Sizes) -> Entry:
+    """The same network with the losses and the averaging of the recommended form."""
+    return {**_mean(shape, sizes), **losses(sizes, rows=shape.rows, histories=shape.mean_history > 0)}
 
 
 def _zoo(model: str, **own: Any) -> Callable[[Shape, Sizes], Entry]:
@@ -153,6 +157,7 @@ def _attention_dim(sizes: Sizes) -> int:
 
 
 _DNN: Keys = {"num_layers": [], "hidden_units": ["dnn_hidden_units"]}
+_MEAN: Keys = {"num_layers": [], "hidden_units": ["mlp_hidden_units"]}
 _SEARCHING = {"dnn_hidden_units": _widths, "attention_dim": _attention_dim, "num_heads": 2}
 # By priority: the first ones are compared by default, the others where there is time.
 MODELS = (
@@ -176,7 +181,7 @@ MODELS = (
         },
         needs_history=False,
     ),
-    Model("MeanMLP", _mean, {"num_layers": [], "hidden_units": ["mlp_hidden_units"]}, needs_history=False),
+    Model("MeanMLP", _mean, _MEAN, needs_history=False),
     Model(
         "Trees",
         _trees,
@@ -225,6 +230,7 @@ MODELS = (
 CORE = 7
 # Compared when they are asked for: probes and trials of theirs would take the time of those above.
 PEERS = (
+    Model("MeanMLP_losses", _mean_losses, _MEAN, needs_history=False),
     Model("BST", _zoo("BST", hidden_units=_widths, num_layers=1, num_heads=2), {}),
     Model("HSTU", _zoo("HSTU", hidden_units=_widths, num_layers=1, num_heads=2, head_dim=16), {}),
     Model("MUSE", _zoo("MUSE", hidden_units=_widths, attention_dim=_attention_dim), {"num_layers": []}),
@@ -300,7 +306,6 @@ def _read_off(label: str, model_class: type) -> Model:
 
 def experiment(model: Model, shape: Shape, sizes: Sizes, *, dataset_id: str) -> Entry:
     """The entry of a model in `model_config.yaml`: what it is, and what all models share."""
-    least, most = sizes.regularizer
     shared: Entry = {
         "dataset_id": dataset_id,
         "learning_rate": 1e-3,
@@ -309,7 +314,7 @@ def experiment(model: Model, shape: Shape, sizes: Sizes, *, dataset_id: str) -> 
         "early_stop_patience": sizes.patience,
         "factor": FACTOR,
         "embedding_dim": sizes.embedding_dim,
-        "embedding_regularizer": float(f"{(least * most) ** 0.5:.0e}"),
+        "embedding_regularizer": sizes.embedding_regularizer,
         "net_regularizer": 0,
     }
     if sizes.cpu_threads is not None:

@@ -25,7 +25,6 @@ from fuxictr_multimodal.comparison.budgeted.plan import Cost, Plan, Planner, cou
 from fuxictr_multimodal.comparison.budgeted.probes import START_SECONDS, speeds_of, start_seconds
 from fuxictr_multimodal.comparison.budgeted.searching import Rounds
 from fuxictr_multimodal.comparison.budgeted.shape import Shape
-from fuxictr_multimodal.comparison.budgeted.sizes import Sizes
 from fuxictr_multimodal.comparison.budgeted.winners import (
     Best,
     Seeds,
@@ -37,6 +36,7 @@ from fuxictr_multimodal.comparison.budgeted.winners import (
 )
 from fuxictr_multimodal.config.expids import base_entry, load_dataset_config
 from fuxictr_multimodal.data.entry.build import open_or_build
+from fuxictr_multimodal.data.proposal.sizes import Sizes
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.launch.job import Outcome
 from fuxictr_multimodal.launch.plans import parse_seeds

@@ -29,8 +29,9 @@ class Shape:
         item_id: the feature that is the item's own id, if the models read it.
         item_tags: sequences among the features of items, with the sizes of their vocabularies.
         item_content: features of items beside the id.
+        item_vectors: pretrained embeddings among them.
         user: the categorical feature that names the user, if there is one, with the size of its vocabulary.
-        known_users: fraction of the samples of valid whose `user` occurs in train.
+        known_users: fraction of the samples of valid whose user occurs in train; None where the dataset names no users.
         events: whether the items of histories have event features, such as their age.
         history_columns: whether histories are columns of the samples, as in FuxiCTR's flat form.
     """
@@ -45,8 +46,9 @@ class Shape:
     item_id: str | None = None
     item_tags: tuple[tuple[str, int], ...] = ()
     item_content: tuple[str, ...] = ()
+    item_vectors: tuple[str, ...] = ()
     user: tuple[str, int] | None = None
-    known_users: float = 0.0
+    known_users: float | None = None
     events: bool = False
     history_columns: bool = False
 
@@ -85,8 +87,9 @@ class Shape:
                 (c["name"], c["vocab_size"]) for c in of_items if c["type"] == "sequence" and c.get("vocab_size")
             ),
             item_content=tuple(c["name"] for c in of_items if c["name"] != manifest.item_col),
+            item_vectors=tuple(c["name"] for c in of_items if c["type"] == "embedding"),
             user=user,
-            known_users=_known_fraction(store, user[0]) if user else 0.0,
+            known_users=_known_fraction(store, user[0] if user else manifest.group_id),
             events=bool(manifest.event_columns),
             history_columns=any(
                 c["type"] == "sequence" and c.get("share_embedding") and c.get("source") != "item" for c in inputs
@@ -127,7 +130,9 @@ def _user_feature(store: Store, train: SplitCounts) -> tuple[str, int] | None:
     return None
 
 
-def _known_fraction(store: Store, name: str) -> float:
+def _known_fraction(store: Store, name: str | None) -> float | None:
+    if name not in {column.name for column in store.manifest.columns if not column.shape}:
+        return None
     with store.reader("train") as train, store.reader("valid") as valid:
         known = np.unique(train.read(name, 0, train.rows))
         return float(np.isin(valid.read(name, 0, valid.rows), known).mean())

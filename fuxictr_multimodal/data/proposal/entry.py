@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from fuxictr_multimodal.data.proposal.behaviour import item_vectors
 from fuxictr_multimodal.data.proposal.facts import TIME_UNITS, Facts, flat, is_rating, kinds, look, mean
 from fuxictr_multimodal.data.proposal.features import BUCKETS, feature, spent
 from fuxictr_multimodal.data.proposal.hints import target_kind
@@ -20,8 +21,16 @@ RESERVED = ("history", "behaviours")
 WEIGHTS = ("sample_weight", "weight")
 
 
-def propose_entry(roles: Roles) -> dict[str, Any]:
-    """The entry of a dataset, whose values may be `Noted`; `plain` takes the notes off."""
+def propose_entry(roles: Roles, split_by: str | None = None) -> dict[str, Any]:
+    """The entry of a dataset, whose values may be `Noted`; `plain` takes the notes off.
+
+    Args:
+        roles: of the files.
+        split_by: `time`, `user` or `last_item`, in place of what the files suggest.
+
+    Raises:
+        ConfigError: the files cannot be split so, or have several formats.
+    """
     formats = {look.data_format for look in (roles.main, *roles.splits.values())}
     if len(formats) > 1:
         raise ConfigError("the files of the splits are csv and parquet: write all of them in one format")
@@ -33,12 +42,14 @@ def propose_entry(roles: Roles) -> dict[str, Any]:
         entry["sep"] = Noted(separators.pop(), "separator of the csv files")
     form = roles.form
     entry |= {"log": _log, "samples": _samples, "flat": _flat}[form](roles)
+    if split_by is not None:
+        entry["split"] = _chosen_split(roles, split_by)
     if roles.users is not None:
         entry["user_data"] = Noted(roles.users.path, roles.users.seen)
-        if roles.user != "user_id":
-            entry["user_col"] = roles.user
     if roles.items is not None:
         entry["item_data"] = Noted(roles.items.path, roles.items.seen)
+    if roles.user not in (None, "user_id") and (roles.users is not None or roles.histories):
+        entry["user_col"] = roles.user
     if form != "flat":
         assert roles.item is not None
         entry["item_col"] = Noted(roles.item, _item_note(roles))
@@ -177,6 +188,21 @@ def _split_files(roles: Roles) -> dict[str, Any]:
     return entry
 
 
+def _chosen_split(roles: Roles, by: str) -> Noted:
+    """The split that the user asked for."""
+    main = roles.main.name
+    if roles.splits:
+        raise ConfigError(f"--split {by}: the files are split already: name the training file alone, or leave it out")
+    if by == "last_item" and roles.form != "log":
+        raise ConfigError(f"--split last_item is for a log of events, and {main} has samples that are ready")
+    if (by == "time" and roles.time is None) or (by == "user" and roles.user is None):
+        raise ConfigError(f"--split {by}: {main} has no column of {by}s: name it with --{by}")
+    own = {} if roles.form == "log" or by == "last_item" else {by: getattr(roles, by)}
+    fractions: dict[str, Any] = {} if by == "last_item" else {"valid": 0.1, "test": 0.1}
+    notes = {"user": "each user is in one split", "time": "the newest are test", "last_item": "of each user"}
+    return Noted({"by": by, **own, **fractions, **({"seed": 1} if by == "user" else {})}, notes[by])
+
+
 def _item_note(roles: Roles) -> str:
     assert roles.item is not None
     seen = roles.main.columns[roles.item].shown() + _of_examined(roles.main)
@@ -228,8 +254,10 @@ def _events(roles: Roles) -> list[Noted]:
         if roles.time is None:
             return []
         facts = columns[roles.time]
-        found = [Noted({"name": "age", "bins": 16}, "time from the event to the sample"), Noted({"name": "weekday"})]
-        found += [] if facts.time_unit == "date" else [Noted({"name": "hour"})]
+        found = [Noted({"name": "age", "bins": 16}, "time from the event to the sample")]
+        # Steps of another count have neither weekdays nor hours.
+        found += [Noted({"name": "weekday"})] if facts.time_unit else []
+        found += [Noted({"name": "hour"})] if facts.time_unit not in ("date", None) else []
         return found + [
             Noted(
                 {"name": name, "bins": BUCKETS}, f"{columns[name].shown()}; of history events, the target has none yet"
@@ -302,12 +330,16 @@ def _columns(roles: Roles) -> list[Noted]:
         own = {"name": roles.item, "active": True, "dtype": dtype, "type": "categorical", "source": "item"}
         found.append(Noted(own, "the item itself"))
         columns = roles.items.columns if roles.items is not None else {}
+        # Vectors of words are worth their time where items have no others.
+        texts = not roles.vectors and not any(facts.width for facts in columns.values())
         found += [
-            feature(f, "item", rows=roles.items.rows if roles.items else 0)
+            feature(f, "item", rows=roles.items.rows if roles.items else 0, texts=texts)
             for n, f in columns.items()
             if n != roles.item
         ]
         found += [_vectors(look, roles.item) for look in roles.vectors]
+        if (made := item_vectors(roles, {noted.value["name"] for noted in found})) is not None:
+            found.append(made)
     return found
 
 

@@ -27,13 +27,14 @@ LONGEST_SEQUENCE = 50
 BUCKETS = 10
 
 
-def feature(facts: Facts, source: str, *, rows: int) -> Noted:
+def feature(facts: Facts, source: str, *, rows: int, texts: bool = False) -> Noted:
     """Propose what a column is as a feature.
 
     Args:
         facts: of the column.
         source: `item`, `user`, or "" for a column of the samples or the log.
         rows: of its file, examined or not.
+        texts: make vectors of an item's texts, in place of a comment that says how.
     """
     seen = facts.shown()
     if is_index(facts.name):
@@ -59,7 +60,8 @@ def feature(facts: Facts, source: str, *, rows: int) -> Noted:
         text = {"name": facts.name, "active": True, "dtype": "str", "type": "text"} | _source(source)
         if source == "item":
             vector = {**text, "encoder": "tfidf", "pretrain_dim": 64}
-            return Noted(vector, f"{seen} of several words: uncomment it for vectors of their words", off=True)
+            use = "as vectors of their words" if texts else "uncomment it for vectors of their words"
+            return Noted(vector, f"{seen} of several words: {use}", off=not texts)
         return _off(facts, source, f"{seen} of several words: only texts of items become vectors")
     if facts.kind == "text":
         return _categorical(facts, source, seen, rows, "str")

@@ -10,9 +10,9 @@ from fuxictr_multimodal.comparison.budgeted import models
 from fuxictr_multimodal.comparison.budgeted.generate import Files, expid_of, write_comparison, write_configs
 from fuxictr_multimodal.comparison.budgeted.models import BY_LABEL, CORE, MODELS, PEERS
 from fuxictr_multimodal.comparison.budgeted.shape import Shape
-from fuxictr_multimodal.comparison.budgeted.sizes import Sizes
 from fuxictr_multimodal.comparison.settings import Comparison
 from fuxictr_multimodal.config.expids import base_entry, check_model_keys, load_config, load_dataset_config
+from fuxictr_multimodal.data.proposal.sizes import Sizes
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.launch.tuning.settings import Range
 from fuxictr_multimodal.launch.tuning.space import Space

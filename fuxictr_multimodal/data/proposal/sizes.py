@@ -2,24 +2,66 @@
 
 The rules pass through the settings that searches by hand ended at: on 80,000 samples of MovieLens batches of 1024 and
 embeddings of 16 (results/protocol_MovieLens.md), on 3.6 million samples of MicroLens batches of 8192 and embeddings of
-128, as published.
+128, as published. The L2 weight of embeddings falls from 1e-2 to 1e-4 between the two. Where users are new at test
+time, ids tell less and a stronger one pays: 1e-1 on 64,000 samples of MicroLens_50k.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
-
-from fuxictr_multimodal.comparison.budgeted.shape import Shape
+from typing import Any, Protocol
 
 REFERENCE_ROWS = 80_000
-# From 80,000 samples to 3.6 million, both the batch and the embedding grow eightfold.
+# From 80,000 samples to 3.6 million, both the batch and the embedding grow eightfold, and L2 falls a hundredfold.
 GROWTH = 0.55
+DECAY = 1.2
+# Where users are new, from 300,000 samples on: at 3.6 million it is the same.
+NEW_USERS_DECAY = 2.8
 # Numbers of one embedding table: with gradient and Adam's moments it takes four times that in float32.
 MOST_WEIGHTS = 2**28
 LARGE_ROWS = 1_000_000
+MIDDLE_ROWS = 300_000
 SMALL_ROWS = 20_000
+
+
+class Counted(Protocol):
+    """Counts of a dataset: of `Counts`, or of a dataset that is built."""
+
+    @property
+    def rows(self) -> int:
+        """Samples of train."""
+
+    @property
+    def informative_rows(self) -> int:
+        """Fewer of them where one of the labels is rare."""
+
+    @property
+    def items(self) -> int:
+        """Items of the item table."""
+
+    @property
+    def known_users(self) -> float | None:
+        """Fraction of the samples of valid whose user occurs in train; None where nobody knows."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What is known of a dataset before it is built."""
+
+    rows: int
+    items: int = 0
+    known_users: float | None = None
+
+    @property
+    def informative_rows(self) -> int:
+        """All of them: how many labels are positive is not known yet."""
+        return max(1, self.rows)
+
+
+def new_users(counts: Counted) -> bool:
+    """Whether most samples of valid have users that train does not know."""
+    return counts.known_users is not None and counts.known_users < 0.5
 
 
 @dataclass(frozen=True)
@@ -33,8 +75,11 @@ class Sizes:
         attention_dim: of models that attend to histories.
         epochs: at most.
         patience: evaluations without a gain until training stops.
-        regularizer: L2 weights of embeddings, the least and the largest.
+        embedding_regularizer: L2 weight of embeddings, to start from.
+        regularizer: the least and the largest to search.
         learning_rate: the least and the largest.
+        num_layers: quadratic layers of QIN.
+        net_dropout: of its network.
         cpu_threads: threads of a run on the CPU, or None for PyTorch's number.
     """
 
@@ -44,8 +89,11 @@ class Sizes:
     attention_dim: int
     epochs: int
     patience: int
+    embedding_regularizer: float
     regularizer: tuple[float, float]
     learning_rate: tuple[float, float]
+    num_layers: int
+    net_dropout: float
     cpu_threads: int | None
 
     @property
@@ -64,33 +112,38 @@ class Sizes:
         return list(self.widths[len(self.widths) // 2])
 
     @classmethod
-    def of(cls, shape: Shape) -> Sizes:
+    def of(cls, counts: Counted) -> Sizes:
         """The rules."""
-        rows = shape.informative_rows
+        rows = counts.informative_rows
         factor = (rows / REFERENCE_ROWS) ** GROWTH
         # An epoch has at least thirty steps, or else small data is hardly trained on.
-        most_batch = _power_below(max(32, shape.rows / 30))
+        most_batch = _power_below(max(32, counts.rows / 30))
         batch = min(_power(1024 * factor, 64, 8192), most_batch)
-        widest = _power_below(max(4, MOST_WEIGHTS / max(1, shape.items)))
+        widest = _power_below(max(4, MOST_WEIGHTS / max(1, counts.items)))
         dim = min(_power(16 * factor, 8, 128), widest)
-        wide, narrow = rows >= LARGE_ROWS, rows < SMALL_ROWS
+        wide, narrow, middle = rows >= LARGE_ROWS, rows < SMALL_ROWS, rows >= MIDDLE_ROWS
         if wide:
             widths: tuple[tuple[int, ...], ...] = ((256, 128), (512, 256, 128), (1024, 512, 256))
         elif narrow:
             widths = ((32,), (64, 32), (128, 64))
         else:
             widths = ((64,), (128, 64), (256, 128, 64))
-        strongest = _one_digit(3e-2 * math.sqrt(min(1.0, REFERENCE_ROWS / rows)))
+        new = new_users(counts)
+        start, regularizer = _penalties(rows, new=new)
         return cls(
             batch_sizes=_around(batch, 32, min(8192, most_batch)),
             embedding_dims=_around(dim, 4, min(128, widest)),
             widths=widths,
             attention_dim=128 if wide else 32,
-            epochs=20 if narrow else 12 if rows < 300_000 else 10,
-            patience=4 if narrow else 3 if rows < 300_000 else 2,
-            regularizer=(_one_digit(strongest / 1000), strongest),
+            epochs=20 if narrow else 10 if middle else 12,
+            patience=4 if narrow else 2 if middle else 3,
+            embedding_regularizer=start,
+            regularizer=regularizer,
             learning_rate=(3e-4, 3e-3),
-            cpu_threads=None if rows >= 300_000 else 1,
+            # Where users are new, further layers overfit.
+            num_layers=1 if new and not wide else 3 if middle else 2,
+            net_dropout=0.4 if new and not wide else 0.1 if middle else 0.3,
+            cpu_threads=None if middle else 1,
         )
 
     def space(self) -> dict[str, Any]:
@@ -108,6 +161,17 @@ class Sizes:
             "num_layers": {"low": 1, "high": 4},
             "hidden_units": [list(widths) for widths in self.widths],
         }
+
+
+def _penalties(rows: int, *, new: bool) -> tuple[float, tuple[float, float]]:
+    """L2 weight of embeddings to start from, and the least and the largest to search."""
+    strongest = _one_digit(3e-2 * math.sqrt(min(1.0, REFERENCE_ROWS / rows)))
+    least = _one_digit(strongest / 1000)
+    start = max(_one_digit(1e-2 * min(1.0, REFERENCE_ROWS / rows) ** DECAY), least)
+    if not new:
+        return start, (least, strongest)
+    start = max(_one_digit(1e-1 * min(1.0, MIDDLE_ROWS / rows) ** NEW_USERS_DECAY), start)
+    return start, (_one_digit(start / 10), max(_one_digit(3 * start), strongest))
 
 
 def _power(value: float, least: int, most: int) -> int:

@@ -1,0 +1,47 @@
+"""The recommended form of QIN: the same options for all data; sizes and regularisers come from its counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fuxictr_multimodal.data.proposal.sizes import Sizes
+
+
+def recommended(sizes: Sizes, *, rows: int, histories: bool, vectors: bool, events: bool) -> dict[str, Any]:
+    """Settings of an experiment with QIN; results/LOG.md has what each option is worth on which data.
+
+    Args:
+        sizes: that fit the data.
+        rows: samples of train.
+        histories: whether samples have histories.
+        vectors: whether items have pretrained embeddings.
+        events: whether the events of histories have features.
+    """
+    settings: dict[str, Any] = {
+        "model": "QIN",
+        "num_layers": sizes.num_layers,
+        "num_row": 1,
+        "net_dropout": sizes.net_dropout,
+        "batch_norm": True,
+    }
+    if histories:
+        settings["attention_activation"] = "relu_mean"
+        if vectors:
+            settings["attention_similarity"] = True
+    return settings | losses(sizes, rows=rows, histories=histories) | ({"event_features": "all"} if events else {})
+
+
+def losses(sizes: Sizes, *, rows: int, histories: bool) -> dict[str, Any]:
+    """What of the recommended form any network of `model: QIN` can have: a second loss, and averaged weights.
+
+    Args:
+        sizes: that fit the data.
+        rows: samples of train.
+        histories: whether samples have histories.
+    """
+    settings: dict[str, Any] = {"contrastive_loss": 1.0} if histories else {}
+    steps = rows / sizes.batch_size
+    if steps >= 20:
+        # The average spans about a quarter of an epoch of 800 steps, and less of a longer one.
+        settings["weight_averaging"] = 0.995 if steps >= 80 else 0.98
+    return settings
