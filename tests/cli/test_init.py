@@ -24,10 +24,12 @@ def test_from_files_to_predictions(fxmm, tmp_path, files):
     assert done.out.splitlines() == [
         "written: config/dataset_config/Shop.yaml",
         "written: config/model_config/Shop.yaml",
+        "written: config/tuner/QIN_Shop_search.yaml",
         "Next: fxmm run --expid QIN_Shop",
+        "Then: fxmm tune --config config/tuner/QIN_Shop_search.yaml --search tpe --trials 20",
     ]
     # The command that was printed runs; so do the models to compare with.
-    for expid in ("QIN_Shop", "DIN_Shop", "DCNv2_Shop"):
+    for expid in ("QIN_Shop", "DIN_Shop", "DCNv2_Shop", "Trees_Shop"):
         done = fxmm("run", "--expid", expid, "--set", "epochs=1", "--name", expid.lower())
         assert done.status == 0, done.errors
         assert f"{expid.lower()} on Shop" in done.out
@@ -46,7 +48,10 @@ def test_uncertain_guesses_are_printed(fxmm, tmp_path):
     done = fxmm("init", "raw/train.parquet", "raw/valid.parquet", "--config", "my config", "--dataset-id", "Ready")
     assert done.status == 0, done.errors
     assert "Please check:\n  * the newest item of click_history must be the last one" in done.errors
-    assert done.out.endswith("Next: fxmm run --expid QIN_Ready --config 'my config'\n")
+    assert done.out.splitlines()[-2:] == [
+        "Next: fxmm run --expid QIN_Ready --config 'my config'",
+        "Then: fxmm tune --config 'my config/tuner/QIN_Ready_search.yaml' --search tpe --trials 20",
+    ]
 
 
 def test_bad_files_are_one_line(fxmm, tmp_path):

@@ -12,7 +12,7 @@ from fuxictr_multimodal.comparison.budgeted.models import BY_LABEL, CORE, MODELS
 from fuxictr_multimodal.comparison.budgeted.shape import Shape
 from fuxictr_multimodal.comparison.settings import Comparison
 from fuxictr_multimodal.config.expids import base_entry, check_model_keys, load_config, load_dataset_config
-from fuxictr_multimodal.data.proposal.sizes import Sizes
+from fuxictr_multimodal.data.proposal.sizes import Counts, Sizes
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.launch.tuning.settings import Range
 from fuxictr_multimodal.launch.tuning.space import Space
@@ -49,7 +49,8 @@ def test_sizes_are_usable_at_every_shape(name):
     assert max(sizes.batch_sizes) <= max(32, rows / 30)
     assert SHAPES[name].items * max(sizes.embedding_dims) <= 2**28
     least, most = sizes.regularizer
-    assert 0 < least < most <= 0.03
+    # Where users are new, a stronger penalty pays.
+    assert 0 < least < sizes.embedding_regularizer < most <= (0.3 if name == "new users" else 0.03)
     for value in sizes.space().values():
         if isinstance(value, dict):
             Range.model_validate(value)
@@ -61,6 +62,8 @@ def test_sizes_are_those_that_searches_ended_at():
     assert (microlens.batch_size, microlens.embedding_dim) == (8192, 128)
     assert microlens.widths[-1] == (1024, 512, 256)
     assert movielens.regularizer[0] <= 6e-3 <= movielens.regularizer[1]
+    assert 6e-3 <= movielens.embedding_regularizer <= 1e-2
+    assert microlens.embedding_regularizer == 1e-4
     assert (movielens.cpu_threads, microlens.cpu_threads) == (1, None)
 
 
@@ -72,6 +75,20 @@ def test_more_samples_want_larger_models_and_weaker_penalties():
         assert smaller.regularizer >= larger.regularizer
         assert smaller.epochs >= larger.epochs
         assert max(smaller.widths) <= max(larger.widths)
+
+
+def test_where_users_are_new_the_penalty_is_strong_and_the_network_short():
+    sizes = [Sizes.of(Counts(rows, known_users=0.1)) for rows in (64_000, 299_000, 600_000, 3_600_000, 20_000_000)]
+    known = [Sizes.of(Counts(rows, known_users=0.9)) for rows in (64_000, 299_000, 600_000, 3_600_000, 20_000_000)]
+    assert [found.embedding_regularizer for found in sizes[:2]] == [1e-1, 1e-1]
+    assert [found.regularizer for found in sizes[:2]] == [(1e-2, 3e-1)] * 2
+    assert known[2].embedding_regularizer < sizes[2].embedding_regularizer < 1e-1
+    # With millions of samples it is the same.
+    assert [s.embedding_regularizer for s in sizes[3:]] == [k.embedding_regularizer for k in known[3:]]
+    assert [found.num_layers for found in sizes] == [1, 1, 1, 3, 3]
+    assert (known[0].num_layers, known[0].net_dropout, sizes[0].net_dropout) == (2, 0.3, 0.4)
+    # What nobody knows is taken for known.
+    assert Sizes.of(Counts(64_000)) == known[0]
 
 
 def test_rare_clicks_count_as_fewer_samples():
@@ -89,16 +106,31 @@ def test_options_of_the_recommended_form_follow_the_counts():
     for term, value in {"user": 2.4e-5, "item_id": 1.0e-5, "tags": 4.0e-5, "user*tags": 1.0e-4}.items():
         assert 0.5 < known["first_order_regularizer"][term] / value < 2
     assert "first_order" not in new
-    assert new["feature_dropout"] == {"item_id": 0.2}
-    assert "contrastive_loss" in new
-    assert not {"contrastive_loss", "feature_dropout", "first_order"} & set(flat)
+    assert (new["attention_activation"], new["contrastive_loss"], new["weight_averaging"]) == ("relu_mean", 1.0, 0.98)
+    assert (new["num_layers"], new["num_row"], new["net_dropout"]) == (1, 1, 0.4)
+    assert not {"contrastive_loss", "attention_activation", "first_order"} & set(flat)
+    assert not {"feature_dropout", "attention_similarity"} & {*known, *new, *flat}
     assert "weight_averaging" not in tiny
     assert not any("event_features" in entry for entry in (known, new, flat, tiny))
     timed = dataclasses.replace(SHAPES["new users"], events=True)
     entry = models.experiment(BY_LABEL["QIN_best"], timed, Sizes.of(timed), dataset_id="d")
     assert entry["event_features"] == "all"
-    for entry in (known, new, flat, tiny):
+    pretrained = dataclasses.replace(SHAPES["new users"], item_vectors=("title",))
+    similar = models.experiment(BY_LABEL["QIN_best"], pretrained, Sizes.of(pretrained), dataset_id="d")
+    assert similar["attention_similarity"] is True
+    for entry in (known, new, flat, tiny, similar):
         QINOptions.of(entry)
+
+
+def test_mean_pooling_with_the_losses_of_the_recommended_form_has_nothing_else_of_it():
+    found = {
+        label: models.experiment(BY_LABEL[label], SHAPES["MovieLens"], Sizes.of(SHAPES["MovieLens"]), dataset_id="d")
+        for label in ("MeanMLP", "MeanMLP_losses", "QIN_best")
+    }
+    own = {k: v for k, v in found["MeanMLP_losses"].items() if k not in found["MeanMLP"]}
+    assert own == {key: found["QIN_best"][key] for key in ("contrastive_loss", "weight_averaging")}
+    assert {**found["MeanMLP_losses"], **found["MeanMLP"]} == found["MeanMLP_losses"]
+    assert BY_LABEL["MeanMLP_losses"] not in MODELS
 
 
 def test_models_without_histories_are_the_default_of_a_flat_dataset():

@@ -75,7 +75,7 @@ def test_a_log_with_items_and_users(files, proposed, tmp_path):
     assert f"user: user_id  # {shop.USERS} distinct texts; in users.csv too" in text
     assert found.checks == []
 
-    assert list_expids(tmp_path / "config") == ["DCNv2_Shop", "DIN_Shop", "QIN_Shop"]
+    assert list_expids(tmp_path / "config") == ["DCNv2_Shop", "DIN_Shop", "QIN_Shop", "Trees_Shop"]
     params = load_config(tmp_path / "config", "QIN_Shop")
     assert (params["model"], params["embedding_dim"], params["event_features"]) == ("QIN", 8, "all")
     assert params["metrics"] == ["AUC", "gAUC", "logloss"]
