@@ -18,7 +18,7 @@ FOLDS, ROWS = 3, 40
 OPTIONS = [
     {},
     {"form": "plain"},
-    {"similarity_tiers": 4},
+    {"attention_similarity": True},
     {"first_order": ["item_id", "item_tags"]},
 ]
 
