@@ -83,6 +83,7 @@ bench: install ## Run the benchmarks small; each prints one JSON object last
 	$(BIN)/python benchmarks/score.py $(SMALL)
 	$(BIN)/python benchmarks/serve.py --sizes movielens --rows 5000 --checked-rows 1000 --candidates 100 1000 --exports onnx onnx_int8 --seconds 1 --http-seconds 3
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/cooccurrence.py --users 20000 --items 10000
 	$(BIN)/python benchmarks/metrics.py --rows 20000 --groups 1000
 	$(BIN)/python benchmarks/startup.py --repeats 1
 	$(BIN)/python benchmarks/zoo_models.py

@@ -236,7 +236,7 @@ def _compile(options: Options, report: Report, precision: str) -> None:
 def _first_step(model: QIN, batch: Batch) -> tuple[float, list[torch.Tensor]]:
     """Loss of a step, and gradients of the quadratic maps; models of `make` draw the same masks."""
     loss = model.train_step(batch).item()
-    gradients = [layer.linear[0].weight.grad for layer in model.qnn.layer]  # type: ignore[index]
+    gradients = [layer.linear[0].weight.grad for layer in model.qnn.layer]  # type: ignore[index,union-attr]
     return loss, [gradient.clone() for gradient in gradients]
 
 

@@ -4,10 +4,14 @@ import gc
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.helpers.empty_curves import leave_curves_empty
 
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("no deadlines", deadline=None)
+hypothesis.settings.load_profile("no deadlines")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -87,8 +87,7 @@ class QIN(BaseModel):
         )
         if options.loss.contrastive_loss and not fields.behaviours:
             raise ConfigError("contrastive_loss ties histories to targets, but the dataset has no history: set it to 0")
-        tiers = options.inputs.similarity_tiers
-        compared = tiers or options.attention.attention_similarity
+        compared = options.attention.attention_similarity
         self.similarity = Similarity({n: specs[n] for n in fields.items}) if compared else None
         read = {name: spec for name, spec in specs.items() if name in (*fields.context, *fields.target)}
         self.feature_dropout = FeatureDropout(options.inputs.feature_dropout or {}, read, fields.target)
@@ -99,7 +98,7 @@ class QIN(BaseModel):
         # The parts of the first one are the model's own: published weights have these names.
         self.embedding_layer, self.attention_layers = first.embedding_layer, first.attention_layers
         self.behaviour_attention = first.behaviour_attention
-        self.qnn, self.mlp, self.similarity_map = first.qnn, first.mlp, first.similarity_map
+        self.qnn, self.mlp = first.qnn, first.mlp
         self.item_vectors = first.item_vectors
         self.other_networks = nn.ModuleList(others)
         self.context_features = fields.context
@@ -157,7 +156,6 @@ class QIN(BaseModel):
         context = {name: columns[name] for name in self.context_features}
         reader = self._read(inputs, columns)
         options = self.options
-        histogram_BH = reader.histogram(options.inputs.similarity_tiers)
         seen, shown = self.feature_dropout(context), self.feature_dropout.of_items(self.device)
 
         def read_items(vectors: ItemVectors) -> tuple[Tensor | None, Sequence[Interest]]:
@@ -165,7 +163,7 @@ class QIN(BaseModel):
 
         logits, contrasted = [], []
         for network in self.networks:
-            x_BF, interests = network.read(seen, read_items, self.precision, histogram_BH=histogram_BH)
+            x_BF, interests = network.read(seen, read_items, self.precision)
             if options.loss.contrastive_loss and self.training:
                 target_BD, history = items_of(*interests[0], None if self.fields.flat else network.item_width)
                 contrasted.append((target_BD, self.mean_history(target_BD, history)))
@@ -206,7 +204,6 @@ class QIN(BaseModel):
                 fields=self.fields,
                 specs=self.feature_map.features,
                 similarity=self.similarity,
-                tiers=self.options.inputs.similarity_tiers,
                 first_order=self.first_order,
                 share=terms.first_order_share if terms.own_loss else None,
                 activation=self.output_activation,

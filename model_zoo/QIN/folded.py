@@ -54,8 +54,7 @@ class FoldedQIN:
                 fast=True,
                 similarity=trained.similarity,
             )
-            histogram_BH = reader.histogram(trained.tiers)
-            logits = [scorer(columns, reader, histogram_BH) for scorer in self._row_scorers]
+            logits = [scorer(columns, reader) for scorer in self._row_scorers]
             logit_B1 = logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0)
             if trained.first_order is not None:
                 linear_B1 = trained.first_order(columns, reader.row_items)

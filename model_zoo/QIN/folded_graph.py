@@ -1,7 +1,6 @@
 """The folded QIN as a graph over requests, candidates and history slots, and the inputs that it reads.
 
-Shape legend: R requests, C candidates, T history slots of a behaviour, E width of embedded event features, H tiers of
-all pretrained embeddings.
+Shape legend: R requests, C candidates, T history slots of a behaviour, E width of embedded event features.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class RankingGraph(nn.Module):
         self.of_context = nn.ModuleList(FeatureVectors(each, self.context) for each in embeddings)
         self.of_events = nn.ModuleList(FeatureVectors(each, self.events) for each in embeddings)
         similarity = trained.similarity
-        self.tiers, self.compared = trained.tiers, () if similarity is None else similarity.names
+        self.compared = () if similarity is None else similarity.names
         self.first_order, self.share = first_order, trained.share
         self.activation = trained.activation
         self.inputs = _inputs(fields, trained.specs, arrays)
@@ -78,7 +77,7 @@ class RankingGraph(nn.Module):
         number: int,
         given: Mapping[str, Tensor],
         columns: Mapping[str, Tensor],
-        compared: Sequence[tuple[Tensor, Tensor]],
+        compared: Sequence[Tensor],
     ) -> Tensor:
         """The logit of a network, (R, C)."""
         array = vector_name(number)
@@ -99,27 +98,14 @@ class RankingGraph(nn.Module):
                 events_RE=of_events(columns) if self.events else nothing_R0,
                 items_RCI=items_RCI,
                 histories=histories,
-                cosines_RCTE=torch.stack([cosine_RCT for cosine_RCT, _ in compared], dim=3) if compared else None,
-                histogram_RCH=self._histogram(compared).to(items_RCI.dtype) if self.tiers else None,
+                cosines_RCTE=torch.stack(list(compared), dim=3) if compared else None,
             )
         )
 
-    def _cosines(self, given: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
-        """Cosines of each candidate and the first history, and where there are any, (R, C, T)."""
-        targets_RCd = given[servable.candidate(name)]
+    def _cosines(self, given: Mapping[str, Tensor], name: str) -> Tensor:
+        """Cosines of each candidate and the items of the first history, (R, C, T)."""
         history_RTd = given[servable.history(self.behaviours[0], name)]
-        there_RCT = (targets_RCd != 0).any(dim=2)[:, :, None] & (history_RTd != 0).any(dim=2)[:, None]
-        return targets_RCd @ history_RTd.transpose(1, 2), there_RCT
-
-    def _histogram(self, compared: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """`similarity.histogram` of each candidate, (R, C, H)."""
-        counts = []
-        for cosine_RCT, there_RCT in compared:
-            tier_RCT = ((cosine_RCT + 1) * (self.tiers / 2)).long().clamp(0, self.tiers - 1)
-            tier_RCT = torch.where(there_RCT, tier_RCT, -1)
-            tiers_K = torch.arange(self.tiers, device=tier_RCT.device)
-            counts.append((tier_RCT[..., None] == tiers_K).sum(dim=2))
-        return torch.cat(counts, dim=2).float().log1p()
+        return given[servable.candidate(name)] @ history_RTd.transpose(1, 2)
 
 
 def _inputs(fields: Fields, specs: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> tuple[GraphInput, ...]:

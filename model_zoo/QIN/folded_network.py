@@ -1,16 +1,15 @@
 """One interest network folded for ranking: what candidates of a request share is computed once a request.
 
-With t = [v, e] the target (v of its item, e of its events), h_s the history, and x = [c, sim, t, out_1 .. out_K]:
+With t = [v, e] the target (v of its item, e of its events), h_s the history, and x = [c, t, out_1 .. out_K]:
 
     weights    a_s = weight(t . (W_q^T W_k h_s) / sqrt(A) + g . r_s): history items are mapped, candidates are not
     out        = t + sum_s a_s (W_o W_v h_s)
-    first map  = W x + b = W_sim sim + (W_t + sum_k W_k) t + sum_s a_s (W_k W_o W_v h_s) + (W_c c + b)
+    first map  = W x + b = (W_t + sum_k W_k) t + sum_s a_s (W_k W_o W_v h_s) + (W_c c + b)
 
-The maps in brackets are multiplied out here. Only the first two terms of the first map are products a candidate.
+The maps in brackets are multiplied out here. Only the first term of the first map is a product a candidate.
 
 Shape legend: R requests, C candidates, T history slots of a behaviour, K behaviours, D = I + E width of a target (of
-its item and of its events), S width of the similarities, Q width of what a request has alone, F width of x, M numbers
-of the first map.
+its item and of its events), Q width of what a request has alone, F width of x, M numbers of the first map.
 """
 
 from __future__ import annotations
@@ -83,7 +82,6 @@ class RankedInputs(NamedTuple):
         histories: of each behaviour, vectors of its items and their events (R, T, D), 0 on padding, and its mask
             (R, T), True on items.
         cosines_RCTE: of candidates and the items of the first history, or None.
-        histogram_RCH: the same, counted, or None.
     """
 
     context_RQ: Tensor
@@ -91,7 +89,6 @@ class RankedInputs(NamedTuple):
     items_RCI: Tensor
     histories: Sequence[tuple[Tensor, Tensor]]
     cosines_RCTE: Tensor | None
-    histogram_RCH: Tensor | None
 
 
 class FoldedNetwork(nn.Module):
@@ -110,40 +107,32 @@ class FoldedNetwork(nn.Module):
         assert interaction is not None
         self.interaction = fold_interaction(interaction)
         weight_MF, bias_M = (tensor.detach() for tensor in self.interaction.first)
-        similar = network.similarity_map
-        self.similarity = None if similar is None else linear_of(similar.weight)
         pools, items = network.attentions, network.item_width
-        widths = [0 if similar is None else similar.out_features, *[network.target_width] * (1 + len(pools))]
-        of_context, of_similarity, of_target, *of_pooled = weight_MF.split(
-            [weight_MF.shape[1] - sum(widths), *widths], dim=1
-        )
+        widths = [network.target_width] * (1 + len(pools))
+        of_context, of_target, *of_pooled = weight_MF.split([weight_MF.shape[1] - sum(widths), *widths], dim=1)
         self.attentions = nn.ModuleList()
         for pool, first_MD in zip(pools, of_pooled, strict=True):
             if isinstance(pool, SparseTargetAttention):
                 self.attentions.append(FoldedAttention(pool, first_MD))
                 of_target = of_target + first_MD
         of_means = [] if self.attentions else of_pooled
-        self.of_candidate = linear_of(torch.cat([of_similarity, of_target[:, :items]], dim=1))
+        self.of_candidate = linear_of(of_target[:, :items])
         self.of_request = linear_of(torch.cat([of_context, of_target[:, items:], *of_means], dim=1), bias_M)
 
     def forward(self, inputs: RankedInputs) -> Tensor:
         """Logits (R, C)."""
         items_RCI, histories = inputs.items_RCI, inputs.histories
         means = [] if self.attentions else [_mean(*history) for history in histories]
-        similar = []
-        if self.similarity is not None:
-            assert inputs.histogram_RCH is not None
-            similar = [self.similarity(inputs.histogram_RCH)]
         weights = [
             attention.weights(items_RCI, inputs.events_RE, *history, inputs.cosines_RCTE)  # type: ignore[operator]
             for attention, history in zip(self.attentions, histories, strict=False)
         ]
         request_RM = self._of_request(torch.cat([inputs.context_RQ, inputs.events_RE, *means], dim=1))
-        z_RCM = self.of_candidate(torch.cat([*similar, items_RCI], dim=2))
+        z_RCM = self.of_candidate(items_RCI)
         z_RCM = z_RCM + self._of_histories(weights, histories, request_RM)
         x_BF = None
         if self.interaction.reads_x:
-            x_BF = self._x(inputs, similar, weights, means).flatten(0, 1)
+            x_BF = self._x(inputs, weights, means).flatten(0, 1)
         return self.interaction(x_BF, z_RCM.flatten(0, 1)).view(items_RCI.shape[:2])
 
     def _of_request(self, shared_RQ: Tensor) -> Tensor:
@@ -168,9 +157,7 @@ class FoldedNetwork(nn.Module):
         weights_RCT = F.pad(torch.cat(list(weights), dim=2), (0, 1), value=1.0)
         return weights_RCT @ torch.cat([*values, request_RM[:, None]], dim=1)
 
-    def _x(
-        self, inputs: RankedInputs, similar: Sequence[Tensor], weights: Sequence[Tensor], means: Sequence[Tensor]
-    ) -> Tensor:
+    def _x(self, inputs: RankedInputs, weights: Sequence[Tensor], means: Sequence[Tensor]) -> Tensor:
         """The input of the interaction, (R, C, F)."""
         rows = inputs.items_RCI.shape[1]
 
@@ -188,7 +175,7 @@ class FoldedNetwork(nn.Module):
             )
         ]
         context = [of_all(inputs.context_RQ)] if inputs.context_RQ.shape[1] else []
-        return torch.cat([*context, *similar, target_RCD, *pooled, *map(of_all, means)], dim=2)
+        return torch.cat([*context, target_RCD, *pooled, *map(of_all, means)], dim=2)
 
 
 def _mean(vectors_RTD: Tensor, mask_RT: Tensor) -> Tensor:

@@ -27,7 +27,6 @@ class TrainedParts:
         fields: what features are read as; not flat.
         specs: of the feature map, by name.
         similarity: compares targets and history items, or None.
-        tiers: of the histogram of similarities, or 0.
         first_order: terms beside the networks, or None.
         share: of their logit in the mean with that of the networks; None where it is added.
         activation: from logits to scores.
@@ -39,7 +38,6 @@ class TrainedParts:
     fields: Fields
     specs: Mapping[str, Mapping[str, Any]]
     similarity: Similarity | None
-    tiers: int
     first_order: FirstOrder | None
     share: float | None
     activation: nn.Module

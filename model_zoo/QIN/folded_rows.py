@@ -47,7 +47,7 @@ class RowScorer:
         if isinstance(interaction, FoldedQuadratic) and exact and device.type == "cpu" and not compiled:
             self.layers = LayersOfRows(trained, network, interaction)
 
-    def __call__(self, columns: Mapping[str, Tensor], reader: RowReader, histogram_BH: Tensor | None) -> Tensor:
+    def __call__(self, columns: Mapping[str, Tensor], reader: RowReader) -> Tensor:
         """Logits (B, 1) of the columns of samples and of their items."""
         target_BD, interests = reader.interests(self.network.item_vectors)
         assert target_BD is not None
@@ -55,9 +55,6 @@ class RowScorer:
         if self.context:
             context = {name: columns[name] for name in self.context}
             pieces.append(self.network.embedding_layer(context, flatten_emb=True))
-        if self.folded.similarity is not None:
-            assert histogram_BH is not None
-            pieces.append(self.folded.similarity(histogram_BH.to(target_BD.dtype)))
         pieces.append(target_BD)
         pooled = self._pooled(interests)
         logits = []

@@ -20,7 +20,7 @@ from model_zoo.QIN.attention import JaggedHistory, PaddedHistory
 from model_zoo.QIN.fields import Fields, Specs
 from model_zoo.QIN.item_vectors import NOTHING_HIDDEN, ItemVectors, event_columns, history_of
 from model_zoo.QIN.row_items import RowItems
-from model_zoo.QIN.similarity import Cosines, Similarity, histogram
+from model_zoo.QIN.similarity import Similarity
 
 if TYPE_CHECKING:
     from fuxictr_multimodal.data.item_table import ItemTable
@@ -77,12 +77,12 @@ class RowReader:
     Attributes:
         row_items: the items of targets and of the first history.
         slots: of each behaviour; none where the items of a `Batch` are embedded by their ids.
-        cosines: of the targets and the items of the first history; None where they are not read.
+        cosines_NE: of the targets and the items of the first history; None where they are not read.
     """
 
     row_items: RowItems
     slots: Sequence[Slots]
-    cosines: Cosines | None
+    cosines_NE: Tensor | None
     _fields: Fields
     _columns: Mapping[str, Tensor]
     _fast: bool
@@ -132,10 +132,6 @@ class RowReader:
             row_items = _nobody(next(iter(columns.values())).shape[0], device)
         return cls(row_items, slots, _cosines(similarity, row_items), fields, columns, fast)
 
-    def histogram(self, tiers: int) -> Tensor | None:
-        """How many history items are how similar to the target, (B, E tiers); None of no tiers."""
-        return histogram(self.cosines, self.row_items.history, tiers=tiers) if tiers and self.cosines else None
-
     def interests(
         self, vectors: ItemVectors, shown: Mapping[str, Tensor] = NOTHING_HIDDEN
     ) -> tuple[Tensor | None, Sequence[Interest]]:
@@ -160,10 +156,10 @@ class RowReader:
 
     def _compared(self, interests: Sequence[Interest]) -> Sequence[Interest]:
         """The interests, the first of which knows the cosines."""
-        if self.cosines is None:
+        cosine_NE = self.cosines_NE
+        if cosine_NE is None:
             return interests
         (target_BD, history), *others = interests
-        cosine_NE = self.cosines.values_NE
         if isinstance(history, JaggedHistory):
             return [(target_BD, replace(history, cosines_NE=cosine_NE)), *others]
         cosine_BTE = cosine_NE.new_zeros(*history.mask_BT.shape, cosine_NE.shape[1])
@@ -201,7 +197,7 @@ def _padded_slots(inputs: Inputs, fields: Fields, table: ItemTable | None, devic
     return [Slots({name: _of(features, name).to(device) for name in fields.target}, mask_BT.to(device))]
 
 
-def _cosines(similarity: Similarity | None, row_items: RowItems) -> Cosines | None:
+def _cosines(similarity: Similarity | None, row_items: RowItems) -> Tensor | None:
     return None if similarity is None else similarity(row_items)
 
 

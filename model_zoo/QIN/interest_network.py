@@ -1,11 +1,10 @@
 """One interest network: embeddings, histories pooled for the target, and the interaction of all of it, to a logit.
 
 logit = interaction(x), x = [context features, x_t, out_1 .. out_K]: x_t the target, out_k its history of behaviour k
-pooled for it, each by an attention of its own. Mostly K = 1; without histories x has the features alone. Where
-similarities are counted (`similarity.py`), W log(1 + c) stands between the context features and x_t.
+pooled for it, each by an attention of its own. Mostly K = 1; without histories x has the features alone.
 
 Shape legend: B rows, K behaviours, D width of a target, D_k that of its fields in behaviour k (mostly D), C context
-width, F = C + D + sum of D_k width of the interaction, H numbers of a histogram.
+width, F = C + D + sum of D_k width of the interaction.
 """
 
 from __future__ import annotations
@@ -66,18 +65,13 @@ class InterestNetwork(nn.Module):
         pooled = [width_of(behaviour.fields) for behaviour in fields.behaviours]
         self.item_width, self.target_width = width_of(fields.items), width_of(fields.target)
         width = width_of(fields.context) + width_of(fields.target) + sum(pooled)
-        self.similarity_map: nn.Linear | None = None
-        if tiers := options.inputs.similarity_tiers:
-            self.similarity_map = nn.Linear(similarities * tiers, dim, bias=False)
-            width += dim
         self.qnn: QuadraticNetwork | None = None
         self.mlp: MLP_Block | None = None
         try:
             self.embedding_layer = FeatureEmbedding(
                 feature_map, dim, not_required_feature_columns=list(fields.skipped) or None
             )
-            in_scores = similarities if options.attention.attention_similarity else 0
-            self.attention_layers = _pooling(pooled[0], options.attention, in_scores) if pooled else None
+            self.attention_layers = _pooling(pooled[0], options.attention, similarities) if pooled else None
             self.behaviour_attention = nn.ModuleDict(
                 {
                     behaviour.name: _pooling(width_k, options.attention)
@@ -100,12 +94,7 @@ class InterestNetwork(nn.Module):
         return [*first, *self.behaviour_attention.values()]  # type: ignore[list-item]
 
     def read(
-        self,
-        context: Mapping[str, Tensor],
-        items: ReadItems,
-        precision: Precision,
-        *,
-        histogram_BH: Tensor | None = None,
+        self, context: Mapping[str, Tensor], items: ReadItems, precision: Precision
     ) -> tuple[Tensor, Sequence[Interest]]:
         """The input (B, F) of the interaction, and the interests that it was read from.
 
@@ -115,9 +104,6 @@ class InterestNetwork(nn.Module):
         parts = [] if target_BD is None else [target_BD]
         with precision.layers():
             parts += [pool(*interest) for pool, interest in zip(self.attentions, interests, strict=True)]
-        if self.similarity_map is not None:
-            assert histogram_BH is not None
-            parts.insert(0, self.similarity_map(histogram_BH.to(self.similarity_map.weight.dtype)))
         if context:
             parts.insert(0, self.embedding_layer(context, flatten_emb=True))
         return torch.cat(parts, dim=-1), interests

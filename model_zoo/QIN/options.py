@@ -16,10 +16,13 @@ from model_zoo.QIN.penalty import as_regularizer
 from model_zoo.QIN.precision import PRECISIONS
 
 # Options that earlier versions had.
-REMOVED = dict.fromkeys(
-    ("quadratic_variant", "heads", "self_ensemble"),
-    "it gained nothing on the data sets measured. Leave it out and train again",
-)
+REMOVED = {
+    **dict.fromkeys(
+        ("quadratic_variant", "heads", "self_ensemble"),
+        "it gained nothing on the data sets measured. Leave it out and train again",
+    ),
+    "similarity_tiers": "attention_similarity reads the same cosines. Set it to True and train again",
+}
 
 
 def _choice(default: str, *others: str) -> Any:
@@ -82,8 +85,6 @@ class InputOptions(_Group):
 
     Attributes:
         embedding_dim: width of each embedded feature that does not set its own.
-        similarity_tiers: above 0, the network also reads how many history items are how similar to the target in each
-            pretrained embedding, as a histogram of that many parts (`similarity.py`).
         feature_dropout: names of features, each with the fraction of training in which the networks read it as unknown,
             as for users whom train does not know: of the samples, or of the values of a categorical item feature, such
             as the ids of items (`feature_dropout.py`); first-order terms still read it.
@@ -95,7 +96,6 @@ class InputOptions(_Group):
     """
 
     embedding_dim: int = _number(128, least=1)
-    similarity_tiers: int = 0
     feature_dropout: Mapping[str, float] | None = None
     event_features: str | Sequence[str] | None = None
     din_target_field: str | Sequence[Any] | None = None
@@ -287,8 +287,6 @@ class QINOptions:
         interaction = self.interaction
         if self.attention.attention_similarity and self.attention.pooling == "mean":
             raise ConfigError("attention_similarity is part of attention scores: set pooling to attention")
-        if self.inputs.similarity_tiers not in (0, *range(2, 1001)):
-            raise ConfigError(f"similarity_tiers must be 0 (none) or 2 to 1000, got {self.inputs.similarity_tiers!r}")
         if interaction.compile and (self.compute.form == "plain" or interaction.interaction != "quadratic"):
             raise ConfigError(
                 "compile is for the optimized implementation of quadratic layers: set it to False, or form to fast"

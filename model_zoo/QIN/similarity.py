@@ -1,36 +1,26 @@
-"""How alike a target and its history are in pretrained embeddings: cosines, for the attention and as a histogram.
+"""How alike a target and its history items are in pretrained embeddings: cosines, for the scores of the attention.
 
-    r_s  = cos(e_t - m, e_s - m), of each pretrained embedding, for each history item s
-    c[k] = number of history items whose r_s lies in the k-th of K equal parts of [-1, 1]
-    out  = W log(1 + c), SimTier (arXiv 2407.19467)
+    r_s = cos(e_t - m, e_s - m), of each pretrained embedding, for each history item s
 
 A network has to learn from clicks alone that two pretrained embeddings are alike, through the projection that it shares
 with everything else; their cosine is known before the first click. m is the mean embedding of all items: pretrained
 embeddings mostly share one direction, and without it all cosines are alike.
 
-Shape legend: B rows, N real history items of all rows, K tiers, E pretrained embeddings, d width of one.
+Shape legend: B rows, N real history items of all rows, E pretrained embeddings, d width of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fuxictr_multimodal.data.batch import Jagged
 from fuxictr_multimodal.errors import ConfigError
 from model_zoo.QIN.row_items import RowItems
 from model_zoo.QIN.sparse_attend import dots
-
-
-class Cosines(NamedTuple):
-    """Cosines (N, E) of history items with their targets, and where there are any: both have an embedding."""
-
-    values_NE: Tensor
-    there_NE: Tensor
 
 
 class Similarity(nn.Module):
@@ -55,8 +45,7 @@ class Similarity(nn.Module):
         }
         if not pretrained:
             raise ConfigError(
-                "attention_similarity and similarity_tiers compare pretrained embeddings: no item feature has "
-                "`type: embedding`"
+                "attention_similarity compares pretrained embeddings: no item feature has `type: embedding`"
             )
         self.names = tuple(pretrained)
         for name, spec in pretrained.items():
@@ -77,10 +66,10 @@ class Similarity(nn.Module):
         self.fitted.fill_(True)
 
     @torch.no_grad()
-    def forward(self, items: RowItems) -> Cosines:
-        """The cosines of the first history; 0 where one of the two has an embedding of zeros."""
+    def forward(self, items: RowItems) -> Tensor:
+        """The cosines of the first history, (N, E); 0 where one of the two has an embedding of zeros."""
         row_N, index_N = items.history.row_index(), items.history.values.long()
-        found, known = [], []
+        found = []
         for name in self.names:
             values_Sd, mean_d = items.features[name].float(), getattr(self, f"mean_{name}").float()
             target_Bd = values_Sd.index_select(0, items.target)
@@ -90,19 +79,7 @@ class Similarity(nn.Module):
             dot_N = dots(query_Bd, row_N, values_Sd, index_N) - (query_Bd @ mean_d)[row_N]
             there_N = (length_N > 0) & (query_Bd != 0).any(dim=-1)[row_N]
             found.append(dot_N / length_N.clamp(min=1e-12) * there_N)
-            known.append(there_N)
-        return Cosines(torch.stack(found, dim=1), torch.stack(known, dim=1))
-
-
-def histogram(cosines: Cosines, history: Jagged, *, tiers: int) -> Tensor:
-    """log(1 + c), (B, E K), one embedding after the other."""
-    row_N, counts = history.row_index(), []
-    for cosine_N, there_N in zip(cosines.values_NE.T, cosines.there_NE.T, strict=True):
-        tier_N = ((cosine_N + 1) * (tiers / 2)).long().clamp(0, tiers - 1)
-        count_BK = cosine_N.new_zeros(len(history) * tiers)
-        count_BK.index_add_(0, row_N * tiers + tier_N, there_N.to(cosine_N.dtype))
-        counts.append(count_BK.view(-1, tiers))
-    return torch.cat(counts, dim=1).log1p()
+        return torch.stack(found, dim=1)
 
 
 def directions(values: Tensor, mean_d: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ def similarities(samples: Samples, items: Items) -> Iterator[Feature]:
     Mean, largest, that of the last item, mean of the top three, and that of the history's mean vector.
     """
     rows = samples.rows
-    for name, vectors in items.vectors.items():
-        history, target = vectors[samples.history], vectors[samples.target]
+    for name in items.vectors:
+        history, target = items.of_samples(name, samples)
         cosines = np.einsum("nd,nd->n", history, target[rows])
         padded = _padded(cosines, samples)
         mean = _mean(cosines, samples)

@@ -33,6 +33,7 @@ class Samples:
         offsets: where the history of each sample begins and ends, (B + 1,).
         user: of samples of train the group id, (B,), or a hash of the history where there are no groups; None of other
             samples.
+        fold: of each sample's user, (B,), where embeddings depend on it; else None.
     """
 
     columns: Mapping[str, NDArray]
@@ -40,6 +41,7 @@ class Samples:
     history: NDArray
     offsets: NDArray
     user: NDArray | None
+    fold: NDArray | None = None
 
     @classmethod
     def of(cls, batch: Batch, *, train: bool = False) -> Samples:
@@ -63,6 +65,7 @@ class Samples:
             history=history,
             offsets=batch.history.offsets.numpy(),
             user=user,
+            fold=None if batch.fold is None else batch.fold.cpu().numpy().astype(np.int64),
         )
 
     def __len__(self) -> int:
@@ -85,7 +88,8 @@ class Items:
 
     Attributes:
         number: I, the padding row included.
-        vectors: pretrained embeddings by name, (I, d): less the mean of all items that have one, of length 1.
+        vectors: pretrained embeddings by name, (I, d): less the mean of all items that have one, of length 1. Those
+            that depend on the fold of a sample's user are (K I + I, d): without a fold, then of each fold.
         codes: categorical features by name but for the item's own id, (I, T); 0 is no value.
     """
 
@@ -100,10 +104,19 @@ class Items:
         for name, feature in table.features.items():
             values = feature.cpu().numpy()
             if specs[name]["type"] == "embedding":
-                vectors[name] = _directions(values)
+                folds = table.folds[name].cpu().unbind(1) if name in table.folds else ()
+                vectors[name] = _directions(np.concatenate([values, *(of_fold.numpy() for of_fold in folds)]))
             elif specs[name]["type"] in ("categorical", "sequence") and not _is_own_id(values):
                 codes[name] = values.reshape(len(values), -1)
         return cls(table.num_items, vectors, codes)
+
+    def of_samples(self, name: str, samples: Samples) -> tuple[NDArray, NDArray]:
+        """An embedding of the history items (N, d) and of the targets (B, d), as the samples' users may see it."""
+        vectors, history, target = self.vectors[name], samples.history, samples.target
+        if len(vectors) > self.number and samples.fold is not None:
+            first = samples.fold * self.number
+            history, target = history + first[samples.rows], target + first
+        return vectors[history], vectors[target]
 
 
 def _is_own_id(values: NDArray) -> bool:

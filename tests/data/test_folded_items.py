@@ -11,13 +11,14 @@ from fuxictr_multimodal.data.item_table import ItemTable
 from fuxictr_multimodal.explain.block_importance import exchanged_items
 from fuxictr_multimodal.zoo.distinct_items import DistinctItems
 from fuxictr_multimodal.zoo.layouts import as_flat, as_longctr, flat_feature_map
+from model_zoo.Trees.samples import Items, Samples
 from tests.helpers import reference_qin
 
 FOLDS, ROWS = 3, 40
 OPTIONS = [
     {},
     {"form": "plain"},
-    {"similarity_tiers": 4},
+    {"attention_similarity": True},
     {"first_order": ["item_id", "item_tags"]},
 ]
 
@@ -153,3 +154,18 @@ def test_exchanged_items_exchange_their_folds_too(table, batch):
         assert expected is None or torch.equal(got, expected)
         assert not torch.equal(changed["item_emb_d128"], before)
     assert torch.equal(as_longctr(batch, table)[1]["item_emb_d128"], before)
+
+
+def test_trees_compare_the_vectors_of_the_fold(features, table, batch):
+    specs = {name: spec for name, spec in features.features.items() if spec["type"] != "meta"}
+    read = Items.of(table, specs)
+    history, target = read.of_samples("item_emb_d128", Samples.of(batch))
+    # The same items and folds through the table; less one mean, and of length 1.
+    rows, resolved = table.of_batch(batch)
+    everything = rows.features["item_emb_d128"].numpy()
+    there = everything.any(axis=1)
+    mean = everything[there].mean(axis=0)
+    for found, ids in ((history, resolved.history.values), (target, resolved.target)):
+        expected = everything[ids.numpy()] - mean
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        np.testing.assert_allclose(found, expected, atol=1e-5)

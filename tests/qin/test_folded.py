@@ -32,13 +32,16 @@ OPTIONS = {
     "terms of requests": {"first_order": ["likes_level"]},
     "terms with their own loss": {"first_order": TERMS, "first_order_loss": "own", "first_order_share": 0.3},
     "averaged terms": {"first_order": TERMS, "first_order_averaging": 0.9},
-    "similarity": {"similarity_tiers": 5},
-    "similarity in scores": {"attention_similarity": True, "attention_activation": "relu_mean"},
-    "similarity in scores and counted": {"attention_similarity": True, "similarity_tiers": 3, "networks": 2},
-    "similarity and mlp": {"similarity_tiers": 4, "interaction": "mlp", "mlp_hidden_units": [6]},
+    "similarity": {"attention_similarity": True, "attention_activation": "relu_mean"},
+    "similarity and mlp": {
+        "attention_similarity": True,
+        "networks": 2,
+        "interaction": "mlp",
+        "mlp_hidden_units": [6],
+    },
     "everything": {
         "networks": 2,
-        "similarity_tiers": 4,
+        "attention_similarity": True,
         "first_order": TERMS,
         "first_order_loss": "own",
         "attention_activation": "softmax",
@@ -119,7 +122,7 @@ def test_without_context():
 @pytest.mark.parametrize("activation", ["relu", "softmax"])
 @pytest.mark.parametrize("slots", [None, 9])
 def test_empty_histories(activation, slots):
-    model = as_trained(small_qin(attention_activation=activation, similarity_tiers=4))
+    model = as_trained(small_qin(attention_activation=activation, attention_similarity=True))
     scores, expected = ranked(model, empty=True, slots=slots)
     torch.testing.assert_close(scores, expected, rtol=1e-10, atol=1e-10)
 
@@ -142,7 +145,7 @@ def test_one_request_or_one_candidate(shape):
 
 
 def test_items_that_are_added_are_encoded_as_the_catalogue():
-    model = as_trained(small_qin(networks=2, first_order=TERMS, similarity_tiers=3))
+    model = as_trained(small_qin(networks=2, first_order=TERMS, attention_similarity=True))
     found = model.fold().servable()
     assert [each.name for each in found.item_inputs] == ["item_id", "item_tags", "item_emb_d128"]
     assert [each.dims for each in found.item_inputs] == [("items",), ("items", 5), ("items", 6)]
@@ -155,7 +158,7 @@ def test_items_that_are_added_are_encoded_as_the_catalogue():
 
 
 def test_the_catalogue_is_the_models_vectors_a_piece_at_a_time(monkeypatch):
-    model = as_trained(small_qin(networks=2, first_order=TERMS, similarity_tiers=3))
+    model = as_trained(small_qin(networks=2, first_order=TERMS, attention_similarity=True))
     whole = model.fold().servable().items
     monkeypatch.setattr("model_zoo.QIN.folded_items.PIECE", 5)
     pieces = model.fold().servable().items

@@ -19,7 +19,7 @@ OPTIONS = {
     "everything": {
         "networks": 2,
         "attention_activation": "softmax",
-        "similarity_tiers": 4,
+        "attention_similarity": True,
         "first_order": TERMS,
         "first_order_loss": "own",
     },
