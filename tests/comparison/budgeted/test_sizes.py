@@ -78,17 +78,22 @@ def test_more_samples_want_larger_models_and_weaker_penalties():
 
 
 def test_where_users_are_new_the_penalty_is_strong_and_the_network_short():
-    sizes = [Sizes.of(Counts(rows, known_users=0.1)) for rows in (64_000, 299_000, 600_000, 3_600_000, 20_000_000)]
-    known = [Sizes.of(Counts(rows, known_users=0.9)) for rows in (64_000, 299_000, 600_000, 3_600_000, 20_000_000)]
-    assert [found.embedding_regularizer for found in sizes[:2]] == [1e-1, 1e-1]
-    assert [found.regularizer for found in sizes[:2]] == [(1e-2, 3e-1)] * 2
-    assert known[2].embedding_regularizer < sizes[2].embedding_regularizer < 1e-1
+    rows = (30_000, 64_000, 160_000, 400_000, 3_600_000)
+    new = [Sizes.of(Counts(count, known_users=0.1)) for count in rows]
+    known = [Sizes.of(Counts(count, known_users=0.9)) for count in rows]
+    assert [sizes.embedding_regularizer for sizes in new[:2]] == [1e-1, 1e-1]
+    assert [sizes.regularizer for sizes in new[:2]] == [(1e-2, 3e-1)] * 2
+    for few, more in itertools.pairwise(new[1:]):
+        assert few.embedding_regularizer > more.embedding_regularizer
+        assert few.regularizer > more.regularizer
+    assert all(n.embedding_regularizer > k.embedding_regularizer for n, k in zip(new[:4], known[:4], strict=True))
     # With millions of samples it is the same.
-    assert [s.embedding_regularizer for s in sizes[3:]] == [k.embedding_regularizer for k in known[3:]]
-    assert [found.num_layers for found in sizes] == [1, 1, 1, 3, 3]
-    assert (known[0].num_layers, known[0].net_dropout, sizes[0].net_dropout) == (2, 0.3, 0.4)
+    assert new[4].embedding_regularizer == known[4].embedding_regularizer
+    assert [sizes.num_layers for sizes in new] == [1, 1, 1, 1, 3]
+    assert (new[1].net_dropout, new[1].epochs) == (0.4, 20)
+    assert (known[1].num_layers, known[1].net_dropout, known[1].epochs) == (2, 0.3, 12)
     # What nobody knows is taken for known.
-    assert Sizes.of(Counts(64_000)) == known[0]
+    assert Sizes.of(Counts(64_000)) == known[1]
 
 
 def test_rare_clicks_count_as_fewer_samples():
