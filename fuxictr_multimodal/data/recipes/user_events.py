@@ -29,7 +29,7 @@ class UserEvents:
         items: item of each event, (E,) int32.
         offsets: (U + 1,) int64 from 0.
         users: what tells each user from the others, the same in every build of the data, (U,).
-        exposed: whether the target of a training sample stands among the events of its own user.
+        exposed: whether the target of a sample of any split stands among the events of its own user.
     """
 
     items: NDArray[np.int32]
@@ -87,7 +87,7 @@ class UserEvents:
 class LongestHistories:
     """Collects the longest history of each user from training samples that come in pieces.
 
-    Of equally long ones the latest is kept. Memory: these histories twice.
+    Of equally long ones the latest is kept. Memory: these histories twice, and the targets of valid and test.
     """
 
     def __init__(self) -> None:
@@ -98,6 +98,8 @@ class LongestHistories:
         self._lengths: NDArray[np.int64] = np.full(0, NEVER)
         self._prints: NDArray[np.uint64] = np.zeros(0, dtype=np.uint64)
         self._exposed = False
+        # Distinct pairs of user and target in valid and test, as one number each.
+        self._held_out: list[NDArray[np.int64]] = []
 
     def add(self, users: pl.Series, values: Ints, offsets: NDArray[np.int64], targets: Ints) -> None:
         """Add training samples.
@@ -108,9 +110,7 @@ class LongestHistories:
             offsets: sample r has items `offsets[r]` to `offsets[r + 1]`, (rows + 1,).
             targets: (rows,).
         """
-        self._users = IdMap.of(users) if self._users is None else self._users.extended(users)
-        codes = self._users.codes(users)
-        self._grow(len(self._users))
+        codes = self._codes(users)
         lengths, prints = np.diff(offsets), _prints(values, offsets)
         known = np.flatnonzero(codes >= 0)
         # In a history of its own, or of another sample of its user: then these two samples have different ones.
@@ -129,6 +129,24 @@ class LongestHistories:
         if self._size > 2 * self._lengths.clip(min=0).sum() + LEAST_POOL:
             self._compact()
 
+    def add_held_out(self, users: pl.Series, targets: Ints) -> None:
+        """Add samples of valid and test, whose histories are not counted: a counted one may hold their targets.
+
+        Args:
+            users: of each sample, (rows,); one without a user is left out.
+            targets: numbered like the items of training histories, at least 0, (rows,).
+        """
+        if self._exposed:
+            return
+        codes = self._codes(users)
+        self._held_out.append(np.unique(_pairs(codes, targets)[codes >= 0]))
+
+    def _codes(self, users: pl.Series) -> NDArray[np.int64]:
+        """The code of each user, -1 without one; new users get one."""
+        self._users = IdMap.of(users) if self._users is None else self._users.extended(users)
+        self._grow(len(self._users))
+        return self._users.codes(users)
+
     def _grow(self, users: int) -> None:
         more = users - len(self._starts)
         self._starts, self._prints = np.pad(self._starts, (0, more)), np.pad(self._prints, (0, more))
@@ -145,7 +163,15 @@ class LongestHistories:
         there = np.flatnonzero(self._lengths > 0)
         lengths = self._lengths[there]
         ids: list[Any] = [] if self._users is None else self._users.ids.gather(there).to_list()
+        if self._held_out and not self._exposed:
+            counted = _pairs(np.repeat(there, lengths), self._pool[0])
+            self._exposed = bool(np.isin(np.concatenate(self._held_out), counted).any())
         return UserEvents(self._pool[0], offsets_from_lengths(lengths), ids, self._exposed)
+
+
+def _pairs(users: Ints, items: Ints) -> NDArray[np.int64]:
+    """One number for each pair of a user and an item."""
+    return (users.astype(np.int64) << 32) | items.astype(np.int64)
 
 
 def _prints(values: Ints, offsets: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -194,3 +194,29 @@ def test_says_whether_a_target_may_stand_in_a_counted_history(samples, exposed, 
         values = np.array([item for history in histories for item in history], dtype=np.int64)
         collected.add(pl.Series(users, dtype=pl.String), values, offsets, np.array(targets))
     assert collected.events().exposed is exposed
+
+
+@pytest.mark.parametrize(
+    ("held_out", "exposed"),
+    [
+        ([("a", 3), ("b", 1)], False),
+        ([("a", 2)], True),
+        ([("new", 1), (None, 1)], False),
+    ],
+)
+@pytest.mark.parametrize("first", [False, True])
+def test_says_whether_a_target_of_valid_or_test_stands_in_a_counted_history(held_out, exposed, first):
+    collected = LongestHistories()
+    users, targets = zip(*held_out, strict=True)
+
+    def add_held_out():
+        collected.add_held_out(pl.Series(users, dtype=pl.String), np.array(targets))
+
+    if first:
+        add_held_out()
+    collected.add(pl.Series(["b", "a"]), np.array([3, 1, 2]), np.array([0, 1, 3]), np.array([4, 4]))
+    if not first:
+        add_held_out()
+    found = collected.events()
+    assert found.exposed is exposed
+    assert {*found.users} == {"a", "b"}

@@ -80,7 +80,10 @@ def samples_of(found, places):
     return pl.DataFrame(rows, schema=["label", "user_id", "item_id", "clicks"], orient="row")
 
 
-def by_samples(folder, found, **changes):
+PLACES = {"train": range(LENGTH - 2), "valid": [LENGTH - 2], "test": [LENGTH - 1]}
+
+
+def by_samples(folder, found, *, places=PLACES, **changes):
     entry = {
         "dataset_id": "D",
         "data_root": str(folder),
@@ -88,8 +91,7 @@ def by_samples(folder, found, **changes):
         "feature_cols": [USER, ITEM, VECTORS],
         "label_col": LABEL,
     } | changes
-    places = {"train_data": range(LENGTH - 2), "valid_data": [LENGTH - 2], "test_data": [LENGTH - 1]}
-    frames = {key: samples_of(found, where) for key, where in places.items()}
+    frames = {f"{split}_data": samples_of(found, where) for split, where in places.items()}
     return build_entry(entry, frames=frames), range(1, ITEMS + 1)
 
 
@@ -111,10 +113,9 @@ def by_microlens(folder, found, **choices):
     return store, range(1, store.manifest.items)
 
 
-def by_challenge(folder, found):
+def by_challenge(folder, found, *, places=PLACES):
     """Train has samples of the first eight items, valid and test the last two."""
     config = config_of(folder / "config", USER, {**ITEM, "vocab_size": ITEMS + 1}, TAGS, VECTORS)
-    places = {"train": range(LENGTH - 2), "valid": [LENGTH - 2], "test": [LENGTH - 1]}
     inner = folder / "MicroLens_1M_x1"
     inner.mkdir(parents=True)
     for split, where in places.items():
@@ -202,6 +203,34 @@ def test_a_pair_of_a_history_and_its_own_target_does_not_show(tmp_path, name):
     assert facts["folds"] == 3
     assert facts["users"] == USERS
     store.verify()
+
+
+@pytest.mark.parametrize("name", ["samples", "challenge"])
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_a_target_of_valid_or_test_in_a_history_of_train_does_not_show(tmp_path, name, split):
+    """One training sample a user; the older target of another split stands in its history."""
+    newest, other = LENGTH - 1, "test" if split == "valid" else "valid"
+    places = {"train": [newest], split: [newest - 3], other: [newest]}
+    store, _ = BUILDERS[name](tmp_path / "with", lists(), places={key: places[key] for key in PLACES})
+    assert store.manifest.folds == 3
+    for part in store.manifest.splits:
+        columns = columns_of(store, part)
+        assert columns["item_fold"].tolist() == [fold_of(user, 3) for user in columns["user_id"]]
+    without, _ = BUILDERS[name](tmp_path / "without", lists(), places={key: [newest] for key in PLACES})
+    assert without.manifest.folds == 0
+
+
+@pytest.mark.parametrize("place", [LENGTH - 3, LENGTH - 1])
+def test_one_table_of_samples_that_is_cut_needs_folds_too(tmp_path, place):
+    """The samples of valid come among those of train, before it at first."""
+    parts = [samples_of(lists(), [at]).with_columns(part=pl.lit(part)) for part, at in
+             (("valid", place), ("train", LENGTH - 1))]  # fmt: skip
+    entry = {
+        "dataset_id": "D", "data_root": str(tmp_path), "history_col": "clicks", "label_col": LABEL,
+        "feature_cols": [USER, ITEM, VECTORS], "split": {"by": "column", "column": "part"},
+    }  # fmt: skip
+    store = build_entry(entry, frames={"train_data": pl.concat(parts).sort("user_id", "part", descending=True)})
+    assert store.manifest.folds == (3 if place < LENGTH - 1 else 0)
 
 
 def test_targets_that_stand_in_no_counted_history_need_no_folds(tmp_path):

@@ -70,6 +70,16 @@ class SampleBehaviour:
             history, users, codes = replace(history, raw={}).take(rows), users.gather(rows), codes[rows]
         self._longest.add(users, history.codes, history.offsets, codes)
 
+    def add_held_out(self, chunk: pl.DataFrame, targets: pl.Series, rows: NDArray | None) -> None:
+        """Add the samples of valid or test among some, so that none of them reads its own target."""
+        if not self._wanted:
+            return
+        users = chunk[self._entry.user_col]
+        if rows is not None:
+            users, targets = users.gather(rows), targets.gather(rows)
+        self._items = IdMap.of(targets) if self._items is None else self._items.extended(targets)
+        self._longest.add_held_out(users, self._items.codes(targets))
+
     def make(self, ids: IdMap) -> tuple[BehaviourValues, UserFolds | None]:
         """The values of the columns for all items, and the folds where samples need them.
 

@@ -150,6 +150,8 @@ def _first_pass(entry: Entry, sources: list[Source], items: Items, reader: Histo
             if split == "train":
                 events.learn(chunk, histories, rows, source=source, first_row=piece.first_row)
                 behaviour.add(chunk, targets, histories, rows)
+            else:
+                behaviour.add_held_out(chunk, targets, rows)
             if shown is not None:
                 of_split = chunk if rows is None else chunk[rows]
                 shown.add(targets if rows is None else targets.gather(rows), of_split, train=split == "train")

@@ -99,7 +99,7 @@ def build(
     if any_size:
         on_items[TARGET]["vocab_size"] = len(items[TARGET])
     counts = _ReleaseCounts(items)
-    behaviour = _behaviour(plan.by_behaviour, tables["train"], num_items=len(items[TARGET]), max_len=max_len)
+    behaviour = _behaviour(plan.by_behaviour, tables, num_items=len(items[TARGET]), max_len=max_len)
     items |= behaviour.columns
 
     # FuxiCTR takes seconds to import: only after the files were found.
@@ -134,13 +134,20 @@ def build(
         )
 
 
-def _behaviour(wanted: BehaviourColumns, train: ParquetInput, *, num_items: int, max_len: int) -> BehaviourValues:
+def _behaviour(
+    wanted: BehaviourColumns, tables: Mapping[str, ParquetInput], *, num_items: int, max_len: int
+) -> BehaviourValues:
     """Item columns that the histories of training users make."""
     if not wanted:
         return BehaviourValues()
     longest = LongestHistories()
-    for rows in _rows(train, split="train", num_items=num_items, max_len=max_len):
-        longest.add(pl.Series(rows.columns["user_id"]), *rows.history, rows.columns[TARGET])
+    for split, table in tables.items():
+        for rows in _rows(table, split=split, num_items=num_items, max_len=max_len):
+            users, targets = pl.Series(rows.columns["user_id"]), rows.columns[TARGET]
+            if split == "train":
+                longest.add(users, *rows.history, targets)
+            else:
+                longest.add_held_out(users, targets)
     return wanted.make(longest.events(), items=num_items, max_len=max_len)
 
 
