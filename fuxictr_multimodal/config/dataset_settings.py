@@ -207,7 +207,9 @@ class DatasetSettings(Settings):
     )
     user_data: str = Field(UNSET, description="One row a user, with the columns of `source: user`.")
     user_col: str = Field(
-        UNSET, description="Column by which `user_data` is joined. By default `group_id`, else `user_id`."
+        UNSET,
+        description="Column that names the user of a sample: by it `user_data` is joined and `split` by user cuts. By "
+        "default `group_id`, else `user_id`; with `item_vectors`, any other `group_id` than `user_id` is no default.",
     )
     history_col: str | ListOf[str] = Field(
         UNSET,

@@ -289,6 +289,13 @@ def _complete(
             reason = "comes with vectors already" if "embedding_file" in making else "needs items and histories"
             raise ConfigError(f"{name}: item_vectors is for another kind of column: this one {reason}")
         check_item_vectors({**column, **{key: making[key] for key in BEHAVIOUR_KEYS if key in making}}, name)
+        # The default of `user_col` may be a request or a session, in whose fold the user's other samples are not.
+        group = settings.group_id
+        if settings.interactions is None and settings.user_col is None and group not in (None, "user_id"):
+            raise ConfigError(
+                f"{name}: item_vectors needs `user_col`, the column that names the user of each sample: `group_id` is "
+                f"{group!r}, which may be something else, such as a request"
+            )
         column.setdefault("pretrain_dim", BEHAVIOUR_WIDTH)
     if column["type"] == "text":
         if flat or column.get("source") != "item":

@@ -36,6 +36,9 @@ def item_vectors(roles: Roles, taken: Collection[str]) -> Noted | None:
     pairs, items = _pairs(roles), _items(roles)
     if items < FEWEST_ITEMS or pairs < items:
         return Noted(settings, "vectors of items that users have in common: here too few have any in common", off=True)
+    if roles.form != "log" and roles.main.columns[roles.user].missing:
+        note = f"vectors of items that users have in common: uncomment it once no {roles.user} is missing"
+        return Noted(settings, note, off=True)
     if (most := min(pairs, items**2 / 2)) > MOST_PAIRS:
         memory = f"about {most * 5e-8:,.0f} GB of memory"
         return Noted(

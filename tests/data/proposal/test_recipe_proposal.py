@@ -62,6 +62,11 @@ def test_samples_with_histories_get_them_by_their_users(proposed):
     entry, _ = proposed({"impressions": shop.samples(1200).rename({"user_id": "uid"})})
     assert [column["name"] for column in vectors_of(entry)] == ["item_cooc_d64"]
     assert entry["user_col"] == entry["group_id"] == "uid"
+    # Samples without a user are refused then.
+    users = pl.when(pl.int_range(pl.len()) == 7).then(None).otherwise("user_id").alias("user_id")
+    entry, (text, *_) = proposed({"impressions": shop.samples(1200).with_columns(users)})
+    assert not vectors_of(entry)
+    assert "uncomment it once no user_id is missing" in text
     # Nobody knows then whose histories they are.
     entry, _ = proposed({"impressions": shop.samples(1200).drop("user_id")})
     assert not vectors_of(entry)

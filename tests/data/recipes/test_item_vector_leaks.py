@@ -299,6 +299,51 @@ def test_refuses_wrong_settings(tmp_path, wrong):
     assert not (tmp_path / "D").exists()
 
 
+def with_requests(frame):
+    return frame.with_columns(request=pl.int_range(pl.len()))
+
+
+def test_a_group_that_may_be_a_request_is_not_taken_for_the_user(tmp_path):
+    columns = [USER, {**USER, "name": "request"}, ITEM, VECTORS]
+    entry = {
+        "dataset_id": "D", "data_root": str(tmp_path), "history_col": "clicks", "feature_cols": columns,
+        "label_col": LABEL, "group_id": "request",
+    }  # fmt: skip
+    frames = {f"{split}_data": with_requests(samples_of(lists(), where)) for split, where in PLACES.items()}
+    with pytest.raises(ConfigError, match=r"column 'v': item_vectors needs `user_col`, .*: `group_id` is 'request'"):
+        build_entry(entry, frames=frames)
+    assert not (tmp_path / "D").exists()
+    # Without such vectors it groups what it did.
+    build_entry(entry | {"feature_cols": [*columns[:3]]}, frames=frames)
+    store = build_entry(entry | {"user_col": "user_id"}, frames=frames, overwrite=True)
+    found = columns_of(store, "train")
+    assert found["item_fold"].tolist() == [fold_of(user, 3) for user in found["user_id"]]
+
+
+def test_a_training_sample_needs_a_user(tmp_path):
+    entry = {
+        "dataset_id": "D", "data_root": str(tmp_path), "history_col": "clicks", "label_col": LABEL,
+        "feature_cols": [ITEM, VECTORS], "user_col": "user_id",
+    }  # fmt: skip
+    frames = {f"{split}_data": samples_of(lists(), where) for split, where in PLACES.items()}
+
+    def without(split, row):
+        user = pl.when(pl.int_range(pl.len()) == row).then(None).otherwise("user_id").alias("user_id")
+        return frames | {f"{split}_data": frames[f"{split}_data"].with_columns(user)}
+
+    with pytest.raises(DataError, match=r"train_data.*: column 'user_id', row 7 .*: the training sample has no user"):
+        build_entry(entry, frames=without("train", 7))
+    assert not (tmp_path / "D").exists()
+    assert columns_of(build_entry(entry, frames=without("valid", 7)), "valid")["item_fold"][7] == 0
+    cut = frames["train_data"].with_columns(
+        part=pl.when(pl.int_range(pl.len()) % 5 == 0).then(pl.lit("valid")).otherwise(pl.lit("train")),
+        user_id=pl.when(pl.int_range(pl.len()) > 9).then("user_id"),
+    )
+    split = {"split": {"by": "column", "column": "part"}}
+    with pytest.raises(DataError, match=r"column 'user_id', row 1 "):
+        build_entry(entry | split, frames={"train_data": cut}, overwrite=True)
+
+
 def test_refuses_data_without_users_histories_or_items(tmp_path):
     with pytest.raises(DataError, match=r"'nobody'"):
         by_samples(tmp_path, lists(), user_col="nobody")

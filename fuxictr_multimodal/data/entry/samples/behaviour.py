@@ -15,6 +15,7 @@ from fuxictr_multimodal.data.recipes.behaviour_columns import BehaviourValues
 from fuxictr_multimodal.data.recipes.user_events import LongestHistories
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.data.store.manifest import FOLD_COL
+from fuxictr_multimodal.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,28 @@ class SampleBehaviour:
         return [self._entry.user_col] if self._wanted else []
 
     def add(
-        self, chunk: pl.DataFrame, targets: pl.Series, histories: Mapping[str, JaggedIds], rows: NDArray | None
+        self,
+        chunk: pl.DataFrame,
+        targets: pl.Series,
+        histories: Mapping[str, JaggedIds],
+        rows: NDArray | None,
+        *,
+        where: str,
+        first_row: int,
     ) -> None:
-        """Add the training samples among some: those of `rows`, all of them where that is None."""
+        """Add the training samples among some: those of `rows`, all of them where that is None.
+
+        Args:
+            chunk: the samples.
+            targets: their items.
+            histories: theirs.
+            rows: places of training samples among them.
+            where: the table, for messages.
+            first_row: row of the table that the samples begin with.
+
+        Raises:
+            DataError: a training sample has no user, so that its fold is not known.
+        """
         if not self._wanted:
             return
         history = next(iter(histories.values()))
@@ -68,6 +88,14 @@ class SampleBehaviour:
         users, codes = chunk[self._entry.user_col], self._items.codes(targets)
         if rows is not None:
             history, users, codes = replace(history, raw={}).take(rows), users.gather(rows), codes[rows]
+        if users.null_count():
+            place = int(users.is_null().arg_max() or 0)
+            row = first_row + (place if rows is None else int(rows[place]))
+            raise DataError(
+                f"{where}: column {users.name!r}, row {row} (counted from 0): the training sample has no user, but "
+                f"{', '.join(map(repr, self._wanted.settings))} (item_vectors) must not tell a user its own targets: "
+                "remove such samples, or leave the column out"
+            )
         self._longest.add(users, history.codes, history.offsets, codes)
 
     def add_held_out(self, chunk: pl.DataFrame, targets: pl.Series, rows: NDArray | None) -> None:

@@ -149,7 +149,7 @@ def _first_pass(entry: Entry, sources: list[Source], items: Items, reader: Histo
         for split, rows in source.splits_of(piece.first_row, len(chunk)):
             if split == "train":
                 events.learn(chunk, histories, rows, source=source, first_row=piece.first_row)
-                behaviour.add(chunk, targets, histories, rows)
+                behaviour.add(chunk, targets, histories, rows, where=source.name, first_row=piece.first_row)
             else:
                 behaviour.add_held_out(chunk, targets, rows)
             if shown is not None:
