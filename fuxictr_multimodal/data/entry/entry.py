@@ -15,7 +15,12 @@ from fuxictr_multimodal.data.entry.tables.files import Table, scan
 from fuxictr_multimodal.data.recipes.behaviour_columns import KEYS as BEHAVIOUR_KEYS
 from fuxictr_multimodal.data.recipes.behaviour_columns import WIDTH as BEHAVIOUR_WIDTH
 from fuxictr_multimodal.data.recipes.behaviour_columns import BehaviourColumns
-from fuxictr_multimodal.data.store.feature_cols import check_feature_cols, check_item_vectors, check_label_col
+from fuxictr_multimodal.data.store.feature_cols import (
+    check_feature_cols,
+    check_item_vectors,
+    check_label_col,
+    check_not_fold,
+)
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 TABLES = ("train_data", "valid_data", "test_data", "interactions", "item_data", "user_data")
@@ -189,6 +194,9 @@ class Columns:
         columns = [column for column in check_feature_cols(plain, where) if column["active"]]
         labels: Any = settings.label_col
         label = check_label_col(labels, where)["name"]
+        check_not_fold(settings.weight_col, f"{where}: weight_col")
+        for event in settings.event_cols or ():
+            check_not_fold(event.name, f"{where}: event_cols")
         names = settings.history_col
         histories = () if names is None else (names,) if isinstance(names, str) else tuple(names)
         if len({*histories}) < len(histories):

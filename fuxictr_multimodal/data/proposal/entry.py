@@ -13,11 +13,12 @@ from fuxictr_multimodal.data.proposal.hints import target_kind
 from fuxictr_multimodal.data.proposal.lines import Noted
 from fuxictr_multimodal.data.proposal.roles import Roles, nameable
 from fuxictr_multimodal.data.proposal.tables import Look
+from fuxictr_multimodal.data.store.manifest import FOLD_COL
 from fuxictr_multimodal.errors import ConfigError
 
 HISTORY_SLOTS = (16, 32, 64, 128)
-# Names of groups in the files of a dataset.
-RESERVED = ("history", "behaviours")
+# Names of groups and of the fold column in the files of a dataset.
+RESERVED = ("history", "behaviours", FOLD_COL)
 WEIGHTS = ("sample_weight", "weight")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from fuxictr_multimodal.config.binder import bind
 from fuxictr_multimodal.config.dataset_settings import FEATURE_TYPES, FeatureColumn
 from fuxictr_multimodal.config.known_values import check_feature_encoder, check_known_values
+from fuxictr_multimodal.data.store.manifest import FOLD_COL
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
 # What FuxiCTR would crash on, with what to do instead.
@@ -59,6 +60,7 @@ def check_feature_cols(feature_cols: Sequence[Mapping[str, Any]], where: str) ->
         for name in names:
             if not isinstance(name, str) or not name or "/" in name or name in RESERVED:
                 raise ConfigError(f"{where}: feature_cols: {name!r} cannot be the name of a column")
+            check_not_fold(name, f"{where}: feature_cols")
             if any(name == other["name"] for other in complete):
                 raise ConfigError(f"{where}: feature_cols: column {name!r} is given twice")
             one = {**column, "name": name, "active": column.get("active", True)}
@@ -74,9 +76,19 @@ def check_label_col(label_col: Mapping[str, Any] | Sequence[Mapping[str, Any]], 
     if len(labels) != 1 or not isinstance(labels[0], Mapping) or not isinstance(labels[0].get("name"), str):
         raise ConfigError(f"{where}: label_col must be one column such as {{name: label, dtype: float}}")
     label = dict(labels[0])
+    check_not_fold(label["name"], f"{where}: label_col")
     if label.setdefault("dtype", "float") not in ("int", "float"):
         raise ConfigError(f"{where}: label_col: dtype {label['dtype']!r} must be int or float")
     return label
+
+
+def check_not_fold(name: str | None, where: str) -> None:
+    """Refuse the name of the column that a build with `item_vectors` may add to the splits."""
+    if name == FOLD_COL:
+        raise ConfigError(
+            f"{where}: {name!r} cannot be the name of a column: it is kept for the fold of each sample's user: rename "
+            "the column"
+        )
 
 
 def _check_column(column: dict[str, Any], where: str) -> None:
@@ -164,6 +176,7 @@ def check_roles(
         ConfigError: naming the column and what to do.
     """
     by_name = {column["name"]: column for column in columns}
+    check_not_fold(weight_col, f"{where}: weight_col")
     for name in (name for name, column in by_name.items() if "item_vectors" in column):
         raise ConfigError(
             f"{where}: column {name!r}: item_vectors needs histories of users: a log, samples with histories, or data "

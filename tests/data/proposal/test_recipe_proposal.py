@@ -67,6 +67,10 @@ def test_samples_with_histories_get_them_by_their_users(proposed):
     entry, (text, *_) = proposed({"impressions": shop.samples(1200).with_columns(users)})
     assert not vectors_of(entry)
     assert "uncomment it once no user_id is missing" in text
+    # The build would write the fold of a user under this name.
+    entry, (text, *_) = proposed({"impressions": shop.samples(1200).with_columns(item_fold=pl.int_range(pl.len()) % 7)})
+    assert "item_fold" not in [column["name"] for column in entry["feature_cols"]]
+    assert "# - {name: item_fold" in text
     # Nobody knows then whose histories they are.
     entry, _ = proposed({"impressions": shop.samples(1200).drop("user_id")})
     assert not vectors_of(entry)

@@ -299,6 +299,33 @@ def test_refuses_wrong_settings(tmp_path, wrong):
     assert not (tmp_path / "D").exists()
 
 
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_name_of_the_fold_is_kept_for_it(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(VECTORS, "name", "item_fold")
+    with pytest.raises(ConfigError, match=r"feature_cols: 'item_fold' cannot be the name of a column: it is kept"):
+        BUILDERS[name](tmp_path, lists())
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("feature_cols", [USER, {**USER, "name": "item_fold"}, ITEM]),
+        ("label_col", {"name": "item_fold", "dtype": "float"}),
+        ("weight_col", "item_fold"),
+        ("event_cols", [{"name": "item_fold", "history": "times", "target": "time"}]),
+    ],
+)
+def test_no_key_of_an_entry_takes_the_name_of_the_fold(tmp_path, key, value):
+    """Nothing is read before: no file is there."""
+    entry = {
+        "dataset_id": "D", "data_root": str(tmp_path), "data_format": "csv", "feature_cols": [USER, ITEM],
+        "label_col": LABEL, "train_data": "nowhere.csv", "valid_data": "nowhere.csv", "history_col": "clicks",
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=f"{key}: 'item_fold' cannot be the name of a column"):
+        build_entry(entry | {key: value})
+
+
 def with_requests(frame):
     return frame.with_columns(request=pl.int_range(pl.len()))
 
