@@ -100,7 +100,7 @@ class BehaviourColumns:
             max_len: events of a history; without a `window`, pairs that one history can hold are counted.
 
         Raises:
-            DataError: there are no pairs.
+            DataError: there are no pairs, or of users of one fold alone.
         """
         made = BehaviourValues()
         for name, settings in self.settings.items():

@@ -82,7 +82,7 @@ def cooccurrence_vectors(
         where: the column, for messages.
 
     Raises:
-        DataError: no user has two different items.
+        DataError: no user has two different items, or, where folds are needed, users of one fold alone.
     """
     fold_of_user = counted.folds(folds) if counted.exposed else np.zeros(len(counted), dtype=np.uint8)
     parts = [
@@ -93,6 +93,11 @@ def cooccurrence_vectors(
         raise DataError(
             f"{where}: item_vectors counts pairs of items in the histories of training users, but none of the "
             f"{len(counted):,} users with a history has two different items: leave the column out"
+        )
+    if counted.exposed and sum(part.nnz > 0 for part in parts) < 2:
+        raise DataError(
+            f"{where}: too few training users ({len(counted):,}) for item_vectors: a sample reads what users of other "
+            "folds than its own have made, but all with two different items are in one fold: leave the column out"
         )
     everything = _sum(parts)
     vectors, facts = _ppmi_svd(everything, dim)

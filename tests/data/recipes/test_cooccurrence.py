@@ -118,6 +118,29 @@ def test_without_a_pair_there_is_nothing_to_count():
         )
 
 
+def test_users_of_one_fold_are_too_few():
+    folds = [fold_of(user, 2) for user in range(12)]
+    one = [user for user, fold in enumerate(folds) if fold == folds[0]]
+    other = next(user for user, fold in enumerate(folds) if fold != folds[0])
+
+    def made(histories, exposed=True):
+        users = [*histories]
+        counted = events_of(histories.values(), exposed=exposed)
+        return cooccurrence_vectors(
+            UserEvents(counted.items, counted.offsets, users, exposed), items=4, dim=2, max_len=6, folds=2, where="it"
+        )
+
+    alone = {user: [1, 2, 3] for user in one}
+    for histories in (alone, alone | {other: [1]}):
+        with pytest.raises(
+            DataError, match=rf"^it: too few training users \({len(histories)}\) .*: leave the column out"
+        ):
+            made(histories)
+    assert made(alone, exposed=False).vectors[1:].any(axis=1).all()
+    blocks = made(alone | {other: [1, 2, 3]}).folds
+    assert blocks[1:].any(axis=2).all()
+
+
 def test_columns_share_their_folds():
     columns = [
         {"name": name, "type": "embedding", "item_vectors": "cooccurrence", "folds": folds}
