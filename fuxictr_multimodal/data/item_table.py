@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fuxictr_multimodal.data.batch import Batch, Jagged
 from fuxictr_multimodal.data.store import ITEM_FILE, read_item_table
+from fuxictr_multimodal.data.store.damage import BUILD_AGAIN
 from fuxictr_multimodal.data.store.manifest import folds_name
 from fuxictr_multimodal.data.store.ranges import check_items
 from fuxictr_multimodal.errors import DataError, did_you_mean
@@ -86,8 +87,8 @@ class ItemTable:
                 of items) and embeddings against its `pretrain_dim`.
 
         Raises:
-            DataError: the file or a feature is missing or does not fit the feature map, a number is not finite, or the
-                padding row is not all zero.
+            DataError: the file or a feature is missing or does not fit the feature map, values for folds do not fit
+                their feature, a number is not finite, or the padding row is not all zero.
         """
         stored = read_item_table(path)
         if names is None:
@@ -101,6 +102,7 @@ class ItemTable:
         specs = {} if feature_map is None else feature_map.features
         file = Path(path) / ITEM_FILE if Path(path).is_dir() else Path(path)
         folds = {name: stored[folds_name(name)] for name in names if folds_name(name) in stored}
+        _check_folds(folds, stored, getattr(feature_map, "folds", None), str(file))
         check_items(file, {name: stored[name] for name in names}, specs)
         check_items(file, {folds_name(name): values for name, values in folds.items()}, {})
         return cls(
@@ -188,6 +190,34 @@ def _check_against(spec: Mapping[str, Any], values: np.ndarray, where: str) -> N
             f"{where} holds ids from {values.min()} to {values.max()} in {len(values)} rows, but its vocab_size in "
             f"feature_map.json is {vocab_size}: rebuild the dataset, or correct vocab_size in feature_cols"
         )
+
+
+def _check_folds(
+    folds: Mapping[str, np.ndarray], stored: Mapping[str, np.ndarray], expected: int | None, file: str
+) -> None:
+    """Refuse values for folds of another shape than (N, K, d), or of another K than the samples' folds have.
+
+    Args:
+        folds: values for each fold by the name of their feature.
+        stored: all columns of the file.
+        expected: K by the manifest, 0 without folds; None where that is not known.
+        file: for messages.
+    """
+    if expected and not any(folds_name(name) in stored for name in stored):
+        raise DataError(
+            f"{file} has no column {folds_name('<feature>')!r}, but each sample has one of {expected} folds of users: "
+            f"{BUILD_AGAIN}"
+        )
+    for name, values in folds.items():
+        base = stored[name].shape
+        if expected is None and values.ndim > 1:
+            expected = values.shape[1]
+        shape = (base[0], expected, *base[1:])
+        if not expected or values.shape != shape or values.dtype.kind != "f":
+            raise DataError(
+                f"{file}: column {folds_name(name)!r} has {values.dtype} values of shape {values.shape}, but beside "
+                f"{name!r} it needs numbers of shape {shape}, for {expected} folds of users: {BUILD_AGAIN}"
+            )
 
 
 def _compact(values: np.ndarray) -> np.ndarray:

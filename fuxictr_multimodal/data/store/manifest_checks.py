@@ -57,6 +57,7 @@ def check_manifest(manifest: Any, where: str) -> None:
     for key in ("columns", "item_columns", "event_columns"):
         for column in getattr(manifest, key):
             _check_column(column, key, refuse_unless)
+    _check_folds(manifest, refuse_unless)
     _check_paths(manifest.files, refuse_unless)
     for key in ("ids", "behaviours"):
         names = getattr(manifest, key)
@@ -75,6 +76,17 @@ def _check_column(column: Any, key: str, refuse_unless: Callable[[bool, str, Any
     refuse_unless(column.dtype in DTYPES, f"{where}: dtype", column.dtype)
     refuse_unless(column.role in ROLES, f"{where}: role", column.role)
     refuse_unless(all(map(_is_whole, column.shape)), f"{where}: shape", column.shape)
+
+
+def _check_folds(manifest: Any, refuse_unless: Callable[[bool, str, Any], None]) -> None:
+    """Samples have a fold where items have values for each of them, and only there."""
+    of_items = [column for column in manifest.item_columns if column.role == "fold"]
+    for column in of_items:
+        # K and the width; all with the same K.
+        fits = len(column.shape) == 2 and column.shape[0] == of_items[0].shape[0] > 0
+        refuse_unless(fits, f"item_columns: {column.name}: shape", column.shape)
+    names = [column.name for column in manifest.columns if column.role == "fold"]
+    refuse_unless(len(names) == bool(of_items), "columns of role 'fold'", names)
 
 
 def _check_paths(files: Any, refuse_unless: Callable[[bool, str, Any], None]) -> None:

@@ -1,5 +1,7 @@
 """Item vectors for each fold of users on disk: what a build refuses, and damage that a reader finds."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.data.store import Store, read_item_table
 from fuxictr_multimodal.data.store.feature_map import load_feature_map
 from fuxictr_multimodal.errors import DataError
+from fuxictr_multimodal.zoo.histories import name_histories
 from tests.helpers import store_build
+from tests.helpers.resealed import reseal
 from tests.helpers.store_build import ITEMS
 
 FOLDS = 3
@@ -69,6 +73,77 @@ def test_refuses_vectors_of_folds_that_do_not_fit(tmp_path):
         build(tmp_path, folds=folds)
     with pytest.raises(DataError, match=r"item.h5: column 'emb.folds'"):
         build(tmp_path, folds={"emb": folds_of_items()["emb"][:, :, :2]})
+
+
+def table_of(store):
+    feature_map = load_feature_map(store.dir, "tiny", {"embedding_dim": 2})
+    name_histories(feature_map, store.manifest)
+    return ItemTable.from_store(store.dir, feature_map=feature_map)
+
+
+def replaced(store, values):
+    """Other values for folds in the file, or none."""
+    with h5py.File(store.dir / "item.h5", "r+") as file:
+        attributes = dict(file["emb.folds"].attrs)
+        del file["emb.folds"]
+        if values is not None:
+            file.create_dataset("emb.folds", data=values).attrs.update(attributes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values[:, :2],
+        lambda values: values[:, :, :2],
+        lambda values: values[:, :, 0],
+        lambda values: values.astype(np.int32),
+        lambda values: values[:, :0],
+        lambda values: values[:, 0, 0],
+    ],
+)
+def test_finds_values_of_folds_that_do_not_fit(tmp_path, change):
+    store = build(tmp_path)
+    assert table_of(store).folds["emb"].shape == (ITEMS, FOLDS, 3)
+    replaced(store, change(folds_of_items()["emb"].astype(np.float32)))
+    needed = rf"item.h5: column 'emb.folds' has .*, but beside 'emb' it needs numbers of shape \({ITEMS}, 3, 3\)"
+    with pytest.raises(DataError, match=rf"{needed}, for 3 folds of users: build the dataset again"):
+        table_of(store)
+
+
+def test_finds_values_of_two_features_with_other_folds(tmp_path):
+    store = build(tmp_path)
+    with h5py.File(store.dir / "item.h5", "r+") as file:
+        for name, values in (("emb", file["emb"][:]), ("emb.folds", file["emb.folds"][:, :2])):
+            added = file.create_dataset(name.replace("emb", "other"), data=values)
+            added.attrs.update(file[name].attrs)
+            added.attrs["position"] += 2
+    with pytest.raises(DataError, match=r"item.h5: column 'other.folds' has .* for 3 folds of users"):
+        ItemTable.from_store(store.dir, ["emb", "other"])
+
+
+def test_finds_that_values_of_folds_are_missing(tmp_path):
+    store = build(tmp_path)
+    replaced(store, None)
+    with pytest.raises(DataError, match=r"item.h5 has no column '<feature>.folds', but each sample has one of 3"):
+        table_of(store)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda m: {"item_columns": [c for c in m.item_columns if c.role != "fold"]}, r"columns of role 'fold' cannot"),
+        (lambda m: {"columns": [c for c in m.columns if c.role != "fold"]}, r"columns of role 'fold' cannot be \[\]"),
+        (
+            lambda m: {"item_columns": [replace(c, shape=()) if c.role == "fold" else c for c in m.item_columns]},
+            r"item_columns: emb.folds: shape cannot be \(\)",
+        ),
+    ],
+)
+def test_finds_a_manifest_whose_folds_do_not_fit(tmp_path, changed, message):
+    store = build(tmp_path)
+    reseal(store.dir, **changed(store.manifest))
+    with pytest.raises(DataError, match=rf"manifest.json: {message}"):
+        Store.open(tmp_path, "tiny")
 
 
 def test_finds_a_fold_that_is_none(tmp_path):
