@@ -131,7 +131,9 @@ class FeatureColumn(Settings):
     item_vectors: Literal["cooccurrence"] = Field(
         UNSET,
         description="Vectors of items from training behaviour alone, for a column of `type: embedding` with `source: "
-        "item`: pairs of items in one user's history, PPMI, truncated SVD. No sample's vectors know its target.",
+        "item`: pairs of items in one user's history, PPMI, truncated SVD. No sample reads vectors to which a history "
+        "of its own user with its target has added; see `folds`. Ready samples with another `group_id` than `user_id` "
+        "need `user_col` for it.",
     )
     window: Count = Field(
         UNSET,
@@ -140,8 +142,8 @@ class FeatureColumn(Settings):
     )
     folds: Annotated[int, Field(ge=2, le=MOST_FOLDS)] = Field(
         5,
-        description="For `item_vectors`: where targets stand in later histories of their users, a sample reads vectors "
-        "that all users but those of its own fold have made.",
+        description="For `item_vectors`: where the target of any sample stands in a counted history of its user, a "
+        "sample reads vectors that all users but those of its own fold have made.",
     )
     remap: SkipValidation[bool] = Field(
         True, description="FuxiCTR's. `False` works for `meta` columns only; give `vocab_size` for encoded ids."
@@ -209,7 +211,7 @@ class DatasetSettings(Settings):
     user_col: str = Field(
         UNSET,
         description="Column that names the user of a sample: by it `user_data` is joined and `split` by user cuts. By "
-        "default `group_id`, else `user_id`; with `item_vectors`, any other `group_id` than `user_id` is no default.",
+        "default `group_id`, else `user_id`.",
     )
     history_col: str | ListOf[str] = Field(
         UNSET,
