@@ -6,8 +6,9 @@
 samples.parquet   label (0 or 1), user_id, item_id, history (list of item ids, newest last), device; in order of time
 items.parquet     item_id, category, image (list of 16 numbers)
 
-`fxmm init samples.parquet items.parquet` proposes such an entry as a file, with the recommended experiments. Edit `DATASET`
-for other columns: those of an item carry `source: item`. Ids may be text, and the files csv; see docs/own_data.md.
+`fxmm init samples.parquet items.parquet` proposes such an entry as a file, with the recommended experiments. Edit
+`DATASET` for other columns: those of an item carry `source: item`. Ids may be text, and the files csv; see
+docs/own_data.md.
 """
 
 import argparse
