@@ -95,13 +95,12 @@ class BST(Peer):
         super().__init__(feature_map, embedding_dim=embedding_dim, **params)
         width = self.item_dim
         check_counts(num_layers=num_layers, num_heads=num_heads, max_len=max_len)
-        check_counts(dim_feedforward=dim_feedforward or width)
+        hidden = width if dim_feedforward is None else dim_feedforward
+        check_counts(dim_feedforward=hidden)
         check_rates(attention_dropout=attention_dropout)
         check_heads(num_heads, width, "the width of an item")
         self.position = nn.Parameter(torch.zeros(max_len + 1, width))
-        self.blocks = nn.ModuleList(
-            Block(width, num_heads, dim_feedforward or width, attention_dropout) for _ in range(num_layers)
-        )
+        self.blocks = nn.ModuleList(Block(width, num_heads, hidden, attention_dropout) for _ in range(num_layers))
         self.mlp = self.make_mlp(
             self.context_dim + 3 * width, hidden_units=hidden_units, net_dropout=net_dropout, batch_norm=batch_norm
         )

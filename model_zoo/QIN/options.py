@@ -312,6 +312,8 @@ def _check(option: Field, value: Any) -> None:
     name, known, least = option.name, option.metadata.get("known"), option.metadata.get("least")
     if known and value not in known:
         raise ConfigError(f"{name}={value!r} is not known. {did_you_mean(str(value), known)}")
+    if option.type == "bool" and not isinstance(value, bool):
+        raise ConfigError(f"{name} must be True or False, got {value!r}")
     if isinstance(value, str) and isinstance(option.default, float) and "| str" not in option.type:
         raise ConfigError(f"{name} is the text {value!r}, but must be a number: YAML reads 1.e-3 as one, 1e-3 as text")
     if least is not None and (not isinstance(value, numbers.Real) or value < least):

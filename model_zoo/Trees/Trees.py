@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from fuxictr_multimodal.data.item_table import ItemTable
 
 STAGE = 10
+# What a sample of train reads of other users: where nothing tells users apart, it would read its own target.
+OF_OTHER_USERS = frozenset({"counts", "cooccurrence"})
 
 
 @dataclass(frozen=True)
@@ -110,12 +113,18 @@ class Trees(BaseModel):
         """Count what the features need: histories and click rates of train, and of valid which values are known."""
         assert self.items is not None, "an item table is attached first"
         label = self.feature_map.labels[0]
+        without = set(self.settings.without_features)
+        if self.feature_map.group_id is None and not without >= OF_OTHER_USERS:
+            logging.info(
+                "Left out, since no group_id says which samples are of one user: %s", ", ".join(sorted(OF_OTHER_USERS))
+            )
+            without |= OF_OTHER_USERS
         self.features = HandFeatures.of(
             self._specs,
             self.items,
             ((Samples.of(batch, train=True), batch.features[label].numpy()) for batch in train),
             map(Samples.of, valid),
-            without=self.settings.without_features,
+            without=without,
         )
 
     def fit_at_once(self, train: Iterable[Batch], valid: Iterable[Batch]) -> Iterator[Stage]:

@@ -131,6 +131,7 @@ def test_a_shared_setting_that_cannot_be_is_named(model_class, settings, message
         (BST, "num_layers", 0),
         (BST, "num_heads", 1.5),
         (BST, "dim_feedforward", -1),
+        (BST, "dim_feedforward", 0),
         (BST, "attention_dropout", True),
         (HSTU, "head_dim", 0),
         (HSTU, "max_len", "64"),

@@ -30,6 +30,7 @@ def test_what_is_no_option_is_left_alone():
         ({"num_layers": None}, "num_layers must be at least 1, got None"),
         ({"embedding_dim": "64"}, "embedding_dim must be at least 1, got '64'"),
         ({"net_dropout": "1e-1"}, "net_dropout is the text '1e-1', but must be a number"),
+        ({"attention_similarity": 0.5}, "attention_similarity must be True or False, got 0.5"),
         ({"self_ensemble": False}, "QIN: the setting 'self_ensemble' was removed: .*Leave it out"),
     ],
 )

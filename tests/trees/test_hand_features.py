@@ -6,11 +6,14 @@ import math
 import numpy as np
 import pytest
 
+from fuxictr_multimodal.data.item_table import ItemTable
 from model_zoo.Trees.click_rates import FOLDS, PRIOR, ClickRates, fitting
 from model_zoo.Trees.features import Columns, HandFeatures
 from model_zoo.Trees.hashing import fold_of
 from model_zoo.Trees.histories import Histories
 from model_zoo.Trees.samples import Items, Samples
+from model_zoo.Trees.Trees import Trees
+from tests.helpers.reference_qin import feature_map, item_table, random_batch
 
 SPECS = {
     "device": {"type": "categorical", "vocab_size": 4},
@@ -262,3 +265,16 @@ def test_a_group_can_be_left_out(made):
     gone = set(everything.names) - set(without.names)
     assert gone
     assert all(name.startswith(("pair_", "@")) for name in gone)
+
+
+@pytest.mark.parametrize("group_id", ["user_id", None])
+def test_other_users_are_counted_only_where_users_are_told_apart(group_id):
+    """A user's later history holds the target of the sample before: without users a sample would count itself."""
+    features, rng = feature_map(), np.random.default_rng(0)
+    features.group_id = group_id
+    batch = random_batch(features, rng, rows=60)
+    model = Trees(features, metrics=["AUC"], model_root="./", verbose=0)
+    model.attach(ItemTable(item_table(features, rng).features))
+    model.read_splits([batch if group_id else dataclasses.replace(batch, group=None)], [batch])
+    assert model.features.without == (set() if group_id else {"counts", "cooccurrence"})
+    assert any("pair" in name for name in model.features.names) == (group_id is not None)
