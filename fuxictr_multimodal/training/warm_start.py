@@ -53,7 +53,8 @@ def find_source(params: Mapping[str, Any], store: Store, files: RunFiles) -> Sou
 
     Raises:
         ConfigError: the run is the one that starts, or of another model.
-        DataError: there is no such finished run, or its dataset is not there any more.
+        DataError: there is no such finished run, its dataset is not there any more, or the vectors of co-occurrence of
+            this dataset are not those that it was trained on.
     """
     named = params.get("warm_start")
     if named is None:
@@ -75,6 +76,7 @@ def find_source(params: Mapping[str, Any], store: Store, files: RunFiles) -> Sou
         raise DataError(f"warm_start: {found.report} {what}: name a finished run")
     if _short(report.model) != _short(params["model"]):
         raise ConfigError(f"warm_start: {found.run} is a run of {report.model}, not of {params['model']}")
+    _refuse_new_directions(found.run, report.manifest_hash, store)
     places = [store.dir, build_folder(found.directory, report.manifest_hash)]
     places += [
         Path(root) / report.dataset_id
@@ -89,6 +91,20 @@ def find_source(params: Mapping[str, Any], store: Store, files: RunFiles) -> Sou
             "ids are not known: put the old dataset back there, or train without warm_start"
         )
     return Source(found, report, vocabularies)
+
+
+def _refuse_new_directions(run: str, trained_on: str, store: Store) -> None:
+    """Vectors of co-occurrence that are computed anew have other directions, to which no earlier weight fits."""
+    manifest = store.manifest
+    if manifest.hash == trained_on:
+        return
+    for column, facts in manifest.facts.items():
+        if isinstance(facts, Mapping) and facts.get("method") == "ppmi_svd":
+            raise DataError(
+                f"warm_start: dataset {manifest.dataset_id!r} is another build than that on which {run} was trained, "
+                f"and the vectors of its column {column!r} (item_vectors) have other directions: train without "
+                "warm_start, or build the dataset without this column"
+            )
 
 
 def start_from(source: Source, model: nn.Module, store: Store, params: Mapping[str, Any]) -> dict[str, Any]:

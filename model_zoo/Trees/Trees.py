@@ -113,7 +113,7 @@ class Trees(BaseModel):
         """Count what the features need: histories and click rates of train, and of valid which values are known."""
         assert self.items is not None, "an item table is attached first"
         label = self.feature_map.labels[0]
-        without = set(self.settings.without_features)
+        without: set[str] = set(self.settings.without_features)
         if self.feature_map.group_id is None and not without >= OF_OTHER_USERS:
             logging.info(
                 "Left out, since no group_id says which samples are of one user: %s", ", ".join(sorted(OF_OTHER_USERS))

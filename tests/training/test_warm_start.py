@@ -217,6 +217,13 @@ def test_what_does_not_fit_is_one_error(shop, settings, error, message):
         run(shop, "QIN_tuesday", *settings, name="QIN_tuesday")
 
 
+def test_vectors_of_co_occurrence_of_another_build_are_refused(shop, tmp_path):
+    shutil.copytree(shop / "data", tmp_path / "data")
+    reseal(tmp_path / "data/tuesday", facts={"item_cooc": {"method": "ppmi_svd"}})
+    with pytest.raises(DataError, match=r"'tuesday' is another build .* column 'item_cooc' .* have other directions"):
+        run(shop, "QIN_tuesday", f"data_root={tmp_path / 'data'}", "warm_start=monday/QIN_monday", name="QIN_tuesday")
+
+
 def test_a_model_file_alone_is_refused(shop, tmp_path):
     alone = shutil.copy(shop / "runs/monday/QIN_monday.model", tmp_path / "QIN_monday.model")
     with pytest.raises(DataError, match=r"has no QIN_monday.report.json beside it, .* dataset .* is not known"):

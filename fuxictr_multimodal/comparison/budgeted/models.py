@@ -64,13 +64,7 @@ def _quadratic(shape: Shape, sizes: Sizes) -> Entry:
 
 def _recommended(shape: Shape, sizes: Sizes) -> Entry:
     """The recommended form of QIN, and first-order terms where the counts speak for them."""
-    entry = recommended(
-        sizes,
-        rows=shape.rows,
-        histories=shape.mean_history > 0,
-        vectors=bool(shape.item_vectors),
-        events=shape.events,
-    )
+    entry = recommended(sizes, rows=shape.rows, histories=shape.mean_history > 0, vectors=bool(shape.item_vectors))
     if shape.history_columns:
         entry["attention_activation"] = "relu_mean"
     return entry | _first_order(shape)

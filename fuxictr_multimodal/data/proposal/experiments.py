@@ -93,7 +93,7 @@ def propose_experiments(
         return _shared(dataset_id, counts, sizes, grouped=grouped)
 
     found: dict[str, Any] = {"Base": dict(BASE)} if with_base else {}
-    recipe = recommended(sizes, rows=counts.rows, histories=histories, vectors=vectors, events=bool(events))
+    recipe = recommended(sizes, rows=counts.rows, histories=histories, vectors=vectors)
     found[f"QIN_{dataset_id}"] = {"model": recipe["model"], **shared(), **_explained(recipe, events)}
     if roles.form == "flat":
         return found
@@ -188,10 +188,13 @@ def _explained(recipe: Mapping[str, Any], events: Sequence[str]) -> dict[str, An
         "attention_similarity": "scores read cosines of pretrained embeddings too; the published form: False",
         "contrastive_loss": "weight of telling what a user likes next; the published form: 0",
         "weight_averaging": "over training steps; the published form: 0",
-        "event_features": f"{', '.join(events)} of the target and of each history event; null for none",
     }
-    return {
+    settings = {
         key: Noted(value, comments[key]) if key in comments else value
         for key, value in recipe.items()
         if key != "model"
     }
+    if events:
+        note = f"{', '.join(events)} of the target and of each history event: try it, it helps on some data"
+        settings["event_features"] = Noted("all", note, off=True)
+    return settings

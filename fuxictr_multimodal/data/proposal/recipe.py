@@ -7,7 +7,7 @@ from typing import Any
 from fuxictr_multimodal.data.proposal.sizes import Sizes
 
 
-def recommended(sizes: Sizes, *, rows: int, histories: bool, vectors: bool, events: bool) -> dict[str, Any]:
+def recommended(sizes: Sizes, *, rows: int, histories: bool, vectors: bool) -> dict[str, Any]:
     """Settings of an experiment with QIN; results/LOG.md has what each option is worth on which data.
 
     Args:
@@ -15,7 +15,6 @@ def recommended(sizes: Sizes, *, rows: int, histories: bool, vectors: bool, even
         rows: samples of train.
         histories: whether samples have histories.
         vectors: whether items have pretrained embeddings.
-        events: whether the events of histories have features.
     """
     settings: dict[str, Any] = {
         "model": "QIN",
@@ -28,7 +27,7 @@ def recommended(sizes: Sizes, *, rows: int, histories: bool, vectors: bool, even
         settings["attention_activation"] = "relu_mean"
         if vectors:
             settings["attention_similarity"] = True
-    return settings | losses(sizes, rows=rows, histories=histories) | ({"event_features": "all"} if events else {})
+    return settings | losses(sizes, rows=rows, histories=histories)
 
 
 def losses(sizes: Sizes, *, rows: int, histories: bool) -> dict[str, Any]:

@@ -77,7 +77,10 @@ def test_a_log_with_items_and_users(files, proposed, tmp_path):
 
     assert list_expids(tmp_path / "config") == ["DCNv2_Shop", "DIN_Shop", "QIN_Shop", "Trees_Shop"]
     params = load_config(tmp_path / "config", "QIN_Shop")
-    assert (params["model"], params["embedding_dim"], params["event_features"]) == ("QIN", 8, "all")
+    assert (params["model"], params["embedding_dim"]) == ("QIN", 8)
+    # To be tried by the user, with what there is.
+    assert "event_features" not in params
+    assert "    # event_features: all  # age, weekday, hour, dwell_time of the target" in found.files[1].read_text()
     assert params["metrics"] == ["AUC", "gAUC", "logloss"]
 
 
