@@ -72,6 +72,11 @@ SMALL_DATA = {"rows": 3000, "valid_rows": 600, "test_rows": 600, "items": 200}
 SMALL_COMPARISONS = {
     "demo": {"expids": "QIN_demo, DIN_demo", "seeds": "1"},
     "MovieLens": {"expids": "QIN_MovieLens", "seeds": "1", "tuning": None, "baseline": None},
+    "MicroLens_50k": {"expids": "QIN_best_MicroLens_50k", "seeds": "1", "tuning": None, "baseline": None},
+    **{
+        name: {"expids": "QIN_best_MicroLens_50k_vectors", "seeds": "1", "tuning": None, "baseline": None}
+        for name in ("MicroLens_50k_vectors", "ablations_MicroLens_50k_vectors")
+    },
     "protocol_MovieLens": {"expids": "QIN_best_MovieLens", "seeds": "1", "tuning": None, "baseline": None},
     "protocol_MovieLens_small": {"expids": "QIN_MovieLens_small", "seeds": "1", "tuning": None, "baseline": None},
     "protocol_Synthetic_100k": {"expids": "QIN_Synthetic_100k", "seeds": "1", "tuning": None, "baseline": None},

@@ -282,12 +282,12 @@ def shared_expids(path: Path) -> list[str]:
     suffix = path.stem.removeprefix("shared_").removesuffix("_search")
     expids = [f"{model}_{suffix}" for model in ("QIN", *longctr_models())]
     # DIN_MicroLens_1M is the challenge's own setting.
-    return [name.replace("DIN_MicroLens", "DIN_shared_MicroLens") for name in expids]
+    return [name.replace("DIN_MicroLens_1M", "DIN_shared_MicroLens_1M") for name in expids]
 
 
 def test_a_shared_file_for_each_dataset():
     assert [path.stem for path in SHARED] == [
-        "shared_MicroLens_1M_search", "shared_MovieLens_search", "shared_demo_search"
+        "shared_MicroLens_1M_search", "shared_MicroLens_50k_search", "shared_MovieLens_search", "shared_demo_search"
     ]  # fmt: skip
     assert all(len(shared_expids(path)) == 11 for path in SHARED)
 
