@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fuxictr_multimodal.data.hashing import mixed
 from fuxictr_multimodal.data.jagged import row_numbers
-from model_zoo.Trees.hashing import mixed
 
 if TYPE_CHECKING:
     from fuxictr_multimodal.data.batch import Batch

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fuxictr_multimodal.comparison.budgeted.shape import Shape
-from fuxictr_multimodal.data.proposal.recipe import losses, recommended
+from fuxictr_multimodal.data.proposal.recipe import losses, recommended, trees
 from fuxictr_multimodal.data.proposal.sizes import Sizes, new_users
 from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
@@ -130,16 +130,7 @@ def _final_mlp(shape: Shape, sizes: Sizes) -> Entry:
 
 
 def _trees(shape: Shape, sizes: Sizes) -> Entry:
-    """Boosted trees; an epoch is one tree, and a batch what features are computed of together."""
-    return {
-        "model": "Trees",
-        "learning_rate": 0.1,
-        "epochs": 300,
-        "early_stop_patience": 20,
-        "batch_size": 4096,
-        "max_leaf_nodes": 31,
-        "l2_regularization": 1.0,
-    }
+    return {"model": "Trees", **trees()}
 
 
 def _widths(sizes: Sizes) -> list[int]:

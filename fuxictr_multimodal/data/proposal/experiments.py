@@ -9,7 +9,7 @@ from typing import Any
 from fuxictr_multimodal.config.of_settings import BASE
 from fuxictr_multimodal.data.proposal.facts import overlap
 from fuxictr_multimodal.data.proposal.lines import Noted
-from fuxictr_multimodal.data.proposal.recipe import recommended
+from fuxictr_multimodal.data.proposal.recipe import recommended, trees
 from fuxictr_multimodal.data.proposal.roles import Roles
 from fuxictr_multimodal.data.proposal.sizes import MIDDLE_ROWS, Counts, Sizes, new_users
 
@@ -116,12 +116,7 @@ def propose_experiments(
         "dataset_id": dataset_id,
         "metrics": _metrics(grouped),
         "monitor": "AUC",
-        "epochs": Noted(300, "trees at most"),
-        "early_stop_patience": 20,
-        "batch_size": Noted(4096, "samples whose features are computed together"),
-        "learning_rate": 0.1,
-        "max_leaf_nodes": 31,
-        "l2_regularization": 1.0,
+        **_noted(trees(), {"epochs": "trees at most", "batch_size": "samples whose features are computed together"}),
     }
     return found
 
@@ -189,12 +184,13 @@ def _explained(recipe: Mapping[str, Any], events: Sequence[str]) -> dict[str, An
         "contrastive_loss": "weight of telling what a user likes next; the published form: 0",
         "weight_averaging": "over training steps; the published form: 0",
     }
-    settings = {
-        key: Noted(value, comments[key]) if key in comments else value
-        for key, value in recipe.items()
-        if key != "model"
-    }
+    settings = _noted({key: value for key, value in recipe.items() if key != "model"}, comments)
     if events:
         note = f"{', '.join(events)} of the target and of each history event: try it, it helps on some data"
         settings["event_features"] = Noted("all", note, off=True)
     return settings
+
+
+def _noted(settings: Mapping[str, Any], comments: Mapping[str, str]) -> dict[str, Any]:
+    """The settings, those with a comment as `Noted`."""
+    return {key: Noted(value, comments[key]) if key in comments else value for key, value in settings.items()}

@@ -1,4 +1,4 @@
-"""The recommended form of QIN: the same options for all data; sizes and regularisers come from its counts."""
+"""The same settings for all data: the recommended form of QIN, whose sizes come from the counts, and of trees."""
 
 from __future__ import annotations
 
@@ -28,6 +28,18 @@ def recommended(sizes: Sizes, *, rows: int, histories: bool, vectors: bool) -> d
         if vectors:
             settings["attention_similarity"] = True
     return settings | losses(sizes, rows=rows, histories=histories)
+
+
+def trees() -> dict[str, Any]:
+    """Settings of gradient-boosted trees: an epoch is one tree, a batch what features are computed of together."""
+    return {
+        "epochs": 300,
+        "early_stop_patience": 20,
+        "batch_size": 4096,
+        "learning_rate": 0.1,
+        "max_leaf_nodes": 31,
+        "l2_regularization": 1.0,
+    }
 
 
 def losses(sizes: Sizes, *, rows: int, histories: bool) -> dict[str, Any]:

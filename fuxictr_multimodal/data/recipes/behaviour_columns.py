@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,11 +91,11 @@ class BehaviourColumns:
     def __bool__(self) -> bool:
         return bool(self.settings)
 
-    def make(self, counted: UserEvents, *, items: int, max_len: int) -> BehaviourValues:
-        """The values of all columns.
+    def make(self, counted: Callable[[], UserEvents], *, items: int, max_len: int) -> BehaviourValues:
+        """The values of all columns; without any, none, and nothing is counted.
 
         Args:
-            counted: what training users did.
+            counted: gives what training users did.
             items: rows of the item table, N.
             max_len: events of a history; without a `window`, pairs that one history can hold are counted.
 
@@ -103,9 +103,12 @@ class BehaviourColumns:
             DataError: there are no pairs, or of users of one fold alone.
         """
         made = BehaviourValues()
+        if not self.settings:
+            return made
+        events = counted()
         for name, settings in self.settings.items():
             found = cooccurrence_vectors(
-                counted,
+                events,
                 items=items,
                 dim=settings["pretrain_dim"],
                 max_len=max_len,
@@ -116,5 +119,5 @@ class BehaviourColumns:
             made.columns[name], made.facts[name] = found.vectors, found.metadata
             if found.folds is not None:
                 made.folds[name] = found.folds
-                made.fold_of_user.update(zip(counted.users, found.fold_of_user.tolist(), strict=True))
+                made.fold_of_user.update(zip(events.users, found.fold_of_user.tolist(), strict=True))
         return made

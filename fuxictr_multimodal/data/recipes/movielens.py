@@ -79,7 +79,7 @@ def build(
         row_columns |= times.of_targets()
         metadata |= times.facts()
 
-    behaviour = by_behaviour.make(recipe.training_behaviour(), items=recipe.num_items, max_len=max_len)
+    behaviour = by_behaviour.make(recipe.training_behaviour, items=recipe.num_items, max_len=max_len)
     metadata |= behaviour.facts
     vectors: dict[str, np.ndarray] = dict(behaviour.columns)
     for column in columns:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from fuxictr_multimodal.data.hashing import mixed
 from fuxictr_multimodal.data.jagged import offsets_from_lengths, slices
 from fuxictr_multimodal.data.store.ids import IdMap
 
@@ -73,9 +74,8 @@ class UserEvents:
         rows = rows[np.lexsort((times[rows], users[rows]))]
         lengths = np.bincount(users[rows], minlength=count)
         there = np.flatnonzero(lengths)
-        size = int(items.max(initial=0)) + 1
-        known = np.unique(users[rows].astype(np.int64) * size + items[rows])
-        targets = users[samples].astype(np.int64) * size + items[samples]
+        known = np.unique(_pairs(users[rows], items[rows]))
+        targets = _pairs(users[samples], items[samples])
         return cls(
             items[rows].astype(np.int32),
             offsets_from_lengths(lengths[there]),
@@ -178,11 +178,8 @@ def _prints(values: Ints, offsets: NDArray[np.int64]) -> NDArray[np.uint64]:
     """A number for each history that two different ones share by a chance of 2^-64."""
     place = np.arange(len(values), dtype=np.uint64)
     place -= np.repeat(offsets[:-1], np.diff(offsets)).astype(np.uint64)
-    # SplitMix64 of item and place.
-    mixed = (place << np.uint64(32)) + values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    total = np.append(np.uint64(0), np.cumsum(mixed ^ (mixed >> np.uint64(31)), dtype=np.uint64))
+    of_place = mixed((place << np.uint64(32)) + values.astype(np.uint64))
+    total = np.append(np.uint64(0), np.cumsum(of_place, dtype=np.uint64))
     return total[offsets[1:]] - total[offsets[:-1]]
 
 

@@ -29,7 +29,6 @@ from fuxictr_multimodal.data.entry.tables.items import (
 )
 from fuxictr_multimodal.data.entry.tables.keyed import refuse_strangers
 from fuxictr_multimodal.data.entry.tables.users import read_users
-from fuxictr_multimodal.data.recipes.behaviour_columns import BehaviourValues
 from fuxictr_multimodal.data.recipes.interactions import TRAIN
 from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.data.store.manifest import Manifest
@@ -76,9 +75,8 @@ def build_log(
     items = _all_items(entry, items, table, samples)
     rows = LogRows(columns, table, events, users)
     counts = samples.item_counts()
-    behaviour = BehaviourValues()
-    if by_behaviour := entry.columns.by_behaviour(entry.where):
-        behaviour = by_behaviour.make(samples.training_behaviour(), items=items.rows, max_len=choices.max_len)
+    by_behaviour = entry.columns.by_behaviour(entry.where)
+    behaviour = by_behaviour.make(samples.training_behaviour, items=items.rows, max_len=choices.max_len)
     made = item_table(entry, items, counts, behaviour)
     notes = [*events.notes, *samples.split.notes, *items.notes, *made.notes, *rows.notes]
     notes += [] if users is None else users.notes

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fuxictr_multimodal.data.entry.entry import MAX_LEN, Entry
 from fuxictr_multimodal.data.entry.samples.histories import JaggedIds
 from fuxictr_multimodal.data.recipes.behaviour_columns import BehaviourValues
-from fuxictr_multimodal.data.recipes.user_events import LongestHistories
+from fuxictr_multimodal.data.recipes.user_events import LongestHistories, UserEvents
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.data.store.manifest import FOLD_COL
 from fuxictr_multimodal.errors import DataError
@@ -42,12 +42,12 @@ class SampleBehaviour:
     """Collects what training users did, in the first pass over the samples.
 
     Args:
-        entry: says which columns are wanted, and who a sample's user is.
+        entry: says which columns behaviour makes, and who a sample's user is.
     """
 
     def __init__(self, entry: Entry) -> None:
         self._entry = entry
-        self._wanted = entry.columns.by_behaviour(entry.where)
+        self._asked = entry.columns.by_behaviour(entry.where)
         self._longest = LongestHistories()
         # The items of all samples are numbered after the pass.
         self._items: IdMap | None = None
@@ -55,7 +55,7 @@ class SampleBehaviour:
     @property
     def columns(self) -> list[str]:
         """Columns that are read for it."""
-        return [self._entry.user_col] if self._wanted else []
+        return [self._entry.user_col] if self._asked else []
 
     def add(
         self,
@@ -80,7 +80,7 @@ class SampleBehaviour:
         Raises:
             DataError: a training sample has no user, so that its fold is not known.
         """
-        if not self._wanted:
+        if not self._asked:
             return
         history = next(iter(histories.values()))
         self._items = IdMap.of(history.ids) if self._items is None else self._items.extended(history.ids)
@@ -93,14 +93,14 @@ class SampleBehaviour:
             row = first_row + (place if rows is None else int(rows[place]))
             raise DataError(
                 f"{where}: column {users.name!r}, row {row} (counted from 0): the training sample has no user, but "
-                f"{', '.join(map(repr, self._wanted.settings))} (item_vectors) must not tell a user its own targets: "
+                f"{', '.join(map(repr, self._asked.settings))} (item_vectors) must not tell a user its own targets: "
                 "remove such samples, or leave the column out"
             )
         self._longest.add(users, history.codes, history.offsets, codes)
 
     def add_held_out(self, chunk: pl.DataFrame, targets: pl.Series, rows: NDArray | None) -> None:
         """Add the samples of valid or test among some, so that none of them reads its own target."""
-        if not self._wanted:
+        if not self._asked:
             return
         users = chunk[self._entry.user_col]
         if rows is not None:
@@ -114,14 +114,16 @@ class SampleBehaviour:
         Raises:
             DataError: there are no pairs of items.
         """
-        if not self._wanted:
-            return BehaviourValues(), None
-        counted = self._longest.events()
-        if self._items is not None:
-            counted = replace(counted, items=ids.codes(self._items.ids)[counted.items].astype(np.int32))
         max_len = self._entry.settings.max_len or MAX_LEN
-        made = self._wanted.make(counted, items=len(ids), max_len=max_len)
+        made = self._asked.make(lambda: self._counted(ids), items=len(ids), max_len=max_len)
         if not made.folds:
             return made, None
         users = IdMap.of(pl.Series(list(made.fold_of_user)))
         return made, UserFolds(self._entry.user_col, users, np.array([*made.fold_of_user.values(), 0], dtype=np.uint8))
+
+    def _counted(self, ids: IdMap) -> UserEvents:
+        """What training users did, with the items as these ids number them."""
+        counted = self._longest.events()
+        if self._items is None:
+            return counted
+        return replace(counted, items=ids.codes(self._items.ids)[counted.items].astype(np.int32))

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from fuxictr_multimodal.config.expids import load_dataset_config
-from fuxictr_multimodal.data.recipes.behaviour_columns import BehaviourColumns, BehaviourValues
+from fuxictr_multimodal.data.recipes.behaviour_columns import BehaviourColumns
 from fuxictr_multimodal.data.recipes.microlens.files import (
     EMBEDDINGS,
     HISTORY,
@@ -38,7 +38,7 @@ from fuxictr_multimodal.data.recipes.parquet_input import (
     parquet_files,
     parquet_rows,
 )
-from fuxictr_multimodal.data.recipes.user_events import LongestHistories
+from fuxictr_multimodal.data.recipes.user_events import LongestHistories, UserEvents
 from fuxictr_multimodal.data.store import validation
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols
 from fuxictr_multimodal.data.store.manifest import SPLITS, Manifest
@@ -99,7 +99,10 @@ def build(
     if any_size:
         on_items[TARGET]["vocab_size"] = len(items[TARGET])
     counts = _ReleaseCounts(items)
-    behaviour = _behaviour(plan.by_behaviour, tables, num_items=len(items[TARGET]), max_len=max_len)
+    num_items = len(items[TARGET])
+    behaviour = plan.by_behaviour.make(
+        lambda: _training_behaviour(tables, num_items=num_items, max_len=max_len), items=num_items, max_len=max_len
+    )
     items |= behaviour.columns
 
     # FuxiCTR takes seconds to import: only after the files were found.
@@ -134,12 +137,8 @@ def build(
         )
 
 
-def _behaviour(
-    wanted: BehaviourColumns, tables: Mapping[str, ParquetInput], *, num_items: int, max_len: int
-) -> BehaviourValues:
-    """Item columns that the histories of training users make."""
-    if not wanted:
-        return BehaviourValues()
+def _training_behaviour(tables: Mapping[str, ParquetInput], *, num_items: int, max_len: int) -> UserEvents:
+    """What item vectors may count: the histories of training users."""
     longest = LongestHistories()
     for split, table in tables.items():
         for rows in _rows(table, split=split, num_items=num_items, max_len=max_len):
@@ -148,7 +147,7 @@ def _behaviour(
                 longest.add(users, *rows.history, targets)
             else:
                 longest.add_held_out(users, targets)
-    return wanted.make(longest.events(), items=num_items, max_len=max_len)
+    return longest.events()
 
 
 @dataclass(frozen=True)

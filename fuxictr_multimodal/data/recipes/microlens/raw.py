@@ -83,7 +83,7 @@ def build(
     }
     levels = recipe.levels()
     items: dict[str, Any] = {"item_id": np.arange(release.num_items), **levels}
-    behaviour = by_behaviour.make(recipe.training_behaviour(), items=release.num_items, max_len=max_len)
+    behaviour = by_behaviour.make(recipe.training_behaviour, items=release.num_items, max_len=max_len)
     items |= behaviour.columns
     metadata |= behaviour.facts
     for column in columns:
