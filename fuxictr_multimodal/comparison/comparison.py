@@ -1,7 +1,8 @@
-"""A whole comparison from one file: tune every model with equally many trials, then run the seeds on one dataset."""
+"""A whole comparison from one file: tune the models, then run the seeds on one dataset."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,18 +53,20 @@ def _run_by_name(*, expid: str, **arguments: Any) -> tuple[Report, Path]:
 
 def _tune(tuning: Tuning, gpus: Sequence[int]) -> None:
     """Run the trials that the sweeps of the models still lack."""
-    sweeps = tune(
-        tuning.config,
-        tuning.expids,
-        gpus=gpus,
-        search=tuning.search,
-        trials=tuning.trials,
-        seed=tuning.seed,
-        prune=False,
-    )
-    for expid, records in zip(tuning.expids, sweeps, strict=True):
-        if not any(record.status == "completed" for record in records):
-            raise ConfigError(f"{expid}: no trial was completed; see {tuning.folder(expid).path / 'summary.md'}")
+    for trials, group in itertools.groupby(tuning.expids, key=tuning.trials.__getitem__):
+        expids = list(group)
+        sweeps = tune(
+            tuning.config,
+            expids,
+            gpus=gpus,
+            search=tuning.search,
+            trials=trials,
+            seed=tuning.seed,
+            prune=False,
+        )
+        for expid, records in zip(expids, sweeps, strict=True):
+            if not any(record.status == "completed" for record in records):
+                raise ConfigError(f"{expid}: no trial was completed; see {tuning.folder(expid).path / 'summary.md'}")
 
 
 def _write_winners(tuning: Tuning) -> Path:

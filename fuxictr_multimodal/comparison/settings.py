@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,6 +26,11 @@ class TuningSettings(Settings):
 
     config: UserPath = Field(description="The tuner file. Each expid takes the place of its `base_expid`.")
     expids: str = Field(description="Names and globs of the experiments that are tuned, with commas between them.")
+    slow_expids: str | None = Field(
+        None,
+        description="The same of experiments that take long. They are tuned last, with half as many trials.",
+        examples=['"DIEN_*"'],
+    )
     search: Literal["random", "tpe"] = Field(
         "random",
         description="How settings are drawn. With `random` and a space that fits all, every model tries the same ones.",
@@ -56,13 +62,21 @@ class ComparisonSettings(Settings):
 
 @dataclass(frozen=True)
 class Tuning:
-    """The search of a comparison, its globs resolved; see `TuningSettings`. Trials of the first expid run first."""
+    """The search of a comparison, its globs resolved; see `TuningSettings`. Trials of the first expid run first.
+
+    Attributes:
+        trials: of each expid, in the order in which they are tuned.
+    """
 
     config: Path
-    expids: tuple[str, ...]
+    trials: Mapping[str, int]
     search: str
-    trials: int
     seed: int
+
+    @property
+    def expids(self) -> tuple[str, ...]:
+        """What is tuned, in this order."""
+        return tuple(self.trials)
 
     def folder(self, expid: str) -> SweepFolder:
         """The folder of one model's sweep."""
@@ -98,9 +112,8 @@ class Comparison:
         if file.tuning is not None:
             tuning = Tuning(
                 config=user_path(file.tuning.config),
-                expids=_expids_of(config_dir, file.tuning.expids, file.dataset_id),
+                trials=_trials_of(file.tuning, config_dir, file.dataset_id),
                 search=file.tuning.search,
-                trials=file.tuning.trials,
                 seed=file.tuning.seed,
             )
         return cls(
@@ -124,6 +137,14 @@ class Comparison:
         """Expids of the leaderboard."""
         tuned = self.tuning.expids if self.tuning else ()
         return [*(f"{name}_tuned" for name in tuned), *self.expids]
+
+
+def _trials_of(tuning: TuningSettings, config_dir: Path, dataset_id: str) -> dict[str, int]:
+    """Number of trials of each expid; one that both keys name is slow."""
+    slow = () if tuning.slow_expids is None else _expids_of(config_dir, tuning.slow_expids, dataset_id)
+    fast = [expid for expid in _expids_of(config_dir, tuning.expids, dataset_id) if expid not in slow]
+    half = max(tuning.trials // 2, 1)
+    return dict.fromkeys(fast, tuning.trials) | dict.fromkeys(slow, half)
 
 
 def _expids_of(config_dir: Path, patterns: str, dataset_id: str) -> tuple[str, ...]:

@@ -168,7 +168,10 @@ class DatasetSettings(Settings):
     label_col: SkipValidation[LabelColumn | tuple[LabelColumn, ...]] = Field(
         UNSET, description="The label. Data that FuxiCTR prepared has it in its feature_map.json."
     )
-    max_len: Rows = Field(UNSET, description="Number of history slots. The newest items are kept.")
+    max_len: Rows = Field(
+        UNSET,
+        description="Number of history slots. The newest items are kept. An experiment may set fewer.",
+    )
     item_col: SkipValidation[str] = Field(
         "item_id", description="Column of the target item's id; histories hold ids of the same vocabulary."
     )

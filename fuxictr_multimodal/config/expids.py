@@ -88,6 +88,12 @@ def give_way(entry: Mapping[str, Any], shared: Collection[str], dataset: Mapping
     return {key: value for key, value in entry.items() if key == "dataset_id" or not (key in shared and key in dataset)}
 
 
+def _reads_less(entry: Mapping[str, Any], dataset: Mapping[str, Any]) -> bool:
+    """Whether an experiment reads fewer items of a history than its dataset holds: a slow model may."""
+    own, stored = entry.get("max_len"), dataset.get("max_len")
+    return type(own) is int and type(stored) is int and own < stored
+
+
 def merge_params(
     expid: str,
     entry: Mapping[str, Any],
@@ -103,6 +109,8 @@ def merge_params(
     """
     where = f"expid {expid!r}"
     params = _with_home({**entry, "model_id": expid}, where)
+    if _reads_less(entry, dataset):
+        dataset = {key: value for key, value in dataset.items() if key != "max_len"}
     for key, value in _with_home(dataset, f"dataset {params['dataset_id']!r}").items():
         if key in params and params[key] != value:
             raise ConfigError(

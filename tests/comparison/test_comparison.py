@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -55,6 +56,23 @@ def test_globs_take_the_expids_of_the_dataset(home):
     comparison = Comparison.read(home / "comparison.yaml")
     assert comparison.expids == ("DCNv2_small", "QIN_small")
     assert comparison.names == ["DCNv2_small_tuned", "QIN_small_tuned", "DCNv2_small", "QIN_small"]
+
+
+def test_slow_models_are_tuned_last_with_half_as_many_trials(home, monkeypatch):
+    tuning = {**FILE["tuning"], "slow_expids": "DCNv2_small", "trials": 5}
+    write(home / "comparison.yaml", {**FILE, "tuning": tuning})
+    read = Comparison.read(home / "comparison.yaml").tuning
+    assert list(read.trials.items()) == [("QIN_small", 5), ("DCNv2_small", 2)]
+    calls = []
+    done = SimpleNamespace(status="completed")
+    monkeypatch.setattr(comparison, "tune", lambda _, expids, **a: calls.append((expids, a["trials"])) or [[done]])
+    comparison._tune(read, [-1])
+    assert calls == [(["QIN_small"], 5), (["DCNv2_small"], 2)]
+
+
+def test_a_single_trial_is_not_halved(home):
+    write(home / "comparison.yaml", {**FILE, "tuning": {**FILE["tuning"], "slow_expids": "DCNv2_small"}})
+    assert set(Comparison.read(home / "comparison.yaml").tuning.trials.values()) == {1}
 
 
 @pytest.mark.parametrize(

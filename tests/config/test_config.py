@@ -119,6 +119,13 @@ def test_bad_override(config_dir, text):
         load_config(config_dir(), "QIN_a", overrides=[text])
 
 
+def test_an_experiment_may_read_fewer_items_of_a_history_but_not_more(config_dir):
+    expid = "QIN_a: {model: QIN, dataset_id: d, learning_rate: 1.e-3, max_len: %d}"
+    assert load_config(config_dir(expids=expid % 4), "QIN_a")["max_len"] == 4
+    with pytest.raises(ConfigError, match="key 'max_len' is 9 in expid 'QIN_a' and 8 in dataset 'd': keep one of them"):
+        load_config(config_dir(expids=expid % 9), "QIN_a")
+
+
 def test_missing_folder(tmp_path):
     with pytest.raises(ConfigError, match=r"found neither model_config.yaml nor model_config/\*.yaml"):
         load_config(tmp_path, "QIN_a")
