@@ -52,7 +52,7 @@ class Model:
 
     Attributes:
         flops: of a sample, forward and backward.
-        weights: parameters of the networks, which every device holds.
+        weights: parameters of the network, which every device holds.
         items: rows of the item table.
         width: of an item's embedding.
         content_width: of an item's pretrained vectors.

@@ -26,8 +26,7 @@ from model_zoo.QIN.first_order import FirstOrder
 from model_zoo.QIN.folded import FoldedQIN
 from model_zoo.QIN.folded_parts import TrainedParts
 from model_zoo.QIN.inputs import Inputs, RowReader, columns_of, columns_on, items_of
-from model_zoo.QIN.interest_network import Interest, InterestNetwork
-from model_zoo.QIN.item_vectors import ItemVectors
+from model_zoo.QIN.interest_network import InterestNetwork
 from model_zoo.QIN.optimizer import own_optimizer, without
 from model_zoo.QIN.options import REMOVED, QINOptions, flat_signature
 from model_zoo.QIN.penalty import penalty, split_parameters
@@ -92,23 +91,16 @@ class QIN(BaseModel):
         read = {name: spec for name, spec in specs.items() if name in (*fields.context, *fields.target)}
         self.feature_dropout = FeatureDropout(options.inputs.feature_dropout or {}, read, fields.target)
         similarities = 0 if self.similarity is None else len(self.similarity.names)
-        first, *others = self.networks = [
-            InterestNetwork(feature_map, options, fields, similarities=similarities) for _ in range(loss.networks)
-        ]
-        # The parts of the first one are the model's own: published weights have these names.
-        self.embedding_layer, self.attention_layers = first.embedding_layer, first.attention_layers
-        self.behaviour_attention = first.behaviour_attention
-        self.qnn, self.mlp = first.qnn, first.mlp
-        self.item_vectors = first.item_vectors
-        self.other_networks = nn.ModuleList(others)
+        self.network = network = InterestNetwork(feature_map, options, fields, similarities=similarities)
+        # Its parts are the model's own: published weights have these names.
+        self.embedding_layer, self.attention_layers = network.embedding_layer, network.attention_layers
+        self.behaviour_attention = network.behaviour_attention
+        self.qnn, self.mlp = network.qnn, network.mlp
+        self.item_vectors = network.item_vectors
         self.context_features = fields.context
         self.rowwise_tables: dict[str, nn.Embedding] = {}
         if optimizer.embedding_update == "rowwise":
-            tables = {
-                f"{name} of network {number}" if others else name: table
-                for number, network in enumerate(self.networks, start=1)
-                for name, table in network.embedding_layer.embedding_layer.embedding_layers.items()
-            }
+            tables = dict(self.embedding_layer.embedding_layer.embedding_layers.items())
             self.rowwise_tables = update_rowwise(tables, min_rows=optimizer.rowwise_min_rows)
         self.first_order: FirstOrder | None = None
         if terms := options.first_order.first_order:
@@ -140,50 +132,38 @@ class QIN(BaseModel):
 
     def forget(self) -> None:
         """Drop what was prepared for scoring. Needed only after writing to weights through `.data`."""
-        for network in self.networks:
-            network.forget()
+        self.network.forget()
 
     @in_precision
     def forward(self, inputs: Inputs) -> dict[str, Any]:
         """Return `y_pred` (B, 1), a probability in classification, and `logit` (B, 1).
 
-        Where several logits are trained, the logit is their mean (of the networks' mean and that of the first-order
-        terms by `first_order_share`, if these have their own loss), and `parts` (K, B, 1) are their `y_pred`. With
-        `contrastive_loss`, in training, `contrasted` are target and mean history, each (B, D) and of items alone, of
-        every network and its first behaviour, and `share` is that of the batch.
+        Where first-order terms have their own loss, the logit is the mean of the network's and theirs, by
+        `first_order_share`, and `parts` (2, B, 1) are the `y_pred` of both. With `contrastive_loss`, in training,
+        `contrasted` are target and mean history of the first behaviour, each (B, D) and of items alone, and `share` is
+        that of the batch.
         """
         columns = self._columns(inputs)
         context = {name: columns[name] for name in self.context_features}
         reader = self._read(inputs, columns)
-        options = self.options
+        options, network = self.options, self.network
         seen, shown = self.feature_dropout(context), self.feature_dropout.of_items(self.device)
-
-        def read_items(vectors: ItemVectors) -> tuple[Tensor | None, Sequence[Interest]]:
-            return reader.interests(vectors, shown)
-
-        logits, contrasted = [], []
-        for network in self.networks:
-            x_BF, interests = network.read(seen, read_items, self.precision)
-            if options.loss.contrastive_loss and self.training:
-                target_BD, history = items_of(*interests[0], None if self.fields.flat else network.item_width)
-                contrasted.append((target_BD, self.mean_history(target_BD, history)))
-            logits.append(network.interact(x_BF, form=self.form, precision=self.precision))
-        logits_KB1 = torch.stack(logits)
-        logit_B1 = logits_KB1.mean(dim=0)
+        target_BD, interests = reader.interests(self.item_vectors, shown)
+        x_BF = network.read(seen, target_BD, interests, self.precision)
+        for_loss: dict[str, Any] = {}
+        if options.loss.contrastive_loss and self.training:
+            item_BD, history = items_of(*interests[0], None if self.fields.flat else network.item_width)
+            for_loss["contrasted"] = item_BD, self.mean_history(item_BD, history)
+            for_loss["share"] = inputs.share if isinstance(inputs, Batch) else None
+        logit_B1 = network.interact(x_BF, form=self.form, precision=self.precision)
         if self.first_order is not None:
             linear_B1 = self.first_order(columns, reader.row_items)
-            if self.options.first_order.own_loss:
-                logits_KB1 = torch.cat([logits_KB1, linear_B1[None]])
-                logit_B1 = torch.lerp(logit_B1, linear_B1, self.options.first_order.first_order_share)
+            if options.first_order.own_loss:
+                for_loss["parts"] = self.output_activation(torch.stack([logit_B1, linear_B1]))
+                logit_B1 = torch.lerp(logit_B1, linear_B1, options.first_order.first_order_share)
             else:
-                logits_KB1, logit_B1 = logits_KB1 + linear_B1, logit_B1 + linear_B1
-        found = {"y_pred": self.output_activation(logit_B1), "logit": logit_B1}
-        if len(logits_KB1) > 1:
-            found["parts"] = self.output_activation(logits_KB1)
-        if contrasted:
-            found["contrasted"] = contrasted
-            found["share"] = inputs.share if isinstance(inputs, Batch) else None
-        return found
+                logit_B1 = logit_B1 + linear_B1
+        return {"y_pred": self.output_activation(logit_B1), "logit": logit_B1, **for_loss}
 
     def fold(self) -> FoldedQIN:
         """The inference form of the model as it is now, which is switched to scoring; equal to float32 accuracy.
@@ -200,7 +180,7 @@ class QIN(BaseModel):
         terms = self.options.first_order
         return FoldedQIN(
             TrainedParts(
-                networks=self.networks,
+                network=self.network,
                 fields=self.fields,
                 specs=self.feature_map.features,
                 similarity=self.similarity,
@@ -216,8 +196,7 @@ class QIN(BaseModel):
     def attention_weights(self, batch: Batch, behaviour: str = FIRST) -> Jagged:
         """The weight a_s of every item of a history, in the order of its values; dropout is off.
 
-        Those of `pooling: mean` are 1 / (length of the history); several networks give the mean of theirs. In flat
-        columns the items are the slots that hold one.
+        Those of `pooling: mean` are 1 / (length of the history). In flat columns the items are the slots that hold one.
 
         Raises:
             InputError: the dataset has no such history.
@@ -227,12 +206,9 @@ class QIN(BaseModel):
             raise InputError(f"there are no weights of the history {behaviour!r}: QIN reads {names or 'none'}")
         reader = self._read(batch, self._columns(batch), fast=True)
         place = names.index(behaviour)
-        weights = []
-        for network in self.networks:
-            target_BD, history = reader.interests(network.item_vectors)[1][place]
-            assert isinstance(history, JaggedHistory)
-            weights.append(Jagged(network.attentions[place].weights(target_BD, history), history.slots.offsets))
-        return Jagged(torch.stack([of.values for of in weights]).mean(dim=0), weights[0].offsets)
+        target_BD, history = reader.interests(self.item_vectors)[1][place]
+        assert isinstance(history, JaggedHistory)
+        return Jagged(self.network.attentions[place].weights(target_BD, history), history.slots.offsets)
 
     def get_inputs(self, inputs: Inputs, feature_source: str | Sequence[str] | None = None) -> Any:
         """The LongCTR triple on the model's device, or flat columns; labels and meta columns are left out."""
@@ -282,16 +258,16 @@ class QIN(BaseModel):
     def add_loss(self, return_dict: dict[str, Any], y_true: Tensor) -> Tensor:
         """FuxiCTR's loss of the probabilities, in the precision of the model.
 
-        With several logits, each is trained on the label by itself: the sum of loss(y_k, label). These are networks, as
-        in a deep ensemble (arXiv 1612.01474), and first-order terms with `first_order_loss=own`, as the auxiliary
-        losses of DCNv3 (arXiv 2407.13349). With `contrastive_loss`, that weight times the contrast of each network's
-        target and history is added.
+        With `first_order_loss=own`, network and first-order terms are trained on the label by themselves, as by the
+        auxiliary losses of DCNv3 (arXiv 2407.13349): the sum of loss(y_k, label). With `contrastive_loss`, that weight
+        times the contrast of target and history is added.
         """
         y_pred = return_dict["y_pred"]
         y_true = y_true.to(y_pred.dtype)
         parts = return_dict.get("parts", [y_pred])
         losses = [self.loss_fn(y_part, y_true, reduction="mean") for y_part in parts]
-        for target_BD, mean_BD in return_dict.get("contrasted", ()):
+        if "contrasted" in return_dict:
+            target_BD, mean_BD = return_dict["contrasted"]
             contrast = history_contrast(target_BD, mean_BD, y_true.view(-1), return_dict["share"])
             losses.append(self.options.loss.contrastive_loss * contrast)
         return torch.stack(losses).sum()
@@ -334,8 +310,7 @@ class QIN(BaseModel):
 
     def train(self, mode: bool = True) -> QIN:
         """Switch between training and scoring."""
-        for network in self.networks:
-            network.item_vectors.forget()
+        self.item_vectors.forget()
         return super().train(mode)
 
     def save_weights(self, checkpoint: str | Path) -> None:

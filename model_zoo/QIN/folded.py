@@ -34,10 +34,10 @@ class FoldedQIN:
     def __init__(self, trained: TrainedParts) -> None:
         self.trained = trained
         with torch.no_grad():
-            self.networks = [FoldedNetwork(network) for network in trained.networks]
+            self.network = FoldedNetwork(trained.network)
             terms, items = trained.first_order, trained.fields.items
             self.first_order = None if terms is None else FoldedFirstOrder(terms, items)
-            self.encoder = ItemEncoder(trained.networks, items, trained.similarity, self.first_order)
+            self.encoder = ItemEncoder(trained.network, items, trained.similarity, self.first_order)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
@@ -54,8 +54,7 @@ class FoldedQIN:
                 fast=True,
                 similarity=trained.similarity,
             )
-            logits = [scorer(columns, reader) for scorer in self._row_scorers]
-            logit_B1 = logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0)
+            logit_B1 = self._row_scorer(columns, reader)
             if trained.first_order is not None:
                 linear_B1 = trained.first_order(columns, reader.row_items)
                 share = trained.share
@@ -63,17 +62,14 @@ class FoldedQIN:
         return {"y_pred": trained.activation(logit_B1), "logit": logit_B1}
 
     @functools.cached_property
-    def _row_scorers(self) -> list[RowScorer]:
-        return [
-            RowScorer(self.trained, network, folded)
-            for network, folded in zip(self.trained.networks, self.networks, strict=True)
-        ]
+    def _row_scorer(self) -> RowScorer:
+        return RowScorer(self.trained, self.network)
 
     def servable(self) -> Servable:
         """The graph that ranks, on the CPU, and the arrays of the whole catalogue."""
         table, encoder = self.trained.table, self.encoder.eval()
         items = encoder.of_table(table)
-        graph = RankingGraph(self.trained, self.networks, self.first_order, items).eval()
+        graph = RankingGraph(self.trained, self.network, self.first_order, items).eval()
         if table.device.type != "cpu":
             graph, encoder = copy.deepcopy(graph).cpu(), copy.deepcopy(encoder).cpu()
             items = {name: values.cpu() for name, values in items.items()}

@@ -16,7 +16,7 @@ from fuxictr_multimodal.zoo.servable import CANDIDATES, REQUESTS, GraphInput
 from model_zoo.QIN.fields import Fields
 from model_zoo.QIN.folded_embedding import FeatureVectors
 from model_zoo.QIN.folded_first_order import FoldedFirstOrder
-from model_zoo.QIN.folded_items import FIRST_ORDER, code_name, direction_name, vector_name
+from model_zoo.QIN.folded_items import FIRST_ORDER, VECTOR, code_name, direction_name
 from model_zoo.QIN.folded_network import FoldedNetwork, RankedInputs
 from model_zoo.QIN.folded_parts import TrainedParts
 
@@ -26,7 +26,7 @@ class RankingGraph(nn.Module):
 
     Args:
         trained: parts of the model.
-        networks: its folded networks.
+        network: its folded network.
         first_order: its folded terms, or None.
         arrays: of the catalogue; a row of each is enough.
 
@@ -37,7 +37,7 @@ class RankingGraph(nn.Module):
     def __init__(
         self,
         trained: TrainedParts,
-        networks: Sequence[FoldedNetwork],
+        network: FoldedNetwork,
         first_order: FoldedFirstOrder | None,
         arrays: Mapping[str, Tensor],
     ) -> None:
@@ -45,10 +45,10 @@ class RankingGraph(nn.Module):
         fields = trained.fields
         self.behaviours = tuple(behaviour.name for behaviour in fields.behaviours)
         self.context, self.events = fields.context, fields.events
-        self.networks = nn.ModuleList(networks)
-        embeddings = [network.embedding_layer for network in trained.networks]
-        self.of_context = nn.ModuleList(FeatureVectors(each, self.context) for each in embeddings)
-        self.of_events = nn.ModuleList(FeatureVectors(each, self.events) for each in embeddings)
+        self.network = network
+        embedding = trained.network.embedding_layer
+        self.of_context = FeatureVectors(embedding, self.context)
+        self.of_events = FeatureVectors(embedding, self.events)
         similarity = trained.similarity
         self.compared = () if similarity is None else similarity.names
         self.first_order, self.share = first_order, trained.share
@@ -60,8 +60,7 @@ class RankingGraph(nn.Module):
         given = {each.name: tensor for each, tensor in zip(self.inputs, tensors, strict=True)}
         columns = {name: given[servable.context(name)] for name in (*self.context, *self.events)}
         compared = [self._cosines(given, direction_name(name)) for name in self.compared]
-        logits = [self._logit(number, given, columns, compared) for number in range(len(self.networks))]
-        logit_RC = logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0)
+        logit_RC = self._logit(given, columns, compared)
         if self.first_order is not None:
             codes = {name: given[servable.candidate(code_name(name))] for name in self.first_order.codes}
             items_RC = given.get(servable.candidate(FIRST_ORDER))
@@ -74,28 +73,25 @@ class RankingGraph(nn.Module):
 
     def _logit(
         self,
-        number: int,
         given: Mapping[str, Tensor],
         columns: Mapping[str, Tensor],
         compared: Sequence[Tensor],
     ) -> Tensor:
-        """The logit of a network, (R, C)."""
-        array = vector_name(number)
-        items_RCI = given[servable.candidate(array)]
+        """The logit of the network, (R, C)."""
+        items_RCI = given[servable.candidate(VECTOR)]
         nothing_R0 = items_RCI[:, 0, :0]
-        of_events = self.of_events[number]
         histories = []
         for behaviour in self.behaviours:
             mask_RT = given[servable.mask(behaviour)]
-            vectors_RTD = given[servable.history(behaviour, array)]
+            vectors_RTD = given[servable.history(behaviour, VECTOR)]
             if self.events:
                 codes = {name: given[servable.event(behaviour, name)] for name in self.events}
-                vectors_RTD = torch.cat([vectors_RTD, of_events(codes)], dim=2)
+                vectors_RTD = torch.cat([vectors_RTD, self.of_events(codes)], dim=2)
             histories.append((vectors_RTD * mask_RT[..., None], mask_RT))
-        return self.networks[number](
+        return self.network(
             RankedInputs(
-                context_RQ=self.of_context[number](columns) if self.context else nothing_R0,
-                events_RE=of_events(columns) if self.events else nothing_R0,
+                context_RQ=self.of_context(columns) if self.context else nothing_R0,
+                events_RE=self.of_events(columns) if self.events else nothing_R0,
                 items_RCI=items_RCI,
                 histories=histories,
                 cosines_RCTE=torch.stack(list(compared), dim=3) if compared else None,
@@ -116,7 +112,7 @@ def _inputs(fields: Fields, specs: Mapping[str, Any], arrays: Mapping[str, Tenso
         found += [
             servable.array_input(servable.history(behaviour.name, array), values, *dims)
             for array, values in arrays.items()
-            if array.startswith("vector") or (number == 0 and array.startswith("direction_"))
+            if array == VECTOR or (number == 0 and array.startswith("direction_"))
         ]
         found += [GraphInput(servable.event(behaviour.name, name), "int64", dims) for name in fields.events]
     of_candidates = (

@@ -31,13 +31,13 @@ class ItemEncoder(nn.Module):
 
     | array | |
     |---|---|
-    | `vector`, `vector_2`, ... | (N, I), the item in each network |
+    | `vector` | (N, I), the item |
     | `direction_<feature>` | (N, d), what is compared: of unit length, or 0 where there is no embedding |
     | `first_order` | (N,), first-order terms of the item alone |
     | `code_<feature>` | int64 (N, ...), codes that are crossed with those of a request |
 
     Args:
-        networks: trained.
+        network: trained.
         features: of items, in the order in which `forward` reads them.
         similarity: of the model, or None.
         first_order: its folded terms, or None.
@@ -45,14 +45,14 @@ class ItemEncoder(nn.Module):
 
     def __init__(
         self,
-        networks: Sequence[InterestNetwork],
+        network: InterestNetwork,
         features: Sequence[str],
         similarity: Similarity | None,
         first_order: FoldedFirstOrder | None,
     ) -> None:
         super().__init__()
         self.features = tuple(features)
-        self.vectors = nn.ModuleList(FeatureVectors(network.embedding_layer, features) for network in networks)
+        self.vectors = FeatureVectors(network.embedding_layer, features)
         self.compared = () if similarity is None else similarity.names
         for number, name in enumerate(self.compared):
             self.register_buffer(f"mean_{number}", getattr(similarity, f"mean_{name}").float())
@@ -63,7 +63,7 @@ class ItemEncoder(nn.Module):
     def arrays(self) -> tuple[str, ...]:
         """Names of the arrays, in the order in which `forward` gives them."""
         return (
-            *(vector_name(number) for number in range(len(self.vectors))),
+            VECTOR,
             *(direction_name(name) for name in self.compared),
             *(() if self.terms is None else (FIRST_ORDER,)),
             *(code_name(name) for name in self.codes),
@@ -72,7 +72,7 @@ class ItemEncoder(nn.Module):
     def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
         """The arrays of `arrays` of the items with these features."""
         named = dict(zip(self.features, features, strict=True))
-        found = [vectors(named) for vectors in self.vectors]
+        found = [self.vectors(named)]
         for number, name in enumerate(self.compared):
             found.append(directions(named[name].float(), getattr(self, f"mean_{number}")))
         if self.terms is not None:
@@ -90,12 +90,7 @@ class ItemEncoder(nn.Module):
         return {name: torch.cat(parts) for name, parts in zip(self.arrays, zip(*pieces, strict=True), strict=True)}
 
 
-FIRST_ORDER = "first_order"
-
-
-def vector_name(network: int) -> str:
-    """Name of the array with the vectors of a network, counted from 0."""
-    return "vector" if network == 0 else f"vector_{network + 1}"
+VECTOR, FIRST_ORDER = "vector", "first_order"
 
 
 def direction_name(feature: str) -> str:

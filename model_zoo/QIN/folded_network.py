@@ -1,4 +1,4 @@
-"""One interest network folded for ranking: what candidates of a request share is computed once a request.
+"""The interest network folded for ranking: what candidates of a request share is computed once a request.
 
 With t = [v, e] the target (v of its item, e of its events), h_s the history, and x = [c, t, out_1 .. out_K]:
 

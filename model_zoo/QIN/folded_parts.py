@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +23,18 @@ class TrainedParts:
     """Parts of a trained model, in eval mode.
 
     Attributes:
-        networks: their logits are averaged.
+        network: from features to a logit.
         fields: what features are read as; not flat.
         specs: of the feature map, by name.
         similarity: compares targets and history items, or None.
-        first_order: terms beside the networks, or None.
-        share: of their logit in the mean with that of the networks; None where it is added.
+        first_order: terms beside the network, or None.
+        share: of their logit in the mean with that of the network; None where it is added.
         activation: from logits to scores.
         precision: of the products of row-wise scoring.
         table: items, on the device of the model.
     """
 
-    networks: Sequence[InterestNetwork]
+    network: InterestNetwork
     fields: Fields
     specs: Mapping[str, Mapping[str, Any]]
     similarity: Similarity | None

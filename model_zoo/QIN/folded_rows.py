@@ -1,4 +1,4 @@
-"""Scores of samples, each with a history of its own, by a folded network.
+"""Scores of samples, each with a history of its own, by the folded network.
 
 The model's own scoring already folds rows and norms, skips zero weights and keeps the vectors of items. Here the maps
 of the attention are multiplied out once and not in each batch, x is made a block of rows at a time, and what the first
@@ -20,7 +20,7 @@ from model_zoo.QIN.folded_interaction import FoldedQuadratic
 from model_zoo.QIN.folded_network import FoldedNetwork
 from model_zoo.QIN.folded_parts import TrainedParts
 from model_zoo.QIN.inputs import RowReader
-from model_zoo.QIN.interest_network import Interest, InterestNetwork
+from model_zoo.QIN.interest_network import Interest
 from model_zoo.QIN.products import add_product, linear
 from model_zoo.QIN.quadratic_block import FoldedBlock, row_blocks
 from model_zoo.QIN.sparse_attend import attend
@@ -29,23 +29,22 @@ LOOKED_UP = 1024  # the most values of a feature whose products are kept: 4 MB o
 
 
 class RowScorer:
-    """Logits of samples by one network.
+    """Logits of samples by the network.
 
     Args:
         trained: parts of the model.
-        network: one of its networks.
-        folded: the same, folded.
+        folded: its network, folded.
     """
 
-    def __init__(self, trained: TrainedParts, network: InterestNetwork, folded: FoldedNetwork) -> None:
-        self.network, self.folded, self.precision = network, folded, trained.precision
+    def __init__(self, trained: TrainedParts, folded: FoldedNetwork) -> None:
+        self.network, self.folded, self.precision = trained.network, folded, trained.precision
         self.context = trained.fields.context
         interaction = folded.interaction
         exact, device = trained.precision.name != "bf16", trained.table.device
-        compiled = getattr(network.qnn, "compiled", False)
+        compiled = getattr(trained.network.qnn, "compiled", False)
         self.layers: LayersOfRows | None = None
         if isinstance(interaction, FoldedQuadratic) and exact and device.type == "cpu" and not compiled:
-            self.layers = LayersOfRows(trained, network, interaction)
+            self.layers = LayersOfRows(trained, interaction)
 
     def __call__(self, columns: Mapping[str, Tensor], reader: RowReader) -> Tensor:
         """Logits (B, 1) of the columns of samples and of their items."""
@@ -105,7 +104,6 @@ class LayersOfRows:
 
     Args:
         trained: parts of the model.
-        network: one of its networks.
         interaction: its layers, folded.
 
     Attributes:
@@ -113,8 +111,8 @@ class LayersOfRows:
             below the other; None where no context feature has few values.
     """
 
-    def __init__(self, trained: TrainedParts, network: InterestNetwork, interaction: FoldedQuadratic) -> None:
-        self.interaction = interaction
+    def __init__(self, trained: TrainedParts, interaction: FoldedQuadratic) -> None:
+        self.interaction, network = interaction, trained.network
         self.first, *self.others = interaction.blocks()
         self.starts: dict[str, int] = {}
         self.table_VF: Tensor | None = None

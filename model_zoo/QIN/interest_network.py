@@ -1,4 +1,4 @@
-"""One interest network: embeddings, histories pooled for the target, and the interaction of all of it, to a logit.
+"""The interest network: embeddings, histories pooled for the target, and the interaction of all of it, to a logit.
 
 logit = interaction(x), x = [context features, x_t, out_1 .. out_K]: x_t the target, out_k its history of behaviour k
 pooled for it, each by an attention of its own. Mostly K = 1; without histories x has the features alone.
@@ -9,7 +9,7 @@ width, F = C + D + sum of D_k width of the interaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,12 +29,10 @@ if TYPE_CHECKING:
 
 # The target's vector (B, D_k) and its history of a behaviour.
 Interest = tuple[Tensor, PaddedHistory | JaggedHistory]
-# From the vectors of a network to x_t (B, D), None where there is none, and the interest of each behaviour.
-ReadItems = Callable[[ItemVectors], tuple[Tensor | None, Sequence[Interest]]]
 
 
-class InterestNetwork(nn.Module):
-    """From features to a logit.
+class InterestNetwork:
+    """From features to a logit. Its parts are modules of the model, which names their weights.
 
     Args:
         feature_map: features.
@@ -54,7 +52,6 @@ class InterestNetwork(nn.Module):
     """
 
     def __init__(self, feature_map: FeatureMap, options: QINOptions, fields: Fields, *, similarities: int = 0) -> None:
-        super().__init__()
         specs = feature_map.features
         dim = options.inputs.embedding_dim
         self.widths = widths = {n: s.get("emb_output_dim", s.get("embedding_dim", dim)) for n, s in specs.items()}
@@ -94,19 +91,26 @@ class InterestNetwork(nn.Module):
         return [*first, *self.behaviour_attention.values()]  # type: ignore[list-item]
 
     def read(
-        self, context: Mapping[str, Tensor], items: ReadItems, precision: Precision
-    ) -> tuple[Tensor, Sequence[Interest]]:
-        """The input (B, F) of the interaction, and the interests that it was read from.
+        self,
+        context: Mapping[str, Tensor],
+        target_BD: Tensor | None,
+        interests: Sequence[Interest],
+        precision: Precision,
+    ) -> Tensor:
+        """The input (B, F) of the interaction.
 
-        `items` turns item vectors into x_t and the interest of each behaviour.
+        Args:
+            context: context features.
+            target_BD: x_t, None where there is none.
+            interests: of each behaviour.
+            precision: of the attention.
         """
-        target_BD, interests = items(self.item_vectors)
         parts = [] if target_BD is None else [target_BD]
         with precision.layers():
             parts += [pool(*interest) for pool, interest in zip(self.attentions, interests, strict=True)]
         if context:
             parts.insert(0, self.embedding_layer(context, flatten_emb=True))
-        return torch.cat(parts, dim=-1), interests
+        return torch.cat(parts, dim=-1)
 
     def interact(self, x_BF: Tensor, *, form: str, precision: Precision) -> Tensor:
         """Logits (B, 1) of the interaction's input; dropout is drawn anew in each call."""

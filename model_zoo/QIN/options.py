@@ -21,6 +21,7 @@ REMOVED = {
         ("quadratic_variant", "heads", "self_ensemble"),
         "it gained nothing on the data sets measured. Leave it out and train again",
     ),
+    "networks": "three networks gained too little for three times the time. Leave it out and train again",
     "similarity_tiers": "attention_similarity reads the same cosines. Set it to True and train again",
 }
 
@@ -81,11 +82,11 @@ class BaseOptions(_Group):
 
 @dataclass(frozen=True, kw_only=True)
 class InputOptions(_Group):
-    """What the networks read.
+    """What the network reads.
 
     Attributes:
         embedding_dim: width of each embedded feature that does not set its own.
-        feature_dropout: names of features, each with the fraction of training in which the networks read it as unknown,
+        feature_dropout: names of features, each with the fraction of training in which the network reads it as unknown,
             as for users whom train does not know: of the samples, or of the values of a categorical item feature, such
             as the ids of items (`feature_dropout.py`); first-order terms still read it.
         event_features: `all`, or names of event features (`source: event`) that are read of the target and of each
@@ -150,13 +151,13 @@ class InteractionOptions(_Group):
 
 @dataclass(frozen=True, kw_only=True)
 class FirstOrderOptions(_Group):
-    """Weights of single values beside the networks (`first_order.py`).
+    """Weights of single values beside the network (`first_order.py`).
 
     Attributes:
         first_order: names of features whose values get a weight each, in the logit, and of crosses of them, as in
             `user*item_tags`; none by default.
         first_order_loss: `joint` adds their logit; `own` trains it on the label by itself, and the logit is a mean of
-            theirs and the networks' (see `QIN.add_loss`).
+            theirs and the network's (see `QIN.add_loss`).
         first_order_share: the weight of their logit in this mean.
         first_order_regularizer: L2 weight of these weights, or one for each feature by name.
         first_order_learning_rate: of these weights at the start.
@@ -188,14 +189,11 @@ class LossOptions(_Group):
 
     Attributes:
         loss: name of a torch loss on probabilities.
-        networks: independent networks with their own embeddings, each trained on the label by itself; the logit is
-            the mean of theirs.
         contrastive_loss: weight of a second loss that ties the mean history of a positive sample to its target
             (`contrastive.py`); 3 to 100 on MovieLens.
     """
 
     loss: str = "binary_crossentropy"
-    networks: int = _number(1, least=1)
     contrastive_loss: float = 0.0
 
     def __post_init__(self) -> None:

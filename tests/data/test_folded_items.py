@@ -73,9 +73,8 @@ def test_qin_reads_the_vectors_of_the_fold(features, table, batch, options, trai
 
 def test_folded_qin_scores_samples_of_folds_and_exports_the_block_of_all_users(features, table, batch):
     model = reference_qin.small_qin(features).float().eval()
-    for network in model.networks:
-        for encoder in network.embedding_layer.embedding_layer.feature_encoders.values():
-            encoder._forward_pre_hooks.clear()
+    for encoder in model.embedding_layer.embedding_layer.feature_encoders.values():
+        encoder._forward_pre_hooks.clear()
     model.attach(table)
     with torch.no_grad():
         expected, folded = model(batch)["logit"], model.fold()

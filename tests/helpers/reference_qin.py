@@ -119,11 +119,10 @@ def small_qin(features: FeatureMap | None = None, *, seed: int = 0, **options: o
         for name, buffer in model.named_buffers():
             if "running" in name:
                 buffer.copy_(torch.rand_like(buffer) + 0.5)
-    for network in model.networks:
-        for encoder in network.embedding_layer.embedding_layer.feature_encoders.values():
-            if isinstance(encoder, torch.nn.Linear):
-                # FuxiCTR hands given embeddings over in float32, whatever the precision of the model.
-                encoder.register_forward_pre_hook(lambda module, args: (args[0].double(),))
+    for encoder in model.embedding_layer.embedding_layer.feature_encoders.values():
+        if isinstance(encoder, torch.nn.Linear):
+            # FuxiCTR hands given embeddings over in float32, whatever the precision of the model.
+            encoder.register_forward_pre_hook(lambda module, args: (args[0].double(),))
     model.attach(item_table(features, np.random.default_rng(seed)))
     return model
 

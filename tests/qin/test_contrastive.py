@@ -47,20 +47,19 @@ def test_without_positive_rows_that_have_a_history_it_is_0(labels):
     assert loss == 0
 
 
-@pytest.mark.parametrize("options", [{}, {"networks": 2}, {"first_order": ["likes_level"], "first_order_loss": "own"}])
-def test_it_is_added_for_every_network_by_its_weight(options):
+@pytest.mark.parametrize("options", [{}, {"first_order": ["likes_level"], "first_order_loss": "own"}])
+def test_it_is_added_by_its_weight(options):
     model, batch = example(**options)
     labels = model.get_labels(batch)
     result = model(batch)
-    pairs = result["contrasted"]
-    assert len(pairs) == options.get("networks", 1)
-    expected = sum(by_loops(*(part.detach().numpy() for part in pair), labels.view(-1).numpy()) for pair in pairs)
+    targets, means = (part.detach().numpy() for part in result["contrasted"])
+    expected = by_loops(targets, means, labels.view(-1).numpy())
     with_it = model.add_loss(result, labels)
     without = model.add_loss({name: value for name, value in result.items() if name != "contrasted"}, labels)
     assert (with_it - without).item() == pytest.approx(0.3 * expected)
 
 
-@pytest.mark.parametrize("options", [{}, {"networks": 2, "net_dropout": 0.1}, {"pooling": "mean"}])
+@pytest.mark.parametrize("options", [{}, {"net_dropout": 0.1}, {"pooling": "mean"}])
 def test_fast_equals_plain_and_a_triple_equals_a_batch(options):
     model, batch = example(**options)
     plain = copy.deepcopy(model)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -66,14 +64,6 @@ def test_an_item_without_its_id_has_none_as_a_target_and_in_every_history(form, 
     assert found[0].keys() == found[1].keys()
     for name in found[0]:
         torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-6, atol=1e-7, msg=name)
-
-
-def test_networks_of_a_model_lack_the_same_ids():
-    model, batch = example(feature_dropout={"item_id": 0.5}, networks=2)
-    second = copy.deepcopy(model.networks[0].state_dict())
-    model.networks[1].load_state_dict(second)
-    first, second = model.train()(batch)["parts"]
-    torch.testing.assert_close(first, second)
 
 
 @pytest.mark.parametrize(

@@ -26,21 +26,14 @@ OPTIONS = {
     "mlp without norm": {"interaction": "mlp", "mlp_hidden_units": [7], "batch_norm": False},
     "linear": {"interaction": "mlp", "mlp_hidden_units": []},
     "mean and mlp": {"pooling": "mean", "interaction": "mlp", "mlp_hidden_units": [6]},
-    "networks": {"networks": 3},
     "terms": {"first_order": TERMS},
     "terms of items": {"first_order": ["item_id"]},
     "terms of requests": {"first_order": ["likes_level"]},
     "terms with their own loss": {"first_order": TERMS, "first_order_loss": "own", "first_order_share": 0.3},
     "averaged terms": {"first_order": TERMS, "first_order_averaging": 0.9},
     "similarity": {"attention_similarity": True, "attention_activation": "relu_mean"},
-    "similarity and mlp": {
-        "attention_similarity": True,
-        "networks": 2,
-        "interaction": "mlp",
-        "mlp_hidden_units": [6],
-    },
+    "similarity and mlp": {"attention_similarity": True, "interaction": "mlp", "mlp_hidden_units": [6]},
     "everything": {
-        "networks": 2,
         "attention_similarity": True,
         "first_order": TERMS,
         "first_order_loss": "own",
@@ -75,10 +68,9 @@ def test_ranks_as_the_model_scores(options):
 @pytest.mark.parametrize("activation", ["relu", "softmax"])
 @pytest.mark.parametrize("pooling", ["attention", "mean"])
 @pytest.mark.parametrize("behaviours", [("history",), TWO])
-@pytest.mark.parametrize("more", [{}, {"networks": 2}])
-def test_events_and_behaviours(behaviours, pooling, activation, more):
+def test_events_and_behaviours(behaviours, pooling, activation):
     features = feature_map_of_items(behaviours=behaviours, events=True)
-    options = {"event_features": "all", "attention_activation": activation, "pooling": pooling, **more}
+    options = {"event_features": "all", "attention_activation": activation, "pooling": pooling}
     model = as_trained(qin_of(features, table=table_of(np.random.default_rng(0)), **options))
     scores, expected = ranked(model)
     torch.testing.assert_close(scores, expected, rtol=1e-10, atol=1e-10)
@@ -102,9 +94,7 @@ def many_features(**options) -> QIN:
     return in_float32(as_trained(small_qin(features, **options)))
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"networks": 2, "first_order": ["tags", "tags*item_tags", "tags*likes_level"]}]
-)
+@pytest.mark.parametrize("options", [{}, {"first_order": ["tags", "tags*item_tags", "tags*likes_level"]}])
 def test_context_of_every_type(options):
     scores, expected = ranked(many_features(**options))
     torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-6)
@@ -145,7 +135,7 @@ def test_one_request_or_one_candidate(shape):
 
 
 def test_items_that_are_added_are_encoded_as_the_catalogue():
-    model = as_trained(small_qin(networks=2, first_order=TERMS, attention_similarity=True))
+    model = as_trained(small_qin(first_order=TERMS, attention_similarity=True))
     found = model.fold().servable()
     assert [each.name for each in found.item_inputs] == ["item_id", "item_tags", "item_emb_d128"]
     assert [each.dims for each in found.item_inputs] == [("items",), ("items", 5), ("items", 6)]
@@ -158,15 +148,14 @@ def test_items_that_are_added_are_encoded_as_the_catalogue():
 
 
 def test_the_catalogue_is_the_models_vectors_a_piece_at_a_time(monkeypatch):
-    model = as_trained(small_qin(networks=2, first_order=TERMS, attention_similarity=True))
+    model = as_trained(small_qin(first_order=TERMS, attention_similarity=True))
     whole = model.fold().servable().items
     monkeypatch.setattr("model_zoo.QIN.folded_items.PIECE", 5)
     pieces = model.fold().servable().items
-    assert list(whole) == ["vector", "vector_2", "direction_item_emb_d128", "first_order", "code_item_tags"]
-    for number, name in enumerate(["vector", "vector_2"]):
-        with torch.no_grad():
-            expected = model.networks[number].item_vectors.embed(model.item_table.features)
-        torch.testing.assert_close(whole[name], expected, rtol=1e-10, atol=1e-10)
+    assert list(whole) == ["vector", "direction_item_emb_d128", "first_order", "code_item_tags"]
+    with torch.no_grad():
+        expected = model.item_vectors.embed(model.item_table.features)
+    torch.testing.assert_close(whole["vector"], expected, rtol=1e-10, atol=1e-10)
     for name, values in whole.items():
         torch.testing.assert_close(values, pieces[name], rtol=1e-12, atol=1e-12)
         assert len(values) == model.item_table.num_items
@@ -193,7 +182,7 @@ def test_folding_leaves_gradients_and_training_alone():
     model = small_qin(net_dropout=0.1)
     graph = model.fold().servable().graph
     assert not model.training
-    assert not any(p.requires_grad for p in graph.networks.parameters())
+    assert not any(p.requires_grad for p in graph.network.parameters())
     assert all(p.requires_grad for p in model.parameters())
 
 

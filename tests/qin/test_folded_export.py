@@ -17,7 +17,6 @@ TERMS = ["likes_level", "item_id", "likes_level*item_tags"]
 OPTIONS = {
     "published": {},
     "everything": {
-        "networks": 2,
         "attention_activation": "softmax",
         "attention_similarity": True,
         "first_order": TERMS,

@@ -46,13 +46,13 @@ def test_context_features_are_looked_up_or_multiplied(most, monkeypatch):
     features.features["likes_level"]["vocab_size"] = 1
     model = as_trained(small_qin(features))
     batch = random_batch(features, np.random.default_rng(4), rows=9)
-    scorer = model.fold()._row_scorers[0]
+    scorer = model.fold()._row_scorer
     assert list(scorer.layers.starts) == {0: [], 1: ["likes_level"], 1024: ["likes_level", "views_level"]}[most]
     compared(model, batch, rtol=1e-10, atol=1e-10)
 
 
 def test_context_of_every_type():
-    model = many_features(networks=2, first_order=["tags", "tags*item_tags"])
+    model = many_features(first_order=["tags", "tags*item_tags"])
     compared(model, requests_of(model, np.random.default_rng(0), requests=5, candidates=2, longest=4))
 
 

@@ -71,7 +71,7 @@ def test_ids_the_triple_and_flat_columns_give_the_same(rng, options, form):
     assert flat.get_group_id(flat_columns(batch, table)).tolist() == list(range(12))
 
 
-@pytest.mark.parametrize("options", [*OPTIONS, {"net_dropout": 0.3, "networks": 2}], ids=str)
+@pytest.mark.parametrize("options", [*OPTIONS, {"net_dropout": 0.3}], ids=str)
 @pytest.mark.parametrize("longest", [6, 30])  # fewer slots, and more, than values of an event feature
 def test_behaviours_and_events_are_equal_in_both_implementations_and_in_flat_columns(rng, options, longest):
     table, batch = table_of(rng), random_rows(rng, rows=12, behaviours=TWO, longest=longest)
@@ -167,7 +167,7 @@ def test_the_contrast_is_of_items_and_the_first_behaviour(rng):
     plain = copy.deepcopy(fast)
     plain.form = "plain"
     assert_same(run(fast, batch), run(plain, batch))
-    ((target_BD, mean_BD),) = fast(batch)["contrasted"]
+    target_BD, mean_BD = fast(batch)["contrasted"]
     assert target_BD.shape == mean_BD.shape == (12, 8)
     with pytest.raises(ConfigError, match="the dataset has no history"):
         QIN(flat_feature_map_of(behaviours=()), verbose=0, contrastive_loss=3)

@@ -32,6 +32,7 @@ def test_what_is_no_option_is_left_alone():
         ({"net_dropout": "1e-1"}, "net_dropout is the text '1e-1', but must be a number"),
         ({"attention_similarity": 0.5}, "attention_similarity must be True or False, got 0.5"),
         ({"self_ensemble": False}, "QIN: the setting 'self_ensemble' was removed: .*Leave it out"),
+        ({"networks": 1}, "QIN: the setting 'networks' was removed: .*Leave it out and train again"),
     ],
 )
 def test_a_wrong_value_is_named(options, message):

@@ -47,7 +47,7 @@ def both(run_qin, repository, tmp_path, data_root):
     "overrides",
     [
         [],
-        ["networks=2", "first_order=[item_id]", "first_order_loss=own", "attention_similarity=True"],
+        ["first_order=[item_id]", "first_order_loss=own", "attention_similarity=True"],
         ["interaction=mlp", "pooling=mean", "mlp_hidden_units=[16]"],
     ],
     ids=["published", "more", "ablations"],

@@ -16,7 +16,6 @@ QIN = {"model": "QIN", "num_layers": 2, "net_dropout": 0, "batch_norm": False, "
 MODELS = {
     "QIN": QIN,
     "reference": {**QIN, "form": "plain"},
-    "two_networks": {**QIN, "networks": 2},
     "first_order": {**QIN, "first_order": ["user"], "first_order_loss": "own"},
     "mse": {**QIN, "loss": "mse_loss"},
     # Dice, its usual activation, normalises over the batch.
@@ -121,7 +120,7 @@ def test_a_training_with_weights_is_one_of_repeated_samples(shop, name):
     assert weighted != pytest.approx(plain, rel=1e-3)
 
 
-@pytest.mark.parametrize("options", [[], ["accumulation_steps=2", "batch_size=10"], ["networks=2", "net_dropout=0.1"]])
+@pytest.mark.parametrize("options", [[], ["accumulation_steps=2", "batch_size=10"], ["net_dropout=0.1"]])
 def test_a_training_with_equal_weights_has_the_trace_without(shop, options):
     assert losses(shop, "QIN_ones", *options) == losses(shop, "QIN_plain", *options)
 
