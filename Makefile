@@ -67,6 +67,7 @@ SLOTS ?= -1 -1
 leaderboard: install ## Repeat the comparisons of results/ (MovieLens must be built); resumes where it stopped
 	$(BIN)/python run_comparison.py --config config/comparison/demo.yaml --gpu $(SLOTS)
 	$(BIN)/python run_comparison.py --config config/comparison/MovieLens.yaml --gpu $(SLOTS)
+	$(BIN)/python run_comparison.py --config config/comparison/ablations_MovieLens.yaml --gpu $(SLOTS)
 
 protocol: install ## Repeat the long searches for every model (both MovieLens must be built): hours; resumes where it stopped
 	$(BIN)/python run_comparison.py --config config/comparison/protocol_MovieLens.yaml --gpu $(SLOTS)

@@ -77,6 +77,7 @@ SMALL_COMPARISONS = {
         name: {"expids": "QIN_best_MicroLens_50k_vectors", "seeds": "1", "tuning": None, "baseline": None}
         for name in ("MicroLens_50k_vectors", "ablations_MicroLens_50k_vectors")
     },
+    "ablations_MovieLens": {"expids": "QIN_best_MovieLens", "seeds": "1", "tuning": None, "baseline": None},
     "protocol_MovieLens": {"expids": "QIN_best_MovieLens", "seeds": "1", "tuning": None, "baseline": None},
     "protocol_MovieLens_small": {"expids": "QIN_MovieLens_small", "seeds": "1", "tuning": None, "baseline": None},
     "protocol_Synthetic_100k": {"expids": "QIN_Synthetic_100k", "seeds": "1", "tuning": None, "baseline": None},
