@@ -88,10 +88,15 @@ def give_way(entry: Mapping[str, Any], shared: Collection[str], dataset: Mapping
     return {key: value for key, value in entry.items() if key == "dataset_id" or not (key in shared and key in dataset)}
 
 
-def _reads_less(entry: Mapping[str, Any], dataset: Mapping[str, Any]) -> bool:
-    """Whether an experiment reads fewer items of a history than its dataset holds: a slow model may."""
+def as_read(dataset: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A dataset's entry without its `max_len` where an experiment reads fewer items of a history: a slow model may.
+
+    >>> as_read({"max_len": 8}, {"max_len": 4}), as_read({"max_len": 8}, {"max_len": 9})
+    ({}, {'max_len': 8})
+    """
     own, stored = entry.get("max_len"), dataset.get("max_len")
-    return type(own) is int and type(stored) is int and own < stored
+    fewer = type(own) is int and type(stored) is int and own < stored
+    return {key: value for key, value in dataset.items() if not (fewer and key == "max_len")}
 
 
 def merge_params(
@@ -109,8 +114,7 @@ def merge_params(
     """
     where = f"expid {expid!r}"
     params = _with_home({**entry, "model_id": expid}, where)
-    if _reads_less(entry, dataset):
-        dataset = {key: value for key, value in dataset.items() if key != "max_len"}
+    dataset = as_read(dataset, entry)
     for key, value in _with_home(dataset, f"dataset {params['dataset_id']!r}").items():
         if key in params and params[key] != value:
             raise ConfigError(

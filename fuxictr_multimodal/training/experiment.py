@@ -14,11 +14,14 @@ from fuxictr.pytorch.dataloaders import RankDataLoader
 from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_multimodal.config.expids import (
+    as_read,
     check_model_keys,
     check_params,
+    give_way,
     load_config,
     load_dataset_config,
     load_model_config,
+    shared_keys,
 )
 from fuxictr_multimodal.config.identity import RAW_FILES, computed
 from fuxictr_multimodal.config.names import check_plain_name
@@ -91,15 +94,16 @@ class Experiment:
             if own := files.report.is_file():
                 params = resumed_params(Report.read(files.report), params, named_keys(overrides, seed))
         try:
-            experiment = cls.of(params, expid)
+            dataset = load_dataset_config(config_dir, params["dataset_id"])
+            experiment = cls.of(params, expid, slots=dataset.get("max_len"))
         except DataError as error:
             if own:
                 raise DataError(f"run {name!r} keeps the dataset entry that it was trained with: {error}") from None
             raise
         plain = params
         if overrides:
-            dataset = load_dataset_config(config_dir, params["dataset_id"])
-            plain = {**load_model_config(config_dir, expid), **dataset}
+            entry = give_way(load_model_config(config_dir, expid), shared_keys(config_dir, expid), dataset)
+            plain = {**entry, **as_read(dataset, entry)}
         params["model_id"] = run_name(
             directory,
             params,
@@ -112,12 +116,12 @@ class Experiment:
         return experiment
 
     @classmethod
-    def of(cls, params: dict[str, Any], expid: str) -> Experiment:
-        """Check parameters against the model, and open the dataset that they name."""
+    def of(cls, params: dict[str, Any], expid: str, *, slots: int | None = None) -> Experiment:
+        """Check parameters against the model, and open the dataset that they name; see `open_or_build` for `slots`."""
         zoo_model = resolve(params["model"], zoo_root=params.get("zoo_root"), flat=is_flat(params))
         check_model_keys(params, zoo_model.model_class)
         check_columns(params)
-        return cls(params, zoo_model, open_or_build(params), expid)
+        return cls(params, zoo_model, open_or_build(params, slots=slots), expid)
 
     @property
     def run(self) -> str:
