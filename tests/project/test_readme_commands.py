@@ -311,4 +311,4 @@ def test_options_take_the_place_of_others():
 
 def test_recipes_are_those_of_the_makefile():
     assert recipe("demo") == ["fxmm run --expid QIN_demo --gpu -1"]
-    assert len(recipe("leaderboard")) == 2
+    assert len(recipe("leaderboard")) == 3
