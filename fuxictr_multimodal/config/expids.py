@@ -88,15 +88,12 @@ def give_way(entry: Mapping[str, Any], shared: Collection[str], dataset: Mapping
     return {key: value for key, value in entry.items() if key == "dataset_id" or not (key in shared and key in dataset)}
 
 
-def as_read(dataset: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A dataset's entry without its `max_len` where an experiment reads fewer items of a history: a slow model may.
-
-    >>> as_read({"max_len": 8}, {"max_len": 4}), as_read({"max_len": 8}, {"max_len": 9})
-    ({}, {'max_len': 8})
-    """
+def _as_read(dataset: Mapping[str, Any], entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A dataset's entry without its `max_len` where an experiment reads fewer items of a history: a slow model may."""
     own, stored = entry.get("max_len"), dataset.get("max_len")
-    fewer = type(own) is int and type(stored) is int and own < stored
-    return {key: value for key, value in dataset.items() if not (fewer and key == "max_len")}
+    if type(own) is int and type(stored) is int and own < stored:
+        return {key: value for key, value in dataset.items() if key != "max_len"}
+    return dataset
 
 
 def merge_params(
@@ -114,7 +111,7 @@ def merge_params(
     """
     where = f"expid {expid!r}"
     params = _with_home({**entry, "model_id": expid}, where)
-    dataset = as_read(dataset, entry)
+    dataset = _as_read(dataset, entry)
     for key, value in _with_home(dataset, f"dataset {params['dataset_id']!r}").items():
         if key in params and params[key] != value:
             raise ConfigError(

@@ -14,7 +14,6 @@ from fuxictr.pytorch.dataloaders import RankDataLoader
 from fuxictr.pytorch.models import BaseModel
 
 from fuxictr_multimodal.config.expids import (
-    as_read,
     check_model_keys,
     check_params,
     give_way,
@@ -28,6 +27,7 @@ from fuxictr_multimodal.config.names import check_plain_name
 from fuxictr_multimodal.config.run_settings import RunSettings
 from fuxictr_multimodal.data.batch import Batch
 from fuxictr_multimodal.data.entry.build import check_columns, is_flat, open_or_build
+from fuxictr_multimodal.data.entry.entry import MAX_LEN
 from fuxictr_multimodal.data.item_table import ItemTable
 from fuxictr_multimodal.data.loader import MultimodalDataLoader
 from fuxictr_multimodal.data.store import Store
@@ -95,15 +95,15 @@ class Experiment:
                 params = resumed_params(Report.read(files.report), params, named_keys(overrides, seed))
         try:
             dataset = load_dataset_config(config_dir, params["dataset_id"])
-            experiment = cls.of(params, expid, slots=dataset.get("max_len"))
+            experiment = cls.of(params, expid, slots=dataset.get("max_len") or MAX_LEN)
         except DataError as error:
             if own:
                 raise DataError(f"run {name!r} keeps the dataset entry that it was trained with: {error}") from None
             raise
         plain = params
         if overrides:
-            entry = give_way(load_model_config(config_dir, expid), shared_keys(config_dir, expid), dataset)
-            plain = {**entry, **as_read(dataset, entry)}
+            entry = load_model_config(config_dir, expid)
+            plain = {**dataset, **give_way(entry, shared_keys(config_dir, expid), dataset)}
         params["model_id"] = run_name(
             directory,
             params,
@@ -116,7 +116,7 @@ class Experiment:
         return experiment
 
     @classmethod
-    def of(cls, params: dict[str, Any], expid: str, *, slots: int | None = None) -> Experiment:
+    def of(cls, params: dict[str, Any], expid: str, *, slots: int = 0) -> Experiment:
         """Check parameters against the model, and open the dataset that they name; see `open_or_build` for `slots`."""
         zoo_model = resolve(params["model"], zoo_root=params.get("zoo_root"), flat=is_flat(params))
         check_model_keys(params, zoo_model.model_class)

@@ -41,7 +41,7 @@ def raw(tmp_path_factory):
 def opened(tmp_path, raw):
     """Build a dataset, and open what a model of it reads: its test split as one batch, and new samples as another."""
 
-    def run(events="all", **changes):
+    def run(events="all", read=5, **changes):
         entry = {
             "dataset_id": "Shop", "data_root": str(tmp_path / "data"), "max_len": 5, "group_id": "user_id",
             "user_data": str(raw / "users.csv"), "item_data": str(raw / "items.parquet"), "feature_cols": COLUMNS,
@@ -50,6 +50,7 @@ def opened(tmp_path, raw):
         entry = {key: value for key, value in entry.items() if value is not None}
         store = build_dataset(entry, overwrite=True)
         params = {**BASE, **entry, "model": "QIN", "model_id": "x", "batch_size": 50, "event_features": events}
+        params["max_len"] = read
         experiment = Experiment.of(params, "x")
         feature_map = experiment.feature_map()
 
@@ -58,7 +59,7 @@ def opened(tmp_path, raw):
             if isinstance(data, pl.DataFrame):
                 data.write_parquet(path)
             history_column = options.pop("history_column", None)
-            reading = Reading(store, feature_map, **{"batch_size": 50, "max_len": 5, **options})
+            reading = Reading(store, feature_map, **{"batch_size": 50, "max_len": read, **options})
             return new_samples(path, reading, params=experiment.params, history_column=history_column)
 
         return store, join([*experiment.split_loader("test", feature_map, "cpu")]), score
@@ -112,6 +113,13 @@ def test_user_item_and_time_are_enough_for_a_dataset_of_a_log(opened, raw, tmp_p
     same(score(tmp_path / "new.csv"), expected)
     assert score(tmp_path / "new.csv").columns(["item_id", "nothing"])["item_id"].equals(test["item_id"])
     assert score(test).columns(["ID", "user_id", "item_id"])["item_id"].to_list() == test["item_id"].to_list()
+
+
+def test_an_experiment_that_reads_fewer_items_reads_the_newest_of_new_samples_too(opened, raw):
+    store, expected, score = opened(read=3, **log_entry(raw))
+    assert store.manifest.max_len == 5
+    assert expected.history.lengths.max() == 3
+    same(score(shop.log(1200)[1080:].select("user_id", "item_id", "timestamp", "device")), expected)
 
 
 def test_a_log_that_went_on_gives_later_histories(opened, raw):

@@ -10,7 +10,7 @@ from typing import Any
 
 from fuxictr_multimodal.config.entry_settings import form_of, unread_format
 from fuxictr_multimodal.config.names import check_dataset_id
-from fuxictr_multimodal.data.entry.entry import BESIDE, FEATURE_MAP, MAX_LEN, Entry
+from fuxictr_multimodal.data.entry.entry import BESIDE, FEATURE_MAP, Entry
 from fuxictr_multimodal.data.entry.recipe import check_unchanged, recipe_of
 from fuxictr_multimodal.data.store.feature_cols import check_feature_cols
 from fuxictr_multimodal.data.store.held import is_there
@@ -88,12 +88,12 @@ def build_entry(
     return Store.open(root, folder)
 
 
-def open_or_build(params: Mapping[str, Any], *, slots: int | None = None) -> Store:
+def open_or_build(params: Mapping[str, Any], *, slots: int = 0) -> Store:
     """Open the dataset of a run's parameters; build it first where it is missing and its entry says how.
 
     Args:
         params: of the run.
-        slots: `max_len` of the dataset's own entry. A run that reads fewer items builds what other runs read, too.
+        slots: history slots of the dataset's own entry. A run that reads fewer builds it with these, for other runs.
 
     Raises:
         InputError: the data is missing (with the entry's `obtain` text), or what is there was built from another entry.
@@ -118,7 +118,7 @@ def open_or_build(params: Mapping[str, Any], *, slots: int | None = None) -> Sto
                 # There already: of another run, or a build that was killed while it replaced it.
                 with contextlib.suppress(StoreExistsError):
                     if not is_there(root / folder):
-                        build_entry(_whole(params, slots))
+                        build_entry(_with_slots(params, slots))
             finally:
                 # Who waits for it takes the file of this name that comes next.
                 with contextlib.suppress(OSError):
@@ -132,10 +132,10 @@ def open_or_build(params: Mapping[str, Any], *, slots: int | None = None) -> Sto
     return store
 
 
-def _whole(params: Mapping[str, Any], slots: int | None) -> dict[str, Any]:
-    """A run's parameters with the history slots of its dataset."""
+def _with_slots(params: Mapping[str, Any], slots: int) -> Mapping[str, Any]:
+    """A run's parameters with at least so many history slots, where they set any."""
     own = params.get("max_len")
-    return {**params, "max_len": slots} if own is not None and own < (slots or MAX_LEN) else dict(params)
+    return params if own is None or own >= slots else {**params, "max_len": slots}
 
 
 def _opened(root: Path, folder: str, verify: Any) -> Store:
