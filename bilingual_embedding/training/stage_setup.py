@@ -45,10 +45,10 @@ def fresh_tokenizer(
     return tokenizer
 
 
-def fresh_encoder(experiment: Experiment, tokenizer: BilingualTokenizer) -> Encoder:
-    """An encoder with random weights, the same for one seed, on the CPU."""
+def fresh_encoder(experiment: Experiment, tokenizer: BilingualTokenizer, data: ExperimentData) -> Encoder:
+    """An encoder with random weights, the same for one seed, on the CPU; its n-grams start as TF-IDF of the texts."""
     torch.manual_seed(experiment.seed)
-    return Encoder.from_preset(
+    encoder = Encoder.from_preset(
         experiment.preset,
         vocabulary_size=tokenizer.vocabulary_size,
         dropout=experiment.dropout,
@@ -56,6 +56,11 @@ def fresh_encoder(experiment: Experiment, tokenizer: BilingualTokenizer) -> Enco
         backend=experiment.backend,
         gradient_checkpointing=experiment.gradient_checkpointing,
     )
+    hasher = tokenizer.for_encoder(encoder.config).hasher
+    if encoder.ngrams is not None and hasher is not None:
+        texts = data.texts(list(dict.fromkeys(experiment.trained_on())))
+        encoder.ngrams.start_as_tfidf(hasher.hash(texts, max_words=WHOLE), seed=experiment.seed)
+    return encoder
 
 
 def described_tokenizer(tokenizer: BilingualTokenizer, experiment: Experiment, data: ExperimentData) -> dict[str, Any]:
