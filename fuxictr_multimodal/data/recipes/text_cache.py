@@ -95,5 +95,5 @@ def _check(keys_KB: NDArray[np.uint8], vectors_KD: NDArray[np.float32]) -> bytes
     digest = hashlib.blake2b(digest_size=CHECK_BYTES)
     for array in (keys_KB, vectors_KD):
         digest.update(f"{array.dtype.str} {array.shape} ".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.digest()
