@@ -335,6 +335,28 @@ def test_items_without_any_text_are_refused(place):
         build_entry(entry(column()))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda items: items.rename({"title": "titel"}), r"column 'title' is missing. Did you mean 'titel'"),
+        (lambda items: items.with_columns(title="categories"), r"column 'title' is declared as str, but holds List"),
+        (
+            lambda items: pl.concat([items, items.head(1).with_columns(title=pl.lit("another"))]),
+            r"item_id 'sku-0000' occurs more than once with different values of 'title', again in row 120",
+        ),
+        (
+            lambda items: items.with_columns(item_id=pl.col("item_id").str.replace("sku", "x")),
+            r"no item_id of raw/log.parquet is in raw/items.parquet: ids must have one form in both",
+        ),
+    ],
+)
+def test_wrong_tables_of_texts_are_named(place, change, message):
+    change(pl.read_parquet("raw/items.parquet")).write_parquet("raw/items.parquet")
+    with pytest.raises(DataError, match=message):
+        build_entry(entry(column()))
+    assert not (place / "data/.text_vectors").exists()
+
+
 def test_an_encoder_that_was_trained_again_is_refused_like_an_edited_entry(place):
     store = open_or_build(entry(column()))
     assert open_or_build(entry(column())) == store
