@@ -5,6 +5,7 @@ Legend: T tokens of an unpadded batch, N rows, D width, H heads, E width of a he
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,9 +16,11 @@ from bilingual_embedding.model.attention import BACKENDS, attend
 from bilingual_embedding.model.ngrams import NgramChannel
 from bilingual_embedding.model.packing import Packed
 from bilingual_embedding.model.presets import EncoderConfig, preset
+from bilingual_embedding.model.tokens import TokenTable
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 LAYER_NORM_EPS = 1e-12  # BERT's
+LEAST_WEIGHT = 0.05  # of a token that every text has, such as <cls>
 
 
 class Block(nn.Module):
@@ -87,6 +90,9 @@ class Encoder(nn.Module):
         slopes = torch.zeros(config.heads) if learned else alibi.slopes_H(config.heads)
         self.slopes: Tensor
         self.register_buffer("slopes", slopes, persistent=False)
+        self.log_token_weight = (
+            nn.Parameter(torch.zeros(config.vocabulary_size)) if config.pooling == "weighted" else None
+        )
         self.ngrams = NgramChannel(config.ngram_buckets, config.ngram_width) if config.ngram_buckets else None
         self.apply(_initialise)
 
@@ -134,19 +140,30 @@ class Encoder(nn.Module):
         return x_TD
 
     def embed(self, packed: Packed) -> Tensor:
-        """(N, width) float32 mean of each row's token vectors, rows as given to `Packed`; not normalised.
+        """(N, width) float32, the mean of each row's token vectors, rows as given to `Packed`; not normalised.
 
         With n-grams: that mean at length 1, beside the vector of the n-grams at its learnt length.
 
         Raises:
             DataError: the encoder reads n-grams, and the batch has none.
         """
-        mean_ND = packed.mean_ND(self(packed))
+        weights_T = None if self.log_token_weight is None else self.log_token_weight[packed.ids_T].exp()
+        mean_ND = packed.mean_ND(self(packed), weights_T)
         if self.ngrams is None:
             return mean_ND
         if packed.ngrams is None:
             raise DataError("this encoder reads n-grams, but the texts have none: encode them by its own tokenizer")
         return torch.cat([F.normalize(mean_ND, dim=-1), self.ngrams(*packed.ngrams)], dim=-1)
+
+    @torch.no_grad()
+    def start_weights(self, table: TokenTable) -> None:
+        """Let weighted pooling start at ln((1 + N) / (1 + n)), at least 0.05: n of the N texts have the token."""
+        assert self.log_token_weight is not None
+        rows = np.repeat(np.arange(len(table)), table.lengths)
+        tokens = np.unique(np.stack([rows, table.ids.astype(np.int64)]), axis=1)[1]
+        counts_V = np.bincount(tokens, minlength=self.config.vocabulary_size)
+        idf_V = np.log((1 + len(table)) / (1 + counts_V))
+        self.log_token_weight.copy_(torch.from_numpy(np.log(np.maximum(idf_V, LEAST_WEIGHT))))
 
 
 def _initialise(module: nn.Module) -> None:

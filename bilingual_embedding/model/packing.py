@@ -92,9 +92,17 @@ class Packed:
         device = self.ids_T.device
         return torch.cat([torch.arange(length, device=device).repeat(count) for count, length in self.groups])
 
-    def mean_ND(self, states_TD: Tensor) -> Tensor:
-        """(N, D) mean over each row's tokens, rows as the caller gave them; summed in float32."""
-        means = torch.cat([part.float().mean(dim=1) for part in self.split(states_TD)])
+    def mean_ND(self, states_TD: Tensor, weights_T: Tensor | None = None) -> Tensor:
+        """(N, D) mean over each row's tokens, weighted or not, rows as the caller gave them; summed in float32."""
+        parts = self.split(states_TD)
+        if weights_T is None:
+            means = torch.cat([part.float().mean(dim=1) for part in parts])
+        else:
+            fractions = [
+                weights_nl / weights_nl.sum(dim=1, keepdim=True) for weights_nl in self.split(weights_T.float())
+            ]
+            pairs = zip(parts, fractions, strict=True)
+            means = torch.cat([torch.einsum("nld,nl->nd", part.float(), fraction) for part, fraction in pairs])
         return means[torch.argsort(self.row_of_rank_N)]
 
 

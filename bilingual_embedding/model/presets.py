@@ -9,6 +9,7 @@ from fuxictr_multimodal.errors import ConfigError, did_you_mean
 
 POSITIONS = ("alibi", "learned")
 BLOCKS = ("post_norm", "zero_start")
+POOLINGS = ("mean", "weighted")
 LARGEST = 2**31 - 1
 
 
@@ -29,6 +30,8 @@ class EncoderConfig:
         positions: `alibi`, or `learned` for one trained vector a position, the control of the ablation.
         blocks: `post_norm` as published, or `zero_start`: LayerNorm inside the residual branches, whose last maps start
             at zero, so that an encoder starts as the mean of its token vectors (after arXiv 2003.04887).
+        pooling: `mean` of a text's token vectors as published, or `weighted` by a learnt number a token that starts at
+            the token's inverse document frequency.
         ngram_buckets: [G] rows of the table of hashed character n-grams; 0 for an encoder without that channel.
         ngram_width: [W] width of an n-gram's vector.
     """
@@ -43,6 +46,7 @@ class EncoderConfig:
     query_key_norm: bool = False
     positions: str = "alibi"
     blocks: str = "post_norm"
+    pooling: str = "mean"
     ngram_buckets: int = 0
     ngram_width: int = 0
 
@@ -63,6 +67,8 @@ class EncoderConfig:
             raise ConfigError(f"positions {self.positions!r} is unknown. {hint}")
         if self.blocks not in BLOCKS:
             raise ConfigError(f"blocks {self.blocks!r} is unknown. {did_you_mean(str(self.blocks), BLOCKS)}")
+        if self.pooling not in POOLINGS:
+            raise ConfigError(f"pooling {self.pooling!r} is unknown. {did_you_mean(str(self.pooling), POOLINGS)}")
         if (self.ngram_buckets > 0) != (self.ngram_width > 0):
             raise ConfigError("ngram_buckets and ngram_width must both be 0 or both be above 0")
         if not 0 <= self.dropout < 1:
@@ -78,7 +84,7 @@ class EncoderConfig:
         """Exact number of parameters, the pooler counted though mean pooling is used.
 
         V H + 4H + L [4(H^2 + H) + 2H + 2HI + IH + H + 2H (+ 4H with query-key norm)] + H^2 + H
-        (+ H a position when they are learned, + G W + 1 with n-grams).
+        (+ H a position when they are learned, + V with weighted pooling, + G W + 1 with n-grams).
 
         >>> PRESETS["base-es"].parameters
         160850688
@@ -87,7 +93,8 @@ class EncoderConfig:
         block = 4 * (h * h + h) + 2 * h + 3 * h * inner + h + 2 * h + (4 * h if self.query_key_norm else 0)
         positions = self.max_length * h if self.positions == "learned" else 0
         ngrams = self.ngram_buckets * self.ngram_width + 1 if self.ngram_buckets else 0
-        return self.vocabulary_size * h + 4 * h + self.layers * block + h * h + h + positions + ngrams
+        weights = self.vocabulary_size if self.pooling == "weighted" else 0
+        return self.vocabulary_size * h + 4 * h + self.layers * block + h * h + h + positions + weights + ngrams
 
     @property
     def flops_per_token(self) -> int:
@@ -110,6 +117,7 @@ PRESETS = {
         layers=0,
         heads=1,
         blocks="zero_start",
+        pooling="weighted",
         ngram_buckets=32_768,
         ngram_width=128,
     ),
@@ -120,6 +128,7 @@ PRESETS = {
         layers=2,
         heads=4,
         blocks="zero_start",
+        pooling="weighted",
         ngram_buckets=32_768,
         ngram_width=128,
     ),

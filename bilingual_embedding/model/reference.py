@@ -46,5 +46,7 @@ def embed_padded(encoder: Encoder, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
         gate, value = block.gated(y_NLD).chunk(2, dim=-1)
         x_NLD = x_NLD + block.down(F.gelu(gate) * value)
         x_NLD = x_NLD if before else block.feed_forward_norm(x_NLD)
-    real_NL1 = mask_NL[:, :, None]
+    real_NL1 = mask_NL[:, :, None].float()
+    if encoder.log_token_weight is not None:
+        real_NL1 = real_NL1 * encoder.log_token_weight.exp()[ids_NL][:, :, None]
     return (x_NLD * real_NL1).sum(dim=1) / real_NL1.sum(dim=1)

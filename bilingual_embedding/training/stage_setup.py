@@ -46,7 +46,7 @@ def fresh_tokenizer(
 
 
 def fresh_encoder(experiment: Experiment, tokenizer: BilingualTokenizer, data: ExperimentData) -> Encoder:
-    """An encoder with random weights, the same for one seed, on the CPU; its n-grams start as TF-IDF of the texts."""
+    """An encoder with random weights, the same for one seed, on the CPU; its frequencies are those of the texts."""
     torch.manual_seed(experiment.seed)
     encoder = Encoder.from_preset(
         experiment.preset,
@@ -56,9 +56,11 @@ def fresh_encoder(experiment: Experiment, tokenizer: BilingualTokenizer, data: E
         backend=experiment.backend,
         gradient_checkpointing=experiment.gradient_checkpointing,
     )
+    texts = data.texts(list(dict.fromkeys(experiment.trained_on())))
+    if encoder.log_token_weight is not None:
+        encoder.start_weights(tokenizer.encode(texts, max_length=encoder.config.max_length))
     hasher = tokenizer.for_encoder(encoder.config).hasher
     if encoder.ngrams is not None and hasher is not None:
-        texts = data.texts(list(dict.fromkeys(experiment.trained_on())))
         encoder.ngrams.start_as_tfidf(hasher.hash(texts, max_words=WHOLE), seed=experiment.seed)
     return encoder
 

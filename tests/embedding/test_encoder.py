@@ -106,13 +106,15 @@ def test_packed_equals_the_plain_padded_form(backend, query_key_norm, blocks):
     torch.manual_seed(0)
     config = EncoderConfig(
         vocabulary_size=99, hidden=24, inner=40, layers=2, heads=3, dropout=0.0, query_key_norm=query_key_norm,
-        blocks=blocks,
+        blocks=blocks, pooling="weighted" if blocks == "zero_start" else "mean",
     )  # fmt: skip
     encoder = Encoder(config, backend=backend)
     with torch.no_grad():  # away from maps that start at zero
         for block in encoder.blocks:
             block.output.weight.add_(torch.randn_like(block.output.weight), alpha=0.1)
             block.down.weight.add_(torch.randn_like(block.down.weight), alpha=0.1)
+        if encoder.log_token_weight is not None:
+            encoder.log_token_weight.normal_()
     table = some_rows([4, 17, 4, 30, 1, 17], vocabulary=99)
     plain = embed_padded(encoder, *pad(table))
     packed = encoder.embed(Packed.from_table(table))
@@ -152,6 +154,16 @@ def test_zero_start_is_the_mean_of_the_token_vectors():
     # Every block learns from the first step: a gradient reaches its last maps.
     vectors.square().sum().backward()
     assert all(block.output.weight.grad.abs().max() > 0 for block in encoder.blocks)
+
+
+def test_weights_start_at_the_inverse_document_frequency():
+    encoder = Encoder(
+        EncoderConfig(vocabulary_size=9, hidden=4, inner=1, layers=0, heads=1, pooling="weighted", dropout=0.0)
+    )
+    encoder.start_weights(TokenTable.from_lists([[1, 5, 5, 2], [1, 6, 2], [1, 5, 7, 2]]))
+    expected = {1: 0.05, 2: 0.05, 5: np.log(4 / 3), 6: np.log(2), 7: np.log(2), 8: np.log(4)}
+    for token, weight in expected.items():
+        assert float(encoder.log_token_weight[token].detach().exp()) == pytest.approx(weight)
 
 
 def test_word_order_matters():
