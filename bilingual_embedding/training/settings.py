@@ -102,6 +102,22 @@ class EvaluationSettings(Settings):
         description="Tokens of the windows in which `masked_source` is read, for the accuracy by length.",
     )
 
+    mteb: dict[str, dict[str, dict[str, str]]] = Field(
+        {},
+        description="Tasks of the benchmark MTEB for `--stage mteb`: which of `sources` are their data, by task, "
+        "subset and split, as in `Tatoeba: {deu-eng: {test: <source>}}`.",
+    )
+
+    @model_validator(mode="after")
+    def _tasks_are_evaluated(self) -> EvaluationSettings:
+        for task, subsets in self.mteb.items():
+            for source in (source for by_split in subsets.values() for source in by_split.values()):
+                if source not in self.sources:
+                    raise ConfigError(
+                        f"task {task!r} of mteb reads {source!r}, which is not in `sources`: add it there"
+                    )
+        return self
+
     @model_validator(mode="after")
     def _windows_hold_a_word(self) -> EvaluationSettings:
         if self.masked_source and (not self.masked_lengths or min(self.masked_lengths) < 3):
