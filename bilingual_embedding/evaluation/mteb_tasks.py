@@ -25,12 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bilingual_embedding.data.texts import Source
+from bilingual_embedding.data.texts import ENGLISH, Source
 from bilingual_embedding.evaluation.scores import Embed, unit_vectors
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 TYPES = ("STS", "BitextMining")
-ENGLISH = ("en", "eng")
 # Of the loaders through which mteb hands texts over; they are encoded together all the same.
 TEXTS_AT_A_TIME = 1024
 # Task, subset and split of mteb.

@@ -24,15 +24,17 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from bilingual_embedding.data.sources import ExperimentData
-from bilingual_embedding.data.texts import Source
+from bilingual_embedding.data.texts import ENGLISH, Source
 from bilingual_embedding.evaluation.published import load_published
+from bilingual_embedding.evaluation.scores import Embed
 from bilingual_embedding.model.tokens import TokenTable
 from bilingual_embedding.training.settings import MultitaskSettings
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.files import replace_atomically
+from fuxictr_multimodal.system.progress import Line
 from fuxictr_multimodal.system.torch_files import first_line
 
-ENGLISH = "en"
+TEXTS_AT_A_TIME = 1024
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Lesson:
             texts = list(dict.fromkeys(text for column in source.texts.values() for text in column))
             return cls([texts], texts)
         sides = [source.pairs.left, source.pairs.right]
-        return cls(sides, sides[1] if list(source.texts)[-1:] == [ENGLISH] else sides[0])
+        *_, right = source.texts
+        return cls(sides, sides[1] if right in ENGLISH else sides[0])
 
 
 @dataclass(frozen=True)
@@ -111,13 +114,24 @@ class TeacherVectors:
         about = {"teacher": settings.teacher, "texts": hashlib.sha256(marked).hexdigest()}
         vectors = _read(file, about, rows=len(texts))
         if vectors is None:
-            logging.info("teacher %s: %d texts", settings.teacher, len(texts))
-            vectors = load_published(settings.teacher, device=device, progress=progress)(texts)
+            vectors = _encoded(texts, load_published(settings.teacher, device=device), progress=progress)
             if not np.isfinite(vectors).all():
                 raise ConfigError(f"teacher {settings.teacher!r} has vectors that are not finite; choose another one")
             with replace_atomically(file) as temporary:
                 save_file({"vectors": np.ascontiguousarray(vectors)}, temporary, metadata=about)
         return cls(texts, vectors)
+
+
+def _encoded(texts: Sequence[str], embed: Embed, *, progress: bool) -> NDArray[np.float32]:
+    """Vectors (N, D) of texts, the longest first, so that the progress speeds up."""
+    order = np.argsort([-len(text) for text in texts], kind="stable")
+    parts = []
+    with Line(len(texts), "teacher", unit="text", shown=progress) as line:
+        for start in range(0, len(order), TEXTS_AT_A_TIME):
+            rows = order[start : start + TEXTS_AT_A_TIME]
+            parts.append(embed([texts[row] for row in rows]))
+            line.update(len(rows))
+    return np.concatenate(parts)[np.argsort(order)]
 
 
 def _read(file: Path, about: dict[str, str], *, rows: int) -> NDArray[np.float32] | None:
