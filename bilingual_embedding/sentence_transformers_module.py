@@ -8,6 +8,7 @@ Needs the extra `embedding`: `pip install fuxictr-multimodal[embedding]`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class BilingualModule(InputModule):
         self.max_seq_length = encoder.config.max_length
 
     def preprocess(self, inputs: Sequence[str], prompt: str | None = None, **kwargs: Any) -> dict[str, Tensor]:
-        """Padded ids and mask, as the library's trainer and batching expect them."""
+        """Padded ids and mask, as the library's trainer and batching expect them, and n-grams, padded with -1."""
         table = self.bilingual_tokenizer.encode(
             [(prompt or "") + text for text in inputs], max_length=self.max_seq_length
         )
@@ -44,21 +45,26 @@ class BilingualModule(InputModule):
         ids_NL = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         lengths_N = torch.from_numpy(table.lengths)
         mask_NL = (torch.arange(ids_NL.shape[1]) < lengths_N[:, None]).long()
-        return {"input_ids": ids_NL, "attention_mask": mask_NL}
+        features = {"input_ids": ids_NL, "attention_mask": mask_NL}
+        if table.ngrams is not None:
+            values, offsets = table.ngrams.values, table.ngrams.offsets
+            parts = [torch.from_numpy(values[a:b]).long() for a, b in itertools.pairwise(offsets)]
+            features["ngrams"] = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=-1)
+        return features
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Add `sentence_embedding` (N, D); the padding is taken off before the encoder."""
-        packed = Packed.from_padded(features["input_ids"], features["attention_mask"])
+        packed = Packed.from_padded(features["input_ids"], features["attention_mask"], features.get("ngrams"))
         features["sentence_embedding"] = functional.normalize(self.encoder.embed(packed), dim=-1)
         return features
 
     def get_embedding_dimension(self) -> int:
         """Width of a vector."""
-        return self.encoder.config.hidden
+        return self.encoder.config.width
 
     def get_sentence_embedding_dimension(self) -> int:
         """The library's older name of `get_embedding_dimension`."""
-        return self.encoder.config.hidden
+        return self.encoder.config.width
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Write the folder that `load` reads; always safetensors."""

@@ -15,7 +15,7 @@ from fuxictr_multimodal.system.untrusted.json_files import read_json_file
 
 
 def load_published(
-    name: str, *, device: str = "cpu", progress: bool = False
+    name: str, *, device: str = "cpu", revision: str | None = None, progress: bool = False
 ) -> Callable[[Sequence[str]], NDArray[np.float32]]:
     """Texts to vectors of length 1 by a published encoder; each distinct text is encoded once.
 
@@ -24,6 +24,7 @@ def load_published(
     Args:
         name: on Hugging Face, or a folder on this machine.
         device: of torch.
+        revision: the commit of a model on Hugging Face; by default the newest one.
         progress: show a bar while texts are encoded.
 
     Raises:
@@ -37,13 +38,13 @@ def load_published(
         ) from None
     folder = Path(name).expanduser()
     try:
-        if _is_ours(folder):
+        if is_ours(folder):
             from bilingual_embedding.sentence_transformers_module import open_model
 
             model = open_model(folder, device=device)
         else:
             place = str(folder) if folder.exists() else name
-            model = SentenceTransformer(place, device=device, trust_remote_code=False)
+            model = SentenceTransformer(place, device=device, revision=revision, trust_remote_code=False)
     except InputError:
         raise
     except Exception as error:  # the library passes on errors of the kinds of all that it uses
@@ -59,7 +60,7 @@ def load_published(
     return embed
 
 
-def _is_ours(folder: Path) -> bool:
+def is_ours(folder: Path) -> bool:
     """Whether the folder's modules are ours, which the library takes for foreign code."""
     try:
         modules: Any = read_json_file(folder / "modules.json")

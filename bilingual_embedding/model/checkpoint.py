@@ -66,7 +66,7 @@ def load_encoder(
             f"{folder / FILE_NAME} has {tokens} tokens, but {folder / CONFIG} has rows for "
             f"{config.vocabulary_size}: they are of different encoders; copy the whole folder again"
         )
-    return encoder.eval(), tokenizer
+    return encoder.eval(), tokenizer.for_encoder(config)
 
 
 def _check_size(config: EncoderConfig, weights: Path) -> None:

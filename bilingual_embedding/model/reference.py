@@ -32,14 +32,21 @@ def embed_padded(encoder: Encoder, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
     hidden_N11L = ~mask_NL[:, None, None, :]
     for block in encoder.blocks:
         assert isinstance(block, Block)
-        q, k, v = block.query_key_value(x_NLD).chunk(3, dim=-1)
+        before = config.blocks == "zero_start"
+        y_NLD = block.attention_norm(x_NLD) if before else x_NLD
+        q, k, v = block.query_key_value(y_NLD).chunk(3, dim=-1)
         q, k = block.query_norm(q), block.key_norm(k)
         q_NHLE, k_NHLE, v_NHLE = (part.unflatten(-1, (config.heads, -1)).transpose(1, 2) for part in (q, k, v))
         logits_NHLL = q_NHLE @ k_NHLE.mT / q_NHLE.shape[-1] ** 0.5 + bias_HLL
         weights_NHLL = torch.softmax(logits_NHLL.masked_fill(hidden_N11L, -torch.inf), dim=-1)
         mixed_NLD = (weights_NHLL @ v_NHLE).transpose(1, 2).flatten(2)
-        x_NLD = block.attention_norm(x_NLD + block.output(mixed_NLD))
-        gate, value = block.gated(x_NLD).chunk(2, dim=-1)
-        x_NLD = block.feed_forward_norm(x_NLD + block.down(F.gelu(gate) * value))
-    real_NL1 = mask_NL[:, :, None]
+        x_NLD = x_NLD + block.output(mixed_NLD)
+        x_NLD = x_NLD if before else block.attention_norm(x_NLD)
+        y_NLD = block.feed_forward_norm(x_NLD) if before else x_NLD
+        gate, value = block.gated(y_NLD).chunk(2, dim=-1)
+        x_NLD = x_NLD + block.down(F.gelu(gate) * value)
+        x_NLD = x_NLD if before else block.feed_forward_norm(x_NLD)
+    real_NL1 = mask_NL[:, :, None].float()
+    if encoder.log_token_weight is not None:
+        real_NL1 = real_NL1 * encoder.log_token_weight.exp()[ids_NL][:, :, None]
     return (x_NLD * real_NL1).sum(dim=1) / real_NL1.sum(dim=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as FastTokenizer
 
+from bilingual_embedding.model.ngrams import NgramHasher
+from bilingual_embedding.model.presets import EncoderConfig
 from bilingual_embedding.model.tokens import Numbers, TokenTable
 from fuxictr_multimodal.errors import ConfigError, DataError
 from fuxictr_multimodal.system.files import write_text
@@ -39,9 +42,12 @@ def _panics_named() -> Iterator[None]:
 
 
 class BilingualTokenizer:
-    """Texts to token ids and back, in front of the standard `tokenizers` object `fast`."""
+    """Texts to token ids and back, in front of the standard `tokenizers` object `fast`.
 
-    def __init__(self, fast: FastTokenizer) -> None:
+    With `hasher` the rows have n-grams as well, for an encoder that reads them.
+    """
+
+    def __init__(self, fast: FastTokenizer, *, hasher: NgramHasher | None = None) -> None:
         for number, token in enumerate(SPECIAL_TOKENS):
             if fast.token_to_id(token) != number:
                 raise DataError(
@@ -50,11 +56,16 @@ class BilingualTokenizer:
                 )
         # Neither the file nor a copy of the object keeps this switch.
         fast.encode_special_tokens = True
-        self.fast = fast
+        self.fast, self.hasher = fast, hasher
 
-    def __setstate__(self, state: dict[str, FastTokenizer]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy, or the object in another process."""
-        BilingualTokenizer.__init__(self, state["fast"])
+        BilingualTokenizer.__init__(self, state["fast"], hasher=state["hasher"])
+
+    def for_encoder(self, config: EncoderConfig) -> BilingualTokenizer:
+        """The same with the n-grams that an encoder reads, if any."""
+        hasher = NgramHasher(config.ngram_buckets) if config.ngram_buckets else None
+        return BilingualTokenizer(self.fast, hasher=hasher)
 
     @classmethod
     def train(
@@ -156,7 +167,8 @@ class BilingualTokenizer:
             for encoding in encodings:
                 ids.append(np.array(encoding.ids, dtype=np.int32))
                 words.append(np.array([-1 if w is None else w for w in encoding.word_ids], dtype=np.int32))
-        return TokenTable.from_lists(ids, words)
+        table = TokenTable.from_lists(ids, words)
+        return replace(table, ngrams=self.hasher.hash(texts, max_words=max_length)) if self.hasher else table
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some tokens, special ones left out."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fuxictr_multimodal.data.jagged import offsets_from_lengths, slices
+from fuxictr_multimodal.data.jagged import JaggedArrays, offsets_from_lengths, slices
 
 Numbers = Sequence[int] | NDArray[np.integer]
 
@@ -24,11 +24,13 @@ class TokenTable:
         ids: (T,) int32.
         words: (T,) int32, the number of a token's word in its text, -1 for special tokens.
         offsets: (N + 1,) int64, row i is `ids[offsets[i]:offsets[i + 1]]`.
+        ngrams: hashed character n-grams of the same rows, for encoders that read them.
     """
 
     ids: NDArray[np.int32]
     words: NDArray[np.int32]
     offsets: NDArray[np.int64]
+    ngrams: JaggedArrays | None = None
 
     @classmethod
     def from_lists(cls, ids: Sequence[Numbers], words: Sequence[Numbers] | None = None) -> TokenTable:
@@ -62,7 +64,8 @@ class TokenTable:
         """A table of some rows, in the order asked for."""
         rows = np.asarray(rows, dtype=np.int64)
         where, offsets = slices(self.offsets[rows], self.lengths[rows])
-        return TokenTable(ids=self.ids[where], words=self.words[where], offsets=offsets)
+        ngrams = None if self.ngrams is None else _rows_of(self.ngrams, rows)
+        return TokenTable(ids=self.ids[where], words=self.words[where], offsets=offsets, ngrams=ngrams)
 
     def places(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """Positions of the tokens of some rows in the table."""
@@ -80,10 +83,11 @@ class TokenTable:
             ids=np.concatenate([table.ids for table in tables]),
             words=np.concatenate([table.words for table in tables]),
             offsets=offsets_from_lengths(np.concatenate([table.lengths for table in tables])),
+            ngrams=_joined([table.ngrams for table in tables]),
         )
 
     def windows(self, max_length: int) -> TokenTable:
-        """Rows above `max_length` cut into pieces, each with the first and last token of its row around it.
+        """Rows above `max_length` cut into pieces, each with the first and last token of its row around it, no n-grams.
 
         >>> TokenTable.from_lists([[1, 5, 6, 7, 2], [1, 8, 2]]).windows(4).ids.tolist()
         [1, 5, 6, 2, 1, 7, 2, 1, 8, 2]
@@ -118,3 +122,17 @@ def batches_by_length(lengths: NDArray[np.int64], *, max_tokens: int) -> Iterato
         tokens += lengths[row]
     if start < len(order):
         yield order[start:]
+
+
+def _rows_of(ngrams: JaggedArrays, rows: NDArray[np.int64]) -> JaggedArrays:
+    where, offsets = slices(ngrams.offsets[rows], np.diff(ngrams.offsets)[rows])
+    return JaggedArrays(ngrams.values[where], offsets)
+
+
+def _joined(parts: Sequence[JaggedArrays | None]) -> JaggedArrays | None:
+    """The rows of all parts; None where a part has none."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    lengths = np.concatenate([np.diff(part.offsets) for part in known])
+    return JaggedArrays(np.concatenate([part.values for part in known]), offsets_from_lengths(lengths))

@@ -229,8 +229,8 @@ class EmbeddingRun:
             tokenizer = fresh_tokenizer(self.files.path, self.experiment, data, progress=self.progress)
             encoder = None
         self.report.tokenizer = described_tokenizer(tokenizer, self.experiment, data)
-        encoder = fresh_encoder(self.experiment, tokenizer) if encoder is None else encoder
-        return encoder.to(self.device), tokenizer
+        encoder = fresh_encoder(self.experiment, tokenizer, data) if encoder is None else encoder
+        return encoder.to(self.device), tokenizer.for_encoder(encoder.config)
 
     def _train(self, stage: str, data: ExperimentData, recorder: Recorder, *, resume: bool) -> None:
         experiment, files = self.experiment, self.files

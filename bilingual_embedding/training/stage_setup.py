@@ -46,10 +46,10 @@ def fresh_tokenizer(
     return tokenizer
 
 
-def fresh_encoder(experiment: Experiment, tokenizer: BilingualTokenizer) -> Encoder:
-    """An encoder with random weights, the same for one seed, on the CPU."""
+def fresh_encoder(experiment: Experiment, tokenizer: BilingualTokenizer, data: ExperimentData) -> Encoder:
+    """An encoder with random weights, the same for one seed, on the CPU; its frequencies are those of the texts."""
     torch.manual_seed(experiment.seed)
-    return Encoder.from_preset(
+    encoder = Encoder.from_preset(
         experiment.preset,
         vocabulary_size=tokenizer.vocabulary_size,
         dropout=experiment.dropout,
@@ -57,6 +57,13 @@ def fresh_encoder(experiment: Experiment, tokenizer: BilingualTokenizer) -> Enco
         backend=experiment.backend,
         gradient_checkpointing=experiment.gradient_checkpointing,
     )
+    texts = data.texts(list(dict.fromkeys(experiment.trained_on())))
+    if encoder.log_token_weight is not None:
+        encoder.start_weights(tokenizer.encode(texts, max_length=encoder.config.max_length))
+    hasher = tokenizer.for_encoder(encoder.config).hasher
+    if encoder.ngrams is not None and hasher is not None:
+        encoder.ngrams.start_as_tfidf(hasher.hash(texts, max_words=WHOLE), seed=experiment.seed)
+    return encoder
 
 
 def described_tokenizer(tokenizer: BilingualTokenizer, experiment: Experiment, data: ExperimentData) -> dict[str, Any]:

@@ -5,14 +5,17 @@ An ablation of stage 3 then costs stage 3 only, and its arms start from the same
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bilingual_embedding.model.checkpoint import WEIGHTS
 from bilingual_embedding.model.encoder import Encoder
-from bilingual_embedding.model.presets import preset
+from bilingual_embedding.model.presets import EncoderConfig, preset
 from bilingual_embedding.model.tokenizer import BilingualTokenizer
 from bilingual_embedding.training.resuming import plain_settings
 from bilingual_embedding.training.run_folder import REPORT, run_name
@@ -87,7 +90,8 @@ class Start:
         """The encoder and its tokenizer, on the CPU.
 
         Raises:
-            ConfigError: if the encoder's size or positions are not those of the experiment.
+            ConfigError: if the encoder's size or positions are not those of the experiment. It may have no blocks where
+                those of the experiment start at zero.
         """
         encoder, tokenizer = kept_encoder(self.folder, experiment)
         expected = preset(
@@ -96,12 +100,24 @@ class Start:
             dropout=encoder.config.dropout,
             positions=experiment.positions,
         )
-        if encoder.config != expected:
-            raise ConfigError(
-                f"start_from {self.name!r}: its encoder is not of preset {experiment.preset!r} with positions "
-                f"{expected.positions!r}: set both as that experiment does"
-            )
-        return encoder, tokenizer
+        if encoder.config == expected:
+            return encoder, tokenizer
+        if encoder.config == dataclasses.replace(
+            expected, inner=encoder.config.inner, layers=0, heads=encoder.config.heads
+        ):
+            return _deepened(encoder, expected, experiment), tokenizer
+        raise ConfigError(
+            f"start_from {self.name!r}: its encoder is not of preset {experiment.preset!r} with positions "
+            f"{expected.positions!r}: set both as that experiment does"
+        )
+
+
+def _deepened(encoder: Encoder, config: EncoderConfig, experiment: Experiment) -> Encoder:
+    """An encoder with blocks that gives the vectors of one without: its blocks start at zero."""
+    torch.manual_seed(experiment.seed)
+    deeper = Encoder(config, backend=encoder.backend, gradient_checkpointing=encoder.gradient_checkpointing)
+    deeper.load_state_dict(encoder.state_dict(), strict=False)
+    return deeper.eval()
 
 
 def _held_out(config: Mapping[str, Any]) -> dict[str, Any]:

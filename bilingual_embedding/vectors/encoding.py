@@ -82,7 +82,7 @@ def encode_table(
     """Vectors (N, D) of length 1, one row per row of the table."""
     was_training = encoder.training
     encoder.eval()
-    vectors = np.zeros((len(table), encoder.config.hidden), dtype=np.float32)
+    vectors = np.zeros((len(table), encoder.config.width), dtype=np.float32)
     with Line(len(table), "encode", unit="text", shown=progress) as line:
         for rows in batches_by_length(table.lengths, max_tokens=batch_tokens):
             with autocast(encoder.device, precision):

@@ -125,8 +125,12 @@ class FeatureColumn(Settings):
         description="Vectors by item id for a column of `type: embedding`: `.npz` or `.h5` with `key` and `value`, or "
         "`.parquet` with a column of ids and one of lists.",
     )
-    encoder: Literal["tfidf"] = Field(
-        UNSET, description="How a column of `type: text` becomes vectors: `tfidf` with a truncated SVD."
+    encoder: SkipValidation[str] = Field(
+        UNSET,
+        description="How a column of `type: text` becomes vectors: `tfidf` (the default) with a truncated SVD; else a "
+        "text encoder: the expid of a run in `./checkpoints/embedding`, else a folder (of a run, a stage or a model of "
+        "sentence-transformers), else the name of a model of sentence-transformers. `pretrain_dim` reduces or pads its "
+        "vectors.",
     )
     item_vectors: Literal["cooccurrence"] = Field(
         UNSET,

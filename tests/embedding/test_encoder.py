@@ -9,7 +9,7 @@ from bilingual_embedding.model import alibi, attention, attention_flex
 from bilingual_embedding.model.attention import attend
 from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.packing import Packed
-from bilingual_embedding.model.presets import PRESETS, EncoderConfig, preset
+from bilingual_embedding.model.presets import BLOCKS, PRESETS, EncoderConfig, preset
 from bilingual_embedding.model.reference import embed_padded, pad
 from bilingual_embedding.model.tokens import TokenTable
 from fuxictr_multimodal.errors import ConfigError, DataError
@@ -40,7 +40,7 @@ def test_published_sizes(name, count):
 
 
 @pytest.mark.parametrize("positions", ["alibi", "learned"])
-@pytest.mark.parametrize("name", ["nano", "tiny", "mini"])
+@pytest.mark.parametrize("name", ["nano", "static", "static-tiny", "tiny", "mini"])
 def test_small_sizes_follow_the_formula(name, positions):
     with torch.device("meta"):
         encoder = Encoder.from_preset(name, positions=positions)
@@ -101,12 +101,20 @@ def test_blocks_of_flex_are_those_that_pytorch_finds_token_by_token(lengths):
 
 @pytest.mark.parametrize("backend", ["eager", "sdpa", "blocked"])
 @pytest.mark.parametrize("query_key_norm", [False, True])
-def test_packed_equals_the_plain_padded_form(backend, query_key_norm):
+@pytest.mark.parametrize("blocks", BLOCKS)
+def test_packed_equals_the_plain_padded_form(backend, query_key_norm, blocks):
     torch.manual_seed(0)
     config = EncoderConfig(
-        vocabulary_size=99, hidden=24, inner=40, layers=2, heads=3, dropout=0.0, query_key_norm=query_key_norm
-    )
+        vocabulary_size=99, hidden=24, inner=40, layers=2, heads=3, dropout=0.0, query_key_norm=query_key_norm,
+        blocks=blocks, pooling="weighted" if blocks == "zero_start" else "mean",
+    )  # fmt: skip
     encoder = Encoder(config, backend=backend)
+    with torch.no_grad():  # away from maps that start at zero
+        for block in encoder.blocks:
+            block.output.weight.add_(torch.randn_like(block.output.weight), alpha=0.1)
+            block.down.weight.add_(torch.randn_like(block.down.weight), alpha=0.1)
+        if encoder.log_token_weight is not None:
+            encoder.log_token_weight.normal_()
     table = some_rows([4, 17, 4, 30, 1, 17], vocabulary=99)
     plain = embed_padded(encoder, *pad(table))
     packed = encoder.embed(Packed.from_table(table))
@@ -132,6 +140,30 @@ def test_neither_company_nor_order_changes_a_vector(positions):
     wider = (torch.nn.functional.pad(x, (0, 9)) for x in (ids, mask))
     from_padded = encoder.embed(Packed.from_padded(*wider))
     torch.testing.assert_close(from_padded, together, atol=1e-5, rtol=0)
+
+
+def test_zero_start_is_the_mean_of_the_token_vectors():
+    config = EncoderConfig(vocabulary_size=99, hidden=24, inner=40, layers=3, heads=3, blocks="zero_start")
+    encoder = Encoder(config).eval()
+    table = some_rows([4, 17, 1], vocabulary=99)
+    vectors = encoder.embed(Packed.from_table(table))
+    for row in range(len(table)):
+        ids = torch.from_numpy(table.row(row)).long()
+        tokens = encoder.embedding_norm(encoder.token_embedding(ids) + encoder.type_embedding.weight[0])
+        torch.testing.assert_close(vectors[row], tokens.mean(dim=0), atol=1e-6, rtol=1e-5)
+    # Every block learns from the first step: a gradient reaches its last maps.
+    vectors.square().sum().backward()
+    assert all(block.output.weight.grad.abs().max() > 0 for block in encoder.blocks)
+
+
+def test_weights_start_at_the_inverse_document_frequency():
+    encoder = Encoder(
+        EncoderConfig(vocabulary_size=9, hidden=4, inner=1, layers=0, heads=1, pooling="weighted", dropout=0.0)
+    )
+    encoder.start_weights(TokenTable.from_lists([[1, 5, 5, 2], [1, 6, 2], [1, 5, 7, 2]]))
+    expected = {1: 0.05, 2: 0.05, 5: np.log(4 / 3), 6: np.log(2), 7: np.log(2), 8: np.log(4)}
+    for token, weight in expected.items():
+        assert float(encoder.log_token_weight[token].detach().exp()) == pytest.approx(weight)
 
 
 def test_word_order_matters():

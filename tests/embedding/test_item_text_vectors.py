@@ -16,6 +16,7 @@ from bilingual_embedding.model.tokenizer import BilingualTokenizer
 from bilingual_embedding.vectors.encoding import encode_texts
 from fuxictr_multimodal.data.recipes.text_features import reduce_width
 from fuxictr_multimodal.data.store import Store, read_item_table
+from tests.helpers import static_model as static_model_files
 from tests.helpers.raw_release import write_release
 from tests.helpers.typed_command import type_command
 
@@ -38,22 +39,8 @@ def encoder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def static_model(tmp_path_factory):
     """A folder in the form of sentence-transformers: the mean of word vectors, wider than the dataset's column."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        import sentence_transformers
-        from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = {word: number for number, word in enumerate(["[UNK]", *"red blue dark robot island summer Paris".split()])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    torch.manual_seed(0)
-    model = sentence_transformers.SentenceTransformer(
-        modules=[StaticEmbedding(tokenizer, embedding_dim=200)], device="cpu"
-    )
     folder = tmp_path_factory.mktemp("published")
-    model.save(str(folder), create_model_card=False)
-    return folder, model
+    return folder, static_model_files.save(folder, "red blue dark robot island summer Paris")
 
 
 @pytest.fixture(scope="module")

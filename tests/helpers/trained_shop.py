@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,12 @@ class TrainedShop:
 
 
 def train(
-    folder: Path, *, model: str = "QIN", interactions: Mapping[str, Any] | None = None, **settings: Any
+    folder: Path,
+    *,
+    model: str = "QIN",
+    interactions: Mapping[str, Any] | None = None,
+    more_columns: Sequence[Mapping[str, Any]] = (),
+    **settings: Any,
 ) -> TrainedShop:
     """Write the shop's files and configs, build the dataset and train one epoch, in a second or two.
 
@@ -62,6 +67,7 @@ def train(
         folder: an empty one.
         model: `QIN` or one of FuxiCTR's.
         interactions: more of the log's settings.
+        more_columns: of the entry.
         settings: of the experiment.
     """
     raw, expid = shop.write(folder / "raw", events=1200), f"{model}_shop"
@@ -80,7 +86,7 @@ def train(
         "event_cols": [{"name": "age", "bins": 4}, {"name": "hour"}],
         "feature_cols": [
             column | ({"feature_encoder": encoder} if "feature_encoder" in column else {}) for column in COLUMNS
-        ],
+        ] + [dict(column) for column in more_columns],
         "label_col": {"name": "label", "dtype": "float"},
     }  # fmt: skip
     experiment = {

@@ -63,6 +63,24 @@ def test_checks_end_in_one_json_object(monkeypatch, capsys):
     assert 0 < result["percent_of_training"] < result["percent_of_reading"]
 
 
+def test_documents_that_are_their_own_translation_are_found(monkeypatch, capsys, tmp_path):
+    words = [f"{a}{b}{c}{a}" for a in "bdfgklmn" for b in "aeiou" for c in "prstvz"]
+    lines = [" ".join(words[(7 * row + 31 * place) % len(words)] for place in range(8)) for row in range(60)]
+    for side in ("left", "right"):
+        (tmp_path / f"{side}.txt").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(FOLDER))
+    paths = [str(tmp_path / f"{side}.txt") for side in ("left", "right")]
+    sizes = ["--format", "lines", "--tokens", "40", "80", "--documents", "5", "--paragraph", "2"]
+    monkeypatch.setattr(sys, "argv", ["embedding_documents.py", "--paths", *paths, *sizes])
+    importlib.import_module("embedding_documents").main()
+    scores = json.loads(capsys.readouterr().out.splitlines()[-1])["scores"]["tfidf"]
+    for of_length in scores.values():
+        assert of_length["cosine of a document and its translation"] == pytest.approx(1)
+        assert of_length["cosine of different documents"] < 0.9
+        for name in ("document finds translation", "paragraph finds document", "translated paragraph finds document"):
+            assert of_length[name] == 100
+
+
 def test_a_benchmark_needs_one_timed_step(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.setattr(sys, "argv", ["score.py", "--repeats", "0"])

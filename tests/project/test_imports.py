@@ -25,6 +25,14 @@ FORBIDDEN = {
         "fuxictr_multimodal.training.trainer",
         "fuxictr_multimodal.data.loader",
     },
+    # Datasets are built with it.
+    "bilingual_embedding.vectors.named": {
+        "fuxictr_multimodal.training.run_names",
+        "fuxictr_multimodal.training.recorder",
+        "fuxictr_multimodal.zoo.models",
+        "fuxictr",
+    },
+    "fuxictr_multimodal.data.entry.build": {"torch", "bilingual_embedding", "tokenizers"},
     "fuxictr_multimodal.training.runner": {"torchrec", "fbgemm_gpu"},
     "fuxictr_multimodal.data.loader": {"fuxictr_multimodal.data.store.builder", "model_zoo"},
     "fuxictr_multimodal.data.store.builder": {"torch", "fuxictr_multimodal.data.loader"},

@@ -28,6 +28,8 @@ TABLES = ("train_data", "valid_data", "test_data", "interactions", "item_data", 
 FRAME = "a data frame"
 # History slots where the entry sets none.
 MAX_LEN = 64
+# The encoder of texts that needs no other, and the width of its vectors.
+TFIDF = "tfidf"
 TEXT_WIDTH = 64
 # FuxiCTR's own files of a dataset lie in `<data_root>/<dataset_id>`; ours are then beside them, in `<dataset_id>_h5`.
 FEATURE_MAP = "feature_map.json"
@@ -287,8 +289,9 @@ def _complete(
     name = f"{where}: column {column['name']!r}"
     if column["type"] in ("categorical", "sequence") and settings.min_categr_count != 1:
         column.setdefault("min_categr_count", settings.min_categr_count)
-    if making.get("encoder", "tfidf") != "tfidf":
-        raise ConfigError(f"{name}: encoder {making['encoder']!r} is not known. Known: tfidf.")
+    encoder = making.get("encoder", TFIDF)
+    if not isinstance(encoder, str) or not encoder.strip():
+        raise ConfigError(f"{name}: encoder {encoder!r} is no name of an encoder: write it as text, such as {TFIDF}")
     for key, kind in (("embedding_file", "embedding"), ("encoder", "text")):
         if key in making and (column["type"] != kind or flat or column.get("source") != "item"):
             raise ConfigError(f"{name}: {key} is for a column of type {kind} with `source: item`")
@@ -308,5 +311,8 @@ def _complete(
     if column["type"] == "text":
         if flat or column.get("source") != "item":
             raise ConfigError(f"{name}: type text is for columns with `source: item`")
-        making.setdefault("encoder", "tfidf")
-        column |= {"type": "embedding", "dtype": "float", "pretrain_dim": column.get("pretrain_dim", TEXT_WIDTH)}
+        making.setdefault("encoder", TFIDF)
+        column |= {"type": "embedding", "dtype": "float"}
+        # Vectors of another encoder have a width of their own, which the item table tells.
+        if encoder == TFIDF:
+            column.setdefault("pretrain_dim", TEXT_WIDTH)

@@ -11,6 +11,7 @@ from fuxictr_multimodal.config.changes import changes
 from fuxictr_multimodal.config.dataset_settings import DatasetSettings
 from fuxictr_multimodal.data.entry.entry import FRAME, TABLES, Entry
 from fuxictr_multimodal.data.entry.tables.files import files_of
+from fuxictr_multimodal.data.entry.tables.texts import changed_encoder
 from fuxictr_multimodal.data.store.store import Store
 from fuxictr_multimodal.errors import DataError
 from fuxictr_multimodal.system.files import sha256
@@ -32,6 +33,8 @@ def recipe_of(entry: Entry) -> dict[str, Any]:
 def check_unchanged(store: Store, entry: Entry) -> None:
     """Refuse an entry that was edited since its dataset was built; datasets of scripts are not compared.
 
+    An encoder of texts on this machine that was trained again meanwhile counts as an edit.
+
     Raises:
         DataError: naming the first key that differs, with both values.
     """
@@ -45,6 +48,7 @@ def check_unchanged(store: Store, entry: Entry) -> None:
     if slots is not None and slots > store.manifest.max_len > 0:
         found.append(("max_len", store.manifest.max_len, slots))
     if not found:
+        _refuse_changed_encoder(store, entry)
         return
     key, before, after = found[0]
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
@@ -53,6 +57,15 @@ def check_unchanged(store: Store, entry: Entry) -> None:
         f"it again with `fxmm build --dataset-id {entry.dataset_id} --overwrite`, or give the edited entry another "
         "dataset_id"
     )
+
+
+def _refuse_changed_encoder(store: Store, entry: Entry) -> None:
+    column = changed_encoder(entry, store.manifest.facts.get("vectors", {}))
+    if column is not None:
+        raise DataError(
+            f"{store.place}: the encoder of column {column!r} has other weights than when the dataset was built: build "
+            f"it again with `fxmm build --dataset-id {entry.dataset_id} --overwrite`, or move the new encoder away"
+        )
 
 
 def _comparable(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -131,6 +131,23 @@ def reduce_width(vectors_NW: NDArray[np.float32], dim: int) -> tuple[NDArray[np.
     return reduced, float(variance[order].sum() / max(variance.sum(), 1e-30))
 
 
+def fitted_width(vectors_NW: NDArray[np.float32], dim: int) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Vectors (N, dim): of that width unchanged, narrower ones padded with zeros, wider ones by `reduce_width`.
+
+    Returns:
+        The vectors, and metadata of what was done to them.
+    """
+    width = vectors_NW.shape[1]
+    if width == dim:
+        return vectors_NW, {}
+    if width > dim:
+        reduced, kept = reduce_width(vectors_NW, dim)
+        return reduced, {"given_width": width, "variance_kept": round(kept, 4)}
+    padded = np.zeros((len(vectors_NW), dim), dtype=np.float32)
+    padded[:, :width] = vectors_NW
+    return padded, {"given_width": width}
+
+
 def pretrained_vectors(path: Path, *, item_ids: NDArray[np.integer], dim: int) -> TextVectors:
     """Vectors of items from the user's table of pretrained embeddings; an item that is not in the table gets zeros.
 
@@ -221,20 +238,16 @@ def _placed(
         raise DataError(
             f"{path}: the vector of key {shown[bad[0]]} (row {bad[0]}) has a value that is not finite in float32"
         )
-    vectors = np.zeros((len(item_ids), max(width, dim)), dtype=np.float32)
-    vectors[present, :width] = values[order[place[present]]]
+    vectors = np.zeros((len(item_ids), width), dtype=np.float32)
+    vectors[present] = values[order[place[present]]]
     metadata: dict[str, Any] = {
         "method": "given",
         "file": path.name,
         "keys": len(keys),
         "items_without_vector": int((~vectors.any(axis=1)).sum()),
     }
-    if width != dim:
-        metadata["given_width"] = width
-    if width > dim:
-        vectors, kept = reduce_width(vectors, dim)
-        metadata["variance_kept"] = round(kept, 4)
-    return TextVectors(vectors, metadata)
+    vectors, fitted = fitted_width(vectors, dim)
+    return TextVectors(vectors, metadata | fitted)
 
 
 def _read_table(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:

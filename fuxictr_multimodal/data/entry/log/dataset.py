@@ -28,6 +28,7 @@ from fuxictr_multimodal.data.entry.tables.items import (
     vector_files,
 )
 from fuxictr_multimodal.data.entry.tables.keyed import refuse_strangers
+from fuxictr_multimodal.data.entry.tables.texts import TextEncoders
 from fuxictr_multimodal.data.entry.tables.users import read_users
 from fuxictr_multimodal.data.recipes.interactions import TRAIN
 from fuxictr_multimodal.data.store.builder import StoreBuilder
@@ -61,6 +62,8 @@ def build_log(
     """
     columns, choices = LogColumns.of(entry), choices_of(entry)
     choices.check(entry.where)
+    # A name that is wrong shows before files are read.
+    encoders = TextEncoders.of(entry, data_root)
     users, items = read_users(entry), read_items(entry)
     table = entry.table("interactions", _dtypes(entry, columns, choices))
     events = read_events(
@@ -77,7 +80,7 @@ def build_log(
     counts = samples.item_counts()
     by_behaviour = entry.columns.by_behaviour(entry.where)
     behaviour = by_behaviour.make(samples.training_behaviour, items=items.rows, max_len=choices.max_len)
-    made = item_table(entry, items, counts, behaviour)
+    made = item_table(entry, items, counts, behaviour, encoders)
     notes = [*events.notes, *samples.split.notes, *items.notes, *made.notes, *rows.notes]
     notes += [] if users is None else users.notes
     for note in notes:

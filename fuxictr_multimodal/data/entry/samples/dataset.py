@@ -32,6 +32,7 @@ from fuxictr_multimodal.data.entry.tables.items import (
     vector_files,
 )
 from fuxictr_multimodal.data.entry.tables.keyed import refuse_strangers, strangers
+from fuxictr_multimodal.data.entry.tables.texts import TextEncoders
 from fuxictr_multimodal.data.entry.tables.users import Users, read_users
 from fuxictr_multimodal.data.store.builder import StoreBuilder
 from fuxictr_multimodal.data.store.feature_cols import is_fitted
@@ -55,6 +56,8 @@ def build_samples(
         InputError: the entry does not fit its files, or a value is wrong; nothing is left on disk.
     """
     flat = entry.form == "flat"
+    # A name that is wrong shows before files are read.
+    encoders = TextEncoders.of(entry, data_root)
     users = read_users(entry)
     sources = open_sources(entry, users)
     notes = [] if users is None else _notes_of_users(users, sources)
@@ -92,7 +95,7 @@ def build_samples(
                 builder.write_items(None)
         else:
             behaviour, folds = seen.behaviour.make(seen.items.ids)
-            table = item_table(entry, seen.items, seen.counts, behaviour)
+            table = item_table(entry, seen.items, seen.counts, behaviour, encoders)
             builder.write_ids({entry.settings.item_col: seen.items.ids})
             builder.fit(train, item_counts=seen.counts)
             # The item's own column tells the number of items where it is the only one.

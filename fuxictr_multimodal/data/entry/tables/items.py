@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.data.entry.entry import Columns, Entry
 from fuxictr_multimodal.data.entry.tables.keyed import listed, read_keyed
+from fuxictr_multimodal.data.entry.tables.texts import TextEncoders
 from fuxictr_multimodal.data.entry.tables.values import values_of
 from fuxictr_multimodal.data.recipes.behaviour_columns import BehaviourValues
-from fuxictr_multimodal.data.recipes.text_features import tfidf_svd, vectors_of_ids
+from fuxictr_multimodal.data.recipes.text_features import vectors_of_ids
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.errors import DataError
 
@@ -105,7 +106,13 @@ def read_items(entry: Entry) -> Items:
     return Items(ids, features, named_files("item_data", table.files), tuple(notes), table.name)
 
 
-def item_table(entry: Entry, items: Items, counts: NDArray[np.integer], behaviour: BehaviourValues) -> ItemTable:
+def item_table(
+    entry: Entry,
+    items: Items,
+    counts: NDArray[np.integer],
+    behaviour: BehaviourValues,
+    encoders: TextEncoders,
+) -> ItemTable:
     """The values of all item columns.
 
     Args:
@@ -113,9 +120,10 @@ def item_table(entry: Entry, items: Items, counts: NDArray[np.integer], behaviou
         items: all items.
         counts: how often each item is a target in the training split, (items,); texts are fitted on those that are.
         behaviour: values of the columns that training behaviour makes.
+        encoders: of the columns of texts.
 
     Raises:
-        DataError: a vector or a list is wrong.
+        DataError: a vector, a text or a list is wrong.
     """
     columns, found, facts, notes = entry.columns, {}, {}, []
     titles = None
@@ -127,7 +135,9 @@ def item_table(entry: Entry, items: Items, counts: NDArray[np.integer], behaviou
             if "encoder" in making:
                 texts = items.texts(name)
                 titles = titles or texts
-                made = tfidf_svd(texts, fit_rows=np.asarray(counts) > 0, dim=column["pretrain_dim"])
+                fit_rows = np.asarray(counts) > 0
+                made, told = encoders.vectors(name, texts, fit_rows=fit_rows, dim=column.get("pretrain_dim"))
+                notes += told
             else:
                 made = vectors_of_ids(_vector_file(making, entry, name), ids=items.ids, dim=column.get("pretrain_dim"))
             found[name], facts[name] = made.vectors, {**made.metadata}
