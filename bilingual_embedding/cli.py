@@ -13,7 +13,7 @@ from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.command import command
 from fuxictr_multimodal.system.gpus import check_gpus
 
-STAGES = ("all", "mlm", "pairs", "multitask", "evaluate", "encode", "compare")
+STAGES = ("all", "mlm", "pairs", "multitask", "evaluate", "mteb", "encode", "compare")
 
 
 @command()
@@ -25,9 +25,11 @@ def run_embedding_main(
     args = parser.parse_args(argv)
     if args.stage == "encode" and not (args.input and args.output):
         parser.error("--stage encode needs --input and --output")
-    if args.published and args.stage not in ("evaluate", "encode"):
-        parser.error("--published needs --stage evaluate or encode")
-    if args.stage in ("encode", "compare") and args.seeds:
+    if args.stage == "mteb" and not args.output:
+        parser.error("--stage mteb needs --output")
+    if args.published and args.stage not in ("evaluate", "mteb", "encode"):
+        parser.error("--published needs --stage evaluate, mteb or encode")
+    if args.stage in ("mteb", "encode", "compare") and args.seeds:
         parser.error(f"--seeds trains several runs; it cannot be combined with --stage {args.stage}")
     if importlib.util.find_spec("tokenizers") is None:
         raise ConfigError("text encoders need more packages: pip install 'fuxictr-multimodal[embedding]'")
@@ -37,7 +39,7 @@ def run_embedding_main(
 
     if args.stage == "compare":
         _compare(args)
-    elif args.stage == "encode" or args.published or is_one_run(args.expid, args.seeds):
+    elif args.stage in ("mteb", "encode") or args.published or is_one_run(args.expid, args.seeds):
         _one_run(args)
     else:
         _several_runs(args)
@@ -72,13 +74,17 @@ def _parser(prog: str, config: str | Path) -> argparse.ArgumentParser:
     parser.add_argument(
         "--published",
         metavar="NAME-or-folder",
-        help="with --stage evaluate or encode: use this encoder, a Hugging Face name or a folder, in place of ours",
+        help="with --stage evaluate, mteb or encode: use this encoder, a Hugging Face name or a folder, not ours",
     )
     texts = parser.add_argument_group("encode")
     texts.add_argument(
         "--input", type=path_argument, help="texts: .txt, .csv, .tsv, .jsonl or .parquet, optionally followed by .gz"
     )
-    texts.add_argument("--output", type=path_argument, help="vectors: .parquet; with --stage compare the table: .md")
+    texts.add_argument(
+        "--output",
+        type=path_argument,
+        help="vectors: .parquet; with --stage compare the table: .md; with --stage mteb the folder of results",
+    )
     texts.add_argument("--text-column", action="append", help="text column (default: text); several are joined")
     texts.add_argument("--id-column", help="id column, written beside the vectors")
     texts.add_argument(
@@ -90,7 +96,7 @@ def _parser(prog: str, config: str | Path) -> argparse.ArgumentParser:
 
 
 def _one_run(args: argparse.Namespace) -> None:
-    from bilingual_embedding.commands import encode, evaluate_published, train
+    from bilingual_embedding.commands import encode, evaluate_mteb, evaluate_published, train
     from bilingual_embedding.vectors.text_vectors import TextFile
 
     common = {
@@ -109,6 +115,8 @@ def _one_run(args: argparse.Namespace) -> None:
             item_dim=args.item_dim,
         )
         encode(**common, file=file, published=args.published)
+    elif args.stage == "mteb":
+        evaluate_mteb(**common, folder=args.output, published=args.published)
     elif args.published:
         evaluate_published(**common, name=args.published)
     else:

@@ -8,20 +8,27 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bilingual_embedding.data.sources import read_evaluation
+from bilingual_embedding.evaluation.mteb_tasks import LocalTasks, Model, import_mteb
 from bilingual_embedding.evaluation.published import load_published
-from bilingual_embedding.evaluation.scores import evaluate, lexical_baselines
+from bilingual_embedding.evaluation.scores import Embed, evaluate, lexical_baselines
+from bilingual_embedding.model.checkpoint import WEIGHTS
 from bilingual_embedding.training.resuming import resumed_experiment
 from bilingual_embedding.training.run_folder import run_name
 from bilingual_embedding.training.run_report import EmbeddingReport
 from bilingual_embedding.training.runner import EmbeddingRun
 from bilingual_embedding.training.settings import load_experiment
 from bilingual_embedding.training.start import Start
+from bilingual_embedding.vectors.encoding import encode_texts
 from bilingual_embedding.vectors.text_vectors import TextFile, embed_by, embed_by_published, write_vectors
 from fuxictr_multimodal.config.user_paths import user_path
+from fuxictr_multimodal.errors import ConfigError
+from fuxictr_multimodal.system.files import sha256
 from fuxictr_multimodal.system.gpus import check_gpus
 from fuxictr_multimodal.system.reduced_precision import choose
 from fuxictr_multimodal.training.recorder import print_summary
@@ -101,6 +108,66 @@ def evaluate_published(
         result = {"published": name, "scores": scores, "floors": lexical_baselines(sources, progress=True)}
     print(json.dumps(result, allow_nan=False))
     return result
+
+
+def evaluate_mteb(
+    *,
+    config_dir: Path,
+    expid: str,
+    folder: Path,
+    gpu: int = -1,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    published: str | None = None,
+) -> dict:
+    """Run the experiment's tasks of MTEB by the last trained stage, or by a published encoder.
+
+    Files in mteb's format are written below `folder`. Their paths and the main scores are printed and returned.
+
+    Raises:
+        ConfigError: see `LocalTasks`; or the experiment names no task.
+    """
+    with logged(published or run_name(expid, seed)):
+        run = _run(config_dir, expid, gpu, seed, overrides)
+        settings = run.experiment.evaluation
+        if settings is None or not settings.mteb:
+            raise ConfigError(
+                f"expid {expid!r} names no task: write one under `evaluation: mteb`, see docs/settings.md"
+            )
+        import_mteb()
+        if published is None:
+            embed, model = _trained(run, max_length=settings.max_length)
+        else:
+            embed = load_published(_published(published), device=str(run.device), progress=True)
+            model = Model(_organisation_and_name(published), revision="unknown")
+        sources = {source.name: source for source in read_evaluation(run.experiment)}
+        result = {"model": model.name, **LocalTasks(settings.mteb, sources).evaluate(embed, model, folder)}
+    print(json.dumps(result, allow_nan=False))
+    return result
+
+
+def _trained(run: EmbeddingRun, *, max_length: int) -> tuple[Embed, Model]:
+    """The last trained stage, in the precision in which the run is evaluated."""
+    encoder, tokenizer = run.load()
+    stage = run.files.last_trained()
+    assert stage is not None  # it is loaded
+    precision = run.report.used_precision or choose(run.experiment.precision, run.device, bfloat16="bfloat16").used
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        found = encode_texts(encoder, tokenizer, texts, max_length=max_length, precision=precision, progress=True)
+        return found.vectors
+
+    revision = f"{stage}-{sha256(run.files.stage(stage) / WEIGHTS)[:12]}"
+    parameters = sum(p.numel() for p in encoder.parameters())
+    return embed, Model(f"bilingual_embedding/{run.files.path.name}", revision, parameters)
+
+
+def _organisation_and_name(published: str) -> str:
+    """A published encoder's name in the form that mteb wants."""
+    folder = user_path(published)
+    if folder.exists():
+        return f"local/{folder.resolve().name}"
+    return published if "/" in published else f"sentence-transformers/{published}"
 
 
 @contextlib.contextmanager

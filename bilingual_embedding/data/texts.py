@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from fuxictr_multimodal.errors import ConfigError
 
+# As two letters, and as three, which benchmarks write.
+ENGLISH = ("en", "eng")
+
 
 @dataclass(frozen=True)
 class Pairs:

@@ -54,8 +54,16 @@ def sts_score(scored: ScoredPairs, embed: Embed) -> float:
         UndefinedMetric: if it has no value.
     """
     vectors = _finite(embed([*scored.left, *scored.right]))
-    left_ND, right_ND = vectors[: len(scored)], vectors[len(scored) :]
-    return _rank_correlation(np.einsum("nd,nd->n", left_ND, right_ND), scored.score)
+    units = unit_vectors(vectors)
+    # Equal texts have exactly the cosine 1 so, and are ties; by products rounding would order them.
+    cosine_N = 1 - np.square(units[: len(scored)] - units[len(scored) :]).sum(axis=1) / 2
+    return _rank_correlation(cosine_N, scored.score)
+
+
+def unit_vectors(vectors_ND: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The same directions in float64, where rounding does not change the order of cosines; zeros stay zeros."""
+    wide_ND = vectors_ND.astype(np.float64)
+    return wide_ND / np.maximum(np.linalg.norm(wide_ND, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
 def translation_accuracy(pairs: Pairs, embed: Embed, *, progress: bool = False) -> tuple[float, float]:

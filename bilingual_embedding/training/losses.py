@@ -1,4 +1,5 @@
-"""Losses of arXiv 2402.17016: symmetric InfoNCE, InfoNCE with hard negatives, negative Pearson correlation.
+"""Losses of arXiv 2402.17016: symmetric InfoNCE, InfoNCE with hard negatives, negative Pearson correlation;
+and distillation.
 
 Legend: B rows of the batch, N candidates, D width. All are computed in float32 (float64 for float64 vectors).
 """
@@ -53,6 +54,20 @@ def squared_error_loss(left_BD: Tensor, right_BD: Tensor, score_B: Tensor) -> Te
     """Mean squared error of the cosine against a score from 0 to 1: the control of the ablation."""
     cosine_B = pair_cosine_B(left_BD, right_BD)
     return F.mse_loss(cosine_B, score_B.to(cosine_B.dtype))
+
+
+def distillation_loss(vectors_ND: Tensor, teacher_NE: Tensor) -> Tensor:
+    """mean_i sum_j (cos(v_i, v_j) - cos(t_i, t_j))^2, over all texts i and j of the batch.
+
+    The widths D and E may differ. It is zero where the texts lie to each other as the teacher's do, so texts with one
+    teacher vector, such as translations, are drawn together. A sum over j, as in InfoNCE, so that both losses have
+    gradients of one size in a stage of several tasks.
+
+    >>> distillation_loss(torch.eye(2), torch.ones(2, 1))
+    tensor(1.)
+    """
+    student_NN, teacher_NN = cosine_BN(vectors_ND, vectors_ND), cosine_BN(teacher_NE, teacher_NE)
+    return (student_NN - teacher_NN.to(student_NN.dtype)).square().sum(dim=1).mean()
 
 
 def pair_cosine_B(left_BD: Tensor, right_BD: Tensor) -> Tensor:

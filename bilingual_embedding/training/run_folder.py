@@ -1,7 +1,8 @@
 """The folder of an encoder's run, `<model_root>/<run>/`: its files, and which stages they say are trained.
 
 `report.json`, `tokenizer.json`, one folder per stage with the encoder as it was after it (`mlm` with `head.safetensors`
-too), and `<stage>.state.pt` with `<stage>.state.pt.before` while a stage runs.
+too), and `<stage>.state.pt` with `<stage>.state.pt.before` while a stage runs; `teacher.safetensors` with the
+vectors of a teacher until stage 3 is trained.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from fuxictr_multimodal.training.run_names import existing_states, remove_states
 
 REPORT = "report.json"
 HEAD = "head.safetensors"
+TEACHER = "teacher.safetensors"
 
 
 def run_name(expid: str, seed: int | None) -> str:
@@ -48,7 +50,7 @@ class RunFolder:
 
     def __init__(self, path: Path, planned: Sequence[str] = STAGES) -> None:
         self.path, self.planned = path, list(planned)
-        self.report, self.tokenizer = path / REPORT, path / FILE_NAME
+        self.report, self.tokenizer, self.teacher = path / REPORT, path / FILE_NAME, path / TEACHER
 
     def stage(self, stage: str) -> Path:
         """Where the encoder is kept as it was after a stage."""
@@ -69,7 +71,7 @@ class RunFolder:
     @property
     def replaced(self) -> list[Path]:
         """All files that are replaced atomically."""
-        own = [self.report, self.tokenizer, *map(self.state, STAGES)]
+        own = [self.report, self.tokenizer, self.teacher, *map(self.state, STAGES)]
         return own + [self.stage(stage) / name for stage in STAGES for name in (*ENCODER_FILES, HEAD)]
 
     @contextlib.contextmanager
@@ -113,6 +115,8 @@ class RunFolder:
         for name in stages:
             shutil.rmtree(self.stage(name), ignore_errors=True)
             remove_states(self.state(name))
+        if "multitask" in stages:
+            self.teacher.unlink(missing_ok=True)
         if self.planned[0] in stages:
             self.tokenizer.unlink(missing_ok=True)
 

@@ -17,6 +17,7 @@ from bilingual_embedding.evaluation.scores import evaluate, lexical_baselines
 from bilingual_embedding.model.checkpoint import REMEDY, read_weights, save_encoder, save_weights
 from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.tokenizer import BilingualTokenizer
+from bilingual_embedding.training.distillation import TeacherVectors
 from bilingual_embedding.training.masking import MaskedLanguageModel, accuracy_by_length
 from bilingual_embedding.training.resuming import changed_settings, check_resumable, owner_of, plain_settings
 from bilingual_embedding.training.run_folder import RunFolder
@@ -74,6 +75,7 @@ class EmbeddingRun:
             self.report = EmbeddingReport.read(self.files.report)
         # In which precision, until `execute` has chosen.
         self.precision = "float32"
+        self.teacher: TeacherVectors | None = None
 
     def execute(self, stage: str, *, resume: bool = False, overwrite: bool = False) -> EmbeddingReport:
         """Train `all` stages or one of them, or `evaluate` the last trained one; write the report at each turn.
@@ -89,7 +91,7 @@ class EmbeddingRun:
             return self._execute(stage, resume=resume and not overwrite, overwrite=overwrite)
 
     def _execute(self, stage: str, *, resume: bool, overwrite: bool) -> EmbeddingReport:
-        files = self.files
+        experiment, files = self.experiment, self.files
         for name in files.planned:
             refuse_folders(files.state(name))
         if stage == "all" and resume and self.report.status == "completed" and files.all_trained:
@@ -138,6 +140,11 @@ class EmbeddingRun:
                 self._evaluate(files.last_trained() or self.start_name, *self._start(data), data, recorder)
             for name in self._unscored() if resume else ():
                 self._evaluate(name, *self._load(name), data, recorder)
+            if "multitask" in chosen and experiment.multitask is not None:
+                # A teacher that is not there ends the run before its first stage, not after hours of it.
+                self.teacher = TeacherVectors.prepare(
+                    experiment.multitask, data, files.teacher, device=str(self.device), progress=self.progress
+                )
             for name in chosen:
                 self._train(name, data, recorder, resume=resume)
         return self.report
@@ -238,7 +245,14 @@ class EmbeddingRun:
         torch.manual_seed(experiment.seed + zlib.crc32(stage.encode()))
         settings = getattr(experiment, stage)
         model, take_step = stage_steps(
-            settings, encoder, tokenizer, data, experiment, precision=self.precision, progress=self.progress
+            settings,
+            encoder,
+            tokenizer,
+            data,
+            experiment,
+            precision=self.precision,
+            progress=self.progress,
+            teacher=self.teacher,
         )
         trainer = StageTrainer(
             name=stage,
@@ -264,6 +278,8 @@ class EmbeddingRun:
         self._evaluate(stage, encoder, tokenizer, data, recorder)
         recorder.write()
         trainer.discard_state()
+        if stage == "multitask":
+            files.teacher.unlink(missing_ok=True)
 
     def _evaluate(
         self,

@@ -66,8 +66,9 @@ class PairsSettings(Settings):
 class TaskSettings(Settings):
     """A task of stage 3."""
 
-    kind: Literal["retrieval", "sts"] = Field(
-        description="`retrieval` on pairs or triplets, `sts` (semantic textual similarity) on scored pairs."
+    kind: Literal["retrieval", "sts", "distil"] = Field(
+        description="`retrieval` on pairs or triplets, `sts` (semantic textual similarity) on scored pairs, `distil` "
+        "on pairs or single texts: cosines within a batch become those of the `teacher` between the English texts."
     )
     source: str = Field(description="Name of its source.")
     rate: float = Field(description="How often a batch is of this task.")
@@ -87,8 +88,23 @@ class MultitaskSettings(Settings):
     sts_objective: Literal["pearson", "squared_error"] = Field(
         "pearson", description="Loss of scored pairs: correlation or squared error of the cosine."
     )
+    teacher: UserPath | None = Field(
+        None,
+        description="Encoder that tasks of kind `distil` learn from: a model of sentence-transformers, by its name or "
+        "folder. It reads training texts only, once a run.",
+    )
     widths: ListOf[int] = Field((), description="Shorter vectors that are trained along (Matryoshka).")
     optimiser: OptimiserSettings = Field(description="Optimizer of the stage.")
+
+    @model_validator(mode="after")
+    def _teacher_is_named(self) -> MultitaskSettings:
+        distilled = [name for name, task in self.tasks.items() if task.kind == "distil"]
+        if distilled and self.teacher is None:
+            raise ConfigError(
+                f"task {distilled[0]!r} is of kind distil: name its teacher, for example "
+                "teacher: sentence-transformers/all-MiniLM-L6-v2"
+            )
+        return self
 
 
 class EvaluationSettings(Settings):
@@ -101,6 +117,22 @@ class EvaluationSettings(Settings):
         (512, 1024, 2048, 4096, 8192),
         description="Tokens of the windows in which `masked_source` is read, for the accuracy by length.",
     )
+
+    mteb: dict[str, dict[str, dict[str, str]]] = Field(
+        {},
+        description="Tasks of the benchmark MTEB for `--stage mteb`: which of `sources` are their data, by task, "
+        "subset and split, as in `Tatoeba: {deu-eng: {test: <source>}}`.",
+    )
+
+    @model_validator(mode="after")
+    def _tasks_are_evaluated(self) -> EvaluationSettings:
+        for task, subsets in self.mteb.items():
+            for source in (source for by_split in subsets.values() for source in by_split.values()):
+                if source not in self.sources:
+                    raise ConfigError(
+                        f"task {task!r} of mteb reads {source!r}, which is not in `sources`: add it there"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _windows_hold_a_word(self) -> EvaluationSettings:

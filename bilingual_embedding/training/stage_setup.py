@@ -13,6 +13,7 @@ from bilingual_embedding.model.checkpoint import load_encoder
 from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.presets import preset
 from bilingual_embedding.model.tokenizer import FILE_NAME, BilingualTokenizer
+from bilingual_embedding.training.distillation import Lesson, TeacherVectors, TokenizedLesson
 from bilingual_embedding.training.masking import MaskedLanguageModel
 from bilingual_embedding.training.settings import Experiment, MaskedSettings, MultitaskSettings, PairsSettings
 from bilingual_embedding.training.stages import (
@@ -86,6 +87,7 @@ def stage_steps(
     *,
     precision: str,
     progress: bool,
+    teacher: TeacherVectors | None = None,
 ) -> tuple[nn.Module, TakeStep]:
     """What a stage trains, and its steps.
 
@@ -97,6 +99,7 @@ def stage_steps(
         experiment: what the stages share.
         precision: of the encoder, `float32` or `bfloat16`.
         progress: show it, where preparing takes long.
+        teacher: of the tasks that are distilled, if there are any.
 
     Returns:
         The model, the encoder itself but for `mlm`, and a function that adds the gradients of a step by its number.
@@ -112,11 +115,19 @@ def stage_steps(
             for name in settings.rates
         ]
         return encoder, pairs_steps(encoder, sources, settings, machine)
-    tasks = {}
+    tasks: dict[str, TokenizedPairs | TokenizedLesson] = {}
     for name, task in settings.tasks.items():
         source = data.source(task.source)
+        if task.kind == "distil":
+            assert teacher is not None
+            lesson = Lesson.of(source)
+            sides = [
+                tokens_of(tokenizer, side, max_length=settings.max_length, progress=progress) for side in lesson.sides
+            ]
+            tasks[name] = TokenizedLesson(sides, teacher.of(lesson.taught))
+            continue
         texts = source.need_scored() if task.kind == "sts" else source.need_pairs()
-        tasks[name] = TokenizedPairs(texts, tokenizer, settings.max_length, progress=progress)
-        if task.kind == "retrieval" and tasks[name].negatives is None and settings.negatives:
-            tasks[name].mine(encoder, settings.negatives, machine)
+        tasks[name] = pairs = TokenizedPairs(texts, tokenizer, settings.max_length, progress=progress)
+        if task.kind == "retrieval" and pairs.negatives is None and settings.negatives:
+            pairs.mine(encoder, settings.negatives, machine)
     return encoder, multitask_steps(encoder, tasks, settings, machine)

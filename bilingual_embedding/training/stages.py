@@ -18,6 +18,7 @@ from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.tokenizer import BilingualTokenizer
 from bilingual_embedding.model.tokens import TokenTable
 from bilingual_embedding.training import losses
+from bilingual_embedding.training.distillation import TokenizedLesson
 from bilingual_embedding.training.gradient_cache import autocast, backward_through
 from bilingual_embedding.training.masking import MaskedLanguageModel, mask_words, masked_loss
 from bilingual_embedding.training.mining import mine_negatives
@@ -104,6 +105,9 @@ class TokenizedPairs:
             self.negatives = tokens_of(tokenizer, flat, max_length=max_length, progress=progress)
             self.negative_rows_Nn = np.arange(len(flat)).reshape(len(pairs), -1)
 
+    def __len__(self) -> int:
+        return len(self.left)
+
     def mine(self, encoder: Encoder, count: int, machine: Machine) -> None:
         """Take the nearest right sides of other rows as hard negatives.
 
@@ -152,13 +156,16 @@ def pairs_steps(
 
 
 def multitask_steps(
-    encoder: Encoder, sources: Mapping[str, TokenizedPairs], settings: MultitaskSettings, machine: Machine
+    encoder: Encoder,
+    sources: Mapping[str, TokenizedPairs | TokenizedLesson],
+    settings: MultitaskSettings,
+    machine: Machine,
 ) -> TakeStep:
     """Stage 3: a task is drawn, then its loss on a batch of its source; `sources` by the name of the task."""
     tasks = list(settings.tasks.items())
     schedule = SourceSchedule([task.rate for _, task in tasks], steps=settings.steps, seed=machine.seed)
     batches = [
-        RowBatches(len(sources[name].left), batch_size=task.batch_size, seed=machine.seed + number)
+        RowBatches(len(sources[name]), batch_size=task.batch_size, seed=machine.seed + number)
         for number, (name, task) in enumerate(tasks)
     ]
     of_scores = {"pearson": losses.correlation_loss, "squared_error": losses.squared_error_loss}[settings.sts_objective]
@@ -168,6 +175,8 @@ def multitask_steps(
         name, _ = tasks[number]
         rows = batches[number].batch(occurrence)
         source = sources[name]
+        if isinstance(source, TokenizedLesson):
+            return _distil(encoder, source, rows, settings.widths, machine, name)
         if source.score is not None:
             loss = functools.partial(of_scores, score_B=source.score[rows].to(encoder.device))
         elif source.negatives is None:
@@ -177,6 +186,19 @@ def multitask_steps(
         return _contrast(encoder, source.batch(rows), len(rows), loss, settings.widths, machine, name)
 
     return take_step
+
+
+def _distil(
+    encoder: Encoder, lesson: TokenizedLesson, rows: np.ndarray, widths: Sequence[int], machine: Machine, task: str
+) -> Step:
+    table, teacher_ND = lesson.batch(rows)
+    loss = functools.partial(losses.distillation_loss, teacher_NE=teacher_ND.to(encoder.device))
+
+    def loss_of(vectors_ND: Tensor) -> Tensor:
+        return losses.at_widths(loss, [vectors_ND], widths) if widths else loss(vectors_ND)
+
+    value = backward_through(encoder, table, loss_of, max_tokens=machine.memory_tokens, precision=machine.precision)
+    return Step(value, texts=len(table), tokens=int(table.offsets[-1]), task=task)
 
 
 def _contrast(

@@ -406,7 +406,8 @@ def test_the_encode_stage_says_its_precision(config, planted, runs, tmp_path, mo
 @pytest.mark.parametrize("stage", cli.STAGES)
 def test_a_gpu_that_is_not_there_is_an_error_in_every_stage(config, monkeypatch, capsys, stage):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    texts = ["--input", "x.txt", "--output", "x.parquet"] if stage == "encode" else []
+    needed = {"encode": ["--input", "x.txt", "--output", "x.parquet"], "mteb": ["--output", "x"]}
+    texts = needed.get(stage, [])
     for gpu in ("0", "-2"):
         with pytest.raises(SystemExit) as ended:
             cli.run_embedding_main(
