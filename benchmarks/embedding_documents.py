@@ -94,13 +94,16 @@ def main() -> None:
     parser.add_argument("--paragraph", type=int, default=4, help="sentences of a paragraph (default: %(default)s)")
     args = parser.parse_args()
     settings = SourceSettings(
-        format=args.format, paths=[path.name for path in args.paths], languages=["left", "right"], books=args.books
+        format=args.format,
+        paths=tuple(path.name for path in args.paths),
+        languages=("left", "right"),
+        books=tuple(args.books),
     )
     pairs = read_source("texts", settings, args.paths[0].parent).need_pairs()
     ways: dict[str, Embed] = {"tfidf": tfidf}
     for name in args.encoders:
         ways[name] = find_encoder(name, model_root=args.model_root).load(progress=True)
-    result = {}
+    result: dict[str, dict[int, dict[str, float]]] = {}
     for name, embed in ways.items():
         result[name] = {}
         for tokens in args.tokens:
