@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from fuxictr_multimodal.data.jagged import JaggedArrays, offsets_from_lengths
 
 SHORTEST, LONGEST = 3, 5
-LONGEST_WORD = 64  # characters; the rest of a longer word is no language
+LONGEST_PIECE = 64  # characters of a word that are hashed, and kept, together: some scripts have no spaces
 KEPT_WORDS = 200_000
+SHORTEST_SUM = 1e-2  # below it a sum is not stretched, since its gradient would drown all others
 ROW_SIZE = 0.3  # length of an average row at the start, that of a row of 256 random numbers of 0.02
 
 
@@ -46,7 +47,8 @@ class NgramHasher:
 
     def _of_text(self, text: str, max_words: int) -> NDArray[np.int32]:
         words = unicodedata.normalize("NFC", text).lower().split(maxsplit=max_words)[:max_words]
-        found = [self._word(word[:LONGEST_WORD]) for word in words]
+        pieces = [word[i : i + LONGEST_PIECE] for word in words for i in range(0, len(word), LONGEST_PIECE)]
+        found = [self._word(piece) for piece in pieces[:max_words]]
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int32)
 
     def _word(self, word: str) -> NDArray[np.int32]:
@@ -76,8 +78,8 @@ class NgramChannel(nn.Module):
         nn.init.normal_(self.table.weight, std=ROW_SIZE / width**0.5)
 
     def forward(self, values_M: Tensor, starts_N: Tensor) -> Tensor:
-        """(N, W) float32; zero for a text without n-grams."""
-        return self.log_length.exp() * F.normalize(self.table(values_M, starts_N).float(), dim=-1)
+        """(N, W) float32; zero for a text without n-grams, and shorter where their sum is all but zero."""
+        return self.log_length.exp() * F.normalize(self.table(values_M, starts_N).float(), dim=-1, eps=SHORTEST_SUM)
 
     @torch.no_grad()
     def start_as_tfidf(self, ngrams: JaggedArrays, *, seed: int) -> None:

@@ -102,9 +102,11 @@ class Start:
         )
         if encoder.config == expected:
             return encoder, tokenizer
-        if encoder.config == dataclasses.replace(
-            expected, inner=encoder.config.inner, layers=0, heads=encoder.config.heads
-        ):
+        static, deep = (
+            dict(dataclasses.asdict(config), inner=None, layers=None, heads=None)
+            for config in (encoder.config, expected)
+        )
+        if encoder.config.layers == 0 and static == deep:
             return _deepened(encoder, expected, experiment), tokenizer
         raise ConfigError(
             f"start_from {self.name!r}: its encoder is not of preset {experiment.preset!r} with positions "

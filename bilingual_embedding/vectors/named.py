@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ from bilingual_embedding.model.checkpoint import CONFIG, MODULES_FILE, WEIGHTS, 
 from bilingual_embedding.training.settings import STAGES, Experiment
 from bilingual_embedding.vectors.encoding import encode_texts
 from fuxictr_multimodal.config.user_paths import user_path
-from fuxictr_multimodal.errors import ConfigError, InputError, nearest
+from fuxictr_multimodal.errors import ConfigError, DataError, InputError, nearest
 from fuxictr_multimodal.system.files import sha256
 
 MODEL_ROOT = Path(Experiment.model_fields["model_root"].default)
 # A part of every fingerprint: raise it when the same weights come to give other vectors.
 ENCODING = "1"
+SECONDS_TO_ANSWER = 10
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,16 @@ class NamedEncoder:
         """Texts (N) to vectors (N, D) of length 1, in float32 on the CPU.
 
         Raises:
-            InputError: its files are damaged or cannot be fetched.
+            InputError: its files are damaged, cannot be fetched, or are others than when it was found.
         """
-        if self.kind == "sentence-transformers":
-            return load_published(self.place, revision=self.revision, progress=progress)
-        encoder, tokenizer = load_encoder(Path(self.place))
-        return lambda texts: encode_texts(encoder, tokenizer, texts, progress=progress).vectors
+        if self.kind == "run":
+            encoder, tokenizer = load_encoder(Path(self.place))
+            embed: Embed = lambda texts: encode_texts(encoder, tokenizer, texts, progress=progress).vectors  # noqa: E731
+        else:
+            embed = load_published(self.place, revision=self.revision, progress=progress)
+        if self.revision is None and fingerprint(Path(self.place)) != self.fingerprint:
+            raise DataError(f"encoder {self.place} was written while it was about to be used: build again")
+        return embed
 
 
 def find_encoder(name: str, *, model_root: Path = MODEL_ROOT) -> NamedEncoder:
@@ -149,8 +156,9 @@ def _on_hub(name: str) -> tuple[str, str]:
             if isinstance(known, str):
                 return full, Path(known).parent.name
     for full in names:
+        logging.info("asking Hugging Face for %s", full)
         try:
-            revision = HfApi().model_info(full).sha
+            revision = HfApi().model_info(full, timeout=SECONDS_TO_ANSWER).sha
             if revision is not None:
                 return full, revision
         except Exception:

@@ -23,6 +23,7 @@ from fuxictr_multimodal.config.identity import computed
 from fuxictr_multimodal.config.run_settings import RUN_KEYS
 from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.data.store import Store
+from fuxictr_multimodal.data.store.manifest import Manifest
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 from fuxictr_multimodal.system.torch_files import check_values, named_tensors, read_torch
 from fuxictr_multimodal.training.report import Report
@@ -90,6 +91,7 @@ def find_source(params: Mapping[str, Any], store: Store, files: RunFiles) -> Sou
             f"{report.manifest_hash[:12]}) is not in {' or '.join(map(str, dict.fromkeys(places[1:])))}, so that its "
             "ids are not known: put the old dataset back there, or train without warm_start"
         )
+    _refuse_other_encoders(vocabularies, store)
     return Source(found, report, vocabularies)
 
 
@@ -98,13 +100,32 @@ def _refuse_new_directions(run: str, trained_on: str, store: Store) -> None:
     manifest = store.manifest
     if manifest.hash == trained_on:
         return
-    for column, facts in manifest.facts.items():
-        if isinstance(facts, Mapping) and facts.get("method") == "ppmi_svd":
+    for column, facts in _facts_of_vectors(manifest).items():
+        if facts.get("method") == "ppmi_svd":
             raise DataError(
                 f"warm_start: dataset {manifest.dataset_id!r} is another build than that on which {run} was trained, "
                 f"and the vectors of its column {column!r} (item_vectors) have other directions: train without "
                 "warm_start, or build the dataset without this column"
             )
+
+
+def _refuse_other_encoders(earlier: Vocabularies, store: Store) -> None:
+    """An encoder of texts that was trained again, or another one, gives vectors to which no earlier weight fits."""
+    before = _facts_of_vectors(earlier.manifest)
+    for column, facts in _facts_of_vectors(store.manifest).items():
+        then, now = before.get(column, {}).get("fingerprint"), facts.get("fingerprint")
+        if then is not None and now is not None and then != now:
+            raise DataError(
+                f"warm_start: the texts of column {column!r} are encoded by other weights in dataset "
+                f"{store.manifest.dataset_id!r} than in {earlier}: train without warm_start, or build the dataset with "
+                "the encoder of then"
+            )
+
+
+def _facts_of_vectors(manifest: Manifest) -> dict[str, Mapping[str, Any]]:
+    """Metadata of vectors by column: recipes write them beside other metadata, entries under `vectors`."""
+    facts = {**manifest.facts, **manifest.facts.get("vectors", {})}
+    return {column: values for column, values in facts.items() if isinstance(values, Mapping)}
 
 
 def start_from(source: Source, model: nn.Module, store: Store, params: Mapping[str, Any]) -> dict[str, Any]:

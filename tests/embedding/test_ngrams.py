@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from bilingual_embedding.model.checkpoint import load_encoder, save_encoder
 from bilingual_embedding.model.encoder import Encoder
-from bilingual_embedding.model.ngrams import LONGEST_WORD, NgramChannel, NgramHasher
+from bilingual_embedding.model.ngrams import LONGEST_PIECE, NgramChannel, NgramHasher
 from bilingual_embedding.model.packing import Packed
 from bilingual_embedding.model.presets import EncoderConfig
 from bilingual_embedding.model.tokenizer import BilingualTokenizer
@@ -54,9 +54,20 @@ def test_long_texts_and_words_are_cut():
     hasher = NgramHasher(50)
     one, two = (hasher.hash([text], max_words=2).values for text in ("big red house", "big red"))
     np.testing.assert_array_equal(one, two)
-    np.testing.assert_array_equal(
-        hasher.hash(["z" * 10_000], max_words=2).values, hasher.hash(["z" * LONGEST_WORD], max_words=2).values
-    )
+    two_pieces = " ".join(["z" * LONGEST_PIECE] * 2)
+    for text, pieces in (("z" * 10_000, 2), ("z" * (2 * LONGEST_PIECE), 9)):
+        np.testing.assert_array_equal(
+            hasher.hash([text], max_words=pieces).values, hasher.hash([two_pieces], max_words=9).values
+        )
+
+
+def test_ngrams_without_a_vector_do_not_drown_the_gradients_of_other_texts():
+    channel = NgramChannel(4, 8)
+    with torch.no_grad():
+        channel.table.weight[0] = 0
+    vectors = channel(torch.tensor([0, 1, 2]), torch.tensor([0, 1]))
+    vectors.sum().backward()
+    assert channel.table.weight.grad.norm() < 1000
 
 
 def test_the_channel_starts_as_tfidf():

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 import sys
 import threading
@@ -357,15 +358,26 @@ def test_wrong_tables_of_texts_are_named(place, change, message):
     assert not (place / "data/.text_vectors").exists()
 
 
-def test_an_encoder_that_was_trained_again_is_refused_like_an_edited_entry(place):
+def test_an_encoder_that_was_trained_again_is_a_warning(place, caplog):
+    """The dataset keeps its vectors, on which finished runs were trained."""
     store = open_or_build(entry(column()))
     assert open_or_build(entry(column())) == store
     save_run(place / f"checkpoints/embedding/{EXPID}", seed=5)
-    with pytest.raises(DataError, match=r"the encoder of column 'title' has other weights .*--overwrite"):
-        open_or_build(entry(column()))
+    assert open_or_build(entry(column())) == store
+    assert re.search(r"the encoder of column 'title' has other weights .*--overwrite", caplog.text)
     # A dataset without its encoder stands for itself, as on another machine.
     shutil.rmtree(place / "checkpoints")
     assert open_or_build(entry(column())) == store
+
+
+def test_an_encoder_that_is_written_while_it_is_used_is_refused(place, monkeypatch):
+    """Its vectors would lie in the cache under the name of the other weights."""
+    folder = place / f"checkpoints/embedding/{EXPID}"
+    load = named.load_encoder
+    monkeypatch.setattr(named, "load_encoder", lambda path: (save_run(folder, seed=5), load(path))[1])
+    with pytest.raises(DataError, match="was written while it was about to be used: build again"):
+        build_entry(entry(column()))
+    assert not list((place / "data").rglob("vectors.npz"))
 
 
 def test_missing_packages_are_named(place, monkeypatch):

@@ -10,7 +10,7 @@ import torch
 
 from fuxictr_multimodal.data.store.ids import IdMap
 from fuxictr_multimodal.errors import ConfigError, DataError
-from fuxictr_multimodal.training import runner
+from fuxictr_multimodal.training import runner, warm_start
 from fuxictr_multimodal.training.report import Report
 from fuxictr_multimodal.training.runner import run_experiment
 from fuxictr_multimodal.training.trainer import Trainer
@@ -217,11 +217,19 @@ def test_what_does_not_fit_is_one_error(shop, settings, error, message):
         run(shop, "QIN_tuesday", *settings, name="QIN_tuesday")
 
 
-def test_vectors_of_co_occurrence_of_another_build_are_refused(shop, tmp_path):
+@pytest.mark.parametrize("place", ["of a recipe", "of an entry"])
+def test_vectors_of_co_occurrence_of_another_build_are_refused(shop, tmp_path, place):
     shutil.copytree(shop / "data", tmp_path / "data")
-    reseal(tmp_path / "data/tuesday", facts={"item_cooc": {"method": "ppmi_svd"}})
+    facts = {"item_cooc": {"method": "ppmi_svd"}}
+    reseal(tmp_path / "data/tuesday", facts=facts if place == "of a recipe" else {"vectors": facts})
     with pytest.raises(DataError, match=r"'tuesday' is another build .* column 'item_cooc' .* have other directions"):
         run(shop, "QIN_tuesday", f"data_root={tmp_path / 'data'}", "warm_start=monday/QIN_monday", name="QIN_tuesday")
+
+
+def test_texts_that_another_encoder_encoded_are_refused(shop, monkeypatch):
+    monkeypatch.setattr(warm_start, "_facts_of_vectors", lambda manifest: {"title": {"fingerprint": manifest.hash}})
+    with pytest.raises(DataError, match=r"texts of column 'title' are encoded by other weights in dataset 'tuesday'"):
+        run(shop, "QIN_tuesday", "warm_start=monday/QIN_monday", name="QIN_tuesday")
 
 
 def test_a_model_file_alone_is_refused(shop, tmp_path):

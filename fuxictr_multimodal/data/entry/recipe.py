@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -33,7 +34,7 @@ def recipe_of(entry: Entry) -> dict[str, Any]:
 def check_unchanged(store: Store, entry: Entry) -> None:
     """Refuse an entry that was edited since its dataset was built; datasets of scripts are not compared.
 
-    An encoder of texts on this machine that was trained again meanwhile counts as an edit.
+    An encoder of texts on this machine that was trained again meanwhile is a warning: finished runs need the dataset.
 
     Raises:
         DataError: naming the first key that differs, with both values.
@@ -48,7 +49,7 @@ def check_unchanged(store: Store, entry: Entry) -> None:
     if slots is not None and slots > store.manifest.max_len > 0:
         found.append(("max_len", store.manifest.max_len, slots))
     if not found:
-        _refuse_changed_encoder(store, entry)
+        _warn_of_changed_encoder(store, entry)
         return
     key, before, after = found[0]
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
@@ -59,12 +60,13 @@ def check_unchanged(store: Store, entry: Entry) -> None:
     )
 
 
-def _refuse_changed_encoder(store: Store, entry: Entry) -> None:
+def _warn_of_changed_encoder(store: Store, entry: Entry) -> None:
     column = changed_encoder(entry, store.manifest.facts.get("vectors", {}))
     if column is not None:
-        raise DataError(
-            f"{store.place}: the encoder of column {column!r} has other weights than when the dataset was built: build "
-            f"it again with `fxmm build --dataset-id {entry.dataset_id} --overwrite`, or move the new encoder away"
+        logging.warning(
+            "%s: the encoder of column %r has other weights than when the dataset was built, and the dataset keeps its "
+            "vectors: `fxmm build --dataset-id %s --overwrite` encodes the texts again",
+            *(store.place, column, entry.dataset_id),
         )
 
 

@@ -19,6 +19,7 @@ from fuxictr_multimodal.system.untrusted.archives import ZIP_ERRORS, read_npz
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 KEY_BYTES, CHECK_BYTES = 16, 32
+ARRAYS = ("check", "keys", "vectors")
 FILE_NAME = "vectors.npz"
 
 
@@ -46,12 +47,15 @@ def encoded_once(texts: Sequence[str], load: Callable[[], Embed], *, folder: Pat
         if width != made.shape[1]:
             raise DataError(f"{file} has vectors of width {width}, the encoder {made.shape[1]}: remove the folder")
         fresh = {keys[row]: vector for row, vector in zip(missing, made, strict=True)}
-        with kept_if_possible(file):
-            folder.mkdir(parents=True, exist_ok=True)
-            with locked(folder / ".lock"):
-                remove_stale_temporaries([file])
-                # Another process may have added texts meanwhile.
-                _write(file, {**_read(file, warn=False), **fresh})
+        try:
+            with kept_if_possible(file):
+                folder.mkdir(parents=True, exist_ok=True)
+                with locked(folder / ".lock"):
+                    remove_stale_temporaries([file])
+                    # Another process may have added texts meanwhile.
+                    _write(file, {**_read(file, warn=False), **fresh})
+        except DataError as error:  # of the lock
+            logging.warning("%s cannot be written (%s); the result is not affected", file, error)
         stored = {**stored, **fresh}
     return np.stack([stored[key] for key in keys]), len(missing)
 
@@ -70,9 +74,11 @@ def _read(file: Path, *, warn: bool) -> dict[bytes, NDArray[np.float32]]:
     if not file.exists():
         return {}
     try:
-        found = read_npz(file)
+        found = read_npz(file, ARRAYS)
+        if absent := [name for name in ARRAYS if name not in found]:
+            raise ValueError(f"it has no array {absent[0]!r}")
         keys_KB, vectors_KD = found["keys"], found["vectors"]
-        if found["check"].tobytes() != _check(keys_KB, vectors_KD):
+        if found["check"].tobytes() != _check(file, keys_KB, vectors_KD):
             raise ValueError("its checksum is another one")
         return dict(zip(map(bytes, keys_KB), vectors_KD, strict=True))
     except (*ZIP_ERRORS, ValueError, KeyError, TypeError) as error:
@@ -85,14 +91,14 @@ def _read(file: Path, *, warn: bool) -> dict[bytes, NDArray[np.float32]]:
 def _write(file: Path, vectors: dict[bytes, NDArray[np.float32]]) -> None:
     keys_KB = np.frombuffer(b"".join(vectors), dtype=np.uint8).reshape(-1, KEY_BYTES)
     vectors_KD = np.stack(list(vectors.values()))
-    check = np.frombuffer(_check(keys_KB, vectors_KD), dtype=np.uint8)
+    check = np.frombuffer(_check(file, keys_KB, vectors_KD), dtype=np.uint8)
     with replace_atomically(file) as temporary, temporary.open("wb") as content:
         np.savez(content, keys=keys_KB, vectors=vectors_KD, check=check)
 
 
-def _check(keys_KB: NDArray[np.uint8], vectors_KD: NDArray[np.float32]) -> bytes:
-    """Checksum of the arrays, with their shapes and types."""
-    digest = hashlib.blake2b(digest_size=CHECK_BYTES)
+def _check(file: Path, keys_KB: NDArray[np.uint8], vectors_KD: NDArray[np.float32]) -> bytes:
+    """Checksum of the arrays, their shapes and types, and of the encoder, after which the folder is named."""
+    digest = hashlib.blake2b(file.parent.name.encode(), digest_size=CHECK_BYTES)
     for array in (keys_KB, vectors_KD):
         digest.update(f"{array.dtype.str} {array.shape} ".encode())
         digest.update(np.ascontiguousarray(array).data)

@@ -1,5 +1,7 @@
 """Vectors of texts by a hash of the text: each is made once, and what an encoder gives is looked at."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -46,3 +48,20 @@ def test_another_width_than_the_cache_is_named(tmp_path):
     encoded_once(["a"], lambda: lengths, folder=tmp_path)
     with pytest.raises(DataError, match="has vectors of width 2, the encoder 1: remove the folder"):
         encoded_once(["a", "b"], lambda: lambda texts: np.ones((len(texts), 1)), folder=tmp_path)
+
+
+def test_a_file_of_another_encoder_is_not_believed(tmp_path, caplog):
+    one, other = tmp_path / "one", tmp_path / "other"
+    encoded_once(["a"], lambda: lengths, folder=one)
+    other.mkdir()
+    shutil.copy(one / "vectors.npz", other)
+    found, made = encoded_once(["a"], lambda: lambda texts: -lengths(texts), folder=other)
+    assert (found.tolist(), made) == ([[-1, -1]], 1)
+    assert "is damaged (its checksum is another one)" in caplog.text
+
+
+def test_a_lock_that_cannot_be_taken_loses_no_vectors(tmp_path, caplog):
+    (tmp_path / ".lock").mkdir()
+    found, made = encoded_once(["a"], lambda: lengths, folder=tmp_path)
+    assert (found.tolist(), made) == ([[1, 1]], 1)
+    assert "a lock file belongs there" in caplog.text
