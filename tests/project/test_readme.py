@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bilingual_embedding.training.settings import list_experiments
 from fuxictr_multimodal.cli.main import SUBCOMMANDS
 from fuxictr_multimodal.comparison.board import Board
 from fuxictr_multimodal.comparison.tables import markdown
@@ -35,7 +36,7 @@ def test_commands_name_scripts_expids_and_files_that_exist(page):
     commands = re.findall(r"(?:^|`)fxmm (\w+)", text, flags=re.MULTILINE)
     assert [name for name in commands if name not in SUBCOMMANDS] == []
     known = {*list_expids(ROOT / "config"), *list_expids(ROOT / "model_zoo/QIN/config")}
-    known |= {"BiEncoder_en_de", "BiEncoder_en_es", "QIN_Shop"}  # the last is the reader's own
+    known |= {*list_experiments(ROOT / "config/embedding"), "QIN_Shop"}  # the last is the reader's own
     expids = [name for group in re.findall(r"""--expid\s+['"]?([\w,*]+)""", text) for name in group.split(",")]
     assert [name for name in expids if not fnmatch.filter(known, name)] == []
     assert [name for name in re.findall(r"config/[\w/]+\.yaml", text) if not (ROOT / name).is_file()] == []
