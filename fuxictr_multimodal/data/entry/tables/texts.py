@@ -116,9 +116,10 @@ def changed_encoder(entry: Entry, built: Mapping[str, Mapping[str, object]]) -> 
         entry: the entry.
         built: metadata of vectors by column, of the dataset's manifest.
     """
-    for column, name in encoder_names(entry).items():
-        made_by = built.get(column, {}).get("fingerprint")
-        if name == TFIDF or made_by is None:
+    made_by = {column: facts["fingerprint"] for column, facts in built.items() if "fingerprint" in facts}
+    # An entry of other data need not have columns of its own.
+    for column, name in encoder_names(entry).items() if made_by else ():
+        if column not in made_by:
             continue
         try:
             from bilingual_embedding.vectors.named import find_local
@@ -126,7 +127,7 @@ def changed_encoder(entry: Entry, built: Mapping[str, Mapping[str, object]]) -> 
             found = find_local(name)
         except (ImportError, ConfigError):
             continue
-        if found is not None and found.fingerprint != made_by:
+        if found is not None and found.fingerprint != made_by[column]:
             return column
     return None
 
