@@ -8,9 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bilingual_embedding.data.sources import read_evaluation
@@ -24,7 +22,7 @@ from bilingual_embedding.training.run_report import EmbeddingReport
 from bilingual_embedding.training.runner import EmbeddingRun
 from bilingual_embedding.training.settings import load_experiment
 from bilingual_embedding.training.start import Start
-from bilingual_embedding.vectors.encoding import encode_texts
+from bilingual_embedding.vectors.encoding import embedding_of
 from bilingual_embedding.vectors.text_vectors import TextFile, embed_by, embed_by_published, write_vectors
 from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.errors import ConfigError
@@ -152,11 +150,7 @@ def _trained(run: EmbeddingRun, *, max_length: int) -> tuple[Embed, Model]:
     stage = run.files.last_trained()
     assert stage is not None  # it is loaded
     precision = run.report.used_precision or choose(run.experiment.precision, run.device, bfloat16="bfloat16").used
-
-    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-        found = encode_texts(encoder, tokenizer, texts, max_length=max_length, precision=precision, progress=True)
-        return found.vectors
-
+    embed = embedding_of(encoder, tokenizer, max_length=max_length, precision=precision, progress=True)
     revision = f"{stage}-{sha256(run.files.stage(stage) / WEIGHTS)[:12]}"
     parameters = sum(p.numel() for p in encoder.parameters())
     return embed, Model(f"bilingual_embedding/{run.files.path.name}", revision, parameters)

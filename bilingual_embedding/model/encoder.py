@@ -17,6 +17,7 @@ from bilingual_embedding.model.ngrams import NgramChannel
 from bilingual_embedding.model.packing import Packed
 from bilingual_embedding.model.presets import EncoderConfig, preset
 from bilingual_embedding.model.tokens import TokenTable
+from fuxictr_multimodal.data.jagged import row_numbers
 from fuxictr_multimodal.errors import ConfigError, DataError, did_you_mean
 
 LAYER_NORM_EPS = 1e-12  # BERT's
@@ -159,9 +160,9 @@ class Encoder(nn.Module):
     def start_weights(self, table: TokenTable) -> None:
         """Let weighted pooling start at ln((1 + N) / (1 + n)), at least 0.05: n of the N texts have the token."""
         assert self.log_token_weight is not None
-        rows = np.repeat(np.arange(len(table)), table.lengths)
-        tokens = np.unique(np.stack([rows, table.ids.astype(np.int64)]), axis=1)[1]
-        counts_V = np.bincount(tokens, minlength=self.config.vocabulary_size)
+        size = self.config.vocabulary_size
+        # One number a text and token, so that a token counts once a text.
+        counts_V = np.bincount(np.unique(row_numbers(table.lengths) * size + table.ids) % size, minlength=size)
         idf_V = np.log((1 + len(table)) / (1 + counts_V))
         self.log_token_weight.copy_(torch.from_numpy(np.log(np.maximum(idf_V, LEAST_WEIGHT))))
 

@@ -108,30 +108,21 @@ def _published(vocabulary_size: int, *, query_key_norm: bool = False) -> Encoder
     )
 
 
+_STATIC = EncoderConfig(
+    vocabulary_size=12_288,
+    hidden=256,
+    inner=1,
+    layers=0,
+    heads=1,
+    blocks="zero_start",
+    pooling="weighted",
+    ngram_buckets=32_768,
+    ngram_width=128,
+)
 PRESETS = {
     "nano": EncoderConfig(vocabulary_size=512, hidden=32, inner=64, layers=2, heads=2, max_length=256, dropout=0.0),
-    "static": EncoderConfig(
-        vocabulary_size=12_288,
-        hidden=256,
-        inner=1,
-        layers=0,
-        heads=1,
-        blocks="zero_start",
-        pooling="weighted",
-        ngram_buckets=32_768,
-        ngram_width=128,
-    ),
-    "static-tiny": EncoderConfig(
-        vocabulary_size=12_288,
-        hidden=256,
-        inner=512,
-        layers=2,
-        heads=4,
-        blocks="zero_start",
-        pooling="weighted",
-        ngram_buckets=32_768,
-        ngram_width=128,
-    ),
+    "static": _STATIC,
+    "static-tiny": replace(_STATIC, inner=512, layers=2, heads=4),
     "tiny": EncoderConfig(vocabulary_size=12_288, hidden=256, inner=512, layers=2, heads=4),
     "mini": EncoderConfig(vocabulary_size=24_576, hidden=384, inner=1024, layers=4, heads=6),
     "small-en": EncoderConfig(vocabulary_size=30_528, hidden=512, inner=2048, layers=4, heads=8),

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from bilingual_embedding.data.sources import ExperimentData
 from bilingual_embedding.evaluation.scores import evaluate, lexical_baselines
@@ -33,7 +31,7 @@ from bilingual_embedding.training.stage_setup import (
 )
 from bilingual_embedding.training.stage_trainer import StageTrainer
 from bilingual_embedding.training.start import Start
-from bilingual_embedding.vectors.encoding import encode_texts
+from bilingual_embedding.vectors.encoding import embedding_of
 from fuxictr_multimodal.errors import ConfigError
 from fuxictr_multimodal.system.files import remove_stale_temporaries
 from fuxictr_multimodal.system.reduced_precision import choose
@@ -302,17 +300,9 @@ class EmbeddingRun:
         if settings is None:
             return
         scores: dict[str, Any] = {}
-
-        def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-            return encode_texts(
-                encoder,
-                tokenizer,
-                texts,
-                max_length=settings.max_length,
-                precision=self.precision,
-                progress=self.progress,
-            ).vectors
-
+        embed = embedding_of(
+            encoder, tokenizer, max_length=settings.max_length, precision=self.precision, progress=self.progress
+        )
         if data.evaluation:
             logging.info("evaluation: %s", after)
             if not self.report.floors:

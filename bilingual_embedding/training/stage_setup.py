@@ -57,6 +57,8 @@ def fresh_encoder(experiment: Experiment, tokenizer: BilingualTokenizer, data: E
         backend=experiment.backend,
         gradient_checkpointing=experiment.gradient_checkpointing,
     )
+    if encoder.log_token_weight is None and encoder.ngrams is None:
+        return encoder
     texts = data.texts(list(dict.fromkeys(experiment.trained_on())))
     if encoder.log_token_weight is not None:
         encoder.start_weights(tokenizer.encode(texts, max_length=encoder.config.max_length))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,6 +68,23 @@ def encode_texts(
         truncated=int((table.lengths == max_length).sum()),
         seconds=time.perf_counter() - started,
     )
+
+
+def embedding_of(
+    encoder: Encoder,
+    tokenizer: BilingualTokenizer,
+    *,
+    max_length: int | None = None,
+    precision: str = "float32",
+    progress: bool = False,
+) -> Callable[[Sequence[str]], NDArray[np.float32]]:
+    """Texts (N) to vectors (N, D) alone, by `encode_texts`."""
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        found = encode_texts(encoder, tokenizer, texts, max_length=max_length, precision=precision, progress=progress)
+        return found.vectors
+
+    return embed
 
 
 @torch.no_grad()

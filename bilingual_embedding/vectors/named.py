@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bilingual_embedding.evaluation.published import is_ours, load_published
 from bilingual_embedding.model.checkpoint import CONFIG, MODULES_FILE, WEIGHTS, load_encoder
 from bilingual_embedding.training.settings import STAGES, Experiment
-from bilingual_embedding.vectors.encoding import encode_texts
+from bilingual_embedding.vectors.encoding import embedding_of
 from fuxictr_multimodal.config.user_paths import user_path
 from fuxictr_multimodal.errors import ConfigError, DataError, InputError, nearest
 from fuxictr_multimodal.system.files import sha256
@@ -25,7 +25,6 @@ MODEL_ROOT = Path(Experiment.model_fields["model_root"].default)
 # A part of every fingerprint: raise it when the same weights come to give other vectors.
 ENCODING = "1"
 SECONDS_TO_ANSWER = 10
-Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,7 @@ class NamedEncoder:
             InputError: its files are damaged, cannot be fetched, or are others than when it was found.
         """
         if self.kind == "run":
-            encoder, tokenizer = load_encoder(Path(self.place))
-            embed: Embed = lambda texts: encode_texts(encoder, tokenizer, texts, progress=progress).vectors  # noqa: E731
+            embed = embedding_of(*load_encoder(Path(self.place)), progress=progress)
         else:
             embed = load_published(self.place, revision=self.revision, progress=progress)
         if self.revision is None and fingerprint(Path(self.place)) != self.fingerprint:

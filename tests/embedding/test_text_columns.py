@@ -15,7 +15,7 @@ import torch
 from bilingual_embedding.model.checkpoint import load_encoder, save_encoder
 from bilingual_embedding.model.encoder import Encoder
 from bilingual_embedding.model.tokenizer import BilingualTokenizer
-from bilingual_embedding.vectors import named
+from bilingual_embedding.vectors import encoding, named
 from bilingual_embedding.vectors.encoding import encode_texts
 from fuxictr_multimodal.data.entry.build import build_entry, open_or_build
 from fuxictr_multimodal.data.recipes.text_features import reduce_width, unit_length
@@ -104,7 +104,7 @@ def encoded(monkeypatch):
         calls.append(list(texts))
         return encode_texts(encoder, tokenizer, texts, **arguments)
 
-    monkeypatch.setattr(named, "encode_texts", spied)
+    monkeypatch.setattr(encoding, "encode_texts", spied)
     return calls
 
 
